@@ -1,0 +1,126 @@
+"""The two parsing networks of Wei et al. (CVPR 2017), on VGG-16 with an output stride of 8 px.
+
+VGG-16: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
+A trous conversion: Chen et al., "Semantic image segmentation with deep convolutional nets and fully connected CRFs",
+ICLR 2015.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from rfsearch.backbones.parsing_path import ParsingPath
+from rfsearch.errors import ModelError
+
+STRIDE = 8
+HIDDEN = 1024
+
+# Channels and dilation of the 3x3 convolutions in front of each pool, VGG-16's configuration D.
+_STAGES = (
+    ((64, 64), 1),
+    ((128, 128), 1),
+    ((256, 256, 256), 1),
+    ((512, 512, 512), 1),
+    ((512, 512, 512), 2),
+)
+
+
+def wei_vgg16_helen(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Wei's network for Helen: B x in_channels x H x W to B x num_classes x H x W. conv6 is 4x4."""
+    return ParsingPath(_features(in_channels), 512, STRIDE, num_classes, kernel=4, hidden=HIDDEN)
+
+
+def wei_vgg16_voc(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Wei's network for PASCAL VOC: B x in_channels x H x W to B x num_classes x H x W. conv6 is 3x3."""
+    return ParsingPath(_features(in_channels), 512, STRIDE, num_classes, kernel=3, hidden=HIDDEN)
+
+
+def load_imagenet_vgg16(model: nn.Module, source: str) -> str:
+    """Put ImageNet weights into the model's features, and say in a sentence what was done.
+
+    source: "none"; "hub" for torchvision's weights, downloaded or cached; or the path of a VGG-16 state dict. They
+    expect images scaled to [0, 1] and normalised by torchvision's ImageNet mean and deviation. A hub out of reach is
+    not an error; a path that is missing or holds something else is a ModelError.
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if source == "none":
+        return "The model trains from scratch: no ImageNet weights were asked for."
+    if first is not None and first.in_channels != 3:
+        return (
+            f"The model trains from scratch: ImageNet weights read 3 input channels, this model reads "
+            f"{first.in_channels}."
+        )
+    if source == "hub":
+        from torchvision.models import VGG16_Weights
+
+        weights = VGG16_Weights.IMAGENET1K_V1
+        try:
+            state = weights.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as cause:
+            return f"The model trains from scratch: the ImageNet weights at {weights.url} are out of reach ({cause})."
+        origin = f"torchvision's {weights}"
+    else:
+        state, origin = _read(Path(source)), source
+    _fill(model, state, origin)
+    return f"ImageNet weights from {origin}."
+
+
+def _features(in_channels: int) -> nn.Sequential:
+    """conv1_1 to pool5, numbered as torchvision's VGG-16, with an output stride of 8 px.
+
+    pool4 and pool5 keep the size of their map, and what follows pool4 is dilated instead.
+    """
+    layers: list[nn.Module] = []
+    channels = in_channels
+    for stage, (widths, dilation) in enumerate(_STAGES, start=1):
+        for width in widths:
+            layers += [nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(_pool(stage))
+    return nn.Sequential(*layers)
+
+
+def _pool(stage: int) -> nn.Module:
+    if stage <= 3:
+        return nn.MaxPool2d(2, stride=2)
+    if stage == 4:
+        # behind a ReLU a padded zero never wins a maximum
+        return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, stride=1))
+    return nn.MaxPool2d(3, stride=1, padding=1)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(f"ImageNet weights come from 'none', 'hub' or an existing file. Got {str(path)!r}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, ValueError) as cause:
+        raise ModelError(
+            f"ImageNet weights are a state dict saved by torch.save. {path} is not one: {cause}"
+        ) from cause
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"ImageNet weights are a state dict, from names to tensors. {path} holds something else.")
+    return state
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Copy the entries `features.*`, all of them or none."""
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("features.")}
+    faults = [f"{name} is missing" for name in own if name not in state]
+    faults += [
+        f"{name} is {tuple(state[name].shape)}, the model's is {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    faults += [f"{name} has no place" for name in state if name.startswith("features.") and name not in own]
+    if faults or not own:
+        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+        raise ModelError(
+            f"{origin} does not fit {type(model).__name__}: {shown or 'the model has no features'}. "
+            "What fits is a VGG-16 state dict with torchvision's names, features.0.weight and on."
+        )
+    model.load_state_dict({name: state[name] for name in own}, strict=False)

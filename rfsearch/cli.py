@@ -1,0 +1,359 @@
+"""The command line: parse, call, print. What is done stands in `rfsearch.run`.
+
+Exit codes: 0 done; 1 the run finished but no trial succeeded; 2 the request was wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rfsearch import interrupt
+from rfsearch.errors import RequestError
+from rfsearch.interrupt import Interrupted, deferred
+
+if TYPE_CHECKING:
+    from rfsearch.contest import Contest
+    from rfsearch.run import Plan, Request
+
+
+app = typer.Typer(
+    help="Search the receptive field of a network, on equal, metered budgets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out_console = Console(soft_wrap=False)
+err_console = Console(stderr=True)
+
+SpaceOption = Annotated[str, typer.Option("--space", help="Name of a space, or a space file.")]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Size of the space: mini (default), paper, ...")]
+DataOption = Annotated[str | None, typer.Option("--data", help="Folder of images. Default: the space's embedded set.")]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option("--backbone", help="Network: a name, package.module:callable or path/to/file.py:callable."),
+]
+SiteOption = Annotated[
+    list[str] | None, typer.Option("--site", help="Module path or pattern of a convolution to search (repeat).")
+]
+StrategiesOption = Annotated[
+    str | None, typer.Option("--strategies", help="Comma-separated. Default: exhaustive,random,optuna,inflation.")
+]
+BudgetOption = Annotated[
+    str | None, typer.Option("--budget", help="Of each arm: 7x (full trainings), 2e15flop, 30min or 40epoch.")
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", help="Arms per strategy, each with a seed of its own.")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to join. Default: this machine.")]
+CpusOption = Annotated[float | None, typer.Option("--cpus-per-trial", help="Default: 1.")]
+GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="May be a fraction. Default: 1 if any.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("run")
+def run_command(
+    space: SpaceOption,
+    preset: PresetOption = None,
+    data: DataOption = None,
+    backbone: BackboneOption = None,
+    site: SiteOption = None,
+    strategies: StrategiesOption = None,
+    budget: BudgetOption = None,
+    seeds: SeedsOption = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory. Default: runs/SPACE-TIME.")] = None,
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+) -> None:
+    """Search: train candidates of a space until every strategy has spent its budget, and report."""
+    from rfsearch import run
+
+    request = _request(
+        space, preset, data, backbone, site, strategies, budget, seeds, address, cpus_per_trial, gpus_per_trial
+    )
+    run_dir = out or Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    device = _device(gpus_per_trial, cpus_per_trial or 1)
+    with run.new_directory(run_dir):
+        the_plan = run.plan(request, device, run_dir / "cache")
+        with _engine(request) as engine:
+            run.start(the_plan, run_dir, _command(), engine.workers, device.type)
+            _say_plan(the_plan, run_dir, engine.workers)
+            _compete(the_plan, run_dir, engine)
+    raise typer.Exit(_close(run_dir))
+
+
+@app.command()
+def plan(
+    space: SpaceOption,
+    preset: PresetOption = None,
+    data: DataOption = None,
+    backbone: BackboneOption = None,
+    site: SiteOption = None,
+    strategies: StrategiesOption = None,
+    budget: BudgetOption = None,
+    seeds: SeedsOption = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="As for run; nothing is written.")] = None,
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run would try, with receptive fields and a forecast of its cost, before anything is trained."""
+    import tempfile
+
+    from rfsearch import run
+    from rfsearch.display import duration, plan_table, si
+
+    request = _request(
+        space, preset, data, backbone, site, strategies, budget, seeds, address, cpus_per_trial, gpus_per_trial
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        the_plan = run.plan(request, _device(gpus_per_trial, cpus_per_trial or 1), Path(cache))
+        rows = [run.forecast_row(c, f, the_plan.image_px) for c, f in the_plan.forecasts()]
+        arms = run.arms_of(request)
+        if as_json:
+            body = {"reference_flop": the_plan.reference_flop, "arms": len(arms), "candidates": rows}
+            print(json.dumps({**body, "budget": vars(the_plan.budget)}, indent=1))
+            return
+        out_console.print(_title(the_plan))
+        for notice in the_plan.notices:
+            out_console.print(notice, style="yellow", highlight=False)
+        out_console.print(plan_table(rows, the_plan.reference_flop))
+        if the_plan.budget.currency == "flop":
+            total = the_plan.budget.limit * len(arms)
+            seconds = total / the_plan.forecaster.flop_per_s
+            out_console.print(
+                f"{len(arms)} arms x {the_plan.budget.text}: {si(total, 'FLOP')}, about {duration(seconds)} of one "
+                f"worker's time. 1x = {si(the_plan.reference_flop, 'FLOP')}.",
+                highlight=False,
+            )
+
+
+@app.command()
+def resume(
+    run_dir: Annotated[Path, typer.Argument(help="Directory of an interrupted run.")],
+    address: AddressOption = None,
+) -> None:
+    """Finish an interrupted run: nothing is lost, nothing is counted twice."""
+    from dataclasses import replace
+
+    from rfsearch import run
+    from rfsearch.ledger.run_directory import read_manifest
+
+    request = run.Request(**read_manifest(run_dir)["request"])
+    the_plan = run.reopen(run_dir, _device(request.gpus_per_trial, request.cpus_per_trial or 1))
+    with _engine(replace(request, address=address or request.address)) as engine:
+        _compete(the_plan, run_dir, engine)
+    raise typer.Exit(_close(run_dir))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, finished or not.")]) -> None:
+    """Write the tables and the page of a run again, from its ledger."""
+    _close(run_dir)
+
+
+@app.command("list")
+def list_command(as_json: JsonOption = False) -> None:
+    """List the spaces, backbones, strategies and tasks that can be named."""
+    from rfsearch import plugins
+    from rfsearch.space import read_space
+
+    rows: list[tuple[str, str, str]] = []
+    for name in plugins.names("spaces"):
+        space = read_space(plugins.space_file(name), None)
+        rows.append(("space", name, f"{space.title}. {_presets(plugins.space_file(name))}"))
+    groups: tuple[tuple[plugins.Group, str], ...] = (
+        ("strategies", "strategy"),
+        ("backbones", "backbone"),
+        ("tasks", "task"),
+    )
+    for group, kind in groups:
+        for name in plugins.names(group):
+            doc = (plugins.load(group, name).__doc__ or "").strip().splitlines()
+            rows.append((kind, name, doc[0] if doc else ""))
+    if as_json:
+        print(json.dumps([{"kind": k, "name": n, "about": a} for k, n, a in rows], indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("kind", "name", "about"):
+        table.add_column(column, no_wrap=column != "about")
+    for row in rows:
+        table.add_row(*row)
+    out_console.print(table)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check this installation: versions, devices, memory, room, and a training step."""
+    from rfsearch.doctor import checks
+
+    found = checks()
+    if as_json:
+        print(json.dumps([vars(check) for check in found], indent=1))
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("", "check", "found"):
+            table.add_column(column, no_wrap=column != "found")
+        for check in found:
+            mark = "[green]ok[/]" if check.ok else "[red]no[/]"
+            table.add_row(mark, check.name, check.found)
+        out_console.print(table)
+    raise typer.Exit(0 if all(check.ok for check in found) else 2)
+
+
+def _presets(path: Path) -> str:
+    import tomllib
+
+    return "Presets: " + ", ".join(tomllib.loads(path.read_text(encoding="utf-8"))["presets"]) + "."
+
+
+def _request(
+    space: str,
+    preset: str | None,
+    data: str | None,
+    backbone: str | None,
+    site: list[str] | None,
+    strategies: str | None,
+    budget: str | None,
+    seeds: int,
+    address: str | None,
+    cpus_per_trial: float | None,
+    gpus_per_trial: float | None,
+) -> Request:
+    """The options of run and plan as one request, checked as far as that needs no data."""
+    from rfsearch.run import DEFAULT_STRATEGIES, Request, check
+
+    request = Request(
+        space=space,
+        preset=preset,
+        data=data,
+        backbone=backbone,
+        sites=tuple(site or ()),
+        strategies=tuple(s.strip() for s in strategies.split(",")) if strategies is not None else DEFAULT_STRATEGIES,
+        budget=budget,
+        seeds=seeds,
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+    )
+    check(request)
+    return request
+
+
+def _engine(request: Request) -> Any:
+    from rfsearch.orchestration import Engine, Resources
+
+    resources = None
+    if request.cpus_per_trial is not None or request.gpus_per_trial is not None:
+        resources = Resources(request.cpus_per_trial or 1, request.gpus_per_trial or 0)
+    return Engine(request.address, resources)
+
+
+def _device(gpus: float | None, cpus: float) -> Any:
+    """The device that trials will train on, set up as a worker sets it up."""
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))
+    if gpus == 0 or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def _title(the_plan: Plan) -> str:
+    space = the_plan.space
+    return f"{space.title} ({space.name}, preset {space.preset}): {the_plan.data.summary()}"
+
+
+def _say_plan(the_plan: Plan, run_dir: Path, workers: int) -> None:
+    from rfsearch.display import si
+    from rfsearch.run import arms_of
+
+    out_console.print(_title(the_plan), style="bold", highlight=False)
+    for notice in the_plan.notices:
+        out_console.print(notice, style="yellow", highlight=False)
+    out_console.print(
+        f"{len(arms_of(the_plan.request))} arms x {the_plan.budget.text} (1x = one full training, "
+        f"{si(the_plan.reference_flop, 'FLOP')}), {workers} trials at a time. Everything goes to {run_dir}.",
+        highlight=False,
+    )
+
+
+def _compete(the_plan: Plan, run_dir: Path, engine: Any) -> None:
+    """Train until done; an interrupt leaves a run that can be resumed, and says how."""
+    from rfsearch import run
+    from rfsearch.display import Board
+    from rfsearch.report import write
+
+    contest: Contest = run.contest_of(the_plan, run_dir)
+    try:
+        with Board(out_console, _title(the_plan), run.primary_score(the_plan), contest) as board, deferred() as check:
+            run.compete(the_plan, contest, run_dir, engine, board.watch, check)
+    except Interrupted:
+        write(run_dir)
+        raise Interrupted(
+            f"Interrupted with {len(contest.running)} trials in training. Nothing is lost. "
+            f"Go on with: rfsearch resume {shlex.quote(str(run_dir))}"
+        ) from None
+
+
+def _close(run_dir: Path) -> int:
+    """Write tables and page, print the verdict; the exit code."""
+    from rfsearch.ledger import read_run
+    from rfsearch.report import summarise, write
+
+    page = write(run_dir)
+    run = read_run(run_dir)
+    out_console.print()
+    for sentence in summarise(run).sentences:
+        out_console.print(sentence, highlight=False, markup=False)
+    _print_arms(run_dir)
+    out_console.print(f"Report: {page}", highlight=False)
+    return 0 if any(record.scored for record in run.records) else 1
+
+
+def _print_arms(run_dir: Path) -> None:
+    from rfsearch.ledger import Budget, Cost, read_run
+
+    run = read_run(run_dir)
+    body = {key: run.manifest["budget"][key] for key in ("text", "currency", "limit")}
+    budget = Budget(**body)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    for name in ("trials", "spent", "over budget"):
+        table.add_column(name, justify="right")
+    for arm in run.manifest["arms"]:
+        records = [r for r in run.records if (r.strategy, r.seed) == (arm["strategy"], arm["seed"])]
+        spent = budget.spent(sum((r.cost for r in records), Cost()))
+        table.add_row(
+            f"{arm['strategy']}/{arm['seed']}",
+            str(len(records)),
+            f"{100 * spent / budget.limit:.1f} %",
+            f"{100 * (spent / budget.limit - 1):+.1f} %",
+        )
+    out_console.print(table)
+
+
+def _command() -> str:
+    return shlex.join(["rfsearch", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Entry point: a wrong request is one message on standard error and exit code 2, never a traceback."""
+    interrupt.install()
+    try:
+        app()
+    except RequestError as error:
+        err_console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except Interrupted as stop:
+        err_console.print(str(stop), highlight=False, markup=False, soft_wrap=True)
+        sys.exit(130)

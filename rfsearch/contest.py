@@ -1,0 +1,184 @@
+"""The contest: arms with equal budgets, what each has spent, and which trial is handed out next.
+
+It knows strategies, budgets and the ledger, but no engine: whatever runs the trials asks `next`, shows `progress`,
+and hands in `finish`. Everything it decides follows from the ledger, so a resumed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record
+from rfsearch.space import Candidate
+from rfsearch.strategies import Exhausted, Pruning, Strategy
+
+# Beyond what a score takes at least, a trial is not worth starting with less than this share of a full training left.
+_SMALLEST_START = 0.02
+# Failed trials cost next to nothing, so a model that always fails would otherwise be tried for ever.
+_MOST_FAILURES_IN_A_ROW = 5
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one full training of a candidate should cost, its peak memory (bytes), and its receptive field (px).
+
+    least: what the shortest training costs that still gives a score: one step, and scoring the outcome.
+    """
+
+    cost: Cost
+    least: Cost
+    peak_bytes: int
+    rf_px: int
+
+
+@dataclass
+class Arm:
+    """One strategy with one seed and one budget."""
+
+    name: str
+    seed: int
+    strategy: Strategy
+    budget: Budget
+    handed_out: int = 0
+    spent: Cost = field(default_factory=Cost)
+    running: dict[str, Assignment] = field(default_factory=dict)
+    tries: dict[str, int] = field(default_factory=dict)
+    best: Record | None = None
+    failures_in_a_row: int = 0
+    exhausted: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}/{self.seed}"
+
+
+class Contest:
+    """Arms in their order, the first with something left to hand out goes first.
+
+    forecast: of a candidate's full training. Needed only to reserve budget for trials that run at the same time; with
+    one worker an arm's spending never depends on it. reference: the space's hand default.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        journal: Journal,
+        history: History,
+        forecast: Callable[[Candidate], Forecast],
+        reference: Candidate,
+    ) -> None:
+        self.arms = list(arms)
+        self._journal = journal
+        self._forecast = forecast
+        self._reference = forecast(reference)
+        self._by_label = {arm.label: arm for arm in arms}
+        for assignment in history.assignments.values():
+            self._count_start(assignment)
+        for record in history.records.values():
+            self._count_finish(record)
+        self._again = history.unfinished
+
+    def next(self) -> Assignment | None:
+        """The next trial to train, or None when none can be handed out now (ask `done` whether ever)."""
+        if self._again:
+            return self._again.pop(0)
+        for arm in self.arms:
+            assignment = self._start(arm)
+            if assignment is not None:
+                self._journal.start(assignment)
+                self._count_start(assignment)
+                return assignment
+        return None
+
+    @property
+    def done(self) -> bool:
+        """Whether every trial handed out has come back and no arm can start another."""
+        return (
+            not self._again
+            and not any(arm.running for arm in self.arms)
+            and all(self._left(arm) <= self._least(arm) or arm.exhausted for arm in self.arms)
+        )
+
+    def keep(self, provisional: Record) -> bool:
+        """Whether a training in progress goes on. provisional: its record, were it stopped here."""
+        arm = self._arm(provisional)
+        if not isinstance(arm.strategy, Pruning):
+            return True
+        return not arm.strategy.prune(Candidate.from_json(provisional.candidate), provisional.rungs)
+
+    def finish(self, record: Record) -> Record:
+        """Enter a trial's record into the ledger; returns it as entered."""
+        expected = self._forecast(Candidate.from_json(record.candidate))
+        record = replace(record, forecast=expected.cost, forecast_peak_bytes=expected.peak_bytes)
+        self._journal.finish(record)
+        self._count_finish(record)
+        return record
+
+    @property
+    def running(self) -> dict[str, Assignment]:
+        """Trials handed out and not yet back, by name."""
+        return {name: assignment for arm in self.arms for name, assignment in arm.running.items()}
+
+    @property
+    def best(self) -> Record | None:
+        """The incumbent over all arms, chosen on validation."""
+        held: Record | None = None
+        for arm in self.arms:
+            if arm.best is not None and arm.best.beats(held):
+                held = arm.best
+        return held
+
+    def _start(self, arm: Arm) -> Assignment | None:
+        left = self._left(arm)
+        if arm.exhausted or left <= self._least(arm):
+            return None
+        pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]
+        suggested = arm.strategy.suggest(pending)
+        if isinstance(suggested, Exhausted):
+            if not pending:
+                arm.exhausted = suggested.why
+            return None
+        text = suggested.to_json()
+        return Assignment(
+            trial=f"{arm.name}-{arm.seed}-{arm.handed_out:03d}",
+            strategy=arm.name,
+            seed=arm.seed,
+            candidate=text,
+            # The same candidate gets the same training seed in every arm of one seed, and a fresh one when repeated.
+            train_seed=arm.seed * 1000 + arm.tries.get(text, 0),
+            limit=left,
+        )
+
+    def _left(self, arm: Arm) -> float:
+        """What is neither spent nor reserved for trials in training."""
+        reserved = sum(
+            min(arm.budget.spent(self._forecast(Candidate.from_json(a.candidate)).cost), a.limit)
+            for a in arm.running.values()
+        )
+        return arm.budget.limit - arm.budget.spent(arm.spent) - reserved
+
+    def _least(self, arm: Arm) -> float:
+        spent = arm.budget.spent
+        least = spent(self._reference.least) + _SMALLEST_START * spent(self._reference.cost)
+        return min(least, arm.budget.limit / 2)
+
+    def _count_start(self, assignment: Assignment) -> None:
+        arm = self._arm(assignment)
+        arm.handed_out += 1
+        arm.tries[assignment.candidate] = arm.tries.get(assignment.candidate, 0) + 1
+        arm.running[assignment.trial] = assignment
+
+    def _count_finish(self, record: Record) -> None:
+        arm = self._arm(record)
+        arm.running.pop(record.trial, None)
+        arm.spent = arm.spent + record.cost
+        arm.strategy.observe(record)
+        arm.failures_in_a_row = arm.failures_in_a_row + 1 if record.status == "failed" else 0
+        if arm.failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+            arm.exhausted = f"its last {arm.failures_in_a_row} trials failed, the last one with: {record.cause}"
+        if record.beats(arm.best):
+            arm.best = record
+
+    def _arm(self, of: Assignment | Record) -> Arm:
+        return self._by_label[f"{of.strategy}/{of.seed}"]

@@ -1,0 +1,133 @@
+"""What a user sees in the terminal: the plan's table, and a run while it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rfsearch.contest import Arm, Contest
+from rfsearch.ledger import Record
+from rfsearch.space import Candidate
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def si(value: float, unit: str) -> str:
+    """A figure with three digits and an SI prefix: 1.23 TFLOP."""
+    for size, prefix in _PREFIXES:
+        if abs(value) >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h"
+
+
+def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
+    """Every candidate with its receptive field and what its full training should cost. rows: `run.forecast_row`s."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("candidate", overflow="fold")
+    for name in ("RF (px)", "of image", "training", "x", "time", "peak memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            str(Candidate.from_json(row["candidate"])),
+            f"{row['rf_px']}",
+            f"{100 * row['share']:.0f} %",
+            si(row["flop"], "FLOP"),
+            f"{row['flop'] / reference_flop:.2f}",
+            duration(row["seconds"]),
+            si(row["peak_bytes"], "B"),
+        )
+    return table
+
+
+class Board:
+    """The live display of a run: per arm its budget, its trials and its best; below, what is in training.
+
+    On a terminal it redraws itself; elsewhere each finished trial is one line. Use as a context.
+    """
+
+    def __init__(self, console: Console, title: str, metric: str, contest: Contest) -> None:
+        self._console, self._title, self._metric, self._contest = console, title, metric, contest
+        self._looks: dict[str, Record] = {}
+        self._began = time.monotonic()
+        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Board:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def watch(self, record: Record, contest: Contest) -> None:
+        """Take in a look at a training, or a finished trial."""
+        if record.trial in contest.running:
+            self._looks[record.trial] = record
+            return
+        self._looks.pop(record.trial, None)
+        self._console.print(self._line(record, contest), highlight=False, soft_wrap=True)
+
+    def _line(self, record: Record, contest: Contest) -> Text:
+        arm = next(a for a in contest.arms if (a.name, a.seed) == (record.strategy, record.seed))
+        said = f"{record.status:<9} {record.trial:<18} {Candidate.from_json(record.candidate)}"
+        for site, f in record.f.items():
+            said += f" -> {site} f={f:.3f}" if "learned" in said else ""
+        if record.status == "failed":
+            return Text(f"{said}: {record.cause}", style="red")
+        said += f", RF {record.rf_px} px"
+        if record.val is not None:
+            said += f", {self._metric} {record.val:.4f}"
+        said += f"; arm {self._share(arm):.0f} % spent"
+        return Text(said, style="bold" if contest.best and contest.best.trial == record.trial else "")
+
+    @staticmethod
+    def _share(arm: Arm) -> float:
+        return 100 * arm.budget.spent(arm.spent) / arm.budget.limit
+
+    def _draw(self) -> RenderableType:
+        header = Text(f"{self._title}   {duration(time.monotonic() - self._began)}", style="bold")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("arm", no_wrap=True)
+        for name in ("budget spent", "trials", f"best {self._metric}", "its RF (px)"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("in training", overflow="ellipsis", no_wrap=True)
+        for arm in self._contest.arms:
+            best = arm.best
+            table.add_row(
+                arm.label,
+                f"{self._share(arm):.0f} % of {arm.budget.text}",
+                f"{arm.handed_out - len(arm.running)}",
+                f"{best.val:.4f}" if best and best.val is not None else "-",
+                f"{best.rf_px}" if best else "-",
+                "; ".join(self._progress(name, a.candidate) for name, a in list(arm.running.items())),
+            )
+        best = self._contest.best
+        incumbent = (
+            Text(
+                f"Best so far: {Candidate.from_json(best.candidate)}, RF {best.rf_px} px ({best.trial})",
+                style="green",
+            )
+            if best
+            else Text("No trial has finished yet.")
+        )
+        return Group(header, table, incumbent)
+
+    def _progress(self, trial: str, candidate: str) -> str:
+        look = self._looks.get(trial)
+        said = str(Candidate.from_json(candidate))
+        return f"{said} (step {look.steps}, {look.val:.3f})" if look and look.val is not None else said

@@ -1,0 +1,113 @@
+"""Whether this installation can do its work, and with what."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rfsearch.display import duration, si
+
+_ROOM_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. found: what there is, or what is wrong and what helps."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def checks() -> list[Check]:
+    """Every check, in the order a run would trip over them."""
+    named: list[tuple[str, Callable[[], str]]] = [
+        ("packages", _packages),
+        ("spaces", _spaces),
+        ("devices", _devices),
+        ("memory", _memory),
+        ("room for runs", _room),
+        ("embedded data", _embedded_data),
+        ("a training step", _training_step),
+    ]
+    return [_checked(name, find) for name, find in named]
+
+
+def _checked(name: str, find: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, find())
+    except Exception as error:
+        return Check(name, False, f"{type(error).__name__}: {error}")
+
+
+def _packages() -> str:
+    import optuna
+    import ray
+    import torchvision  # noqa: F401  (a build that does not match torch fails here)
+
+    from rfsearch.run import versions
+
+    assert optuna.__version__
+    assert ray.__version__
+    return ", ".join(f"{name} {number}" for name, number in versions().items())
+
+
+def _spaces() -> str:
+    from rfsearch import plugins
+    from rfsearch.space import read_space
+
+    return ", ".join(read_space(plugins.space_file(name), None).name for name in plugins.names("spaces"))
+
+
+def _devices() -> str:
+    import torch
+
+    from rfsearch.run import machine
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts = machine("cpu")
+    return f"{facts['cores']} cores ({facts['cpu']}), {', '.join(gpus) if gpus else 'no GPU: trials run on the CPU'}"
+
+
+def _memory() -> str:
+    from rfsearch.run import machine
+
+    total = machine("cpu")["memory_bytes"]
+    if total is not None and total < _ROOM_BYTES:
+        raise MemoryError(f"{si(total, 'B')}; a run with two workers needs about {si(_ROOM_BYTES, 'B')}")
+    return si(total, "B") if total else "unknown"
+
+
+def _room() -> str:
+    here = Path.cwd()
+    if not os.access(here, os.W_OK):
+        raise PermissionError(f"{here} cannot be written; use --out")
+    free = shutil.disk_usage(here).free
+    shared = Path("/dev/shm")
+    said = f"{si(free, 'B')} free here, {si(shutil.disk_usage(tempfile.gettempdir()).free, 'B')} for temporary files"
+    return f"{said}, {si(shutil.disk_usage(shared).free, 'B')} shared memory" if shared.is_dir() else said
+
+
+def _embedded_data() -> str:
+    from rfsearch.data import rendered_faces
+
+    return rendered_faces(train=8, val=2, test=2).summary()
+
+
+def _training_step() -> str:
+    import torch
+
+    from rfsearch import plugins
+    from rfsearch.data import rendered_faces
+    from rfsearch.space import read_space
+    from rfsearch.trial import Forecaster
+
+    space = read_space(plugins.space_file("helen"), None)
+    forecaster = Forecaster(space, rendered_faces(train=16, val=2, test=2), torch.device("cpu"))
+    rate = forecaster.flop_per_s
+    training = duration(forecaster.reference_flop() / rate)
+    return f"{si(rate, 'FLOP/s')} on {torch.get_num_threads()} threads: a full training of helen takes about {training}"

@@ -1,0 +1,58 @@
+"""Every error rfsearch raises on purpose.
+
+    RfsearchError
+    |-- RequestError            the request was wrong: one message, exit code 2
+    |   |-- SpaceError          an unknown or faulty space, preset, site, choice or strategy
+    |   |-- DataError           a data set that is missing, incomplete or inconsistent
+    |   |-- BudgetError         a budget that cannot be read or spent
+    |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
+    |   `-- RunDirectoryError   a run directory that cannot be written, read or resumed
+    `-- TrialError              one trial failed; the run goes on and the ledger holds the cause
+
+A message says the rule, then the value that broke it, then the nearest thing that works.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RfsearchError(Exception):
+    """Root of the tree."""
+
+
+class RequestError(RfsearchError):
+    """What was asked for cannot be done."""
+
+
+class SpaceError(RequestError):
+    """An unknown or faulty space, preset, site, choice or strategy."""
+
+
+class DataError(RequestError):
+    """A data set that is missing, incomplete or inconsistent."""
+
+
+class BudgetError(RequestError):
+    """A budget that cannot be read or spent."""
+
+
+class ModelError(RequestError):
+    """A model that cannot be built, traced, cut open or weighed."""
+
+
+class RunDirectoryError(RequestError):
+    """A run directory that cannot be written, read or resumed."""
+
+
+class TrialError(RfsearchError):
+    """One trial failed: NaN loss, out of memory, or an exception in the model or the data."""
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest known one, and all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Known: {', '.join(known) if known else 'none'}."

@@ -1,0 +1,252 @@
+"""The inflation layer and its interpolation layer: a receptive field that is learned as one scalar, f.
+
+A feature map is resampled to f times its size before a convolution and back to the label map after it, so that the
+convolution sees 1/f of its former receptive field, and f gets a gradient from both resamplings.
+
+Wei: Wei, Sun, Lin et al., "Learning adaptive receptive fields for deep image parsing networks", CVPR 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
+
+Normalisation = Literal["exact", "paper"]
+
+# f is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
+_ROUNDING = 2.0**-23
+
+
+def inflate(x: Tensor, f: Tensor | float, normalisation: Normalisation = "exact") -> Tensor:
+    """Resample a feature map so that the next layer sees 1/f of its receptive field (Wei eq. 1-5).
+
+    x: B x C x H x W. f: scalar, dimensionless, > 0. Returns B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1), in
+    the type of x: target pixel t samples the source at t / f, bilinear. Differentiable once in x and in f.
+
+    normalisation: "exact" is the derivative; "paper" divides the part that reaches f by the target's pixel count
+    (eq. 10-11). A sample that falls exactly on a pixel has two slopes, one each side; f gets their mean, so that at
+    f = 1, where every sample does, the blur of moving either way cancels.
+    """
+    value = _positive(f)
+    return _resample(x, f, inflated_size(_map_size(x), value), 1 / value, -1 / value**2, normalisation)
+
+
+def inflated_size(size: tuple[int, int], f: float) -> tuple[int, int]:
+    """The size of an inflated map (Wei eq. 1). size: (H, W), px. Returns (floor(f (H-1)) + 1, floor(f (W-1)) + 1)."""
+    height, width = size
+    return math.floor(_rounded_up(f * (height - 1))) + 1, math.floor(_rounded_up(f * (width - 1))) + 1
+
+
+def interpolate(
+    x: Tensor,
+    f: Tensor | float,
+    stride: float,
+    size: tuple[int, int],
+    normalisation: Normalisation = "exact",
+) -> Tensor:
+    """Resize an inflated map by stride / f to the label map (Wei eq. 8-9).
+
+    x: B x C x H x W, one pixel every `stride / f` px of the label map. f: scalar, the factor that inflated it.
+    size: (h, w) of the label map, px. Returns B x C x h x w: label pixel t samples x at t f / stride, bilinear, and
+    beyond the last pixel of x takes that pixel, with no gradient for f. Differentiable once in x and in f;
+    normalisation as in `inflate`.
+    """
+    value = _positive(f)
+    _map_size(x)
+    return _resample(x, f, (int(size[0]), int(size[1])), value / stride, 1 / stride, normalisation)
+
+
+class InflationFactor(nn.Module):
+    """The scalar f of one parsing path, shared by its inflation and its interpolation.
+
+    f: start value, dimensionless. learned: whether f gets a gradient. bounds: the smallest and largest legal f, kept
+    in the state dict next to f. An optimiser may step outside; call `project_` after its step.
+    """
+
+    f: nn.Parameter
+    bounds: Tensor
+
+    def __init__(self, f: float = 1.0, learned: bool = False, bounds: tuple[float, float] = (0.25, 4.0)) -> None:
+        super().__init__()
+        low, high = bounds
+        if not 0 < low <= high < math.inf:
+            raise SpaceError(
+                f"The bounds of an inflation factor are 0 < low <= high. Got low={low}, high={high}. "
+                "The paper's are (0.25, 4.0)."
+            )
+        if not low <= f <= high:
+            closest = high if f > high else low
+            raise SpaceError(
+                f"An inflation factor lies within its bounds [{low}, {high}]. Got f={f}. Nearest legal: {closest}."
+            )
+        self.f = nn.Parameter(torch.tensor(float(f), dtype=torch.float32), requires_grad=learned)
+        self.register_buffer("bounds", torch.tensor([low, high], dtype=torch.float32))
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Clamp the value of f into its bounds, in place. In the forward pass a clamp would kill f's gradient."""
+        self.f.clamp_(self.bounds[0], self.bounds[1])
+
+    def extra_repr(self) -> str:
+        low, high = self.bounds.tolist()
+        return f"f={self.f.item():.4g}, learned={self.f.requires_grad}, bounds=({low:.4g}, {high:.4g})"
+
+
+class Inflation(nn.Module):
+    """`inflate` by a shared factor: B x C x H x W to B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1)."""
+
+    def __init__(self, factor: InflationFactor, normalisation: Normalisation = "exact") -> None:
+        super().__init__()
+        self.factor = factor
+        self.normalisation = _known(normalisation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return inflate(x, self.factor.f, self.normalisation)
+
+    def extra_repr(self) -> str:
+        return f"normalisation={self.normalisation!r}"
+
+
+class Interpolation(nn.Module):
+    """`interpolate` by a shared factor: B x C x H x W to B x C x h x w.
+
+    stride: of the map before inflation, in px of the label map per pixel.
+    """
+
+    def __init__(self, factor: InflationFactor, stride: float, normalisation: Normalisation = "exact") -> None:
+        super().__init__()
+        self.factor = factor
+        self.stride = stride
+        self.normalisation = _known(normalisation)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return interpolate(x, self.factor.f, self.stride, size, self.normalisation)
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, normalisation={self.normalisation!r}"
+
+
+def _resample(
+    x: Tensor, f: Tensor | float, size: tuple[int, int], step: float, step_slope: float, normalisation: Normalisation
+) -> Tensor:
+    """Sample x bilinearly every `step` px from its first pixel on, `size` times an axis; step_slope: d step / d f."""
+    share = 1 / (size[0] * size[1]) if _known(normalisation) == "paper" else 1.0
+    if step == 1 and size == x.shape[-2:] and not (isinstance(f, Tensor) and f.requires_grad):
+        return x
+    # The output keeps the type of x: autocast would otherwise round a single precision map to half.
+    with _no_autocast(x.device):
+        output: Tensor = _Resample.apply(x, f, size, step, step_slope, share)
+    return output
+
+
+class _Resample(torch.autograd.Function):
+    """V = Y U X^T for every channel U, with Y and X the weights of eq. 1 as matrices: two matrix products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, f: Tensor | float, size: tuple[int, int], step: float, step_slope: float, share: float
+    ) -> Tensor:
+        ctx.source, ctx.size, ctx.step, ctx.step_slope, ctx.share = x.shape[-2:], size, step, step_slope, share
+        ctx.save_for_backward(*((x, f) if ctx.needs_input_grad[1] else ()))
+        rows, columns = _weights(x.shape[-2], size[0], step, x), _weights(x.shape[-1], size[1], step, x)
+        return torch.matmul(rows, torch.matmul(x, columns.mT))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (height, width), size, step = ctx.source, ctx.size, ctx.step
+        with _no_autocast(grad.device):
+            rows, columns = _weights(height, size[0], step, grad), _weights(width, size[1], step, grad)
+            grad_columns = torch.matmul(grad, columns)
+            grad_x = torch.matmul(rows.mT, grad_columns) if ctx.needs_input_grad[0] else None
+            grad_f = None
+            if ctx.needs_input_grad[1]:
+                x, f = ctx.saved_tensors
+                row_slopes = ctx.step_slope * _slopes(height, size[0], step, grad)
+                column_slopes = ctx.step_slope * _slopes(width, size[1], step, grad)
+                # eq. 5: the sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df)
+                along_y = _inner(grad_columns, torch.matmul(row_slopes, x))
+                along_x = _inner(torch.matmul(grad, column_slopes), torch.matmul(rows, x))
+                grad_f = (ctx.share * (along_y + along_x)).to(f.device, f.dtype).reshape(f.shape)
+        return grad_x, grad_f, None, None, None, None
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast off; a device that only holds shapes has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def _weights(source: int, target: int, step: float, like: Tensor) -> Tensor:
+    """Bilinear weights of one axis (eq. 1), target x source: row t holds max(0, 1 - |position of t - n|)."""
+    position = _positions(source, target, step)
+    before = position.floor()
+    after = (before + 1).clamp(max=source - 1)
+    part = position - before
+    weights = torch.zeros(target, source, dtype=torch.float64)
+    weights.scatter_add_(1, before.long()[:, None], (1 - part)[:, None])
+    weights.scatter_add_(1, after.long()[:, None], part[:, None])
+    return weights.to(like.device, like.dtype)
+
+
+def _slopes(source: int, target: int, step: float, like: Tensor) -> Tensor:
+    """The derivative of `_weights` in `step`, target x source: t times the source's slope around its position."""
+    position = _positions(source, target, step)
+    before = (position.ceil() - 1).clamp(min=0)
+    after = (position.floor() + 1).clamp(max=source - 1)
+    inside = _snapped(torch.arange(target, dtype=torch.float64) * step) <= source - 1
+    speed = torch.arange(target, dtype=torch.float64) * inside / (after - before).clamp(min=1)
+    slopes = torch.zeros(target, source, dtype=torch.float64)
+    slopes.scatter_add_(1, before.long()[:, None], -speed[:, None])
+    slopes.scatter_add_(1, after.long()[:, None], speed[:, None])
+    return slopes.to(like.device, like.dtype)
+
+
+def _positions(source: int, target: int, step: float) -> Tensor:
+    """Where each target pixel of one axis samples the source, px, within the source."""
+    return _snapped(torch.arange(target, dtype=torch.float64) * step).clamp(max=source - 1)
+
+
+def _snapped(position: Tensor) -> Tensor:
+    """Positions that miss a whole pixel by rounding only, put back onto it."""
+    whole = position.round()
+    return torch.where(torch.isclose(position, whole, rtol=2 * _ROUNDING, atol=0), whole, position)
+
+
+def _rounded_up(product: float) -> float:
+    """A product that misses a whole number by rounding only must not be floored below it."""
+    return product * (1 + _ROUNDING)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """The sum over all pixels of a * b, at least in single precision."""
+    wide = torch.promote_types(a.dtype, torch.float32)
+    return torch.sum(a.to(wide) * b.to(wide))
+
+
+def _positive(f: Tensor | float) -> float:
+    value = float(f.detach() if isinstance(f, Tensor) else f)
+    if not math.isfinite(value):
+        raise TrialError(f"An inflation factor is finite. Got f={value}: its training diverged; lower its rate.")
+    if value <= 0:
+        raise SpaceError(f"An inflation factor is greater than 0. Got f={value}. The paper's range is [0.25, 4].")
+    return value
+
+
+def _map_size(x: Tensor) -> tuple[int, int]:
+    if x.dim() != 4 or min(x.shape[-2:]) < 1:
+        raise ModelError(f"A feature map is B x C x H x W with H, W >= 1. Got x.shape={tuple(x.shape)}.")
+    return x.shape[-2], x.shape[-1]
+
+
+def _known(normalisation: str) -> Normalisation:
+    for known in get_args(Normalisation):
+        if normalisation == known:
+            return known
+    raise SpaceError(f"Unknown normalisation {normalisation!r}.{nearest(normalisation, get_args(Normalisation))}")

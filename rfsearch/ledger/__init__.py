@@ -1,0 +1,21 @@
+"""Record, journal, budget: the truth of a run. Imports neither torch nor Ray."""
+
+from rfsearch.ledger.budget import Budget
+from rfsearch.ledger.journal import Assignment, History, Journal, read_history
+from rfsearch.ledger.record import Cost, Record, Rung
+from rfsearch.ledger.run_directory import Run, anytime_table, read_run, trials_table
+
+__all__ = [
+    "Assignment",
+    "Budget",
+    "Cost",
+    "History",
+    "Journal",
+    "Record",
+    "Run",
+    "Rung",
+    "anytime_table",
+    "read_history",
+    "read_run",
+    "trials_table",
+]

@@ -1,0 +1,114 @@
+"""What one trial was, scored and cost: the only currency between strategy, ledger and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+Status = Literal["completed", "pruned", "cut", "failed"]
+
+TRIAL_COLUMNS = (
+    "trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "gamma", "val", "test",
+    "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes", "params", "cause",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What work has cost, in the three currencies a budget can name.
+
+    flop: floating-point operations (2 x MAC), training, optimiser and evaluation together.
+    device_s: seconds a device was held. epochs: passes over the training images.
+    """
+
+    flop: float = 0.0
+    device_s: float = 0.0
+    epochs: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.flop + other.flop, self.device_s + other.device_s, self.epochs + other.epochs)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A look at a training in progress: its step, validation score, learned f (by site) and cost so far."""
+
+    step: int
+    val: float
+    f: Mapping[str, float]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished trial. `val`, `test` and the infer_* figures are None where the trial never got that far.
+
+    candidate: JSON of the candidate as suggested; f: learned or fixed factor per inflated site at the end.
+    trace: (step, site, f) points of a learned factor, for Wei's Fig. 4. scores: every test score by name.
+    train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said.
+    """
+
+    trial: str
+    strategy: str
+    seed: int
+    status: Status
+    candidate: str
+    rf_px: int
+    rf_init_px: int
+    cost: Cost
+    f: Mapping[str, float] = field(default_factory=dict)
+    gamma: Mapping[str, float] = field(default_factory=dict)
+    val: float | None = None
+    test: float | None = None
+    infer_mac: float | None = None
+    infer_latency_ms: float | None = None
+    infer_peak_bytes: int | None = None
+    params: int | None = None
+    cause: str = ""
+    train_seed: int = 0
+    steps: int = 0
+    rungs: tuple[Rung, ...] = ()
+    trace: tuple[tuple[int, str, float], ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    train_peak_bytes: int | None = None
+    forecast: Cost | None = None
+    forecast_peak_bytes: int | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether this trial can be an incumbent: it has a validation score and a checkpoint behind it."""
+        return self.val is not None and self.status in ("completed", "cut")
+
+    def beats(self, other: Record | None) -> bool:
+        """Whether this trial would replace `other` as an incumbent: scored, and better on validation."""
+        if not self.scored or self.val is None:
+            return False
+        return other is None or other.val is None or self.val > other.val
+
+    def row(self) -> dict[str, Any]:
+        """One line of trials.csv, by column name."""
+        flat = {
+            **asdict(self),
+            "train_flop": self.cost.flop,
+            "device_s": self.cost.device_s,
+            "epochs": self.cost.epochs,
+        }
+        flat["f"] = ";".join(f"{site}={value:.6g}" for site, value in self.f.items())
+        flat["gamma"] = ";".join(f"{site}={value:.6g}" for site, value in self.gamma.items())
+        return {column: flat[column] for column in TRIAL_COLUMNS}
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Record:
+        """Read a record back; fields of a later schema that this one does not know are left aside."""
+        known = {f.name for f in fields(Record)}
+        body = {key: value for key, value in body.items() if key in known}
+        body["cost"] = Cost(**body["cost"])
+        body["rungs"] = tuple(Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in body.get("rungs", ()))
+        body["trace"] = tuple((step, site, f) for step, site, f in body.get("trace", ()))
+        if body.get("forecast") is not None:
+            body["forecast"] = Cost(**body["forecast"])
+        return Record(**body)

@@ -1,0 +1,112 @@
+"""A run directory: what was asked for (manifest), what happened (ledger), and the tables drawn from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger.journal import LEDGER_FILE, read_history
+from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Record
+
+MANIFEST_FILE = "manifest.json"
+ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
+_NEEDED_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as read back from its directory. records: in the order they came in."""
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    records: tuple[Record, ...]
+    unfinished: int
+
+
+def create(run_dir: Path) -> None:
+    """Make an empty run directory, or say why it cannot be one."""
+    if (run_dir / LEDGER_FILE).exists() or (run_dir / MANIFEST_FILE).exists():
+        raise RunDirectoryError(
+            f"{run_dir}: already holds a run. Resume it with: rfsearch resume {run_dir}, or choose another --out."
+        )
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise RunDirectoryError(f"{run_dir}: not an empty folder. Choose another --out.")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        probe = run_dir / ".probe"
+        probe.write_bytes(b"rfsearch")
+        probe.unlink()
+        free = shutil.disk_usage(run_dir).free
+    except OSError as error:
+        raise RunDirectoryError(f"{run_dir}: cannot be written: {error.strerror}. Choose another --out.") from error
+    if free < _NEEDED_BYTES:
+        raise RunDirectoryError(
+            f"{run_dir}: {free / 2**20:.0f} MiB free; a run needs at least {_NEEDED_BYTES / 2**20:.0f} MiB. "
+            "Make room or choose another --out."
+        )
+
+
+def write_manifest(run_dir: Path, manifest: Mapping[str, Any]) -> None:
+    write_whole(run_dir / MANIFEST_FILE, json.dumps(manifest, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a half."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def read_manifest(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / MANIFEST_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunDirectoryError(f"{run_dir}: not a run: it has no {MANIFEST_FILE}.") from None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read: {error}.") from error
+
+
+def read_run(run_dir: Path) -> Run:
+    """Everything a report needs, from the directory alone."""
+    manifest = read_manifest(run_dir)
+    history = read_history(run_dir)
+    return Run(run_dir, manifest, tuple(history.records.values()), len(history.unfinished))
+
+
+def trials_table(records: Iterable[Record]) -> pd.DataFrame:
+    """trials.csv: one row a trial, in the contract's columns."""
+    return pd.DataFrame([record.row() for record in records], columns=list(TRIAL_COLUMNS))
+
+
+def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
+    """anytime.csv: after each record, what its arm had spent and which trial it would have answered with.
+
+    The incumbent is chosen on validation; `test` is that trial's test score.
+    """
+    spent: dict[tuple[str, int], Cost] = {}
+    best: dict[tuple[str, int], Record] = {}
+    rows = []
+    for record in records:
+        arm = (record.strategy, record.seed)
+        spent[arm] = spent.get(arm, Cost()) + record.cost
+        if record.beats(best.get(arm)):
+            best[arm] = record
+        held = best.get(arm)
+        row = (*arm, spent[arm].flop, spent[arm].device_s, spent[arm].epochs)
+        rows.append((*row, held.trial, held.val, held.test) if held else (*row, "", None, None))
+    return pd.DataFrame(rows, columns=list(ANYTIME_COLUMNS))

@@ -1,0 +1,292 @@
+"""The one adapter between a contest and Ray Tune.
+
+A trial's training is a Tune trainable, advanced from look to look; a searcher hands out what the contest hands out; a
+scheduler asks the contest whether to go on. Tune decides nothing and remembers nothing that matters: the ledger does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported: no second progress display, no loggers, no statistics sent, no signal handling.
+os.environ.update(
+    RAY_AIR_NEW_OUTPUT="0",
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    RAY_USAGE_STATS_ENABLED="0",
+    TUNE_DISABLE_SIGINT_HANDLER="1",
+    TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+)
+# Workers inherit it: threads that spin while they wait take the cores from everyone else on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import ray
+import torch
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from rfsearch.contest import Contest
+from rfsearch.data import ImageSet
+from rfsearch.errors import RequestError
+from rfsearch.ledger import Assignment, Cost, Record
+from rfsearch.space import Space
+from rfsearch.trial import Training
+
+CHECKPOINTS = "checkpoints"
+# Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers.
+_RETRIES_OF_LOST_WORKERS = 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial gets. gpus may be a fraction: trials then share a GPU."""
+
+    cpus: float
+    gpus: float
+
+
+class Engine:
+    """A Ray session: started here, or joined at an address. Use as a context."""
+
+    def __init__(
+        self, address: str | None, resources: Resources | None = None, most_workers: int | None = None
+    ) -> None:
+        """resources: None takes one CPU a trial, and one GPU each where there are any. most_workers: for tests."""
+        self._address, self._most = address, most_workers
+        self._asked = resources
+
+    def __enter__(self) -> Engine:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        try:
+            ray.init(
+                address=self._address,
+                include_dashboard=False if self._address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                ignore_reinit_error=True,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = f"the cluster at {self._address}" if self._address else "a local Ray session"
+            raise RequestError(f"{where} cannot be reached: {' '.join(str(error).split())[:300]}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+    @property
+    def resources(self) -> Resources:
+        """What one trial gets, checked against what there is."""
+        have = ray.cluster_resources()
+        asked = self._asked or Resources(1, 1 if have.get("GPU", 0) else 0)
+        for kind, want in (("CPU", asked.cpus), ("GPU", asked.gpus)):
+            if want > have.get(kind, 0):
+                raise RequestError(
+                    f"a trial asks for {want:g} {kind}s, there are {have.get(kind, 0):g}. "
+                    f"Ask for at most that with --{kind.lower()}s-per-trial."
+                )
+        return asked
+
+    @property
+    def workers(self) -> int:
+        """How many trials run at the same time."""
+        have, one = ray.cluster_resources(), self.resources
+        slots = [int(have["CPU"] / one.cpus)] if one.cpus else []
+        slots += [int(have["GPU"] / one.gpus + 1e-9)] if one.gpus else []
+        return max(1, min([*slots, self._most or 10**6]))
+
+    def run(
+        self,
+        contest: Contest,
+        space: Space,
+        data: ImageSet,
+        run_dir: Path,
+        currency: str,
+        watch: Callable[[Record], None],
+        check: Callable[[], None],
+    ) -> None:
+        """Train until the contest is done. watch: called with each record, provisional ones (`pruned`) included.
+
+        check: called many times a second; what it raises ends the run.
+        """
+        one = self.resources
+        trainable = tune.with_parameters(
+            _Trial, space=space, data=data, run_dir=str(run_dir.resolve()), currency=currency, resources=one
+        )
+        searcher = _Searcher(contest, self.workers, watch)
+        scratch = run_dir.resolve() / "ray"
+        shutil.rmtree(scratch, ignore_errors=True)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": one.cpus, "gpu": one.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_Judge(searcher),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.config.get("trial", trial.trial_id)),
+            ),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=str(run_dir.resolve()),
+                verbose=0,
+                callbacks=[_Pulse(check)],
+                failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception as error:
+            # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
+            raise searcher.fault or error from error
+        if searcher.fault:
+            raise searcher.fault
+
+
+class _Trial(tune.Trainable):
+    """A training on a worker. The worker is kept for the next trial, with its imports and its data."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        space: Space | None = None,
+        data: ImageSet | None = None,
+        run_dir: str = "",
+        currency: str = "",
+        resources: Resources | None = None,
+    ) -> None:
+        assert space is not None
+        assert data is not None
+        assert resources is not None
+        torch.set_num_threads(max(1, int(resources.cpus)))
+        self._given = (space, data, currency)
+        self._device = torch.device("cuda" if resources.gpus else "cpu")
+        self._run_dir = Path(run_dir)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        assignment = Assignment(**new_config)
+        space, data, currency = self._given
+        directory = self._run_dir / CHECKPOINTS / assignment.trial
+        self._training = Training(space, data, assignment, currency, self._device, directory)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        record = self._training.advance()
+        return {"record": json.dumps(record.to_json()), "done": record.status != "pruned"}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a training keeps its own checkpoints in the run directory."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: see `save_checkpoint`."""
+
+
+class _Searcher(Searcher):
+    """Hands out what the contest hands out, and hands back what comes of it."""
+
+    def __init__(self, contest: Contest, workers: int, watch: Callable[[Record], None]) -> None:
+        super().__init__(metric=None, mode=None)
+        self._contest, self._workers, self._watch = contest, workers, watch
+        self._running: dict[str, Assignment] = {}
+        self._last: dict[str, Record] = {}
+        self.fault: Exception | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        # Tune asks ahead; a candidate chosen before a running trial has reported would not know its score.
+        if len(self._running) >= self._workers:
+            return None
+        try:
+            if self.fault or self._contest.done:
+                return Searcher.FINISHED
+            assignment = self._contest.next()
+        except Exception as error:
+            self.fault = error
+            return Searcher.FINISHED
+        if assignment is None:
+            return Searcher.FINISHED if self._contest.done else None
+        self._running[trial_id] = assignment
+        return assignment.to_json()
+
+    def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial goes on after this look."""
+        record = Record.from_json(json.loads(result["record"]))
+        self._last[trial_id] = record
+        self._watch(record)
+        try:
+            return self._contest.keep(record)
+        except Exception as error:
+            self.fault = error
+            return False
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        assignment = self._running.pop(trial_id, None)
+        if assignment is None:
+            return
+        if error or not result or "record" not in result:
+            record = self._lost(trial_id, assignment)
+        else:
+            record = Record.from_json(json.loads(result["record"]))
+        try:
+            self._watch(self._contest.finish(record))
+        except Exception as fault:
+            self.fault = fault
+
+    def _lost(self, trial_id: str, assignment: Assignment) -> Record:
+        """The record of a trial whose worker died: what it had cost at its last look is charged."""
+        last = self._last.get(trial_id) or Record(
+            trial=assignment.trial,
+            strategy=assignment.strategy,
+            seed=assignment.seed,
+            status="failed",
+            candidate=assignment.candidate,
+            rf_px=0,
+            rf_init_px=0,
+            cost=Cost(),
+            train_seed=assignment.train_seed,
+        )
+        cause = "its worker process died, and died again when retried: most likely out of memory"
+        return replace(last, status="failed", cause=cause, val=None)
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: resuming replays the ledger."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Pulse(tune.Callback):
+    """Calls a function in every round of Tune's loop."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._check()
+
+
+class _Judge(FIFOScheduler):
+    """Stops a training when the contest says so."""
+
+    def __init__(self, searcher: _Searcher) -> None:
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        go_on = self._searcher.judge(trial.trial_id, result)
+        return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,145 @@
+"""A run boiled down: its arms, incumbents, winner, hand default and noise. What verdict, figures and page share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from rfsearch.ledger import Cost, Record, Run
+from rfsearch.report.facts import Facts, canonical, parsed, read_facts
+from rfsearch.report.statistics import Noise, noise, replicates
+from rfsearch.report.wording import finite, plain
+
+Split = Literal["val", "test"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One strategy with one seed: its records in the order they came in, and what they cost together."""
+
+    strategy: str
+    seed: int
+    records: tuple[Record, ...]
+
+    @cached_property
+    def spent(self) -> Cost:
+        return sum((record.cost for record in self.records), Cost())
+
+    @cached_property
+    def incumbent(self) -> Record | None:
+        """The trial this arm would answer with."""
+        return best_of(self.records)
+
+    def spent_until(self, record: Record) -> Cost:
+        """What the arm had spent when this record came in, the record's own cost included."""
+        return sum((r.cost for r in self.records[: self.records.index(record) + 1]), Cost())
+
+
+@dataclass(frozen=True)
+class Digest:
+    """split: what scores are reported on, `test` wherever the run has test scores. Trials are chosen on `val`."""
+
+    run: Run
+    facts: Facts
+    arms: tuple[Arm, ...]
+    split: Split
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return self.run.records
+
+    @cached_property
+    def scored(self) -> tuple[Record, ...]:
+        return tuple(r for r in self.records if r.scored and finite(r.val) is not None)
+
+    @cached_property
+    def winner(self) -> Record | None:
+        return best_of(self.records)
+
+    @cached_property
+    def strategies(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(arm.strategy for arm in self.arms))
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({arm.seed for arm in self.arms}))
+
+    @cached_property
+    def defaults(self) -> tuple[Record, ...]:
+        """Scored trials of the hand default, one a training."""
+        found = {
+            r.train_seed: r
+            for r in reversed(self.scored)
+            if self.facts.reference is not None and canonical(r.candidate) == self.facts.reference
+        }
+        return tuple(reversed(found.values()))
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        return noise(self.records, self.score)
+
+    def score(self, record: Record) -> float | None:
+        """A record's reported score."""
+        return finite(getattr(record, self.split))
+
+    def finals(self, strategy: str) -> dict[int, float]:
+        """The reported score of a strategy's incumbent, by seed, where it has one."""
+        found = {a.seed: self.score(a.incumbent) for a in self.arms if a.strategy == strategy and a.incumbent}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def trainings(self, record: Record) -> Sequence[float]:
+        """Reported scores of all full trainings of a record's candidate; of the record alone where it was none."""
+        group = replicates(self.records, self.score).get((record.candidate, record.steps), {})
+        own = self.score(record)
+        return list(group.values()) if record.status == "completed" else [own] if own is not None else []
+
+
+def digest(run: Run) -> Digest:
+    facts = read_facts(run.manifest)
+    by_arm: dict[tuple[str, int], list[Record]] = {arm: [] for arm in facts.arms}
+    for record in run.records:
+        by_arm.setdefault((record.strategy, record.seed), []).append(record)
+    arms = tuple(Arm(strategy, seed, tuple(records)) for (strategy, seed), records in by_arm.items())
+    tested = any(r.scored and finite(r.val) is not None and finite(r.test) is not None for r in run.records)
+    return Digest(run, facts, arms, "test" if tested else "val")
+
+
+def best_of(records: Sequence[Record]) -> Record | None:
+    """The scored record with the highest validation score, the first of equals."""
+    held = [(finite(record.val), record) for record in records if record.scored]
+    known = [(val, record) for val, record in held if val is not None]
+    return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def factors(record: Record) -> Mapping[str, float]:
+    """The inflation factor each site ended with, where it is not 1."""
+    known = parsed(record.candidate)
+    found = {site: choice.f for site, choice in known} if known else {}
+    ended = {site: value for site, f in record.f.items() if (value := finite(f)) is not None}
+    return {site: f for site, f in {**found, **ended}.items() if f != 1.0}
+
+
+def setting_of(candidate: str, record: Record | None = None) -> str:
+    """A candidate in words: `dilation 4 at conv6`, with f where it is not 1."""
+    known = parsed(candidate)
+    if known is None:
+        return candidate
+    ended = factors(record) if record else {}
+    by_choice: dict[str, list[str]] = {}
+    for site, choice in known:
+        text = f"dilation {choice.dilation}"
+        f = ended.get(site, choice.f)
+        if choice.learned:
+            text += f" with f = {plain(f)} learned from {plain(choice.f)}"
+        elif f != 1.0:
+            text += f" with f = {plain(f)}"
+        by_choice.setdefault(text, []).append(site)
+    return "; ".join(f"{text} at {_sites(sites)}" for text, sites in by_choice.items())
+
+
+def _sites(sites: Sequence[str]) -> str:
+    if len(sites) <= 3:
+        return ", ".join(sites)
+    return f"{sites[0]}, {sites[1]} and {len(sites) - 2} further sites"

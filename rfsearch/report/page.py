@@ -1,0 +1,277 @@
+"""The page: everything the run directory tells, put into one file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from rfsearch.ledger import Record, anytime_table, read_run, trials_table
+from rfsearch.ledger.record import Status
+from rfsearch.ledger.run_directory import write_whole
+from rfsearch.report import figures
+from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
+from rfsearch.report.digest import Arm, Digest, digest, factors, setting_of
+from rfsearch.report.facts import parsed
+from rfsearch.report.front import pareto_table
+from rfsearch.report.pictures import gallery
+from rfsearch.report.verdict import verdict_of
+from rfsearch.report.wording import (
+    MISSING,
+    amount,
+    byte_size,
+    counted,
+    duration,
+    finite,
+    multiple,
+    percent,
+    plain,
+    prefixed,
+    score,
+)
+
+REPORT_FILE = "report.html"
+EXAMPLES = "checkpoints/{trial}/examples.npz"
+STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
+
+_UNIT = re.compile(r"(\d) (px|s|min|h|%|[kMGTPE]?FLOP|[KMGT]iB)\b")
+
+Cell = tuple[str, float | None]
+"""A table cell: how it reads, and what it is sorted by."""
+
+
+def write(run_dir: Path) -> Path:
+    """Write trials.csv, anytime.csv, pareto.csv and report.html into a run directory; returns the page's path."""
+    run = read_run(run_dir)
+    write_whole(run_dir / "trials.csv", trials_table(run.records).to_csv(index=False))
+    write_whole(run_dir / "anytime.csv", anytime_table(run.records).to_csv(index=False))
+    write_whole(run_dir / "pareto.csv", pareto_table(run.records).to_csv(index=False))
+    page = run_dir / REPORT_FILE
+    write_whole(page, render(digest(run)))
+    return page
+
+
+def render(told: Digest) -> str:
+    """The page's HTML."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["unbroken"] = _unbroken
+    template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
+    drawn = [figures.anytime(told), figures.pareto(told), figures.learned_f(told), figures.against_rf(told)]
+    known = {figure.name: figure for figure in drawn if figure is not None}
+    winner = told.winner
+    pictures = None
+    if winner is not None:
+        pictures = gallery(told.run.directory / EXAMPLES.format(trial=winner.trial), told.facts.classes)
+    return template.render(
+        facts=told.facts,
+        run=told.run,
+        verdict=verdict_of(told),
+        summary=_summary(told),
+        records=told.records,
+        winner=winner,
+        scored=told.scored,
+        figures=known,
+        payload=_in_script([figure.to_json() for figure in known.values()]),
+        plotly=get_plotlyjs() if known else "",
+        trials=_trials(told),
+        budget=_budget(told),
+        gallery=pictures,
+        shown_split="test" if told.facts.splits.get("test", 0) or told.split == "test" else "validation",
+        forecast=_forecast(told),
+        provenance=_provenance(told),
+        request=json.dumps(told.run.manifest.get("request"), indent=1) if told.run.manifest.get("request") else "",
+        columns={
+            "test": told.split == "test",
+            "scores": {name: _heading(name, told.facts.classes) for r in told.records for name in r.scores},
+        },
+    )
+
+
+def _unbroken(sentence: str) -> str:
+    """A sentence whose numbers are not torn from their units at the end of a line."""
+    return _UNIT.sub("\\1\u00a0\\2", sentence)
+
+
+def _in_script(figure: Any) -> str:
+    """JSON that may stand inside a script element, whatever its strings hold."""
+    text = json.dumps(figure, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _summary(told: Digest) -> str:
+    arms = [counted(len(told.strategies), "strategy", "strategies"), counted(len(told.seeds), "seed")]
+    budget = f"a budget of {told.facts.budget_text} for each" if told.facts.budget_text else ""
+    return ", ".join(part for part in (*arms, budget, counted(len(told.records), "trial")) if part)
+
+
+def _trials(told: Digest) -> list[dict[str, Any]]:
+    """Trials by strategy, each strategy's by initial dilation, then seed."""
+    names = tuple(dict.fromkeys(name for r in told.records for name in r.scores))
+    groups = []
+    for strategy in told.strategies:
+        mine = sorted((r for r in told.records if r.strategy == strategy), key=_by_start)
+        if mine:
+            groups.append({"strategy": strategy, "rows": [_trial(r, names, told) for r in mine]})
+    return groups
+
+
+def _heading(name: str, classes: Sequence[str]) -> str:
+    """A score's name for a table's head: a class by its name rather than its id, and with gaps to break lines at."""
+    stem, _, last = name.rpartition("_")
+    if stem and last.isdecimal() and int(last) < len(classes):
+        name = f"{stem} {classes[int(last)]}"
+    return name.replace("_", " ")
+
+
+def _by_start(record: Record) -> tuple[Any, ...]:
+    return (record.rf_init_px, _dilations(record)[1] or 0.0, record.rf_px, record.seed, record.train_seed)
+
+
+def _trial(record: Record, names: Sequence[str], told: Digest) -> dict[str, Any]:
+    unit = told.facts.reference_flop
+    cells: list[Cell] = [
+        _dilations(record),
+        (f"{record.rf_init_px:,}", record.rf_init_px),
+        _factor(record),
+        (f"{record.rf_px:,}", record.rf_px),
+        (score(record.val), finite(record.val)),
+    ]
+    if told.split == "test":
+        cells.append((score(record.test), finite(record.test)))
+    cells += [(score(record.scores.get(name)), finite(record.scores.get(name))) for name in names]
+    cells.append(
+        (multiple(record.cost.flop / unit) if unit else prefixed(record.cost.flop, "FLOP"), finite(record.cost.flop))
+    )
+    cells.append((duration(record.cost.device_s), finite(record.cost.device_s)))
+    return {
+        "trial": record.trial,
+        "setting": setting_of(record.candidate, record),
+        "cells": cells,
+        "status": record.status,
+        "cause": record.cause,
+        "best": record is told.winner,
+    }
+
+
+def _dilations(record: Record) -> Cell:
+    known = parsed(record.candidate)
+    if known is None:
+        return record.candidate, None
+    dilations = [(site, choice.dilation) for site, choice in known]
+    if len({d for _, d in dilations}) == 1:
+        return str(dilations[0][1]), dilations[0][1]
+    return ", ".join(f"{site} {d}" for site, d in dilations), sum(d for _, d in dilations) / len(dilations)
+
+
+def _factor(record: Record) -> Cell:
+    ended = factors(record)
+    gamma = [f"γ {site} {plain(value)}" for site, value in record.gamma.items() if finite(value) is not None]
+    if not ended:
+        return ", ".join(gamma) or "1", 1.0
+    mean = sum(ended.values()) / len(ended)
+    known = parsed(record.candidate)
+    if known is not None and len(known.choices) == 1 and not gamma:
+        return f"{mean:.3f}", mean
+    return ", ".join([f"{site} {f:.3f}" for site, f in ended.items()] + gamma), mean
+
+
+def _budget(told: Digest) -> list[list[str]]:
+    order = {strategy: i for i, strategy in enumerate(told.strategies)}
+    return [_arm(arm, told) for arm in sorted(told.arms, key=lambda arm: (order[arm.strategy], arm.seed))]
+
+
+def _arm(arm: Arm, told: Digest) -> list[str]:
+    facts, best = told.facts, arm.incumbent
+    spent = float(getattr(arm.spent, facts.currency))
+    over = unspent = ""
+    if facts.limit:
+        over = percent(max(0.0, spent / facts.limit - 1)) if spent > facts.limit else "none"
+        unspent = percent(1 - spent / facts.limit) if spent < facts.limit else "none"
+    statuses = Counter(r.status for r in arm.records)
+    unit = facts.reference_flop
+    cells = [
+        arm.strategy,
+        str(arm.seed),
+        amount(facts.limit, facts.currency),
+        amount(spent, facts.currency),
+        over or MISSING,
+        unspent or MISSING,
+        multiple(arm.spent.flop / unit) if unit else prefixed(arm.spent.flop, "FLOP"),
+        duration(arm.spent.device_s),
+        ", ".join(f"{statuses[status]} {status}" for status in STATUSES if statuses[status]) or "none yet",
+        score(best.val) if best else MISSING,
+    ]
+    return [*cells, score(told.score(best)) if best else MISSING] if told.split == "test" else cells
+
+
+def _forecast(told: Digest) -> dict[str, Any]:
+    """Per quantity, and per trial."""
+    rows = [
+        [
+            a.title,
+            str(a.trials),
+            multiple(a.median),
+            multiple(a.worst),
+            a.worst_trial,
+        ]
+        for a in accuracies(told.records)
+    ]
+    details = []
+    for record in told.records:
+        if record.status == "completed" and any(ratio(q, record) is not None for q in QUANTITIES):
+            cells = [record.trial]
+            for q in QUANTITIES:
+                cells += [q.words(q.forecast(record)), q.words(q.measured(record)), multiple(ratio(q, record))]
+            details.append(cells)
+    return {"rows": rows, "details": details, "titles": [q.title for q in QUANTITIES]}
+
+
+def _provenance(told: Digest) -> list[tuple[str, str]]:
+    manifest, facts = told.run.manifest, told.facts
+    space, data, machine = (_table(manifest, key) for key in ("space", "data", "machine"))
+    size = space.get("image_size")
+    sides = [finite(side) for side in size] if isinstance(size, list | tuple) else []
+    memory = finite(machine.get("memory_bytes"))
+    entries = [
+        ("Command", manifest.get("command")),
+        ("Started", manifest.get("started")),
+        ("Space", " / ".join(str(space[k]) for k in ("name", "preset") if space.get(k))),
+        ("Cited", space.get("cite")),
+        ("Network", space.get("backbone")),
+        ("Sites searched", ", ".join(facts.sites)),
+        ("Dilations searched", ", ".join(map(str, facts.dilations))),
+        ("Hand default", setting_of(facts.reference) if facts.reference else ""),
+        ("Image size", " × ".join(f"{side:g}" for side in sides if side) + " px (H × W)" if sides else ""),
+        ("Metric", ", ".join(dict.fromkeys(str(m) for m in (space.get("metric"), facts.metric) if m))),
+        ("Data", " ".join(str(data[k]) for k in ("summary",) if data.get(k)) or facts.data),
+        ("Splits", ", ".join(f"{name} {count:,}" for name, count in facts.splits.items())),
+        ("Data fingerprint", data.get("fingerprint")),
+        ("Seeds", ", ".join(map(str, told.seeds))),
+        ("Budget of each arm", facts.budget_text),
+        ("One reference training", prefixed(facts.reference_flop, "FLOP") if facts.reference_flop else ""),
+        ("Trials at a time", manifest.get("workers")),
+        ("Machine", _machine(machine, byte_size(memory) if memory else "")),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in _table(manifest, "versions").items())),
+    ]
+    return [(name, str(value)) for name, value in entries if value not in (None, "", [], {})]
+
+
+def _machine(machine: Mapping[str, Any], memory: str) -> str:
+    cores = f"{machine['cores']} cores" if machine.get("cores") else ""
+    device = f"trained on {machine['device']}" if machine.get("device") else ""
+    parts = (machine.get("cpu"), cores, f"{memory} of memory" if memory else "", device)
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _table(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = body.get(key)
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,321 @@
+"""From a request to a finished run: read, check, forecast, compete, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rfsearch import plugins
+from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.contest import Arm, Contest, Forecast
+from rfsearch.data import ImageSet, read_folder, read_helen, rendered_faces
+from rfsearch.errors import DataError, RunDirectoryError, SpaceError
+from rfsearch.ledger import Budget, Journal, Record, read_history
+from rfsearch.ledger.journal import SCHEMA
+from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
+from rfsearch.space import Candidate, Choice, Space, read_space
+from rfsearch.surgery import Site, check_fits, match_sites, measure_sites
+from rfsearch.trial import IN_CHANNELS, Forecaster
+
+DEFAULT_STRATEGIES = ("exhaustive", "random", "optuna", "inflation")
+_PACKAGES = ("rfsearch", "torch", "torchvision", "ray", "optuna", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of `run` and `plan`; None leaves the space's own."""
+
+    space: str
+    preset: str | None = None
+    data: str | None = None
+    backbone: str | None = None
+    sites: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES
+    budget: str | None = None
+    seeds: int = 1
+    address: str | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+
+
+@dataclass
+class Plan:
+    """A request, resolved and checked: everything known before anything is trained."""
+
+    request: Request
+    space: Space
+    data: ImageSet
+    sites: list[Site]
+    budget: Budget
+    reference_flop: float
+    forecaster: Forecaster
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """What the sweep over initial dilations will try: fixed, then with a learned f where that takes part."""
+        space = self.space
+        fixed = [space.uniform(Choice(d)) for d in space.dilations]
+        learned = [space.uniform(Choice(d, learned=True)) for d in space.dilations]
+        return fixed + (learned if "inflation" in self.request.strategies else [])
+
+    @property
+    def image_px(self) -> int:
+        """The longer side of an image, which a receptive field is compared with."""
+        return max(self.data.image_size)
+
+    def forecasts(self) -> list[tuple[Candidate, Forecast]]:
+        return [(candidate, self.forecaster(candidate)) for candidate in self.candidates]
+
+
+def resolve(request: Request) -> Space:
+    """The space that a request means, its overrides in place."""
+    space = read_space(plugins.space_file(request.space), request.preset)
+    backbone = request.backbone
+    if backbone and backbone.rpartition(":")[0].endswith(".py"):
+        backbone = str(Path(backbone.rpartition(":")[0]).resolve()) + ":" + backbone.rpartition(":")[2]
+    return space.with_(backbone=backbone, sites=request.sites or None, budget=request.budget)
+
+
+def check(request: Request) -> Space:
+    """Everything that can be wrong with a request and shows without data: returns the space it means."""
+    space = resolve(request)
+    if request.seeds < 1:
+        raise SpaceError(f"--seeds is the number of seeds per strategy, at least 1. Got {request.seeds}.")
+    if len(set(request.strategies)) != len(request.strategies) or not request.strategies:
+        raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
+    for name in request.strategies:
+        plugins.load("strategies", name)
+    plugins.backbone(space.backbone)
+    Budget.parse(space.budget, reference_flop=1.0)
+    for option, amount in (
+        ("--cpus-per-trial", request.cpus_per_trial),
+        ("--gpus-per-trial", request.gpus_per_trial),
+    ):
+        if amount is not None and (amount < 0 or (amount == 0 and "cpus" in option)):
+            raise SpaceError(f"{option} is a positive number. Got {amount:g}.")
+    return space
+
+
+def plan(request: Request, device: torch.device, cache: Path) -> Plan:
+    """Resolve and check a request, cheapest checks first. cache: for data that must be memory-mapped."""
+    space = check(request)
+    return _plan(request, space, load_data(space, request.data, cache), device)
+
+
+def _plan(
+    request: Request, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None
+) -> Plan:
+    plugins.load("tasks", space.task)(space.metric, data)
+    model, notices = _network(space, data)
+    space = space.with_(sites=match_sites(model, space.sites))
+    sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
+    check_fits(sites, [space.uniform(Choice(d)) for d in space.dilations], f"{space.source}, preset {space.preset}")
+    for name in request.strategies:
+        plugins.load("strategies", name)(space, 0)
+    forecaster = Forecaster(space, data, device, flop_per_s)
+    reference_flop = forecaster.reference_flop()
+    budget = Budget.parse(space.budget, reference_flop)
+    return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
+
+
+def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
+    """The images of a --data folder, or the embedded set of a space that has one."""
+    spec = space.data
+    if folder is None:
+        if spec.default is None:
+            raise DataError(f"space {space.name!r} has no embedded data: name a folder with --data.")
+        train, val, test = spec.rendered
+        return rendered_faces(train, val, test, space.image_size or (96, 96))
+    root = Path(folder)
+    if spec.layout == "helen":
+        return read_helen(root, size=space.image_size, cache=cache)
+    return read_folder(
+        root,
+        classes=spec.classes or None,
+        ignore_index=spec.ignore_index,
+        size=space.image_size,
+        flip_pairs=spec.flip_pairs,
+        cache=cache,
+    )
+
+
+def _network(space: Space, data: ImageSet) -> tuple[Any, list[str]]:
+    model = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
+    notices = [data.notice] if data.notice else []
+    if space.weights != "none":
+        notices.append(f"Backbone {space.backbone}: {load_imagenet_vgg16(model, space.weights)}")
+    else:
+        notices.append(f"Backbone {space.backbone}: trains from scratch.")
+    return model, notices
+
+
+def primary_score(the_plan: Plan) -> str:
+    """The name of the score a search goes by, its averaging in the name."""
+    return plugins.load("tasks", the_plan.space.task)(the_plan.space.metric, the_plan.data).primary
+
+
+@contextmanager
+def new_directory(run_dir: Path) -> Iterator[Path]:
+    """A fresh run directory, taken away again if the request fails before anything worth keeping is in it."""
+    create(run_dir)
+    try:
+        yield run_dir
+    except BaseException:
+        if not (run_dir / MANIFEST_FILE).exists():
+            shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+
+
+def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str) -> None:
+    """Write a run's manifest: everything needed to repeat it."""
+    space, data = the_plan.space, the_plan.data
+    manifest = {
+        "schema": SCHEMA,
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "request": asdict(the_plan.request),
+        "resolved_space": space.model_dump(mode="json"),
+        "space": {
+            **space.model_dump(mode="json", include={"name", "title", "cite", "preset", "metric", "backbone"}),
+            "primary": primary_score(the_plan),
+            "sites": list(space.sites),
+            "dilations": list(space.dilations),
+            "f_bounds": list(space.f_bounds),
+            "reference": space.reference_candidate.to_json(),
+            "image_size": list(data.image_size),
+        },
+        "arms": [{"strategy": s, "seed": seed} for s, seed in arms_of(the_plan.request)],
+        "budget": {**asdict(the_plan.budget), "reference_flop": the_plan.reference_flop},
+        "data": {
+            "name": data.name,
+            "summary": data.summary(),
+            "rendered": data.rendered,
+            "notice": data.notice,
+            "classes": list(data.classes),
+            "fingerprint": data.fingerprint(),
+            "folder": str(Path(the_plan.request.data).resolve()) if the_plan.request.data else None,
+            "splits": {name: len(split) for name, split in data.splits.items()},
+        },
+        "forecast": [forecast_row(c, f, the_plan.image_px) for c, f in the_plan.forecasts()],
+        "flop_per_s": the_plan.forecaster.flop_per_s,
+        "notices": the_plan.notices,
+        "versions": versions(),
+        "machine": machine(device),
+        "workers": workers,
+    }
+    write_manifest(run_dir, manifest)
+
+
+def forecast_row(candidate: Candidate, forecast: Forecast, image_px: int) -> dict[str, Any]:
+    return {
+        "candidate": candidate.to_json(),
+        "rf_px": forecast.rf_px,
+        "share": forecast.rf_px / image_px,
+        "flop": forecast.cost.flop,
+        "seconds": forecast.cost.device_s,
+        "peak_bytes": forecast.peak_bytes,
+    }
+
+
+def reopen(run_dir: Path, device: torch.device) -> Plan:
+    """The plan of a run that was started before, from its directory. The data must be what it was."""
+    manifest = read_manifest(run_dir)
+    request = Request(**{**manifest["request"], **_tuples(manifest["request"])})
+    space = Space.model_validate(manifest["resolved_space"])
+    data = load_data(space, manifest["data"]["folder"], run_dir / "cache")
+    if data.fingerprint() != manifest["data"]["fingerprint"]:
+        raise RunDirectoryError(
+            f"{run_dir}: the data has changed since this run started ({manifest['data']['folder'] or data.name}). "
+            "Restore it to resume, or start a new run."
+        )
+    return _plan(request, space, data, device, manifest["flop_per_s"])
+
+
+def _tuples(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) for key, value in body.items() if isinstance(value, list)}
+
+
+def arms_of(request: Request) -> list[tuple[str, int]]:
+    return [(name, seed) for seed in range(request.seeds) for name in request.strategies]
+
+
+def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
+    """The contest as its ledger left it, or a new one."""
+    journal = Journal(run_dir)
+    arms = [
+        Arm(name, seed, plugins.load("strategies", name)(the_plan.space, seed), the_plan.budget)
+        for name, seed in arms_of(the_plan.request)
+    ]
+    return Contest(arms, journal, read_history(run_dir), the_plan.forecaster, the_plan.space.reference_candidate)
+
+
+def keep_leaders(run_dir: Path, contest: Contest) -> None:
+    """Delete the checkpoints of finished trials that lead no arm: only leaders are ever shown or exported."""
+    leaders = {arm.best.trial for arm in contest.arms if arm.best}
+    for weights in (run_dir / "checkpoints").glob("*/model.pt"):
+        if weights.parent.name not in leaders and weights.parent.name not in contest.running:
+            shutil.rmtree(weights.parent, ignore_errors=True)
+
+
+def compete(
+    the_plan: Plan,
+    contest: Contest,
+    run_dir: Path,
+    engine: Any,
+    watch: Callable[[Record, Contest], None],
+    check: Callable[[], None],
+) -> None:
+    """Train until every arm has spent its budget. watch: told of every look and every record.
+
+    check: called all the time, and may raise to end it all.
+    """
+
+    def seen(record: Record) -> None:
+        if record.trial not in contest.running:
+            keep_leaders(run_dir, contest)
+        watch(record, contest)
+
+    engine.run(contest, the_plan.space, the_plan.data, run_dir, the_plan.budget.currency, seen, check)
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the run ran on, in figures and the processor's own name."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory,
+        "device": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else device,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

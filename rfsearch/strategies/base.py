@@ -1,0 +1,78 @@
+"""What a strategy is: it decides which candidate comes next. It owns no clock, no GPU and no file.
+
+A strategy is built as `Strategy(space, seed)`. The same seed and the same observed records give the same suggestions,
+so resuming a run is replaying its ledger.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from rfsearch.ledger.record import Record, Rung
+from rfsearch.space.choice import Candidate
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """A strategy's answer when it has nothing left to try. why: one plain sentence."""
+
+    why: str
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """The contract of every strategy."""
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        """The next candidate, given those still in training. Changes no state."""
+
+    def observe(self, record: Record) -> None:
+        """Take in a finished trial of this arm, whatever its status."""
+
+
+@runtime_checkable
+class Pruning(Protocol):
+    """A strategy that may also stop a training on the way."""
+
+    def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
+        """Whether the training with these validations so far is not worth finishing. Changes no state."""
+
+
+@dataclass
+class Sweep:
+    """Every candidate of a list once, in an order shuffled by the seed, so that a budget that ends early has not
+    favoured one end of it. What a budget leaves after that is spent on repeating the candidates with fresh training
+    seeds, the leaders first: the repeats tell how far a difference is noise.
+    """
+
+    candidates: Sequence[Candidate]
+    seed: int
+    _scores: dict[Candidate, list[float]] = field(default_factory=dict)
+    _tries: dict[Candidate, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.candidates = list(self.candidates)
+        random.Random(self.seed).shuffle(self.candidates)
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        tries = {c: self._tries.get(c, 0) + list(pending).count(c) for c in self.candidates}
+        fewest = min(tries.values())
+        open_ones = [c for c in self.candidates if tries[c] == fewest]
+        if fewest == 0:
+            return open_ones[0]
+        if self._tries and not any(self._scores.values()) and not pending:
+            return Exhausted("every candidate has been tried and none could be scored")
+        return max(open_ones, key=self._mean_score)
+
+    def observe(self, record: Record) -> None:
+        candidate = Candidate.from_json(record.candidate)
+        self._tries[candidate] = self._tries.get(candidate, 0) + 1
+        if record.scored and record.val is not None:
+            self._scores.setdefault(candidate, []).append(record.val)
+
+    def _mean_score(self, candidate: Candidate) -> float:
+        scores = self._scores.get(candidate, [])
+        return sum(scores) / len(scores) if scores else float("-inf")

@@ -1,0 +1,94 @@
+"""Bayesian search with Optuna: a tree-structured Parzen estimator over dilations and a fixed real f, with pruning.
+
+Optuna's own ask and tell are used, on a study made afresh from the observed records each time. So a suggestion depends
+on seed and records alone, and a pruned, cut or failed trial is told as just that, never as a completed one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from rfsearch.ledger.record import Record, Rung
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.strategies.base import Exhausted
+
+# An arm is some eight trainings long: Optuna's default of ten random ones first would leave nothing to the model.
+_STARTUP_TRIALS = 4
+_STATES = {
+    "completed": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "cut": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+class Bayesian:
+    """TPE over (dilation as an ordered integer, log f) per site. The first suggestion is the hand default."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space, self._seed = space, seed
+        self._dilations = sorted(space.dilations)
+        low, high = space.f_search
+        self._distributions: dict[str, BaseDistribution] = {}
+        for site in space.sites:
+            self._distributions[f"{site}/dilation"] = IntDistribution(0, len(self._dilations) - 1)
+            self._distributions[f"{site}/f"] = FloatDistribution(low, high, log=True)
+        self._told: list[FrozenTrial] = []
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        if not self._told and not pending:
+            return self._space.reference_candidate
+        study = self._study(pending)
+        trial = study.ask(self._distributions)
+        return Candidate.of(
+            {
+                site: Choice(self._dilations[trial.params[f"{site}/dilation"]], f=round(trial.params[f"{site}/f"], 4))
+                for site in self._space.sites
+            }
+        )
+
+    def observe(self, record: Record) -> None:
+        candidate = Candidate.from_json(record.candidate)
+        state = _STATES[record.status]
+        value = record.val if state is TrialState.COMPLETE else None
+        self._told.append(self._trial(candidate, state, record.rungs, value))
+
+    def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
+        """Optuna's median rule: worse at this step than the median of the trials that finished."""
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=0)
+        return pruner.prune(self._study(()), self._trial(candidate, TrialState.RUNNING, rungs, None))
+
+    def _study(self, pending: Sequence[Candidate]) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                seed=self._seed * 100_003 + len(self._told) + len(pending),
+                n_startup_trials=_STARTUP_TRIALS,
+                multivariate=True,
+                constant_liar=True,
+            )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.add_trials(self._told)
+        study.add_trials([self._trial(c, TrialState.RUNNING, (), None) for c in pending])
+        return study
+
+    def _trial(
+        self, candidate: Candidate, state: TrialState, rungs: Sequence[Rung], value: float | None
+    ) -> FrozenTrial:
+        params: dict[str, float] = {}
+        for site, choice in candidate:
+            params[f"{site}/dilation"] = self._dilations.index(choice.dilation)
+            params[f"{site}/f"] = choice.f
+        return create_trial(
+            state=state,
+            value=value,
+            params=params,
+            distributions=self._distributions,
+            intermediate_values={rung.step: rung.val for rung in rungs},
+        )

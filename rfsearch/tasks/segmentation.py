@@ -1,0 +1,91 @@
+"""Semantic segmentation: cross-entropy over labelled pixels, scored over the data set's confusion matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rfsearch.data import IGNORE, ImageSet, Split, eval_batches
+from rfsearch.errors import SpaceError, TrialError, nearest
+from rfsearch.tasks.scores import METRICS
+
+
+@dataclass(frozen=True)
+class Scores:
+    """primary: the score a search goes by. all: every score by name, its averaging in the name."""
+
+    primary: float
+    all: Mapping[str, float]
+
+
+class Segmentation:
+    """Loss and score of a segmentation network.
+
+    metric: a name of `scores.METRICS`. data: gives the classes and the ignored label. class_weights: "none", or "sqrt"
+    for weights proportional to the inverse square root of a class's share of the training pixels, 1 on average.
+    """
+
+    def __init__(self, metric: str, data: ImageSet, class_weights: Literal["none", "sqrt"] = "none") -> None:
+        if metric not in METRICS:
+            raise SpaceError(f"unknown metric {metric!r}.{nearest(metric, METRICS)}")
+        self._scores_of, self.primary = METRICS[metric]
+        self._data = data
+        self._weights = _sqrt_weights(data) if class_weights == "sqrt" else None
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Weighted mean cross-entropy over labelled pixels.
+
+        logits: B x classes x h x w; labels: B x H x W class ids, -100 where ignored. Logits of another size are
+        resized to the labels, bilinear.
+        """
+        logits = self._at_label_size(logits, labels)
+        weights = None if self._weights is None else self._weights.to(logits.device, logits.dtype)
+        return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
+
+    def predict(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """B x H x W class ids."""
+        return self._at_label_size(model(images), labels).argmax(dim=1)
+
+    @torch.no_grad()
+    def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
+        """Scores over a whole split, at the labels' own resolution."""
+        classes = self._data.num_classes
+        confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+        for images, labels in eval_batches(split, batch_size, self._data.ignore_index, device):
+            predicted = self.predict(model, images, labels)
+            seen = labels != IGNORE
+            confusion += torch.bincount(labels[seen] * classes + predicted[seen], minlength=classes * classes)
+        return self._summary(confusion.cpu().numpy().reshape(classes, classes))
+
+    def _summary(self, confusion: np.ndarray) -> Scores:
+        scores = {name: float(value) for name, value in self._scores_of(confusion).items()}
+        primary = scores[self.primary]
+        if not math.isfinite(primary):
+            raise TrialError(f"{self.primary} is undefined: none of its classes occurs in the split.")
+        return Scores(primary, {name: value for name, value in scores.items() if math.isfinite(value)})
+
+    @staticmethod
+    def _at_label_size(logits: Tensor | Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        if isinstance(logits, Mapping):
+            logits = logits["out"]
+        if logits.shape[-2:] != labels.shape[-2:]:
+            logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        return logits
+
+
+def _sqrt_weights(data: ImageSet) -> Tensor:
+    """share^-1/2 per class, scaled so that the average pixel weighs 1. A class that does not occur gets 0."""
+    labels = data.splits["train"].labels
+    counts = np.bincount(np.asarray(labels).reshape(-1), minlength=256)[: data.num_classes].astype(np.float64)
+    if data.ignore_index is not None and data.ignore_index < data.num_classes:
+        counts[data.ignore_index] = 0
+    share = counts / counts.sum()
+    weights = np.divide(1, np.sqrt(share), out=np.zeros_like(share), where=share > 0)
+    return torch.from_numpy(weights / (weights * share).sum())

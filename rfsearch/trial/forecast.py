@@ -1,0 +1,144 @@
+"""What a full training should cost, before anything is trained.
+
+FLOP and memory are counted by sending shapes, not numbers, through the very training step that will run (torch's
+`meta` device). Time is FLOP divided by the rate that a few real steps of the reference candidate reach here.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from rfsearch import plugins
+from rfsearch.contest import Forecast
+from rfsearch.data import ImageSet
+from rfsearch.errors import ModelError, RfsearchError
+from rfsearch.layers import InflationFactor
+from rfsearch.ledger import Cost
+from rfsearch.receptive import receptive_field
+from rfsearch.space import Candidate, Space
+from rfsearch.trial.learner import IN_CHANNELS, Learner, build_model, prime_momentum
+from rfsearch.trial.meter import Meter, held_bytes
+
+_TIMED_STEPS = 3
+_BYTES_PER_VALUE = 4
+
+
+@dataclass(frozen=True)
+class _Pass:
+    flop: float
+    peak_bytes: int
+
+
+class Forecaster:
+    """Forecasts of one space on one data set; each candidate is counted once.
+
+    flop_per_s: the rate of one worker, or None to measure it at the first forecast. A learned f is forecast as if it
+    stayed at its start.
+    """
+
+    def __init__(self, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None) -> None:
+        self._space, self._data, self._device = space, data, device
+        self._rate = flop_per_s
+        self._known: dict[Candidate, Forecast] = {}
+
+    @property
+    def flop_per_s(self) -> float:
+        """FLOP per second of one worker in training."""
+        if self._rate is None:
+            with self._blaming(self._space.reference_candidate):
+                self._rate = self._measured_rate()
+        return self._rate
+
+    def reference_flop(self) -> float:
+        """The budget unit 1x: the steps of one full training of the reference candidate, without its evaluations."""
+        return self._pass(self._space.reference_candidate, training=True).flop * self._space.recipe.steps
+
+    def __call__(self, candidate: Candidate) -> Forecast:
+        if candidate not in self._known:
+            self._known[candidate] = self._forecast(candidate)
+        return self._known[candidate]
+
+    def _forecast(self, candidate: Candidate) -> Forecast:
+        recipe, splits = self._space.recipe, self._data.splits
+        step = self._pass(candidate, training=True)
+        image = self._pass(candidate, training=False)
+        looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
+        scored = len(splits["val"]) + (len(splits["test"]) if "test" in splits else 0)
+        epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
+        model = build_model(self._space.with_(weights="none"), self._data, candidate)
+        rf_px = receptive_field(model, (1, IN_CHANNELS, *self._data.image_size)).px
+        whole = self._cost(step.flop * recipe.steps + image.flop * (scored + looks), epoch * recipe.steps)
+        least = self._cost(step.flop + image.flop * scored, epoch)
+        return Forecast(whole, least, step.peak_bytes, rf_px)
+
+    def _cost(self, flop: float, epochs: float) -> Cost:
+        return Cost(flop, flop / self.flop_per_s, epochs)
+
+    @contextmanager
+    def _blaming(self, candidate: Candidate) -> Iterator[None]:
+        """Turn what a user's network raises here into one message."""
+        try:
+            yield
+        except RfsearchError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"backbone {self._space.backbone} fails at {candidate} before anything is trained: "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            ) from error
+
+    def _pass(self, candidate: Candidate, training: bool) -> _Pass:
+        with self._blaming(candidate):
+            return self._counted(candidate, training)
+
+    def _counted(self, candidate: Candidate, training: bool) -> _Pass:
+        """Count one training step, or the forward pass of one image in evaluation, on shapes alone."""
+        model = _shapes_only(build_model(self._space.with_(weights="none"), self._data, candidate)).train(training)
+        batch = self._space.recipe.batch_size if training else 1
+        size = self._data.image_size
+        images = torch.zeros(batch, IN_CHANNELS, *size, device="meta")
+        labels = torch.zeros(batch, *size, dtype=torch.int64, device="meta")
+        if not training:
+            with torch.no_grad(), Meter() as meter:
+                model(images)
+            return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model))
+        task = plugins.load("tasks", self._space.task)(self._space.metric, self._data, self._space.recipe.class_weights)
+        optimizer = torch.optim.SGD(
+            [p for p in model.parameters() if p.is_meta], lr=0.1, momentum=0.9, weight_decay=1e-4
+        )
+        prime_momentum(optimizer)
+        with Meter() as meter:
+            task.loss(model(images), labels).backward()
+            optimizer.step()
+        batch_bytes = (images.numel() + 2 * labels.numel()) * _BYTES_PER_VALUE
+        return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies=2) + batch_bytes)
+
+    def _measured_rate(self) -> float:
+        """FLOP per second over a few real steps, the first one (which warms caches and counts) left out."""
+        learner = Learner(self._space, self._data, self._space.reference_candidate, seed=0, device=self._device)
+        rates = []
+        for step in range(_TIMED_STEPS + 1):
+            started = time.perf_counter()
+            flop = learner.train_step(step)
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            if step:
+                rates.append(flop / (time.perf_counter() - started))
+        return statistics.median(rates)
+
+
+def _shapes_only(model: nn.Module) -> nn.Module:
+    """Move a model to the `meta` device, its inflation factors aside: sizes depend on their values."""
+    values = [(m, m.f.item(), m.bounds.clone()) for m in model.modules() if isinstance(m, InflationFactor)]
+    model = model.to("meta")
+    for factor, value, bounds in values:
+        factor.f = nn.Parameter(torch.tensor(value), requires_grad=False)
+        factor.bounds = bounds
+    return model

@@ -1,0 +1,260 @@
+"""A network in training: one optimiser step, one evaluation, and what each really costs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rfsearch import plugins
+from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
+from rfsearch.errors import TrialError
+from rfsearch.layers import Inflation, inflated_size
+from rfsearch.ledger import Cost
+from rfsearch.space import Candidate, Recipe, Space
+from rfsearch.surgery import build, factors
+from rfsearch.trial.memory import PeakMemory
+from rfsearch.trial.meter import Meter, Metered
+
+IN_CHANNELS = 3
+_NAN_CHECK_STEPS = 10
+_LATENCY_RUNS = 5
+
+
+class Learner:
+    """A network in training: one step, one evaluation, and what each costs in FLOP."""
+
+    def __init__(
+        self,
+        space: Space,
+        data: ImageSet,
+        candidate: Candidate,
+        seed: int,
+        device: torch.device,
+        memory: PeakMemory | None = None,
+    ) -> None:
+        self._recipe, self._data, self._device, self._memory = space.recipe, data, device, memory
+        self.task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
+        self.model = build_model(space, data, candidate).to(device)
+        self._factors = factors(self.model, candidate)
+        self._learned = [factor for factor in self._factors.values() if factor.f.requires_grad]
+        self._optimizer = _optimizer(self.model, self._learned, space)
+        self._batches = Batches(
+            data.splits["train"],
+            space.recipe.batch_size,
+            seed,
+            augment_of(space.recipe),
+            data.flip_pairs,
+            data.ignore_index,
+            device,
+        )
+        self._step_flop: dict[tuple[int, ...], float] = {}
+        self._last_flop = 0.0
+        self._score_flop: dict[tuple[int, ...], float] = {}
+        self._seconds = {"step": 0.0, "image": 0.0}
+        self._inflated: list[Inflation] = [m for m in self.model.modules() if isinstance(m, Inflation)]
+        self._map_sizes: dict[Inflation, tuple[int, int]] = {}
+        for inflation in self._inflated:
+            inflation.register_forward_pre_hook(self._note_map)
+        self.train_peak_bytes: int | None = None
+
+    def train_step(self, step: int) -> float:
+        """Take one optimiser step on batch number `step`; returns its FLOP."""
+        started = time.perf_counter()
+        self._set_rates(step)
+        images, labels = self._batches.at(step)
+        key = self._key(images.shape[0])
+        if key in self._step_flop:
+            flop = self._step_flop[key]
+            loss = self._optimise(images, labels)
+        else:
+            with Meter() as meter:
+                loss = self._optimise(images, labels)
+            flop = self._step_flop[self._key(images.shape[0])] = meter.flop
+            self.train_peak_bytes = self._memory.bytes() if self._memory else None
+        if (step + 1) % _NAN_CHECK_STEPS == 0 or step + 1 == self._recipe.steps:
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrialError(f"the loss became {value} by step {step + 1}")
+        self._seconds["step"] = time.perf_counter() - started
+        self._last_flop = flop
+        return flop
+
+    def step_cost(self) -> Cost:
+        """What the next step should cost: as the last one of its kind did."""
+        flop = self._step_flop.get(self._key(self._recipe.batch_size), self._last_flop)
+        return Cost(flop, self._seconds["step"], self._recipe.batch_size / len(self._data.splits["train"]))
+
+    def score(self, split: Split) -> tuple[Any, float]:
+        """Scores of the present weights on a split, and the FLOP of finding them."""
+        self.model.eval()
+        started = time.perf_counter()
+        with torch.no_grad():
+            scores = self.task.score(self.model, split, self._recipe.eval_batch_size, self._device)
+        self._seconds["image"] = (time.perf_counter() - started) / len(split)
+        flop = self.score_cost(len(split)).flop
+        self.model.train()
+        return scores, flop
+
+    def score_cost(self, images: int) -> Cost:
+        """What scoring that many images costs: metered once on one image, and again when a map changes its size."""
+        key = self._key(1)
+        if key not in self._score_flop:
+            with Meter() as meter:
+                self._forward_one()
+            self._score_flop[self._key(1)] = meter.flop
+            key = self._key(1)
+        return Cost(self._score_flop[key] * images, self._seconds["image"] * images)
+
+    def weigh_inference(self) -> tuple[Metered, float]:
+        """FLOP and peak bytes of one image's forward pass, and its median latency in ms."""
+        with Meter() as meter:
+            self._forward_one()
+        latencies = []
+        for _ in range(_LATENCY_RUNS):
+            self._synchronise()
+            started = time.perf_counter()
+            self._forward_one()
+            self._synchronise()
+            latencies.append(1000 * (time.perf_counter() - started))
+        return meter.metered, statistics.median(latencies)
+
+    def save_examples(self, split: Split, path: Path) -> None:
+        """A few images with truth and prediction, for the report: uint8 arrays, ignored pixels 255."""
+        self.model.eval()
+        with torch.no_grad():
+            images, labels = next(iter(eval_batches(split, len(split), self._data.ignore_index, self._device)))
+            predicted = self.task.predict(self.model, images, labels)
+        self.model.train()
+        truth = torch.where(labels == IGNORE, 255, labels)
+        np.savez_compressed(
+            path,
+            images=np.asarray(split.images),
+            truth=truth.cpu().numpy().astype(np.uint8),
+            prediction=predicted.cpu().numpy().astype(np.uint8),
+        )
+
+    def f_values(self) -> dict[str, float]:
+        return {site: factor.f.item() for site, factor in self._factors.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything a training needs to go on as if it had never stopped."""
+        random_state = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            random_state["cuda"] = torch.cuda.get_rng_state(self._device)
+        return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "random": random_state}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
+
+    def _optimise(self, images: Tensor, labels: Tensor) -> Tensor:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self.task.loss(self.model(images), labels)
+        loss.backward()
+        self._optimizer.step()
+        for factor in self._learned:
+            factor.project_()
+        return loss.detach()
+
+    def _forward_one(self) -> None:
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            self.model(torch.zeros(1, IN_CHANNELS, *self._data.image_size, device=self._device))
+        self.model.train(training)
+
+    def _set_rates(self, step: int) -> None:
+        """The recipe's learning rate at this step, and whether f may move yet."""
+        recipe = self._recipe
+        rate = recipe.lr * (1 - step / recipe.steps) ** recipe.power
+        if step < recipe.warmup:
+            rate *= (step + 1) / recipe.warmup
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["multiplier"]
+        moving = step >= recipe.f_delay * recipe.steps
+        for factor in self._learned:
+            factor.f.requires_grad_(moving)
+
+    def _key(self, batch: int) -> tuple[int, ...]:
+        """What the cost of a pass depends on: its batch, the size of every inflated map, and whether f is learned."""
+        sizes: list[int] = [batch]
+        for inflation in self._inflated:
+            if inflation in self._map_sizes:
+                f = inflation.factor.f
+                sizes += [*inflated_size(self._map_sizes[inflation], f.item()), int(f.requires_grad)]
+        return tuple(sizes)
+
+    def _note_map(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, Inflation)
+        self._map_sizes[module] = (args[0].shape[-2], args[0].shape[-1])
+
+    def _synchronise(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def build_model(space: Space, data: ImageSet, candidate: Candidate) -> nn.Module:
+    """The space's network with its weights loaded and the candidate's receptive field set."""
+    model: nn.Module = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
+    if space.weights != "none":
+        load_imagenet_vgg16(model, space.weights)
+    return build(model, candidate, space.f_bounds, space.recipe.normalisation)
+
+
+def augment_of(recipe: Recipe) -> Augment:
+    return Augment(
+        flip=recipe.flip,
+        scale=recipe.scale,
+        shift=recipe.shift,
+        brightness=recipe.brightness,
+        contrast=recipe.contrast,
+    )
+
+
+def _optimizer(model: nn.Module, learned: list[Any], space: Space) -> torch.optim.SGD:
+    """Stochastic gradient descent; a learned f has its own rate and no weight decay, trained weights their own rate."""
+    recipe = space.recipe
+    of_f = {id(factor.f) for factor in learned}
+    groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": []}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in of_f:
+            groups["f"].append(parameter)
+        elif space.weights != "none" and name.startswith("features."):
+            groups["trained"].append(parameter)
+        elif parameter.requires_grad:
+            groups["new"].append(parameter)
+    multipliers = {"new": 1.0, "trained": recipe.pretrained_lr_multiplier, "f": recipe.f_lr_multiplier}
+    optimizer = torch.optim.SGD(
+        [
+            {
+                "params": parameters,
+                "multiplier": multipliers[kind],
+                "weight_decay": 0.0 if kind == "f" else recipe.weight_decay,
+            }
+            for kind, parameters in groups.items()
+            if parameters
+        ],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+    )
+    prime_momentum(optimizer)
+    return optimizer
+
+
+def prime_momentum(optimizer: torch.optim.SGD) -> None:
+    """Make the momentum of every parameter, zero, now: the first step then costs what every other one does."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -1,0 +1,217 @@
+"""What work really costs: floating-point operations and peak memory of whatever runs inside a `Meter`.
+
+Every operator that reaches the device is counted by a formula: matrix products and convolutions by torch's own
+(`torch.utils.flop_counter`), all others by the tables below. An operator with no formula is an error, not a zero.
+FLOP = 2 x MAC. Conventions: an element-wise operation or a reduction costs one FLOP per element per arithmetic step;
+moving data costs none.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from rfsearch.errors import ModelError
+
+Formula = Callable[[Sequence[Any], Mapping[str, Any], Any], float]
+
+
+def _numel(values: Any) -> int:
+    return sum(leaf.numel() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def _per_output(steps: float) -> Formula:
+    return lambda args, kwargs, out: steps * _numel(out)
+
+
+def _per_input(steps: float) -> Formula:
+    return lambda args, kwargs, out: steps * _numel(args[0])
+
+
+def _pooling(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """Every output element looks at its whole window."""
+    kernel = args[1] if isinstance(args[1], (list, tuple)) else [args[1]]
+    window = 1
+    for side in kernel:
+        window *= side
+    if len(kernel) == 1:
+        window *= window
+    first = out[0] if isinstance(out, (list, tuple)) else out
+    return float(window * first.numel())
+
+
+def _table(steps: float, names: str, formula: Callable[[float], Formula] = _per_output) -> dict[str, Formula]:
+    return dict.fromkeys(names.split(), formula(steps))
+
+
+_FORMULAS: dict[str, Formula] = {
+    # Data movement, allocation, views and bookkeeping: no arithmetic.
+    **_table(
+        0,
+        """view _unsafe_view reshape _reshape_alias t transpose permute expand slice select detach clone copy _to_copy
+        cat stack empty empty_like empty_strided zeros zeros_like ones ones_like new_empty new_zeros new_ones
+        new_full new_empty_strided full full_like fill zero arange linspace index index_select gather scatter
+        index_put _unsafe_index squeeze unsqueeze as_strided split split_with_sizes chunk unbind constant_pad_nd
+        reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d lift_fresh alias set resize contiguous
+        _local_scalar_dense is_same_size flip roll select_backward slice_backward diagonal tril triu narrow repeat
+        unfold movedim scalar_tensor max_unpool2d channel_shuffle pixel_shuffle pixel_unshuffle expand_as
+        view_as_real view_as_complex sort topk argsort nonzero masked_select unique_dim eye tril_indices embedding
+        meshgrid equal promote_types result_type can_cast _pin_memory record_stream""",
+    ),
+    # One arithmetic step per output element.
+    **_table(
+        1,
+        """add sub rsub mul div neg relu threshold_backward clamp clamp_min clamp_max abs sign floor ceil round trunc
+        exp log log2 log1p sqrt rsqrt pow reciprocal sin cos where lt le gt ge eq ne minimum maximum logical_and
+        logical_or logical_not bitwise_and bitwise_or bitwise_not bitwise_xor masked_fill bernoulli normal uniform
+        rand randn rand_like randn_like randperm randint square erf sgn fmod remainder isnan isinf isfinite hardtanh
+        hardtanh_backward leaky_relu leaky_relu_backward max_pool2d_backward max_pool2d_with_indices_backward
+        nll_loss_backward nll_loss2d_backward cumsum floor_divide relu6 mse_loss special_erf heaviside""",
+    ),
+    **_table(
+        2,
+        """lerp addcmul addcdiv native_dropout native_dropout_backward mse_loss_backward smooth_l1_loss""",
+    ),
+    **_table(
+        4,
+        """sigmoid sigmoid_backward tanh tanh_backward silu silu_backward hardswish hardswish_backward hardsigmoid
+        hardsigmoid_backward elu elu_backward softplus softplus_backward mish mish_backward gelu_backward _softmax
+        _softmax_backward_data _log_softmax _log_softmax_backward_data binary_cross_entropy_with_logits""",
+    ),
+    **_table(8, "gelu upsample_bilinear2d upsample_bilinear2d_aa"),
+    **_table(1, "upsample_nearest2d upsample_nearest2d_backward _upsample_nearest_exact2d"),
+    **_table(32, "upsample_bicubic2d"),
+    **_table(11, "grid_sampler_2d"),
+    # One arithmetic step per input element.
+    **_table(
+        1,
+        """sum mean max min amax amin argmax argmin norm any all prod linalg_vector_norm nll_loss_forward
+        nll_loss2d_forward logsumexp count_nonzero histc bincount adaptive_avg_pool2d _adaptive_avg_pool2d
+        adaptive_max_pool2d _adaptive_avg_pool2d_backward avg_pool2d_backward adaptive_max_pool2d_backward
+        upsample_bicubic2d_backward""",
+        _per_input,
+    ),
+    **_table(3, "var std var_mean std_mean", _per_input),
+    **_table(8, "upsample_bilinear2d_backward upsample_bilinear2d_aa_backward", _per_input),
+    **_table(22, "grid_sampler_2d_backward", _per_input),
+    **_table(
+        5,
+        """native_batch_norm cudnn_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional
+        _native_batch_norm_legit_no_training _batch_norm_with_update batch_norm native_layer_norm native_group_norm
+        miopen_batch_norm""",
+        _per_input,
+    ),
+    **_table(
+        11,
+        """native_batch_norm_backward cudnn_batch_norm_backward batch_norm_backward native_layer_norm_backward
+        native_group_norm_backward""",
+        _per_input,
+    ),
+    **dict.fromkeys(
+        ["max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "max_pool1d", "avg_pool1d", "max_pool3d"], _pooling
+    ),
+    # One addition per element of the source, their last argument.
+    **dict.fromkeys(["scatter_add", "index_add", "scatter_reduce"], lambda args, kwargs, out: float(_numel(args[3]))),
+    # Lists of tensors, as the optimisers use them.
+    **_table(
+        1,
+        """_foreach_add _foreach_sub _foreach_mul _foreach_div _foreach_neg _foreach_sqrt _foreach_norm
+        _foreach_maximum""",
+        _per_input,
+    ),
+    **_table(2, "_foreach_addcmul _foreach_addcdiv _foreach_lerp", _per_input),
+    **_table(0, "_foreach_zero _foreach_copy", _per_input),
+    **_table(4, "_fused_sgd", _per_input),
+    **_table(12, "_fused_adam _fused_adamw", _per_input),
+}
+
+
+def register_flop(operator: str, formula: Formula) -> None:
+    """Give an operator its formula. operator: its name without overload, as in `aten::NAME` or `NAMESPACE::NAME`.
+
+    formula(args, kwargs, out) -> FLOP of one call. Built-in names of the `aten` namespace go without it.
+    """
+    _FORMULAS[operator.removeprefix("aten::")] = formula
+
+
+@dataclass(frozen=True)
+class Metered:
+    """flop: of all operators run. peak_bytes: most memory held at once by tensors made inside, workspaces aside."""
+
+    flop: float
+    peak_bytes: int
+
+
+class Meter(TorchDispatchMode):
+    """Counts what runs inside `with Meter() as meter:`, forward and backward, on any device, `meta` included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = 0.0
+        self.by_operator: dict[str, float] = {}
+        self._live = 0
+        self._peak = 0
+        self._known: dict[int, Any] = {}
+
+    @property
+    def metered(self) -> Metered:
+        return Metered(self.flop, self._peak)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self._hold(tree_leaves((args, kwargs)), made_here=False)
+        out = func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        flop = self._flop_of(name, func, args, kwargs, out)
+        self.flop += flop
+        self.by_operator[name] = self.by_operator.get(name, 0.0) + flop
+        self._hold(tree_leaves(out), made_here=True)
+        return out
+
+    def _flop_of(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> float:
+        formula = _FORMULAS.get(name) or _FORMULAS.get(name.removesuffix("_"))  # an in-place twin costs the same
+        if formula is not None:
+            return formula(args, kwargs, out)
+        counted = flop_registry.get(func._overloadpacket)
+        if counted is not None:
+            return float(counted(*args, **kwargs, out_val=out))
+        if name.startswith(("prim::", "profiler::")) or func.is_view:
+            return 0.0
+        raise ModelError(
+            f"operator {name} has no FLOP formula, so a budget cannot be metered. "
+            f'Register one: rfsearch.trial.register_flop("{name}", lambda args, kwargs, out: FLOP_OF_ONE_CALL).'
+        )
+
+    def _hold(self, leaves: Iterable[Any], made_here: bool) -> None:
+        """Follow each new storage from its making to its end. What was there before weighs nothing."""
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                continue
+            storage = leaf.untyped_storage()
+            key = storage._cdata
+            if key in self._known:
+                continue
+            size = storage.nbytes() if made_here else 0
+            self._live += size
+            self._peak = max(self._peak, self._live)
+            self._known[key] = weakref.ref(storage, partial(self._release, key, size))
+
+    def _release(self, key: int, size: int, _: object) -> None:
+        self._known.pop(key, None)
+        self._live -= size
+
+
+def held_bytes(module: torch.nn.Module, copies: int = 1) -> int:
+    """Bytes of a module's parameters (`copies` times: with gradients and momentum, 3) and buffers."""
+    parameters = sum(p.numel() * p.element_size() for p in module.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in module.buffers())
+    return copies * parameters + buffers

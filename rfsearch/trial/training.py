@@ -1,0 +1,205 @@
+"""One training of one candidate, advanced from look to look, with its cost known at every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rfsearch.data import ImageSet, Split
+from rfsearch.errors import TrialError
+from rfsearch.ledger import Assignment, Cost, Record, Rung
+from rfsearch.ledger.record import Status
+from rfsearch.receptive import receptive_field
+from rfsearch.space import Candidate, Space
+from rfsearch.trial.learner import IN_CHANNELS, Learner
+from rfsearch.trial.memory import PeakMemory
+from rfsearch.trial.meter import held_bytes
+
+_TRACE_POINTS = 200
+_EXAMPLES = 4
+
+
+class Training:
+    """Trains one assignment. `advance` goes to the next look and returns the record as it stands there.
+
+    A record with status `pruned` is provisional: the training can go on. Any other status is final. What a user's
+    model or data raises becomes a record with status `failed`; nothing but an interrupt leaves `advance`.
+
+    data: all splits. directory: of this trial's checkpoints; a training that was interrupted goes on from there.
+    currency: of the assignment's limit, a field of `Cost`.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        data: ImageSet,
+        assignment: Assignment,
+        currency: str,
+        device: torch.device,
+        directory: Path,
+    ) -> None:
+        self._space, self._data, self._assignment = space, data, assignment
+        self._currency, self._device, self._directory = currency, device, directory
+        self._candidate = Candidate.from_json(assignment.candidate)
+        self._cost = Cost()
+        self._rungs: list[Rung] = []
+        self._trace: list[tuple[int, str, float]] = []
+        self._step = 0
+        self._rf_init = 0
+        self._learner: Learner | None = None
+
+    def advance(self) -> Record:
+        """Train to the next look, the end, or the limit."""
+        started = time.perf_counter()
+        before = self._cost.device_s
+        try:
+            return self._advance(lambda: before + time.perf_counter() - started)
+        except TrialError as error:
+            cause = str(error)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            cause = f"out of memory: {error}"
+        except RuntimeError as error:
+            cause = f"out of memory: {error}" if "not enough memory" in str(error) else f"RuntimeError: {error}"
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+        self._cost = replace(self._cost, device_s=before + time.perf_counter() - started)
+        self._progress_file.unlink(missing_ok=True)
+        return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
+
+    def _advance(self, clock: Callable[[], float]) -> Record:
+        if self._learner is None:
+            self._begin()
+        learner, recipe = self._learner, self._space.recipe
+        assert learner is not None
+        rung_steps = recipe.rung_steps()
+        splits = self._data.splits
+        scored_at_the_end = sum(len(splits[name]) for name in ("val", "test") if name in splits)
+        while self._step < recipe.steps:
+            self._cost = replace(self._cost, device_s=clock())
+            if self._exceeds(learner.step_cost() + learner.score_cost(scored_at_the_end)):
+                break
+            flop = learner.train_step(self._step)
+            self._step += 1
+            epochs = self._step * recipe.batch_size / len(splits["train"])
+            self._cost = replace(self._cost, flop=self._cost.flop + flop, epochs=epochs)
+            if self._step % max(1, recipe.steps // _TRACE_POINTS) == 0:
+                self._trace += [(self._step, site, value) for site, value in learner.f_values().items()]
+            some = min(recipe.rung_images, len(splits["val"]))
+            due = self._step in rung_steps and self._step < recipe.steps
+            if due and not self._exceeds(learner.score_cost(some + scored_at_the_end)):
+                return self._look(learner, clock)
+        return self._finish(learner, clock)
+
+    def _exceeds(self, more: Cost) -> bool:
+        """Whether that much more would overshoot the limit."""
+        return bool(getattr(self._cost + more, self._currency) > self._assignment.limit)
+
+    def _begin(self) -> None:
+        """Build the network and pick up where an interrupted training of this trial had stopped."""
+        memory = PeakMemory(self._device)
+        torch.manual_seed(self._assignment.train_seed)
+        self._learner = Learner(
+            self._space, self._data, self._candidate, self._assignment.train_seed, self._device, memory
+        )
+        self._rf_init = self._rf_px()
+        self._trace += [(0, site, value) for site, value in self._learner.f_values().items()]
+        if self._progress_file.exists():
+            state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
+            self._learner.load_state(state["learner"])
+            self._step, self._cost = state["step"], Cost(**state["cost"])
+            self._rungs = [Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in state["rungs"]]
+            self._trace = [(step, site, f) for step, site, f in state["trace"]]
+
+    def _look(self, learner: Learner, clock: Callable[[], float]) -> Record:
+        """Validate on part of the validation split and keep a checkpoint to resume from."""
+        some = _evenly(self._data.splits["val"], self._space.recipe.rung_images)
+        score, flop = learner.score(some)
+        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=clock())
+        self._rungs.append(Rung(self._step, score.primary, learner.f_values(), self._cost))
+        state = {
+            "learner": learner.state(),
+            "step": self._step,
+            "cost": asdict(self._cost),
+            "rungs": [asdict(rung) for rung in self._rungs],
+            "trace": [list(point) for point in self._trace],
+        }
+        _save(state, self._progress_file)
+        return replace(self._record("pruned"), val=score.primary)
+
+    def _finish(self, learner: Learner, clock: Callable[[], float]) -> Record:
+        """Score the final weights on the whole validation and test split, weigh inference, and keep the checkpoint."""
+        status: Status = "completed" if self._step == self._space.recipe.steps else "cut"
+        splits = self._data.splits
+        val, flop = learner.score(splits["val"])
+        test = None
+        if "test" in splits:
+            test, more = learner.score(splits["test"])
+            flop += more
+        inference, latency_ms = learner.weigh_inference()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        learner.save_examples(_evenly(splits.get("test", splits["val"]), _EXAMPLES), self._directory / "examples.npz")
+        _save(
+            {"model": learner.model.state_dict(), "candidate": self._assignment.candidate},
+            self._directory / "model.pt",
+        )
+        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=clock())
+        self._progress_file.unlink(missing_ok=True)
+        return replace(
+            self._record(status),
+            val=val.primary,
+            test=test.primary if test else None,
+            scores=dict((test or val).all),
+            infer_mac=inference.flop / 2,
+            infer_latency_ms=latency_ms,
+            infer_peak_bytes=inference.peak_bytes + held_bytes(learner.model),
+        )
+
+    def _record(self, status: Status) -> Record:
+        learner = self._learner
+        return Record(
+            trial=self._assignment.trial,
+            strategy=self._assignment.strategy,
+            seed=self._assignment.seed,
+            status=status,
+            candidate=self._assignment.candidate,
+            rf_px=self._rf_px() if learner and self._rf_init and self._candidate.learned else self._rf_init,
+            rf_init_px=self._rf_init,
+            cost=self._cost,
+            f=learner.f_values() if learner else {},
+            params=sum(p.numel() for p in learner.model.parameters()) if learner else None,
+            train_seed=self._assignment.train_seed,
+            steps=self._step,
+            rungs=tuple(self._rungs),
+            trace=tuple(self._trace),
+            train_peak_bytes=learner.train_peak_bytes if learner else None,
+        )
+
+    def _rf_px(self) -> int:
+        assert self._learner is not None
+        return receptive_field(self._learner.model, (1, IN_CHANNELS, *self._data.image_size)).px
+
+    @property
+    def _progress_file(self) -> Path:
+        return self._directory / "progress.pt"
+
+
+def _evenly(split: Split, most: int) -> Split:
+    """At most that many images of a split, evenly spread over it."""
+    count = len(split.names)
+    if count <= most:
+        return split
+    chosen = [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
+    return Split(split.images[chosen], split.labels[chosen], tuple(split.names[i] for i in chosen))
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a reader finds the old one or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    torch.save(dict(state), part)
+    part.replace(path)

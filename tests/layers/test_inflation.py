@@ -1,0 +1,291 @@
+"""The inflation and interpolation layers against literal loops, gradcheck and their neutral settings."""
+
+from __future__ import annotations
+
+import io
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from rfsearch.errors import ModelError, SpaceError, TrialError
+from rfsearch.layers import Inflation, InflationFactor, Interpolation, inflate, interpolate
+from tests.references import inflation_loops as loops
+
+# On these maps no sample t / f or t f / 4 with t > 0 falls on a pixel, where the slope in f jumps and a finite
+# difference would straddle the jump: 100 / 73 t, 100 / 137 t and 100 / 271 t are whole only at t = 73, 137, 271.
+FACTORS = [0.73, 1.37, 2.71]
+SIZES = [(5, 7), (6, 3)]
+STRIDE, LABELS = 4, (17, 23)
+
+
+def scalar(f: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(f, dtype=dtype, requires_grad=True)
+
+
+def feature_map(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+
+
+def gradients(output: Tensor, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A fixed random dL/d output and the gradients it gives."""
+    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    grad = grad.to(output.dtype)
+    return grad, torch.autograd.grad(output, inputs, grad)
+
+
+# f = 1 and f = 2 sit on pixels: there both sides agree on the mean of the two slopes.
+@pytest.mark.parametrize("f", [*FACTORS, 1.0, 2.0, 0.5])
+@pytest.mark.parametrize("size", SIZES)
+def test_inflate_equals_the_loops(f: float, size: tuple[int, int]) -> None:
+    x, factor = feature_map(2, 2, *size), scalar(f)
+    output = inflate(x, factor)
+    grad, (grad_x, grad_f) = gradients(output, x, factor)
+
+    torch.testing.assert_close(output, loops.inflate(x.detach(), f))
+    torch.testing.assert_close(grad_x, loops.gradient_in_map(x.detach(), 1 / f, grad))
+    assert grad_f.item() == pytest.approx(loops.inflate_gradient_in_f(x.detach(), f, grad), rel=1e-9)
+    assert abs(grad_f.item()) > 1e-3
+
+
+@pytest.mark.parametrize("f", [*FACTORS, 1.0, 2.0])
+@pytest.mark.parametrize("size", SIZES)
+def test_interpolate_equals_the_loops(f: float, size: tuple[int, int]) -> None:
+    x, factor = feature_map(1, 2, *size), scalar(f)
+    output = interpolate(x, factor, STRIDE, LABELS)
+    grad, (grad_x, grad_f) = gradients(output, x, factor)
+
+    torch.testing.assert_close(output, loops.interpolate(x.detach(), f, STRIDE, LABELS))
+    torch.testing.assert_close(grad_x, loops.gradient_in_map(x.detach(), f / STRIDE, grad))
+    assert grad_f.item() == pytest.approx(loops.interpolate_gradient_in_f(x.detach(), f, STRIDE, grad), rel=1e-9)
+    assert abs(grad_f.item()) > 1e-3
+
+
+@pytest.mark.parametrize("f", FACTORS)
+@pytest.mark.parametrize("size", SIZES)
+def test_gradcheck(f: float, size: tuple[int, int]) -> None:
+    x, factor = feature_map(2, 1, *size), scalar(f)
+    assert torch.autograd.gradcheck(inflate, (x, factor))
+    assert torch.autograd.gradcheck(lambda u, g: interpolate(u, g, STRIDE, (9, 11)), (x, factor))
+
+
+def test_gradient_in_f_is_differentiable_once() -> None:
+    x, factor = feature_map(1, 1, 4, 5), scalar(1.37)
+    (grad_f,) = torch.autograd.grad(inflate(x, factor).square().sum(), factor, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad_f.backward()
+
+
+@pytest.mark.parametrize("f", FACTORS)
+def test_non_contiguous_input(f: float) -> None:
+    x = feature_map(2, 3, 6, 5)
+    strided = x.transpose(2, 3)
+    assert not strided.is_contiguous()
+    factor = scalar(f)
+    results = [
+        (output, *gradients(output, source, factor)[1])
+        for source in (strided, strided.detach().contiguous().requires_grad_())
+        for output in (inflate(source, factor),)
+    ]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_f_one_is_the_identity(learned: bool) -> None:
+    x = feature_map(2, 3, 5, 4, dtype=torch.float32)
+    output = Inflation(InflationFactor(1.0, learned=learned))(x)
+    assert torch.equal(output, x)
+    assert (output is x) is not learned
+
+
+def test_interpolation_is_the_identity_at_its_neutral_setting() -> None:
+    x = feature_map(2, 3, 5, 4)
+    assert interpolate(x, 2.0, 2, (5, 4)) is x
+    assert torch.equal(interpolate(x, scalar(2.0), 2, (5, 4)), x)
+    assert interpolate(x, 2.0, 2, (5, 5)).shape == (2, 3, 5, 5)
+
+
+@pytest.mark.parametrize("f", [2, 3])
+def test_integer_f_keeps_the_source_at_every_fth_pixel(f: int) -> None:
+    x = feature_map(2, 2, 5, 7, dtype=torch.float32)
+    output = inflate(x, torch.tensor(float(f)))
+    assert output.shape == (2, 2, 4 * f + 1, 6 * f + 1)
+    assert torch.equal(output[..., ::f, ::f], x)
+
+
+def test_the_size_is_floored_free_of_rounding() -> None:
+    """0.29 * 100 is 28.999999999999996 in double precision and f is kept in single precision besides."""
+    assert math.floor(0.29 * 100) == 28
+    for f in (0.29, torch.tensor(0.29)):
+        assert inflate(torch.zeros(1, 1, 101, 1), f).shape == (1, 1, 30, 1)
+    for whole in range(1, 30):
+        for n in range(2, 60):
+            f = torch.tensor(whole / (n - 1))
+            assert inflate(torch.zeros(1, 1, n, 1), f).shape[2] == whole + 1
+    assert inflate(torch.zeros(1, 1, 101, 1), 0.2899).shape == (1, 1, 29, 1)
+
+
+def test_the_last_pixel_is_sampled_where_f_fits() -> None:
+    """f = 1/3 in single precision is a little more than 1/3: the last target pixel is still the last source pixel."""
+    x = feature_map(1, 1, 7, 10, dtype=torch.float32)
+    assert torch.equal(inflate(x, torch.tensor(1 / 3)), x[..., ::3, ::3])
+
+
+@pytest.mark.parametrize("f", FACTORS)
+def test_empty_batch(f: float) -> None:
+    x, factor = feature_map(0, 3, 5, 4), scalar(f)
+    for output in (inflate(x, factor, "paper"), interpolate(x, factor, STRIDE, LABELS)):
+        assert output.shape[0] == 0
+        grad_x, grad_f = torch.autograd.grad(output.sum(), (x, factor))
+        assert grad_x.shape == x.shape
+        assert grad_f == 0
+
+
+@pytest.mark.parametrize("f", FACTORS)
+def test_one_pixel_axes(f: float) -> None:
+    x, factor = feature_map(2, 1, 1, 1), scalar(f)
+    output = inflate(x, factor)
+    assert torch.equal(output, x)
+    assert gradients(output, factor)[1][0] == 0
+    line = feature_map(1, 1, 1, 6)
+    output = inflate(line, factor)
+    grad, (grad_f,) = gradients(output, factor)
+    torch.testing.assert_close(output, loops.inflate(line.detach(), f))
+    assert grad_f.item() == pytest.approx(loops.inflate_gradient_in_f(line.detach(), f, grad))
+
+
+def test_paper_mode_divides_what_reaches_f_by_the_pixel_count() -> None:
+    x, factor = feature_map(2, 3, 5, 7), scalar(1.37)
+    layers = [
+        lambda mode: inflate(x, factor, mode),
+        lambda mode: interpolate(x, factor, STRIDE, LABELS, mode),
+    ]
+    for layer, pixels in zip(layers, [6 * 9, 17 * 23], strict=True):
+        _, (exact_x, exact_f) = gradients(layer("exact"), x, factor)
+        _, (paper_x, paper_f) = gradients(layer("paper"), x, factor)
+        assert torch.equal(paper_x, exact_x)
+        torch.testing.assert_close(paper_f, exact_f / pixels)
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+def test_a_shared_factor_gets_both_gradients(mode: str) -> None:
+    """Eq. 10-11: dL/df is the sum of what the inflation and the interpolation of one path give."""
+    factor = InflationFactor(1.37, learned=True).double()
+    inflation, interpolation = Inflation(factor, mode), Interpolation(factor, STRIDE, mode)
+    x = feature_map(1, 2, 5, 7)
+    inflated = inflation(x)
+    inflated.retain_grad()
+    output = interpolation(inflated.square(), LABELS)
+    grad, (total,) = gradients(output, factor.f)
+    f = factor.f.item()
+
+    source = inflated.detach().square()
+    at_labels = loops.interpolate_gradient_in_f(source, f, STRIDE, grad)
+    grad_inflated = loops.gradient_in_map(source, f / STRIDE, grad) * 2 * inflated.detach()
+    at_map = loops.inflate_gradient_in_f(x.detach(), f, grad_inflated)
+    if mode == "paper":
+        at_labels, at_map = at_labels / (17 * 23), at_map / (6 * 9)
+    assert total.item() == pytest.approx(at_labels + at_map, rel=1e-9)
+
+
+def test_no_gradient_beyond_the_last_pixel() -> None:
+    """At f = 3 and stride 2, label pixels from 3 on lie beyond a 5 px map and repeat its last pixel."""
+    x, factor = feature_map(1, 1, 5, 1), scalar(3.0)
+    output = interpolate(x, factor, 2, (8, 1))
+    assert torch.equal(output[0, 0, 3:, 0], x[0, 0, -1:, 0].expand(5))
+    (clamped,) = torch.autograd.grad(output[0, 0, 3:].sum(), factor, retain_graph=True)
+    (free,) = torch.autograd.grad(output[0, 0, 1].sum(), factor)
+    assert clamped == 0
+    assert free.item() == pytest.approx((x[0, 0, 2, 0] - x[0, 0, 1, 0]).item() / 2)
+
+
+def test_autocast_and_half_precision() -> None:
+    x, f = feature_map(2, 3, 6, 7, dtype=torch.float32), scalar(1.37, torch.float32)
+    expected = inflate(x, f)
+    with torch.autocast("cpu", torch.bfloat16):
+        single = inflate(x, f)
+        half = inflate(x.bfloat16(), f)
+    assert torch.equal(single, expected)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0.02)
+    _, (grad_x, grad_f) = gradients(expected, x, f)
+    _, (half_x, half_f) = gradients(half, x, f)
+    assert (half_x.dtype, half_f.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(half_x, grad_x, atol=0.05, rtol=0.02)
+    torch.testing.assert_close(half_f, grad_f, atol=0.1, rtol=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_agrees_with_the_cpu() -> None:
+    x, f = feature_map(2, 3, 6, 7), scalar(1.37)
+    expected = (inflate(x, f), *gradients(inflate(x, f), x, f)[1])
+    there, f_there = x.detach().cuda().requires_grad_(), f.detach().cuda().requires_grad_()
+    output = inflate(there, f_there)
+    grad = gradients(inflate(x, f), x)[0].cuda()
+    for one, other in zip((output, *torch.autograd.grad(output, (there, f_there), grad)), expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other)
+
+
+def test_projection_clamps_the_value_and_leaves_the_gradient_alive() -> None:
+    factor = InflationFactor(3.9, learned=True)
+    torch.optim.SGD([factor.f], lr=1.0).step(lambda: (-factor.f).backward())
+    assert factor.f.item() > 4
+    assert torch.autograd.grad(inflate(torch.arange(9.0).reshape(1, 1, 3, 3), factor.f).sum(), factor.f)[0] != 0
+    factor.project_()
+    assert factor.f.item() == 4
+    assert torch.autograd.grad(inflate(torch.arange(9.0).reshape(1, 1, 3, 3), factor.f).sum(), factor.f)[0] != 0
+    with torch.no_grad():
+        factor.f.fill_(0.1)
+    factor.project_()
+    assert factor.f.item() == 0.25
+
+
+def test_state_dict_keeps_value_and_bounds() -> None:
+    saved = io.BytesIO()
+    torch.save(InflationFactor(1.5, learned=True, bounds=(0.5, 2.0)).state_dict(), saved)
+    saved.seek(0)
+    factor = InflationFactor(learned=True)
+    factor.load_state_dict(torch.load(saved, weights_only=True))
+    assert factor.f.item() == 1.5
+    assert factor.bounds.tolist() == [0.5, 2.0]
+    with torch.no_grad():
+        factor.f.fill_(3.0)
+    factor.project_()
+    assert factor.f.item() == 2.0
+
+
+def test_learned_is_a_switch_of_the_gradient() -> None:
+    assert InflationFactor().f.requires_grad is False
+    assert InflationFactor(learned=True).f.requires_grad is True
+
+
+@pytest.mark.parametrize(("f", "closest"), [(4.5, "4.0"), (0.1, "0.25")])
+def test_a_start_out_of_bounds_is_refused(f: float, closest: str) -> None:
+    with pytest.raises(SpaceError, match=rf"Got f={f}\. Nearest legal: {closest}"):
+        InflationFactor(f)
+
+
+def test_wrong_requests_are_refused() -> None:
+    x = torch.zeros(1, 1, 3, 3)
+    with pytest.raises(SpaceError, match="0 < low <= high"):
+        InflationFactor(bounds=(2.0, 1.0))
+    with pytest.raises(SpaceError, match="greater than 0"):
+        inflate(x, torch.tensor(-1.0))
+    with pytest.raises(TrialError, match="diverged"):
+        inflate(x, torch.tensor(math.nan))
+    with pytest.raises(ModelError, match=r"\(3, 3\)"):
+        inflate(x[0, 0], torch.tensor(1.5))
+    with pytest.raises(ModelError, match="H, W >= 1"):
+        inflate(x[:, :, :0], torch.tensor(1.5))
+    with pytest.raises(SpaceError, match="Did you mean 'paper'"):
+        Inflation(InflationFactor(), "papers")
+
+
+def test_the_layers_import_without_ray() -> None:
+    check = "import sys, rfsearch.layers; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

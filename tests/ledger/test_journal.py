@@ -1,0 +1,138 @@
+"""The ledger: append-only, on disk at once, forgiving of a torn last line, readable for ever."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger import Assignment, Cost, Journal, Record, Rung, anytime_table, read_history, trials_table
+from rfsearch.ledger.journal import LEDGER_FILE, SCHEMA
+from rfsearch.ledger.record import TRIAL_COLUMNS
+from rfsearch.ledger.run_directory import create
+
+OLD_LEDGERS = sorted(Path(__file__).parent.glob("ledger_schema_*.jsonl"))
+
+RECORD = Record(
+    trial="exhaustive-0-000",
+    strategy="exhaustive",
+    seed=0,
+    status="completed",
+    candidate='{"conv6": {"dilation": 4}}',
+    rf_px=91,
+    rf_init_px=91,
+    cost=Cost(1e9, 2.5, 3.0),
+    f={"conv6": 0.9},
+    val=0.5,
+    test=0.4,
+    rungs=(Rung(5, 0.3, {"conv6": 0.95}, Cost(5e8, 1.0, 1.5)),),
+    trace=((0, "conv6", 1.0), (5, "conv6", 0.95)),
+    scores={"f_eye_pooled": 0.3},
+    forecast=Cost(1.1e9, 2.0, 3.0),
+)
+ASSIGNMENT = Assignment("exhaustive-0-000", "exhaustive", 0, RECORD.candidate, 0, 1e10)
+
+
+def test_what_is_written_is_read_back_equal(tmp_path):
+    journal = Journal(tmp_path)
+    journal.start(ASSIGNMENT)
+    journal.finish(RECORD)
+    history = read_history(tmp_path)
+    assert history.assignments == {ASSIGNMENT.trial: ASSIGNMENT}
+    assert history.records == {RECORD.trial: RECORD}
+    assert history.unfinished == []
+
+
+def test_the_first_line_names_the_schema(tmp_path):
+    Journal(tmp_path)
+    first = (tmp_path / LEDGER_FILE).read_text().splitlines()[0]
+    assert json.loads(first) == {"event": "ledger", "schema": SCHEMA}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 40])
+def test_a_torn_last_line_costs_only_itself(tmp_path, cut):
+    journal = Journal(tmp_path)
+    journal.start(ASSIGNMENT)
+    journal.finish(RECORD)
+    path = tmp_path / LEDGER_FILE
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert [a.trial for a in read_history(tmp_path).unfinished] == [ASSIGNMENT.trial]
+    Journal(tmp_path).finish(RECORD)  # a new event starts on a line of its own
+    assert read_history(tmp_path).records == {RECORD.trial: RECORD}
+
+
+def test_a_fault_in_the_middle_is_an_error_with_its_line(tmp_path):
+    Journal(tmp_path).start(ASSIGNMENT)
+    path = tmp_path / LEDGER_FILE
+    path.write_text(path.read_text().replace('"event":"ledger"', '"event":'))
+    with pytest.raises(RunDirectoryError, match="line 1: not a ledger event"):
+        read_history(tmp_path)
+
+
+def test_a_ledger_from_the_future_is_refused_in_words(tmp_path):
+    (tmp_path / LEDGER_FILE).write_text(json.dumps({"event": "ledger", "schema": SCHEMA + 1}) + "\n")
+    with pytest.raises(RunDirectoryError, match="newer rfsearch"):
+        read_history(tmp_path)
+
+
+def test_there_is_an_old_ledger_of_every_schema():
+    assert [int(path.stem.rpartition("_")[2]) for path in OLD_LEDGERS] == list(range(1, SCHEMA + 1))
+
+
+@pytest.mark.parametrize("old", OLD_LEDGERS, ids=lambda path: path.stem)
+def test_old_ledgers_stay_readable(tmp_path, old):
+    shutil.copy(old, tmp_path / LEDGER_FILE)
+    history = read_history(tmp_path)
+    assert len(history.assignments) == 3
+    assert {r.status for r in history.records.values()} == {"completed", "failed"}
+    assert len(history.unfinished) == 1
+
+
+def test_a_full_disk_leaves_the_ledger_whole(tmp_path, monkeypatch):
+    journal = Journal(tmp_path)
+    before = (tmp_path / LEDGER_FILE).read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rfsearch.ledger.journal.os.fsync", full)
+    with pytest.raises(RunDirectoryError, match="No space left on device.*rfsearch resume"):
+        journal.start(ASSIGNMENT)
+    assert (tmp_path / LEDGER_FILE).read_bytes() == before
+
+
+def test_trials_csv_has_the_contracts_columns():
+    table = trials_table([RECORD])
+    assert tuple(table.columns) == TRIAL_COLUMNS
+    row = table.iloc[0]
+    assert (row.train_flop, row.device_s, row.epochs, row.f) == (1e9, 2.5, 3.0, "conv6=0.9")
+
+
+def test_the_incumbent_is_chosen_on_validation_and_spending_adds_up():
+    worse = replace(RECORD, trial="b", val=0.4, test=0.9)
+    better = replace(RECORD, trial="c", val=0.6, test=0.1)
+    pruned = replace(RECORD, trial="d", val=0.99, test=None, status="pruned")
+    table = anytime_table([RECORD, worse, better, pruned])
+    assert list(table.incumbent) == [RECORD.trial, RECORD.trial, "c", "c"]
+    assert list(table.test) == [0.4, 0.4, 0.1, 0.1]
+    assert list(table.spent_flop) == [1e9, 2e9, 3e9, 4e9]
+
+
+def test_a_directory_that_holds_a_run_is_not_overwritten(tmp_path):
+    Journal(tmp_path)
+    with pytest.raises(RunDirectoryError, match="already holds a run"):
+        create(tmp_path)
+
+
+def test_other_peoples_files_are_not_written_among(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RunDirectoryError, match="not an empty folder"):
+        create(tmp_path)
+
+
+def test_a_file_in_the_way_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="cannot be written"):
+        create(tmp_path / "file" / "run")

@@ -1,0 +1,152 @@
+"""Whole runs through Ray Tune: equal budgets, faults survived, and interrupted runs that end as if uninterrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rfsearch.ledger import read_run
+from rfsearch.ledger.record import TRIAL_COLUMNS
+from tests.toys import toy_file
+
+ROOT = Path(__file__).resolve().parents[2]
+SAME = ["trial", "candidate", "seed", "status", "train_flop"]
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-c", "from rfsearch.cli import main; main()", *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def call(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=300)
+
+
+def one_worker() -> list[object]:
+    """Options that leave room for a single trial at a time."""
+    return ["--cpus-per-trial", len(os.sched_getaffinity(0))]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """An uninterrupted run with one worker: three strategies, three trainings each."""
+    root = tmp_path_factory.mktemp("whole")
+    told = call(
+        "run", "--space", toy_file(root, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",
+        "--out", root / "run", *one_worker(),
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    (root / "told.txt").write_text(told.stdout)
+    return root / "run"
+
+
+def test_a_run_leaves_the_whole_directory_of_the_contract(whole):
+    for name in ("manifest.json", "ledger.jsonl", "trials.csv", "anytime.csv", "pareto.csv", "report.html", "ray"):
+        assert (whole / name).exists(), name
+    assert tuple(pd.read_csv(whole / "trials.csv").columns) == TRIAL_COLUMNS
+    leaders = set(pd.read_csv(whole / "anytime.csv").groupby(["strategy", "seed"]).last().incumbent)
+    assert {path.name for path in (whole / "checkpoints").iterdir()} == leaders
+
+
+def test_arms_spend_the_same_budget(whole):
+    run = read_run(whole)
+    limit = run.manifest["budget"]["limit"]
+    spent = pd.read_csv(whole / "trials.csv").groupby("strategy").train_flop.sum()
+    assert set(spent.index) == {"exhaustive", "optuna", "inflation"}
+    assert ((spent / limit - 1).abs() < 0.05).all()
+    assert (spent <= limit).all()
+
+
+def test_the_manifest_says_what_ran(whole):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["data"]["rendered"] is True
+    assert {"torch", "ray", "optuna"} <= set(manifest["versions"])
+    assert len(manifest["forecast"]) == 6
+    assert manifest["space"]["primary"] == "f_classmean_pooled"
+
+
+def test_the_terminal_says_what_was_found_and_that_faces_are_rendered(whole):
+    told = (whole.parent / "told.txt").read_text()
+    assert "rendered" in told
+    assert "over budget" in told
+    assert "report.html" in told
+    assert "[" not in told.splitlines()[0]  # no markup left over
+
+
+def test_forecast_and_measurement_stand_side_by_side_in_the_ledger(whole):
+    for record in read_run(whole).records:
+        assert record.forecast is not None
+        if record.strategy != "inflation" and record.status == "completed":
+            assert record.forecast.flop == record.cost.flop
+
+
+def wait_for_events(run_dir: Path, count: int, child: subprocess.Popen[bytes]) -> None:
+    ledger = run_dir / "ledger.jsonl"
+    give_up = time.monotonic() + 120
+    while time.monotonic() < give_up and child.poll() is None:
+        if ledger.exists() and ledger.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the run ended (code {child.poll()}) before {count} ledger events")
+
+
+@pytest.mark.parametrize(("how", "events"), [(signal.SIGINT, 6), (signal.SIGKILL, 9)])
+def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(whole, tmp_path, how, events):
+    run_dir = tmp_path / "run"
+    child = subprocess.Popen(
+        command("run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies",
+                "exhaustive,optuna,inflation", "--out", run_dir, *one_worker()),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    try:
+        wait_for_events(run_dir, events, child)
+        child.send_signal(how)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    if how == signal.SIGINT:
+        assert child.returncode == 130
+        assert f"rfsearch resume {run_dir}" in err.decode()
+        assert (run_dir / "report.html").exists()
+    told = call("resume", run_dir)
+    assert told.returncode == 0, told.stderr
+    expected = pd.read_csv(whole / "trials.csv")[SAME]
+    assert pd.read_csv(run_dir / "trials.csv")[SAME].equals(expected)
+
+
+def test_resuming_a_finished_run_changes_nothing(whole):
+    before = (whole / "ledger.jsonl").read_bytes()
+    assert call("resume", whole).returncode == 0
+    assert (whole / "ledger.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("net", "cause"), [("nan_net", "nan"), ("hungry_net", "out of memory"), ("dying_net", "died")])
+def test_a_fault_in_one_trial_fails_that_trial_and_the_run_goes_on(tmp_path, net, cause):
+    told = call(
+        "run", "--space", toy_file(tmp_path, f"tests.toys:{net}", budget="4x", steps=30), "--strategies", "exhaustive",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    table = pd.read_csv(tmp_path / "run" / "trials.csv")
+    failed = table[table.status == "failed"]
+    assert len(failed) >= 1
+    assert failed.candidate.str.contains('"dilation": 2').all()
+    assert failed.cause.str.contains(cause).all()
+    assert (table.status == "completed").sum() >= 2
+
+
+def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(tmp_path):
+    path = toy_file(tmp_path, "tests.toys:raising_net")
+    path.write_text(path.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2"))
+    told = call("run", "--space", path, "--strategies", "exhaustive", "--out", tmp_path / "run")
+    assert told.returncode in (1, 2), told.stderr
+    assert "Traceback" not in told.stderr

@@ -1,0 +1,100 @@
+"""The inflation and interpolation layers of Wei et al. (CVPR 2017) as loops, one line an equation. Slow and obvious.
+
+Every function takes a map U as B x C x H x W and returns tensors of the same type. `step` is the distance, in px of
+U, between the samples of neighbouring target pixels: 1 / f for inflation (eq. 3), f / F for interpolation (eq. 8).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def inflation_size(source: int, f: float) -> int:
+    """Target pixels of one axis, eq. 2."""
+    return math.floor(f * (source - 1)) + 1
+
+
+def hat(distance: float) -> float:
+    """Weight of a source pixel `distance` px away from the sampled place."""
+    return max(0.0, 1.0 - abs(distance))
+
+
+def slope(line: Tensor, place: float) -> float:
+    """Derivative of the piecewise linear `line` at `place`; on a pixel, the mean of the slopes either side of it."""
+    n = len(line)
+    left = math.ceil(place) - 1
+    right = math.floor(place) + 1
+    slopes = [line[m + 1].item() - line[m].item() for m in range(left, right) if m >= 0 and m + 1 < n]
+    return sum(slopes) / len(slopes) if slopes else 0.0
+
+
+def resample(u: Tensor, step: float, size: tuple[int, int]) -> Tensor:
+    """Eq. 1: V[t_y, t_x] is the sum over n, m of U[n, m] hat(y_s - n) hat(x_s - m)."""
+    batch, channels, height, width = u.shape
+    v = u.new_zeros(batch, channels, *size)
+    for b in range(batch):
+        for c in range(channels):
+            for ty in range(size[0]):
+                for tx in range(size[1]):
+                    ys, xs = min(ty * step, height - 1), min(tx * step, width - 1)
+                    for n in range(height):
+                        for m in range(width):
+                            v[b, c, ty, tx] += u[b, c, n, m] * hat(ys - n) * hat(xs - m)
+    return v
+
+
+def gradient_in_map(u: Tensor, step: float, grad: Tensor) -> Tensor:
+    """Eq. 4: dL/dU[n, m] is the sum over target pixels of dL/dV hat(y_s - n) hat(x_s - m)."""
+    batch, channels, height, width = u.shape
+    result = torch.zeros_like(u)
+    for b in range(batch):
+        for c in range(channels):
+            for n in range(height):
+                for m in range(width):
+                    for ty in range(grad.shape[2]):
+                        for tx in range(grad.shape[3]):
+                            ys, xs = min(ty * step, height - 1), min(tx * step, width - 1)
+                            result[b, c, n, m] += grad[b, c, ty, tx] * hat(ys - n) * hat(xs - m)
+    return result
+
+
+def gradient_in_step(u: Tensor, step: float, grad: Tensor) -> float:
+    """The sum over target pixels of dL/dV (dU/dy dy_s/dstep + dU/dx dx_s/dstep), with dy_s/dstep = t_y, or 0 beyond
+    the last pixel of U."""
+    batch, channels, height, width = u.shape
+    total = 0.0
+    for b in range(batch):
+        for c in range(channels):
+            for ty in range(grad.shape[2]):
+                for tx in range(grad.shape[3]):
+                    ys, xs = min(ty * step, height - 1), min(tx * step, width - 1)
+                    # the row at height y_s and the column at x_s, as lines along the other axis
+                    row = sum(u[b, c, n] * hat(ys - n) for n in range(height))
+                    column = sum(u[b, c, :, m] * hat(xs - m) for m in range(width))
+                    along_y = slope(column, ys) * ty if ty * step <= height - 1 else 0.0
+                    along_x = slope(row, xs) * tx if tx * step <= width - 1 else 0.0
+                    total += grad[b, c, ty, tx].item() * (along_y + along_x)
+    return total
+
+
+def inflate(u: Tensor, f: float) -> Tensor:
+    """Eq. 1-3."""
+    return resample(u, 1 / f, (inflation_size(u.shape[2], f), inflation_size(u.shape[3], f)))
+
+
+def inflate_gradient_in_f(u: Tensor, f: float, grad: Tensor) -> float:
+    """Eq. 5: dV/df = -(x_s dU/dx + y_s dU/dy) / f, with x_s = t_x / f."""
+    return gradient_in_step(u, 1 / f, grad) * (-1 / f**2)
+
+
+def interpolate(u: Tensor, f: float, stride: float, size: tuple[int, int]) -> Tensor:
+    """Eq. 8: inflation by f' = F / f, onto a label map of a given size."""
+    return resample(u, f / stride, size)
+
+
+def interpolate_gradient_in_f(u: Tensor, f: float, stride: float, grad: Tensor) -> float:
+    """Eq. 9: dx_s/df = t_x / F."""
+    return gradient_in_step(u, f / stride, grad) / stride

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rfsearch.ledger import Assignment, Journal, Record, Run, read_run
+from tests.report.made_up import MakeRun, candidate, manifest
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Writes a run directory and reads it back. open_trials: handed out without a record."""
+
+    def make(records: Iterable[Record], open_trials: int = 0, **changes: Any) -> Run:
+        journal = Journal(tmp_path)
+        for r in records:
+            journal.start(Assignment(r.trial, r.strategy, r.seed, r.candidate, r.train_seed, 1e12))
+            journal.finish(r)
+        for i in range(open_trials):
+            journal.start(Assignment(f"open-{i}", "exhaustive", 0, candidate(8), 0, 1e12))
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest(**changes)))
+        return read_run(tmp_path)
+
+    return make

@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+from rfsearch.ledger import Cost, Record, Rung
+from rfsearch.ledger.record import TRIAL_COLUMNS
+from rfsearch.ledger.run_directory import ANYTIME_COLUMNS
+from rfsearch.report import write
+from rfsearch.report.digest import digest
+from rfsearch.report.figures import anytime, pareto
+from tests.report.made_up import MakeRun, candidate, examples, record
+
+_VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """A page as its reader sees it: text outside of scripts and styles, rows of tables, and what it points to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.points_to: list[str] = []
+        self.tags: list[str] = []
+        self.payload = ""
+        self.rows: list[list[str]] = []
+        self._script = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        found = dict(attrs)
+        self.points_to += [str(found[key]) for key in ("src", "href", "srcset", "action", "data") if key in found]
+        self._script = found.get("id") or "" if tag == "script" else self._script
+        if tag not in _VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        inside = self.open[-1] if self.open else ""
+        if inside == "script":
+            self.payload += data if self._script == "payload" else ""
+        elif inside != "style":
+            self.text += data + " "
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += data
+
+    @property
+    def figures(self) -> dict[str, dict]:
+        return {figure["name"]: figure for figure in json.loads(self.payload or "[]")}
+
+    def row(self, first: str) -> list[str]:
+        return next(row for row in self.rows if row and row[0].startswith(first))
+
+
+def rich() -> list[Record]:
+    """Three strategies, two seeds, every status, a learned f with its trace, holes in the numbers."""
+    records = []
+    for seed in range(2):
+        records += [
+            record(f"exhaustive-{seed}-{d}", d, val=0.6 + 0.01 * d + 0.003 * seed, test=0.6 + 0.01 * d, seed=seed,
+                   train_seed=1000 * seed)
+            for d in (1, 2, 4)
+        ]  # fmt: skip
+        records.append(
+            record(f"inflation-{seed}", 2, val=0.63, test=0.66, seed=seed, strategy="inflation", learned=True,
+                   f={"conv6": 0.7}, rf_px=120, trace=tuple((s, "conv6", 1 - 0.003 * s) for s in range(0, 101, 5)),
+                   rungs=(Rung(50, 0.5, {"conv6": 0.8}, Cost(1.0, 1.0, 1.0)),))
+        )  # fmt: skip
+        records += [
+            record(f"random-{seed}-0", 8, val=0.4, test=None, scores={}, status="pruned", strategy="random",
+                   seed=seed),
+            record(f"random-{seed}-1", 8, val=None, test=None, status="failed", cause="NaN loss", strategy="random",
+                   seed=seed, infer_mac=None, infer_latency_ms=None, infer_peak_bytes=None, train_peak_bytes=None,
+                   forecast=None, forecast_peak_bytes=None),
+            record(f"random-{seed}-2", 4, val=0.5, test=0.5, status="cut", strategy="random", seed=seed,
+                   cost=Cost(0.5e12, 12.0, 2.0)),
+        ]  # fmt: skip
+    return records
+
+
+def arms(seeds: int) -> list[dict[str, object]]:
+    return [{"strategy": s, "seed": k} for k in range(seeds) for s in ("exhaustive", "inflation", "random")]
+
+
+def hostile(text: str) -> str:
+    return f"</script><script>alert(1)</script><img src=x onerror=alert('{text}')>\"'&{{{{7*7}}}}%{{x}}"
+
+
+CASES: dict[str, tuple[list[Record], dict[str, object]]] = {
+    "rich": (rich(), {"arms": arms(2)}),
+    "nothing": ([], {}),
+    "one trial": ([record("only")], {}),
+    "unfinished": ([record("a"), record("b", 4, val=0.6)], {"open_trials": 1}),
+    "all failed": ([record("a", val=None, test=None, status="failed", cause="out of memory")], {}),
+    "all pruned": ([record("a", status="pruned")], {}),
+    "cut only": ([record("a", status="cut", cost=Cost(1.0, 0.0, 0.0))], {}),
+    "no test": ([record("a", test=None), record("b", 4, val=0.8, test=None)], {}),
+    "no costs": (
+        [record("a", infer_mac=None, infer_latency_ms=None, infer_peak_bytes=None, cost=Cost(), forecast=Cost())],
+        {"budget": None},
+    ),
+    "bare manifest": (rich(), dict.fromkeys(("space", "budget", "data", "arms", "versions", "machine", "request"))),
+    "odd manifest": (
+        rich(),
+        {"space": [1], "budget": "8x", "data": 3, "arms": [None, "x"], "forecast": [{}, 1], "notices": 7},
+    ),
+    "not finite": ([record("a", val=float("nan")), record("b", test=float("inf"))], {}),
+    "negative scores": ([record("a", val=-2.0, test=-2.1), record("b", 4, val=-1.0, test=-1.1)], {}),
+    "two sites": ([record("a", candidate='{"a.b": {"dilation": 2}, "c": {"dilation": 4, "f": 1.5}}')], {}),
+    "unknown choice": ([record("a", candidate='{"conv6": {"gamma": 2.0}}', gamma={"conv6": 2.0})], {}),
+    "device seconds": (rich(), {"budget": {"text": "1min", "currency": "device_s", "limit": 60.0}}),
+}
+
+
+@pytest.fixture(params=CASES, ids=lambda name: name.replace(" ", "-"))
+def case(request: pytest.FixtureRequest, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Path:
+    records, changes = CASES[request.param]
+    if request.param == "not finite":  # the journal refuses such numbers; an old or foreign ledger may hold them
+        dumps = json.dumps
+        monkeypatch.setattr("rfsearch.ledger.journal.json.dumps", lambda x, **k: dumps(x, **{**k, "allow_nan": True}))
+    run = make_run(records, **changes)
+    for r in records:
+        if r.status in ("completed", "cut"):
+            examples(run.directory / "checkpoints" / r.trial)
+    return write(run.directory)
+
+
+def test_page_stands_alone(case: Path) -> None:
+    assert case.name == "report.html"
+    page = Page(case)
+    assert all(target.startswith("data:") for target in page.points_to), page.points_to
+    assert not {"iframe", "object", "embed", "form", "base"} & set(page.tags)
+    style = re.search(r"<style>(.*?)</style>", case.read_text(encoding="utf-8"), re.DOTALL)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+
+
+def test_page_has_no_number_that_is_none(case: Path) -> None:
+    page = Page(case)
+    told = page.text.replace("NaN loss", "")  # a cause that a trial gave
+    assert not re.search(r"\b(nan|inf|infinity|undefined)\b", told, re.IGNORECASE)
+    assert not re.search(r"\b(None|null)\b", told)
+    assert "NaN" not in page.payload
+    assert "Infinity" not in page.payload
+
+
+def test_figures_are_plotly_figures_with_points(case: Path) -> None:
+    for name, figure in Page(case).figures.items():
+        body = json.dumps({"data": figure["data"], "layout": figure["layout"]})
+        go.Figure(json.loads(re.sub(r'"@\w+"', '"#123456"', body)))  # raises on any key or value plotly does not know
+        assert any(len(trace["x"]) for trace in figure["data"] if trace.get("visible", True)), name
+        for switch in figure["switches"]:
+            assert len(switch["options"]) > 1
+            for option in switch["options"]:
+                assert all(len(values) == len(figure["data"]) for values in option["traces"].values())
+
+
+def test_rich_page_tells_everything(make_run: MakeRun) -> None:
+    run = make_run(rich(), arms=arms(2))
+    examples(run.directory / "checkpoints" / "exhaustive-1-4")
+    page = Page(write(run.directory))
+    for heading in ("Verdict", "How sure", "To keep in mind", "Into a model", "Trials", "Budget",
+                    "Score for what was spent", "Score against receptive field", "Score against cost",
+                    "The learned factor", "What the winner sees", "How good the forecast was",
+                    "Provenance"):  # fmt: skip
+        assert heading in page.text
+    assert set(page.figures) == {"anytime", "against-rf", "pareto", "learned-f"}
+    # Table 2: status, initial dilation, initial RF, f, new RF, val, test, skin, eyes, cost, seconds
+    assert page.row("inflation-0") == [
+        "inflation-0", "completed", "2", "92", "0.700", "120", "0.630", "0.660", "0.760", "0.560", "1.00×", "30.0 s",
+    ]  # fmt: skip
+    assert page.row("exhaustive-1-4")[0].endswith("★")
+    assert sum("★" in row[0] for row in page.rows if row) == 1
+    assert page.row("random-0-1")[6:10] == ["–"] * 4
+    assert "rendered images of the test split: drawings, no photographs" in page.text.lower()
+    assert page.points_to.count("data:,") == 1
+    assert len(page.points_to) == 1 + 3 * 2
+    assert len(set(page.points_to)) == len(page.points_to)  # image, truth and prediction are three pictures
+    for target in page.points_to[1:]:
+        assert Image.open(io.BytesIO(base64.b64decode(target.partition(",")[2]))).size == (20, 16)
+    assert "abc123" in page.text
+    # measured over forecast: 1e12 / 0.9e12, and 30 / 33
+    assert page.row("training FLOP")[1:4] == ["8", "1.11×", "1.11×"]
+    assert page.row("device time")[2] == "0.909×"
+
+
+def test_scores_are_headed_by_their_classes(make_run: MakeRun) -> None:
+    scores = {"miou_dataset": 0.6, "iou_1": 0.5, "iou_7": 0.4}
+    run = make_run([record("a", scores=scores)], space={"primary": "miou_dataset", "metric": "mean-iou"})
+    page = Page(write(run.directory))
+    assert page.row("trial")[8:11] == ["miou dataset", "iou eyes", "iou 7"]
+    assert "(miou_dataset; chosen on validation, 0.700)" in page.text
+    assert "mean-iou, miou_dataset" in page.text
+
+
+def test_data_notice_is_given_once(make_run: MakeRun) -> None:
+    run = make_run([record("a")], data={"notice": "Drawn by hand."}, notices=["Drawn by hand.", "From scratch."])
+    page = Page(write(run.directory))
+    assert page.text.count("Drawn by hand.") == 1
+    assert page.text.count("From scratch.") == 1
+
+
+def test_budget_table_shows_overshoot_and_what_is_left(make_run: MakeRun) -> None:
+    spent = [record(f"a{i}", d) for i, d in enumerate((1, 2, 4))]
+    other = record("b0", 2, strategy="random", status="cut", cost=Cost(0.5e12, 3.0, 1.0))
+    run = make_run([*spent, other], budget={"limit": 2.5e12, "text": "2.5x"})
+    page = Page(write(run.directory))
+    rows = {row[0]: row for row in page.rows if row and len(row) == 11}
+    assert rows["exhaustive"][2:] == [
+        "2.50 TFLOP", "3.00 TFLOP", "20 %", "none", "3.00×", "1 min 30 s", "3 completed", "0.700", "0.690",
+    ]  # fmt: skip
+    assert rows["random"][4:6] == ["none", "80 %"]
+    assert rows["random"][8] == "1 cut"
+
+
+def test_hostile_text_stays_text(make_run: MakeRun) -> None:
+    names = [hostile("class"), "eyes"]
+    trial = record("a", val=0.9, scores={hostile("score"): 0.5}, cause=hostile("cause"))
+    moving = record("b", 2, learned=True, strategy=hostile("strategy"), f={"conv6": 0.8},
+                    trace=((0, "conv6", 1.0), (9, "conv6", 0.8)))  # fmt: skip
+    run = make_run(
+        [trial, moving, record("c", candidate=json.dumps({hostile("site"): {"dilation": 2}}))],
+        data={"classes": names, "name": hostile("data"), "notice": hostile("notice"), "summary": hostile("summary")},
+        space={"title": hostile("title"), "metric": hostile("metric")},
+        versions={hostile("version"): hostile("number")},
+        request={"x": hostile("request")},
+        notices=[hostile("weights")],
+        command=hostile("command"),
+    )
+    examples(run.directory / "checkpoints" / "a")
+    page = Page(write(run.directory))
+    assert page.tags.count("script") == 4
+    assert page.tags.count("img") == 3 * 2
+    for what in ("class", "score", "cause", "strategy", "data", "notice", "title", "metric", "command", "request"):
+        assert f"alert('{what}')" in page.text, what
+    assert "49" not in page.row("a")[0]
+    drawn = json.dumps([(trace.get("name"), trace.get("text")) for f in page.figures.values() for trace in f["data"]])
+    assert "<script" not in drawn
+    assert "&lt;script" in drawn
+    assert "%{x}" not in drawn
+    assert "<" not in page.payload
+
+
+def test_unfinished_run_says_so(make_run: MakeRun) -> None:
+    page = Page(write(make_run([record("a")], open_trials=1).directory))
+    assert "This run is unfinished: the page shows what it holds so far." in page.text
+
+
+def test_tables_have_the_contracts_columns(make_run: MakeRun) -> None:
+    run = make_run(rich(), arms=arms(2))
+    write(run.directory)
+    trials, curve, front = (pd.read_csv(run.directory / f"{name}.csv") for name in ("trials", "anytime", "pareto"))
+    assert tuple(trials.columns) == TRIAL_COLUMNS
+    assert tuple(curve.columns) == ANYTIME_COLUMNS
+    assert tuple(front.columns) == ("axis", "trial", "strategy", "candidate", "cost", "val", "test")
+    assert len(trials) == len(curve) == len(run.records)
+    assert set(front["trial"]) <= set(trials["trial"])
+
+
+def test_anytime_curve_is_the_mean_over_seeds_with_its_band(make_run: MakeRun) -> None:
+    values = {0: (0.5, 0.6), 1: (0.4, 0.7)}
+    records = [
+        record(f"{seed}-{i}", i + 1, val=v, test=v, seed=seed) for seed, vs in values.items() for i, v in enumerate(vs)
+    ]
+    figure = anytime(digest(make_run(records)))
+    assert figure is not None
+    curve = next(t for t in figure.data if t.get("name") == "exhaustive (2 seeds)")
+    assert curve["x"] == [1.0, 2.0]
+    assert curve["y"] == pytest.approx([0.45, 0.65])
+    low, high = (t for t in figure.data[1:3])
+    assert (low["y"], high["y"]) == ([0.4, 0.6], [0.5, 0.7])
+    seconds = figure.switches[0].options[1].traces["x"][figure.data.index(curve)]
+    assert seconds == pytest.approx([30.0, 60.0])
+
+
+def test_band_begins_where_every_seed_has_an_incumbent(make_run: MakeRun) -> None:
+    late = [record("1-0", 1, seed=1, val=0.9, status="pruned"), record("1-1", 2, seed=1, val=0.6, test=0.6)]
+    figure = anytime(digest(make_run([record("0-0", 1, val=0.5, test=0.5), *late])))
+    assert figure is not None
+    curve = next(t for t in figure.data if t.get("name") == "exhaustive (2 seeds)")
+    assert (curve["x"], curve["y"]) == ([2.0], pytest.approx([0.55]))
+
+
+def test_incumbent_is_chosen_on_validation_in_the_test_curve_too(make_run: MakeRun) -> None:
+    figure = anytime(digest(make_run([record("a", 1, val=0.5, test=0.9), record("b", 2, val=0.6, test=0.4)])))
+    assert figure is not None
+    assert next(t for t in figure.data if t.get("name") == "exhaustive" and t["visible"])["y"] == [0.9, 0.4]
+
+
+def test_pareto_switch_moves_points_and_front_together(make_run: MakeRun) -> None:
+    figure = pareto(digest(make_run([record("a", 1, val=0.5), record("b", 4, val=0.6)])))
+    assert figure is not None
+    cost = figure.switches[0]
+    assert [o.label for o in cost.options] == [
+        "inference latency", "inference peak memory", "inference MAC", "receptive field", "training FLOP",
+    ]  # fmt: skip
+    mac = cost.options[2].traces
+    assert mac["x"][0] == [2.0]  # on one vertical line only the best is on the front
+    assert mac["x"][1] == [2.0, 2.0]
+    assert cost.options[3].traces["x"][0] == [76.0, 124.0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04torn"])
+def test_pictures_that_cannot_be_read_are_left_out(make_run: MakeRun, content: bytes) -> None:
+    run = make_run([record("a")])
+    folder = run.directory / "checkpoints" / "a"
+    folder.mkdir(parents=True)
+    (folder / "examples.npz").write_bytes(content)
+    assert "holds no example images that can be read" in Page(write(run.directory)).text
+
+
+def test_report_imports_neither_torch_nor_ray() -> None:
+    code = "import sys, rfsearch.report; print({'torch', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_writing_twice_gives_the_same_page(make_run: MakeRun) -> None:
+    run = make_run([record("a"), record("b", 4, candidate=candidate(4))])
+    first = write(run.directory).read_bytes()
+    assert write(run.directory).read_bytes() == first

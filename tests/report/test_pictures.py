@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rfsearch.report.pictures import IGNORED, PALETTE, colour, gallery
+from tests.report.made_up import examples
+
+
+def decoded(uri: str) -> np.ndarray:
+    head, body = uri.split(",", 1)
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGB"))
+
+
+def test_maps_carry_the_palette_and_pictures_their_pixels(tmp_path: Path) -> None:
+    examples(tmp_path / "t")
+    with np.load(tmp_path / "t" / "examples.npz") as held:
+        images, truth, prediction = held["images"], held["truth"], held["prediction"]
+    shown = gallery(tmp_path / "t" / "examples.npz", ["ground", "skin"])
+    assert shown is not None
+    assert [name for name, _ in shown.legend] == ["ground", "skin", "class 2", "ignored"]
+    for i, picture in enumerate(shown.pictures):
+        assert (decoded(picture.image) == images[i].transpose(1, 2, 0)).all()
+        for uri, labels in ((picture.truth, truth[i]), (picture.prediction, prediction[i])):
+            assert (decoded(uri) == np.array([colour(c) for c in labels.ravel()]).reshape(*labels.shape, 3)).all()
+        labelled = truth[i] != IGNORED
+        share = (truth[i] == prediction[i])[labelled].mean()
+        assert float(picture.agreement.removesuffix(" %")) == pytest.approx(100 * share, rel=1e-2)
+
+
+def test_large_pictures_are_reduced(tmp_path: Path) -> None:
+    big = np.zeros((1, 3, 800, 1000), np.uint8)
+    labels = np.ones((1, 800, 1000), np.uint8)
+    np.savez_compressed(tmp_path / "examples.npz", images=big, truth=labels, prediction=labels)
+    shown = gallery(tmp_path / "examples.npz", [])
+    assert shown is not None
+    assert decoded(shown.pictures[0].image).shape == (256, 320, 3)
+    assert shown.pictures[0].agreement == "100 %"
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"images": np.zeros((1, 3, 4, 4), np.uint8)},
+        {"images": np.zeros((0, 3, 4, 4)), "truth": np.zeros((0, 4, 4)), "prediction": np.zeros((0, 4, 4))},
+        {"images": np.zeros((1, 3, 4, 4)), "truth": np.zeros((1, 5, 4)), "prediction": np.zeros((1, 5, 4))},
+        {"images": np.zeros((1, 4, 4)), "truth": np.zeros((1, 4, 4)), "prediction": np.zeros((1, 4, 4))},
+    ],
+)
+def test_odd_examples_are_none(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "examples.npz", **arrays)
+    assert gallery(tmp_path / "examples.npz", []) is None
+
+
+def test_missing_examples_are_none(tmp_path: Path) -> None:
+    assert gallery(tmp_path / "examples.npz", []) is None
+
+
+def test_palette_tells_its_classes_apart() -> None:
+    colours = np.array(PALETTE, float)
+    apart = np.abs(colours[:, None] - colours[None]).sum(-1)
+    np.fill_diagonal(apart, np.inf)
+    assert apart[:12, :12].min() >= 110
+    assert apart.min() >= 75
+    assert len({colour(i) for i in range(2 * len(PALETTE))}) == 2 * len(PALETTE)

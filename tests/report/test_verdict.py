@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rfsearch.ledger import Cost, Record
+from rfsearch.report import Setting, Verdict, summarise
+from rfsearch.space.choice import Candidate, Choice
+from tests.report.made_up import MakeRun, candidate, record
+
+
+def told(make_run: MakeRun, records: list[Record], **changes: object) -> tuple[str, Verdict]:
+    verdict = summarise(make_run(records, **changes))
+    return str(verdict), verdict
+
+
+def sweep(**changes: object) -> list[Record]:
+    """Three dilations, the middle one best on validation, the last one best on test."""
+    return [
+        record("t0", 1, val=0.60, test=0.61, **changes),
+        record("t1", 2, val=0.70, test=0.68, **changes),
+        record("t2", 4, val=0.65, test=0.75, **changes),
+    ]
+
+
+def test_winner_is_chosen_on_validation_and_reported_on_test(make_run: MakeRun) -> None:
+    text, verdict = told(make_run, sweep())
+    assert verdict.best is not None
+    assert verdict.best.trial == "t1"
+    assert verdict.headline == (
+        "Dilation 2 at conv6 won, a receptive field of 92 px. It scored 0.680 on the test images of rendered faces, "
+        "which are drawings and no photographs (mean IoU; chosen on validation, 0.700). Found by exhaustive."
+    )
+    assert "nan" not in text
+
+
+def test_price_counts_everything_until_the_winner(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep())
+    assert "Its training cost 1.00 TFLOP (1.00× one reference training) and 30.0 s of device time." in text
+    assert "exhaustive had spent 2.00 TFLOP (2.00× one reference training) and 1 min 00 s of device time" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "phrase"),
+    [
+        ({"rendered": False, "name": "helen"}, "on the test images of helen ("),
+        ({"rendered": True, "name": "blobs"}, "images of blobs, which are rendered: drawings and no photographs"),
+    ],
+)
+def test_data_is_named_for_what_it_is(make_run: MakeRun, data: dict[str, object], phrase: str) -> None:
+    assert phrase in summarise(make_run(sweep(), data=data)).headline
+
+
+def test_hand_default_compared(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep())
+    assert "The hand default (dilation 1 at conv6, 76 px) reached 0.610: the winner is 0.070 better." in text
+
+
+def test_hand_default_won(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep(), space={"reference": candidate(2)})
+    assert "This is the hand default itself: none of 2 other candidates beat it." in text
+
+
+def test_hand_default_not_trained(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep(), space={"reference": candidate(8)})
+    assert "hand default (dilation 8 at conv6) has no scored trial in this run" in text
+
+
+def test_hand_default_given_as_a_plain_dilation(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep(), space={"reference": 1})
+    assert "The hand default (dilation 1 at conv6, 76 px) reached 0.610" in text
+
+
+def test_one_seed_carries_no_interval(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep())
+    assert "One seed carries no interval" in text
+    assert "bootstrap" not in text
+
+
+def seeds(n: int) -> list[Record]:
+    return [
+        record(f"{strategy}-{seed}", dilation, val=base + 0.01 * seed, test=base + 0.01 * seed, strategy=strategy,
+               seed=seed, train_seed=seed)
+        for seed in range(n)
+        for strategy, dilation, base in (("exhaustive", 2, 0.70), ("random", 4, 0.60))
+    ]  # fmt: skip
+
+
+def test_few_seeds_carry_an_interval_and_no_test(make_run: MakeRun) -> None:
+    text, _ = told(make_run, seeds(3))
+    assert "mean over seeds, with its 95 % bootstrap interval" in text
+    assert "exhaustive 0.710 (0.700 to 0.720) and random 0.610 (0.600 to 0.620)" in text
+    assert "With fewer than 7 paired seeds (3 seeds here) no test was made." in text
+    assert "Probability that exhaustive ends above, on a random pair of seeds: random 1.0." in text
+    assert "Wilcoxon" not in text
+
+
+def test_seven_seeds_carry_a_test(make_run: MakeRun) -> None:
+    text, _ = told(make_run, seeds(7))
+    assert "Wilcoxon's signed-rank test of exhaustive against random p = 0.016" in text
+    assert "no test was made" not in text
+
+
+def test_noise_unknown_without_replicates(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep())
+    assert "is unknown: no candidate was trained twice" in text
+
+
+@pytest.mark.parametrize(("gap", "phrase"), [(0.001, "a difference within noise"), (0.2, "more than noise makes")])
+def test_difference_held_against_noise(make_run: MakeRun, gap: float, phrase: str) -> None:
+    records = [
+        record(f"d{d}-{seed}", d, val=base + 0.004 * seed, test=base + 0.004 * seed, train_seed=seed)
+        for d, base in ((1, 0.6), (2, 0.6 + gap))
+        for seed in range(3)
+    ]
+    text, _ = told(make_run, records)
+    assert f"Against the hand default the winner is {gap:.2g}".rstrip("0") in text.replace("0.20 better", "0.2 better")
+    assert phrase in text
+    assert ("within noise" in text) == (gap < 0.01)
+
+
+def learned(name: str, dilation: int, f: float, **changes: object) -> Record:
+    return record(name, dilation, learned=True, strategy="inflation", f={"conv6": f}, **changes)
+
+
+def test_f_that_never_left_its_start(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [learned("a", 2, 1.02), learned("b", 4, 0.98, val=0.6)])
+    assert "The winner's learned f never left its start (less than 3 % away)" in text
+    assert "In all 2 trials the learned f never left its start" in text
+
+
+def test_f_that_moved(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [learned("a", 2, 0.73, rf_px=120), learned("b", 4, 1.0, val=0.6)])
+    assert "The winner's learned f never" not in text
+    assert "In 1 of 2 learned trials f never left its start." in text
+    assert "a receptive field of 120 px, moved there from 92 px" in text
+
+
+@pytest.mark.parametrize("bound", [0.25, 4.0])
+def test_f_at_a_bound(make_run: MakeRun, bound: float) -> None:
+    text, _ = told(make_run, [learned("a", 2, bound), learned("b", 4, 1.3, val=0.6)])
+    assert f"The winner's learned f ended at its bound of {bound:g}" in text
+    assert f"In 1 of 2 learned trials f ended at a bound ({bound:g})." in text
+
+
+def test_one_distinguishable_candidate(make_run: MakeRun) -> None:
+    forecast = [{"candidate": candidate(2), "rf_px": 92}]
+    text, _ = told(make_run, [record("a")], forecast=forecast)
+    assert "The space holds one distinguishable candidate" in text
+
+
+def test_only_one_candidate_scored(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [record("a"), record("b", 4, val=None, test=None, status="failed", cause="boom")])
+    assert "Only one candidate was scored" in text
+    assert "1 trial of 2 failed: boom." in text
+
+
+def test_one_receptive_field_and_equal_scores_and_ties(make_run: MakeRun) -> None:
+    same_field = told(make_run, [record("a", 1, rf_px=99), record("b", 2, rf_px=99, val=0.5)])[0]
+    assert "one distinguishable receptive field" in same_field
+
+
+def test_equal_scores(make_run: MakeRun) -> None:
+    assert "this data cannot tell them apart" in told(make_run, [record("a", 1), record("b", 2)])[0]
+
+
+def test_tie(make_run: MakeRun) -> None:
+    text, verdict = told(make_run, [record("a", 2), record("b", 4, test=0.5), record("c", 1, val=0.1)])
+    assert "1 other candidate reached the same validation score: a tie" in text
+    assert verdict.best is not None
+    assert verdict.best.trial == "a"
+
+
+def test_best_at_the_edge_of_the_range(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [record("a", 8), record("b", 2, val=0.5)])
+    assert "The best dilation, 8 at conv6, is the largest that was searched" in text
+
+
+def test_best_at_the_lower_edge(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [record("a", 2), record("b", 8, val=0.5)], space={"dilations": [2, 4, 8]})
+    assert "The best dilation, 2 at conv6, is the smallest that was searched" in text
+
+
+def test_dilation_one_has_nothing_below(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [record("a", 1), record("b", 8, val=0.5)])
+    assert "is 1, the smallest there is" in text
+
+
+def test_inside_the_range_says_nothing_of_an_edge(make_run: MakeRun) -> None:
+    assert "that was searched" not in told(make_run, sweep())[0]
+
+
+def test_largest_dilation_drawn_inwards_by_f_is_no_edge(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [learned("a", 8, 2.0, rf_px=120), record("b", 2, val=0.5)])
+    assert "that was searched" not in text
+
+
+def test_unfinished_run(make_run: MakeRun) -> None:
+    text, _ = told(make_run, sweep(), open_trials=2)
+    assert "This run is unfinished: 2 trials handed out without a result yet." in text
+
+
+def test_nothing_at_all(make_run: MakeRun) -> None:
+    text, verdict = told(make_run, [])
+    assert text == "No trial has finished yet, so there is nothing to report."
+    assert verdict.best is None
+    assert verdict.setting is None
+
+
+def test_nothing_scored(make_run: MakeRun) -> None:
+    lost = [record(f"t{i}", val=None, test=None, status="failed", cause="NaN loss") for i in range(2)]
+    text, verdict = told(make_run, [*lost, record("p", val=0.9, status="pruned")])
+    assert "No trial was scored, so no receptive field won: 3 trials, 2 failed and 1 pruned." in text
+    assert "The most frequent cause: NaN loss." in text
+    assert verdict.best is None
+
+
+def test_cut_winner_and_missing_test_are_said(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [record("a", val=0.9, test=None, status="cut"), record("b", 4)])
+    assert "The winner was cut" in text
+    assert "The winner has no test score" in text
+    assert "It scored 0.900 on the validation images" in text
+
+
+def test_no_test_split(make_run: MakeRun) -> None:
+    text, _ = told(make_run, [record("a", test=None), record("b", 4, val=0.6, test=None)])
+    assert "It scored 0.700 on the validation images" in text
+    assert "which flatters it" in text
+
+
+def test_setting_of_a_plain_dilation(make_run: MakeRun) -> None:
+    _, verdict = told(make_run, sweep())
+    assert verdict.setting == Setting(
+        ("conv6: dilation 2",),
+        "model.conv6.dilation = (2, 2)\nmodel.conv6.padding = tuple(2 * (k // 2) for k in model.conv6.kernel_size)",
+    )
+
+
+def test_setting_of_a_learned_factor(make_run: MakeRun) -> None:
+    _, verdict = told(make_run, [learned("a", 4, 0.73)])
+    assert verdict.setting is not None
+    assert verdict.setting.plain == (
+        "conv6: dilation 4 behind a map inflated by f = 0.73; nearest plain dilation 5 (4 / 0.73 = 5.48)",
+    )
+    assert "model.conv6.dilation = (5, 5)" in verdict.setting.code
+    assert "it was not trained in this run" in verdict.setting.note
+
+
+def test_setting_quotes_the_plain_dilation_where_it_was_trained(make_run: MakeRun) -> None:
+    _, verdict = told(make_run, [learned("a", 2, 0.5), record("b", 4, val=0.5, test=0.512)])
+    assert verdict.setting is not None
+    assert "trained in this run too: 0.512 on the test images" in verdict.setting.note
+
+
+def test_setting_of_several_sites(make_run: MakeRun) -> None:
+    pair = Candidate.of({"layer4.2.conv2": Choice(3), "head": Choice(1)}).to_json()
+    _, verdict = told(make_run, [record("a", candidate=pair)])
+    assert verdict.setting is not None
+    assert "model.head.dilation = (1, 1)" in verdict.setting.code
+    assert "model.get_submodule('layer4.2.conv2').dilation = (3, 3)" in verdict.setting.code
+
+
+def test_unknown_kind_of_choice_is_shown_as_it_is(make_run: MakeRun) -> None:
+    odd = json.dumps({"conv6": {"gamma": 2.5}})
+    _, verdict = told(make_run, [record("a", candidate=odd)])
+    assert odd in verdict.headline
+    assert verdict.setting is None
+
+
+def test_bare_manifest(make_run: MakeRun) -> None:
+    gone = dict.fromkeys(("space", "budget", "data", "arms", "versions", "machine", "request", "command"))
+    run = make_run(sweep(), **gone)
+    text = str(summarise(run))
+    assert "Dilation 2 at conv6 won" in text
+    assert "1.00 TFLOP and 30.0 s of device time" in text
+
+
+def test_verdict_as_json(make_run: MakeRun) -> None:
+    _, verdict = told(make_run, sweep(cost=Cost(1.0, 2.0, 3.0)))
+    body = json.loads(json.dumps(verdict.to_json()))
+    assert body["best"]["trial"] == "t1"
+    assert body["headline"] == verdict.headline

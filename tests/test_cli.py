@@ -1,0 +1,221 @@
+"""The command line: a wrong request is one clear message on standard error, exit code 2, and no traceback."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rfsearch import cli
+from tests.toys import toy_file
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Call the command line in this process: (exit code, standard output, standard error)."""
+
+    def called(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rfsearch", *map(str, words)])
+        with pytest.raises(SystemExit) as leave:
+            cli.main()
+        told = capsys.readouterr()
+        code = leave.value.code
+        return (code if isinstance(code, int) else 0 if code is None else 1), told.out, told.err
+
+    monkeypatch.chdir(tmp_path)
+    return called
+
+
+def folder(root: Path, size=(24, 32), splits=("train", "val", "test"), classes: int = 3, images: int = 2) -> Path:
+    """A plain image folder: random pictures, random labels."""
+    for split in splits:
+        (root / split / "images").mkdir(parents=True)
+        (root / split / "labels").mkdir()
+        for i in range(images):
+            pixels = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / "images" / f"{i}.jpg")
+            label = RNG.integers(0, classes, size, dtype=np.uint8)
+            Image.fromarray(label).save(root / split / "labels" / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def plain_space(tmp_path):
+    """A space file for a plain folder of three classes."""
+    text = toy_file(tmp_path).read_text()
+    text = text.replace('metric = "helen-f"', 'metric = "mean-iou"').replace('default = "rendered-faces"\n', "")
+    text = text.replace('layout = "helen"\nrendered = [12, 6, 6]', 'layout = "folder"\nclasses = ["a", "b", "c"]')
+    path = tmp_path / "plain.toml"
+    path.write_text(text.replace("image_size = [48, 48]\n", ""))
+    return path
+
+
+def wrong(told: tuple[int, str, str], *parts: str) -> None:
+    code, _, err = told
+    assert code == 2, told
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--space", "hellen"], ["unknown space 'hellen'", "Did you mean 'helen'?"]),
+        (["--space", "helen", "--preset", "papper"], ["no preset 'papper'", "Did you mean 'paper'?"]),
+        (["--space", "helen", "--strategies", "exaustive"], ["unknown strategy 'exaustive'", "'exhaustive'"]),
+        (["--space", "helen", "--strategies", "random,random"], ["each strategy once"]),
+        (["--space", "helen", "--budget", "0x"], ["'0x'", "7x"]),
+        (["--space", "helen", "--budget", "-2x"], ["'-2x'", "positive"]),
+        (["--space", "helen", "--budget", "7parsec"], ["'parsec'", "2e15flop"]),
+        (["--space", "helen", "--seeds", "0"], ["--seeds", "at least 1"]),
+        (["--space", "helen", "--cpus-per-trial", "0"], ["--cpus-per-trial"]),
+        (["--space", "camvid"], ["'camvid' has no embedded data", "--data"]),
+        (["--space", "nowhere.toml"], ["nowhere.toml", "no such space file"]),
+        (["--space", "helen", "--backbone", "wei-smal"], ["unknown backbone 'wei-smal'", "'wei-small'"]),
+        (["--space", "helen", "--backbone", "nothing.py:net"], ["no file", "nothing.py"]),
+        (["--space", "helen", "--backbone", "json:net"], ["json has no callable 'net'"]),
+        (["--space", "helen", "--colour", "red"], ["--colour"]),
+        ([], ["--space"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_option_is_told(call, command, options, parts):
+    wrong(call(command, *options), *parts)
+    assert not Path("runs").exists() or not any(Path("runs").iterdir())
+
+
+def test_a_site_that_matches_nothing_is_told(call, tmp_path):
+    wrong(call("plan", "--space", toy_file(tmp_path), "--site", "conv9"), "'conv9' matches no convolution", "'conv6'")
+
+
+def test_a_dilation_too_large_for_its_map_is_told(call, tmp_path):
+    path = toy_file(tmp_path)
+    path.write_text(path.read_text().replace("[1, 2, 4]", "[1, 2, 16]"))
+    wrong(call("plan", "--space", path), "dilation 16 spans 33 px", "12 x 12 px", "Largest dilation that fits: 5")
+
+
+def _missing(root: Path) -> Path:
+    return root / "not-there"
+
+
+def _empty(root: Path) -> Path:
+    (root / "hollow").mkdir()
+    return root / "hollow"
+
+
+def _no_label(root: Path) -> Path:
+    (folder(root / "d") / "val" / "labels" / "1.png").unlink()
+    return root / "d"
+
+
+def _other_size(root: Path) -> Path:
+    Image.new("L", (9, 9)).save(folder(root / "d") / "train" / "labels" / "0.png")
+    return root / "d"
+
+
+def _bad_class(root: Path) -> Path:
+    Image.fromarray(np.full((24, 32), 77, np.uint8)).save(folder(root / "d") / "test" / "labels" / "1.png")
+    return root / "d"
+
+
+def _torn_jpeg(root: Path) -> Path:
+    path = folder(root / "d") / "train" / "images" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:-400])
+    return root / "d"
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (_missing, ["not-there"]),
+        (_empty, ["hollow"]),
+        (_no_label, ["1.jpg", "label"]),
+        (_other_size, ["0.png", "9"]),
+        (_bad_class, ["1.png", "77"]),
+        (_torn_jpeg, ["1.jpg"]),
+    ],
+)
+def test_faulty_data_is_told_by_file(call, tmp_path, plain_space, make, parts):
+    wrong(call("run", "--space", plain_space, "--data", make(tmp_path), "--out", tmp_path / "out"), *parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_holds_a_run_is_not_touched(call, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "ledger.jsonl").write_text("precious\n")
+    wrong(call("run", "--space", "helen", "--out", out), "already holds a run", "rfsearch resume")
+    assert (out / "ledger.jsonl").read_text() == "precious\n"
+
+
+def test_no_room_is_told(call, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    wrong(call("run", "--space", "helen", "--out", tmp_path / "out"), "MiB free")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs a place no one may write")
+def test_no_right_to_write_is_told(call):
+    wrong(call("run", "--space", "helen", "--out", "/proc/rfsearch-run"), "cannot be written")
+
+
+@pytest.mark.parametrize("command", ["resume", "report"])
+def test_a_folder_that_is_no_run_is_told(call, tmp_path, command):
+    wrong(call(command, tmp_path), "not a run")
+
+
+def test_plan_shows_every_candidate_with_field_share_and_forecast(call, tmp_path):
+    code, out, _ = call("plan", "--space", toy_file(tmp_path), "--json")
+    body = json.loads(out)
+    assert code == 0
+    fixed = body["candidates"][:3]
+    assert [row["rf_px"] for row in fixed] == [23, 31, 47]
+    assert [row["share"] for row in fixed] == pytest.approx([23 / 48, 31 / 48, 47 / 48])
+    for row in body["candidates"]:
+        assert row["flop"] > body["reference_flop"]
+        assert row["seconds"] > 0
+        assert row["peak_bytes"] > 1e5
+    assert body["budget"]["limit"] == pytest.approx(3 * body["reference_flop"])
+
+
+def test_plan_prints_a_table_and_says_that_the_faces_are_rendered(call, tmp_path):
+    code, out, _ = call("plan", "--space", toy_file(tmp_path))
+    assert code == 0
+    assert "rendered" in out
+    assert "conv6: d=4" in out
+    assert "scratch" in out
+
+
+def test_plan_takes_another_network_and_site(call, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes, in_channels=3):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1),\n"
+        "                         nn.ReLU(), nn.Conv2d(8, num_classes, 1))\n"
+    )
+    backbone = f"{tmp_path / 'mine.py'}:net"
+    code, out, err = call("plan", "--space", toy_file(tmp_path), "--backbone", backbone, "--site", "2", "--json")
+    assert code == 0, err
+    assert [row["rf_px"] for row in json.loads(out)["candidates"][:3]] == [7, 11, 19]
+
+
+def test_list_names_everything_that_can_be_asked_for(call):
+    code, out, _ = call("list", "--json")
+    rows = {(row["kind"], row["name"]) for row in json.loads(out)}
+    assert code == 0
+    assert {("space", "helen"), ("space", "camvid"), ("strategy", "inflation"), ("backbone", "wei-small")} <= rows
+    assert all(row["about"] for row in json.loads(out))
+
+
+def test_doctor_finds_this_installation_sound(call):
+    code, out, _ = call("doctor", "--json")
+    assert code == 0, out
+    assert {check["name"] for check in json.loads(out)} >= {"packages", "devices", "a training step"}

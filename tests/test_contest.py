@@ -1,0 +1,132 @@
+"""The contest: equal budgets kept, whatever trials cost, and a resumed contest that goes on where it was."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rfsearch import plugins
+from rfsearch.contest import Arm, Contest, Forecast
+from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history
+from rfsearch.space import Candidate, read_space
+
+SPACE = read_space(plugins.space_file("helen"), None)
+FULL = 100.0
+
+
+def forecast(candidate: Candidate) -> Forecast:
+    return Forecast(Cost(FULL, 10.0, 1.0), least=Cost(3.0, 0.3, 0.03), peak_bytes=1, rf_px=50)
+
+
+def contest(run_dir: Path, names=("exhaustive", "optuna", "inflation"), budget: float = 750.0) -> Contest:
+    run_dir.mkdir(exist_ok=True)
+    journal = Journal(run_dir)
+    arms = [
+        Arm(name, 0, plugins.load("strategies", name)(SPACE, 0), Budget(f"{budget}flop", "flop", budget))
+        for name in names
+    ]
+    return Contest(arms, journal, read_history(run_dir), forecast, SPACE.reference_candidate)
+
+
+def trained(assignment: Assignment, full: float = FULL, status: str = "completed") -> Record:
+    """A training that costs `full` FLOP, and is cut at its limit as real ones are."""
+    candidate = Candidate.from_json(assignment.candidate)
+    cut = full > assignment.limit
+    return Record(
+        trial=assignment.trial,
+        strategy=assignment.strategy,
+        seed=assignment.seed,
+        status="cut" if cut else status,
+        candidate=assignment.candidate,
+        rf_px=50,
+        rf_init_px=50,
+        cost=Cost(min(full, assignment.limit), 10.0, 1.0),
+        val=None if status == "failed" else 1 / (1 + abs(candidate.choices[0][1].dilation - 4)),
+        train_seed=assignment.train_seed,
+        cause="broken" if status == "failed" else "",
+    )
+
+
+def play(game: Contest, workers: int = 1, full: float = FULL, most: int = 10**6) -> list[Record]:
+    """Run trials `workers` at a time, each batch finishing in reverse order."""
+    records: list[Record] = []
+    while not game.done and len(records) < most:
+        batch = [a for a in (game.next() for _ in range(workers)) if a is not None]
+        assert batch, "a contest that is not done hands something out once nothing is in training"
+        records += [game.finish(trained(a, full)) for a in reversed(batch)]
+    return records
+
+
+def spent(records: list[Record], name: str) -> float:
+    return sum(r.cost.flop for r in records if r.strategy == name)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("full", [100.0, 93.0, 260.0])
+def test_every_arm_spends_its_budget_and_no_more(tmp_path, workers, full):
+    records = play(contest(tmp_path), workers, full)
+    for name in ("exhaustive", "optuna", "inflation"):
+        # Trials that cost more than forecast can overshoot only where several were in training at once.
+        most = 750.0 if workers == 1 or full <= FULL else 750.0 + workers * full
+        assert 0.97 * 750 <= spent(records, name) <= most
+
+
+def test_trials_in_training_have_their_share_reserved(tmp_path):
+    game = contest(tmp_path, ("exhaustive",), budget=150.0)
+    first, second = game.next(), game.next()
+    assert (first.limit, second.limit) == (150.0, 50.0)
+    assert game.next() is None
+    assert not game.done
+    game.finish(trained(first, full=20.0, status="pruned"))
+    assert game.next().limit == pytest.approx(80.0)  # 150 - 20 spent - 50 reserved
+
+
+def test_a_pruned_or_failed_trial_is_charged(tmp_path):
+    game = contest(tmp_path, ("optuna",), budget=200.0)
+    game.finish(trained(game.next(), full=70.0, status="failed"))
+    assert game.next().limit == pytest.approx(130.0)
+
+
+def test_names_are_unique_and_a_repeat_gets_a_fresh_training_seed(tmp_path):
+    records = play(contest(tmp_path, ("exhaustive",), budget=1200.0))
+    assert len({r.trial for r in records}) == len(records)
+    assert len({(r.candidate, r.train_seed) for r in records}) == len(records)
+
+
+def test_the_same_candidate_has_the_same_training_seed_in_every_arm(tmp_path):
+    records = play(contest(tmp_path, ("exhaustive", "optuna")))
+    reference = SPACE.reference_candidate.to_json()
+    seeds = {r.strategy: r.train_seed for r in reversed(records) if r.candidate == reference}
+    assert seeds["exhaustive"] == seeds["optuna"]
+
+
+@pytest.mark.parametrize("finished", range(0, 24, 3))
+def test_resumed_after_any_number_of_trials_it_ends_the_same(tmp_path, finished):
+    whole = play(contest(tmp_path / "whole"))
+    half = contest(tmp_path / "half")
+    play(half, most=finished)
+    if not half.done:
+        half.next()  # handed out, never finished: the interrupt
+    play(contest(tmp_path / "half"))
+    resumed = list(read_history(tmp_path / "half").records.values())
+    assert resumed == whole
+
+
+def test_a_model_that_always_fails_does_not_go_on_for_ever(tmp_path):
+    game = contest(tmp_path, ("random",))
+    for _ in range(5):
+        game.finish(trained(game.next(), full=0.0, status="failed"))
+    assert game.done
+    assert "broken" in game.arms[0].exhausted
+
+
+def test_the_incumbent_is_the_best_scored_trial_over_all_arms(tmp_path):
+    game = contest(tmp_path)
+    records = play(game)
+    assert game.best.val == max(r.val for r in records)
+
+
+def test_only_a_strategy_that_prunes_is_asked(tmp_path):
+    game = contest(tmp_path)
+    record = trained(Assignment("exhaustive-0-000", "exhaustive", 0, SPACE.reference_candidate.to_json(), 0, 1.0))
+    assert game.keep(replace(record, status="pruned"))

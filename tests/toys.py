@@ -1,0 +1,110 @@
+"""Small spaces and hostile networks that the tests share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rfsearch import plugins
+from rfsearch.backbones.small import wei_small
+from rfsearch.data import ImageSet, rendered_faces
+from rfsearch.space import Space, read_space
+
+TOY = """\
+name = "toy"
+title = "Toy faces"
+metric = "helen-f"
+
+[data]
+default = "rendered-faces"
+layout = "helen"
+rendered = [12, 6, 6]
+
+[presets.mini]
+backbone = "{backbone}"
+sites = ["conv6"]
+dilations = [1, 2, 4]
+reference = 1
+image_size = [48, 48]
+budget = "{budget}"
+
+[presets.mini.recipe]
+steps = {steps}
+batch_size = 2
+class_weights = "sqrt"
+lr = 0.05
+f_lr_multiplier = 1.0
+f_delay = 0.25
+rungs = 3
+rung_images = 4
+eval_batch_size = 4
+"""
+
+
+def toy_file(folder: Path, backbone: str = "wei-small", budget: str = "3x", steps: int = 8) -> Path:
+    path = folder / "toy.toml"
+    path.write_text(TOY.format(backbone=backbone, budget=budget, steps=steps))
+    return path
+
+
+def toy_space(folder: Path, **recipe: object) -> Space:
+    space = read_space(toy_file(folder), None)
+    return space.with_(recipe=space.recipe.model_copy(update=recipe))
+
+
+def toy_faces() -> ImageSet:
+    return rendered_faces(12, 6, 6, (48, 48))
+
+
+def helen_space() -> Space:
+    return read_space(plugins.space_file("helen"), None)
+
+
+class _Hostile(nn.Module):
+    """The small network, which does harm in a real training step when its conv6 has dilation 2."""
+
+    def __init__(self, num_classes: int, in_channels: int, harm: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        for name, child in wei_small(num_classes, in_channels).named_children():
+            self.add_module(name, child)
+        self._harm = harm
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv6(self.inflation(self.bn(self.features(image)))))
+        logits = self.interpolation(self.output(torch.relu(self.conv7(x))), image.shape[-2:])
+        real = self.training and not self.conv6.weight.is_meta
+        return self._harm(logits) if real and self.conv6.dilation[0] == 2 else logits
+
+
+def _nan(logits: torch.Tensor) -> torch.Tensor:
+    return logits * float("nan")
+
+
+def _raise(logits: torch.Tensor) -> torch.Tensor:
+    raise ValueError("a shape is off")
+
+
+def _hunger(logits: torch.Tensor) -> torch.Tensor:
+    raise MemoryError("asked for 1 EB")
+
+
+def _die(logits: torch.Tensor) -> torch.Tensor:
+    os._exit(1)
+
+
+def nan_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, _nan)
+
+
+def raising_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, _raise)
+
+
+def hungry_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, _hunger)
+
+
+def dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, _die)

@@ -1,0 +1,180 @@
+"""One training: its cost as forecast, its limit kept, resumed as if never stopped, and faults turned into records."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rfsearch.ledger import Assignment, Record
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.surgery import factors
+from rfsearch.trial import Forecaster, Training, build_model
+from rfsearch.trial.learner import Learner
+from tests.toys import toy_faces, toy_space
+
+CPU = torch.device("cpu")
+DATA = toy_faces()
+
+
+def assignment(space: Space, choice: Choice, limit: float = 1e18) -> Assignment:
+    return Assignment("t-0-000", "exhaustive", 0, space.uniform(choice).to_json(), 7, limit)
+
+
+def training(space: Space, choice: Choice, folder: Path, limit: float = 1e18, currency: str = "flop") -> Training:
+    return Training(space, DATA, assignment(space, choice, limit), currency, CPU, folder / "t")
+
+
+def finished(work: Training) -> Record:
+    while (record := work.advance()).status == "pruned":
+        pass
+    return record
+
+
+@pytest.fixture
+def space(tmp_path):
+    return toy_space(tmp_path)
+
+
+@pytest.mark.parametrize("choice", [Choice(1), Choice(4), Choice(2, f=1.37)])
+def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
+    record = finished(training(space, choice, tmp_path))
+    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(choice))
+    assert record.status == "completed"
+    assert (record.cost.flop, record.cost.epochs) == (expected.cost.flop, expected.cost.epochs)
+    assert record.rf_px == expected.rf_px
+
+
+def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):
+    learner = Learner(space, DATA, space.uniform(Choice(2)), seed=0, device=CPU)
+    with FlopCounterMode(display=False) as theirs:
+        mine = learner.train_step(0)
+    again = learner.train_step(1)
+    assert theirs.get_total_flops() < mine < 1.25 * theirs.get_total_flops()
+    assert again == mine
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
+def test_it_is_cut_within_one_step_of_its_limit(space, tmp_path, share):
+    whole = finished(training(space, Choice(1), tmp_path)).cost.flop
+    record = finished(training(space, Choice(1), tmp_path / "cut", limit=share * whole))
+    step = Learner(space, DATA, space.uniform(Choice(1)), 0, CPU).train_step(0)
+    assert record.status == "cut"
+    assert share * whole - 1.01 * step <= record.cost.flop <= share * whole
+    assert record.val is not None
+
+
+def test_an_epoch_budget_is_kept_in_epochs(space, tmp_path):
+    record = finished(training(space, Choice(1), tmp_path, limit=0.5, currency="epochs"))
+    assert (record.status, record.cost.epochs) == ("cut", 0.5)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+@pytest.mark.parametrize("choice", [Choice(2), Choice(2, learned=True)])
+def test_resumed_it_ends_as_if_never_stopped(space, tmp_path, looks, choice):
+    whole = finished(training(space, choice, tmp_path / "whole"))
+    first = training(space, choice, tmp_path / "half")
+    for _ in range(looks):
+        first.advance()
+    torch.manual_seed(99)  # whatever else the process did meanwhile
+    second = finished(training(space, choice, tmp_path / "half"))
+
+    def timeless(record: Record) -> Record:
+        cost = replace(record.cost, device_s=0)
+        rungs = tuple(replace(rung, cost=replace(rung.cost, device_s=0)) for rung in record.rungs)
+        return replace(record, cost=cost, rungs=rungs, infer_latency_ms=None, train_peak_bytes=None)
+
+    assert timeless(second) == timeless(whole)
+    weights = [torch.load(tmp_path / name / "t" / "model.pt", weights_only=True)["model"] for name in ("whole", "half")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_does_not(space, tmp_path):
+    scores = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        work = Training(
+            space, DATA, replace(assignment(space, Choice(2)), train_seed=seed), "flop", CPU, tmp_path / name
+        )
+        scores[name] = finished(work).val
+    assert scores["a"] == scores["b"] != scores["c"]
+
+
+def test_its_checkpoint_gives_its_predictions(space, tmp_path):
+    record = finished(training(space, Choice(4, learned=True), tmp_path))
+    saved = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
+    candidate = Candidate.from_json(saved["candidate"])
+    model = build_model(space, DATA, candidate)
+    model.load_state_dict(saved["model"])
+    assert factors(model, candidate)["conv6"].f.item() == pytest.approx(record.f["conv6"])
+    from rfsearch.data import eval_batches
+
+    examples = np.load(tmp_path / "t" / "examples.npz")
+    images, _ = next(iter(eval_batches(DATA.splits["test"], 6)))
+    with torch.no_grad():
+        predicted = model.eval()(images).argmax(1).numpy()
+    shown = [i for i in range(6) if any(np.array_equal(DATA.splits["test"].images[i], x) for x in examples["images"])]
+    assert len(shown) == 4
+    assert np.array_equal(predicted[shown], examples["prediction"])
+
+
+def test_a_learned_factor_waits_for_its_delay_then_moves(space, tmp_path):
+    record = finished(training(space, Choice(2, learned=True), tmp_path))
+    steps = {step: f for step, _, f in record.trace}
+    assert [steps[i] for i in range(3)] == [1.0, 1.0, 1.0]  # a quarter of 8 steps
+    assert steps[3] != 1.0
+    assert record.f["conv6"] == steps[8]
+    assert record.rf_init_px == 31
+    assert (record.rf_px > record.rf_init_px) == (record.f["conv6"] < 1) or record.rf_px == record.rf_init_px
+
+
+def test_a_wild_factor_is_held_at_its_bounds(tmp_path):
+    space = toy_space(tmp_path, f_lr_multiplier=1e6, f_delay=0.0).with_(f_bounds=(0.5, 1.5))
+    record = finished(training(space, Choice(2, learned=True), tmp_path))
+    values = [f for _, _, f in record.trace]
+    assert all(0.5 <= f <= 1.5 for f in values)
+    assert {0.5, 1.5} & set(values)
+
+
+def test_a_learned_factor_has_no_weight_decay_and_its_own_rate(tmp_path):
+    space = toy_space(tmp_path, f_lr_multiplier=3.0)
+    learner = Learner(space, DATA, space.uniform(Choice(2, learned=True)), 0, CPU)
+    learner.train_step(0)
+    (f,) = factors(learner.model, space.uniform(Choice(2, learned=True))).values()
+    groups = learner._optimizer.param_groups
+    (mine,) = [g for g in groups if any(p is f.f for p in g["params"])]
+    (others,) = [g for g in groups if g is not mine]
+    assert mine["weight_decay"] == 0
+    assert mine["lr"] == pytest.approx(3 * others["lr"])
+    assert others["weight_decay"] == space.recipe.weight_decay
+
+
+@pytest.mark.parametrize(
+    ("net", "cause"),
+    [
+        ("nan_net", "the loss became nan by step"),
+        ("raising_net", "ValueError: a shape is off"),
+        ("hungry_net", "out of memory: asked for 1 EB"),
+    ],
+)
+def test_a_fault_becomes_a_failed_record_with_its_cause(space, tmp_path, net, cause):
+    space = space.with_(backbone=f"tests.toys:{net}")
+    bad = finished(training(space, Choice(2), tmp_path))
+    assert bad.status == "failed"
+    assert cause in bad.cause
+    assert bad.val is None
+    assert finished(training(space, Choice(1), tmp_path / "good")).status == "completed"
+
+
+def test_a_failed_training_is_charged_for_what_it_did(space, tmp_path):
+    bad = finished(training(space.with_(backbone="tests.toys:nan_net"), Choice(2), tmp_path))
+    assert bad.cost.flop > 0
+    assert bad.cost.device_s > 0
+
+
+def test_scores_are_chosen_on_validation_and_reported_on_test(space, tmp_path):
+    record = finished(training(space, Choice(1), tmp_path))
+    assert record.test == record.scores["f_classmean_pooled"]
+    assert json.loads(json.dumps(record.to_json()))["val"] == record.val
