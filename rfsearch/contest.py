@@ -133,6 +133,8 @@ class Contest:
         left = self._left(arm)
         if arm.exhausted or left <= self._least(arm):
             return None
+        if arm.running and left < arm.budget.spent(self._reference.cost):
+            return None  # it would be cut; what is in training may yet be pruned and leave it more
         pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]
         suggested = arm.strategy.suggest(pending)
         if isinstance(suggested, Exhausted):

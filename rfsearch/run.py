@@ -263,9 +263,9 @@ def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
 def keep_leaders(run_dir: Path, contest: Contest) -> None:
     """Delete the checkpoints of finished trials that lead no arm: only leaders are ever shown or exported."""
     leaders = {arm.best.trial for arm in contest.arms if arm.best}
-    for weights in (run_dir / "checkpoints").glob("*/model.pt"):
-        if weights.parent.name not in leaders and weights.parent.name not in contest.running:
-            shutil.rmtree(weights.parent, ignore_errors=True)
+    for checkpoint in (run_dir / "checkpoints").glob("*"):
+        if checkpoint.name not in leaders and checkpoint.name not in contest.running:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def compete(

@@ -72,13 +72,25 @@ def test_every_arm_spends_its_budget_and_no_more(tmp_path, workers, full):
 
 
 def test_trials_in_training_have_their_share_reserved(tmp_path):
-    game = contest(tmp_path, ("exhaustive",), budget=150.0)
+    game = contest(tmp_path, ("exhaustive",), budget=250.0)
     first, second = game.next(), game.next()
-    assert (first.limit, second.limit) == (150.0, 50.0)
+    assert (first.limit, second.limit) == (250.0, 150.0)
+    game.finish(trained(first, full=20.0, status="pruned"))
+    assert game.next().limit == pytest.approx(130.0)  # 250 - 20 spent - 100 reserved
+
+
+def test_a_trial_that_would_be_cut_waits_for_those_in_training(tmp_path):
+    game = contest(tmp_path, ("exhaustive",), budget=150.0)
+    first = game.next()
     assert game.next() is None
     assert not game.done
     game.finish(trained(first, full=20.0, status="pruned"))
-    assert game.next().limit == pytest.approx(80.0)  # 150 - 20 spent - 50 reserved
+    assert game.next().limit == pytest.approx(130.0)
+
+
+def test_while_one_arm_waits_the_next_begins(tmp_path):
+    game = contest(tmp_path, ("exhaustive", "optuna"), budget=150.0)
+    assert [game.next().strategy, game.next().strategy] == ["exhaustive", "optuna"]
 
 
 def test_a_pruned_or_failed_trial_is_charged(tmp_path):

@@ -1,0 +1,86 @@
+"""Take a finished run apart for the record: one row a trial, one summary an arm, and a picture of its front."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from provenance import RESULTS, provenance, write_sidecar
+
+from rfsearch.ledger import read_run, trials_table
+from rfsearch.report import summarise
+from rfsearch.space import Candidate
+
+COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "val", "test", "train_flop",
+           "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes"]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    asked = parser.parse_args()
+    run = read_run(asked.run)
+    manifest, table = run.manifest, trials_table(run.records)
+    table[COLUMNS].to_csv(RESULTS / f"{asked.name}.csv", index=False)
+    limit, currency = manifest["budget"]["limit"], manifest["budget"]["currency"]
+    spent = {"flop": "train_flop"}.get(currency, currency)
+    scored = table[table.status.isin(["completed", "cut"])]
+    arms = []
+    for strategy, rows in table.groupby("strategy", sort=False):
+        own = scored[scored.strategy == strategy]
+        best = own.loc[own.val.idxmax()]
+        arms.append(
+            {
+                "strategy": strategy,
+                "trials": len(rows),
+                "over_budget_percent": round(100 * (rows[spent].sum() / limit - 1), 2),
+                "device_s": round(rows.device_s.sum(), 1),
+                "best": str(Candidate.from_json(best.candidate)),
+                "best_rf_px": int(best.rf_px),
+                "val": round(best.val, 4),
+                "test": round(best.test, 4) if pd.notna(best.test) else None,
+            }
+        )
+    given = provenance(command=f"{manifest['command']}; then summarise_run.py")
+    data = {key: manifest["data"][key] for key in ("summary", "notice", "rendered", "fingerprint")}
+    write_sidecar(
+        asked.name,
+        {
+            **given,
+            "machine": manifest["machine"],
+            "versions": manifest["versions"],
+            "data": data,
+            "space": manifest["space"],
+            "budget": manifest["budget"],
+            "workers": manifest["workers"],
+            "wall_s_of_trials": round(table.device_s.sum() / manifest["workers"], 1),
+            "arms": arms,
+            "verdict": list(summarise(run).sentences),
+        },
+    )
+    picture(scored, manifest, asked.name)
+
+
+def picture(scored: pd.DataFrame, manifest: dict, name: str) -> None:
+    """Score against receptive field and against measured latency, the front drawn as a line."""
+    from matplotlib import pyplot as plt
+
+    figure, both = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", sharey=True)
+    labels = {"rf_px": "receptive field (px)", "infer_latency_ms": "latency of one image (ms)"}
+    for axes, column in zip(both, labels, strict=True):
+        for strategy, rows in scored.groupby("strategy", sort=False):
+            axes.scatter(rows[column], rows.val, label=strategy, s=26)
+        front = scored.sort_values([column, "val"], ascending=[True, False])
+        front = front[front.val > front.val.cummax().shift(fill_value=float("-inf"))]
+        axes.step(front[column], front.val, where="post", color="black", lw=0.8, label="front")
+        axes.set_xlabel(labels[column])
+    both[0].set_ylabel(f"{manifest['space']['primary']}, validation")
+    both[0].legend(frameon=False)
+    figure.suptitle(manifest["data"]["summary"], fontsize=9)
+    figure.savefig(RESULTS / f"{name}.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
