@@ -82,7 +82,8 @@ def run_command(
     run_dir = out or Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     device = _device(gpus_per_trial, cpus_per_trial or 1)
     with run.new_directory(run_dir):
-        the_plan = run.plan(request, device, run_dir / "cache")
+        with out_console.status("Reading the data and forecasting costs ..."):
+            the_plan = run.plan(request, device, run_dir / "cache")
         with _engine(request) as engine:
             run.start(the_plan, run_dir, _command(), engine.workers, device.type)
             _say_plan(the_plan, run_dir, engine.workers)
@@ -149,7 +150,8 @@ def resume(
     from rfsearch.ledger.run_directory import read_manifest
 
     request = run.Request(**read_manifest(run_dir)["request"])
-    the_plan = run.reopen(run_dir, _device(request.gpus_per_trial, request.cpus_per_trial or 1))
+    with out_console.status("Reading the data and the ledger ..."):
+        the_plan = run.reopen(run_dir, _device(request.gpus_per_trial, request.cpus_per_trial or 1))
     with _engine(replace(request, address=address or request.address)) as engine:
         _compete(the_plan, run_dir, engine)
     raise typer.Exit(_close(run_dir))
@@ -178,8 +180,7 @@ def list_command(as_json: JsonOption = False) -> None:
     )
     for group, kind in groups:
         for name in plugins.names(group):
-            doc = (plugins.load(group, name).__doc__ or "").strip().splitlines()
-            rows.append((kind, name, doc[0] if doc else ""))
+            rows.append((kind, name, _first_sentence(plugins.load(group, name).__doc__ or "")))
     if as_json:
         print(json.dumps([{"kind": k, "name": n, "about": a} for k, n, a in rows], indent=1))
         return
@@ -208,6 +209,10 @@ def doctor(as_json: JsonOption = False) -> None:
             table.add_row(mark, check.name, check.found)
         out_console.print(table)
     raise typer.Exit(0 if all(check.ok for check in found) else 2)
+
+
+def _first_sentence(doc: str) -> str:
+    return " ".join(doc.split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _presets(path: Path) -> str:

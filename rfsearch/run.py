@@ -117,8 +117,8 @@ def _plan(
     request: Request, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None
 ) -> Plan:
     plugins.load("tasks", space.task)(space.metric, data)
-    model, notices = _network(space, data)
-    space = space.with_(sites=match_sites(model, space.sites))
+    model, weights, notices = _network(space, data)
+    space = space.with_(weights=weights, sites=match_sites(model, space.sites))
     sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
     check_fits(sites, [space.uniform(Choice(d)) for d in space.dilations], f"{space.source}, preset {space.preset}")
     for name in request.strategies:
@@ -150,14 +150,15 @@ def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
     )
 
 
-def _network(space: Space, data: ImageSet) -> tuple[Any, list[str]]:
+def _network(space: Space, data: ImageSet) -> tuple[Any, str, list[str]]:
+    """The network, the weights that were to be had ("none" if it trains from scratch), and what a reader must know."""
     model = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
     notices = [data.notice] if data.notice else []
-    if space.weights != "none":
-        notices.append(f"Backbone {space.backbone}: {load_imagenet_vgg16(model, space.weights)}")
-    else:
-        notices.append(f"Backbone {space.backbone}: trains from scratch.")
-    return model, notices
+    if space.weights == "none":
+        return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
+    said = load_imagenet_vgg16(model, space.weights)
+    weights = space.weights if said.startswith("ImageNet weights") else "none"
+    return model, weights, [*notices, f"Backbone {space.backbone}: {said}"]
 
 
 def primary_score(the_plan: Plan) -> str:

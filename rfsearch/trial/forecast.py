@@ -27,6 +27,7 @@ from rfsearch.trial.learner import IN_CHANNELS, Learner, build_model, prime_mome
 from rfsearch.trial.meter import Meter, held_bytes
 
 _TIMED_STEPS = 3
+_TIMED_S = 10.0  # after that many seconds, what has been timed must do
 _BYTES_PER_VALUE = 4
 
 
@@ -123,14 +124,18 @@ class Forecaster:
     def _measured_rate(self) -> float:
         """FLOP per second over a few real steps, the first one (which warms caches and counts) left out."""
         learner = Learner(self._space, self._data, self._space.reference_candidate, seed=0, device=self._device)
-        rates = []
+        rates: list[float] = []
+        began = time.perf_counter()
         for step in range(_TIMED_STEPS + 1):
             started = time.perf_counter()
             flop = learner.train_step(step)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
-            if step:
+            slow = time.perf_counter() - began > _TIMED_S
+            if step or slow:
                 rates.append(flop / (time.perf_counter() - started))
+            if slow:
+                break
         return statistics.median(rates)
 
 

@@ -142,8 +142,11 @@ class Learner:
             prediction=predicted.cpu().numpy().astype(np.uint8),
         )
 
-    def f_values(self) -> dict[str, float]:
-        return {site: factor.f.item() for site, factor in self._factors.items()}
+    def f_values(self, learned: bool = False) -> dict[str, float]:
+        """The inflation factor of every inflated site; with `learned`, of those only where training moves it."""
+        return {
+            site: factor.f.item() for site, factor in self._factors.items() if not learned or factor in self._learned
+        }
 
     def state(self) -> dict[str, Any]:
         """Everything a training needs to go on as if it had never stopped."""

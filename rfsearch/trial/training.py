@@ -88,7 +88,7 @@ class Training:
             epochs = self._step * recipe.batch_size / len(splits["train"])
             self._cost = replace(self._cost, flop=self._cost.flop + flop, epochs=epochs)
             if self._step % max(1, recipe.steps // _TRACE_POINTS) == 0:
-                self._trace += [(self._step, site, value) for site, value in learner.f_values().items()]
+                self._trace += [(self._step, site, value) for site, value in learner.f_values(learned=True).items()]
             some = min(recipe.rung_images, len(splits["val"]))
             due = self._step in rung_steps and self._step < recipe.steps
             if due and not self._exceeds(learner.score_cost(some + scored_at_the_end)):
@@ -107,7 +107,7 @@ class Training:
             self._space, self._data, self._candidate, self._assignment.train_seed, self._device, memory
         )
         self._rf_init = self._rf_px()
-        self._trace += [(0, site, value) for site, value in self._learner.f_values().items()]
+        self._trace += [(0, site, value) for site, value in self._learner.f_values(learned=True).items()]
         if self._progress_file.exists():
             state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
             self._learner.load_state(state["learner"])

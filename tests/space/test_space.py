@@ -1,5 +1,6 @@
 """Space files: what ships is sound, and a faulty one is told off once, for everything, with lines."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from rfsearch import plugins
 from rfsearch.errors import SpaceError
 from rfsearch.space import Choice, read_space
+from rfsearch.tasks.scores import METRICS
 
 GOOD = """\
 name = "toy"
@@ -36,12 +38,24 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", plugins.names("spaces"))
-@pytest.mark.parametrize("preset", ["mini", "paper"])
-def test_every_shipped_space_has_both_presets(name, preset):
+PRESETS = [
+    (name, preset)
+    for name in plugins.names("spaces")
+    for preset in tomllib.loads(plugins.space_file(name).read_text())["presets"]
+]
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_every_shipped_preset_is_sound_and_its_names_are_known(name, preset):
     space = read_space(plugins.space_file(name), preset)
     assert space.name == name
-    assert space.reference in space.dilations
+    assert callable(plugins.backbone(space.backbone))
+    plugins.load("tasks", space.task)
+    assert space.metric in METRICS
+
+
+def test_the_shipped_spaces_have_a_small_preset_and_the_papers():
+    assert {("helen", "mini"), ("helen", "paper"), ("camvid", "mini"), ("camvid", "paper")} <= set(PRESETS)
 
 
 def test_the_paper_preset_of_helen_has_the_papers_settings():

@@ -1,0 +1,70 @@
+"""What importing costs: Ray only where it is needed, torch only where tensors are, and the public surface."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rfsearch
+
+PACKAGE = Path(rfsearch.__file__).parent
+
+
+def imported_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sorted(name for name in sys.modules if '.' not in name))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(told.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module", ["rfsearch", "rfsearch.layers", "rfsearch.receptive", "rfsearch.trial", "rfsearch.cli"]
+)
+def test_ray_is_not_imported(module):
+    assert "ray" not in imported_by(module)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "rfsearch",
+        "rfsearch.strategies",
+        "rfsearch.strategies.bayesian",
+        "rfsearch.ledger",
+        "rfsearch.report",
+        "rfsearch.cli",
+    ],
+)
+def test_neither_torch_nor_ray_is_imported(module):
+    assert not {"torch", "ray"} & imported_by(module)
+
+
+def test_only_one_package_imports_ray():
+    importers = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            if any(name.split(".")[0] == "ray" for name in names):
+                importers.add(path.relative_to(PACKAGE).as_posix())
+    assert importers == {"orchestration/tune.py", "doctor.py"}
+
+
+@pytest.mark.parametrize(
+    "module", ["rfsearch", "rfsearch.layers", "rfsearch.receptive", "rfsearch.ledger", "rfsearch.report"]
+)
+def test_everything_named_public_is_there_and_documented(module):
+    found = __import__(module, fromlist=["__all__"])
+    for name in found.__all__:
+        value = getattr(found, name)
+        assert not callable(value) or value.__doc__, name
+
+
+def test_the_projects_test_command_is_the_readmes():
+    root = PACKAGE.parent
+    if not (root / ".ci" / "run").exists():
+        pytest.skip("not a checkout")
+    command = "python3 -m venv .venv && .venv/bin/pip install --quiet -e '.[dev]' && .venv/bin/pytest"
+    assert command in (root / "README.md").read_text()
+    assert command in (root / ".ci" / "run").read_text()
