@@ -128,6 +128,13 @@ def plan(
         for notice in the_plan.notices:
             out_console.print(notice, style="yellow", highlight=False)
         out_console.print(plan_table(rows, the_plan.reference_flop))
+        if free := [name for name in ("random", "optuna") if name in request.strategies]:
+            low, high = the_plan.space.f_search
+            out_console.print(
+                f"{' and '.join(free)}: any of these dilations behind a fixed f from {low:g} to {high:g}: what the "
+                "dilation adds to the field is divided by f, and its cost multiplied by about f squared.",
+                highlight=False,
+            )
         if the_plan.budget.currency == "flop":
             total = the_plan.budget.limit * len(arms)
             seconds = total / the_plan.forecaster.flop_per_s

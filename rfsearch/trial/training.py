@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,13 @@ class Training:
         self._step = 0
         self._rf_init = 0
         self._learner: Learner | None = None
+        self._clock_base = self._clock_start = 0.0
 
     def advance(self) -> Record:
         """Train to the next look, the end, or the limit."""
-        started = time.perf_counter()
-        before = self._cost.device_s
+        self._clock_base, self._clock_start = self._cost.device_s, time.perf_counter()
         try:
-            return self._advance(lambda: before + time.perf_counter() - started)
+            return self._advance()
         except TrialError as error:
             cause = str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -67,11 +67,15 @@ class Training:
             cause = f"out of memory: {error}" if "not enough memory" in str(error) else f"RuntimeError: {error}"
         except Exception as error:
             cause = f"{type(error).__name__}: {error}"
-        self._cost = replace(self._cost, device_s=before + time.perf_counter() - started)
+        self._cost = replace(self._cost, device_s=self._clock())
         self._progress_file.unlink(missing_ok=True)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
 
-    def _advance(self, clock: Callable[[], float]) -> Record:
+    def _clock(self) -> float:
+        """Seconds that this training has held its device, those before an interruption included."""
+        return self._clock_base + time.perf_counter() - self._clock_start
+
+    def _advance(self) -> Record:
         if self._learner is None:
             self._begin()
         learner, recipe = self._learner, self._space.recipe
@@ -80,7 +84,7 @@ class Training:
         splits = self._data.splits
         scored_at_the_end = sum(len(splits[name]) for name in ("val", "test") if name in splits)
         while self._step < recipe.steps:
-            self._cost = replace(self._cost, device_s=clock())
+            self._cost = replace(self._cost, device_s=self._clock())
             if self._exceeds(learner.step_cost() + learner.score_cost(scored_at_the_end)):
                 break
             flop = learner.train_step(self._step)
@@ -92,8 +96,8 @@ class Training:
             some = min(recipe.rung_images, len(splits["val"]))
             due = self._step in rung_steps and self._step < recipe.steps
             if due and not self._exceeds(learner.score_cost(some + scored_at_the_end)):
-                return self._look(learner, clock)
-        return self._finish(learner, clock)
+                return self._look(learner)
+        return self._finish(learner)
 
     def _exceeds(self, more: Cost) -> bool:
         """Whether that much more would overshoot the limit."""
@@ -112,14 +116,15 @@ class Training:
             state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
             self._learner.load_state(state["learner"])
             self._step, self._cost = state["step"], Cost(**state["cost"])
+            self._clock_base = self._cost.device_s
             self._rungs = [Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in state["rungs"]]
             self._trace = [(step, site, f) for step, site, f in state["trace"]]
 
-    def _look(self, learner: Learner, clock: Callable[[], float]) -> Record:
+    def _look(self, learner: Learner) -> Record:
         """Validate on part of the validation split and keep a checkpoint to resume from."""
         some = _evenly(self._data.splits["val"], self._space.recipe.rung_images)
         score, flop = learner.score(some)
-        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=clock())
+        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=self._clock())
         self._rungs.append(Rung(self._step, score.primary, learner.f_values(), self._cost))
         state = {
             "learner": learner.state(),
@@ -131,7 +136,7 @@ class Training:
         _save(state, self._progress_file)
         return replace(self._record("pruned"), val=score.primary)
 
-    def _finish(self, learner: Learner, clock: Callable[[], float]) -> Record:
+    def _finish(self, learner: Learner) -> Record:
         """Score the final weights on the whole validation and test split, weigh inference, and keep the checkpoint."""
         status: Status = "completed" if self._step == self._space.recipe.steps else "cut"
         splits = self._data.splits
@@ -147,7 +152,7 @@ class Training:
             {"model": learner.model.state_dict(), "candidate": self._assignment.candidate},
             self._directory / "model.pt",
         )
-        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=clock())
+        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=self._clock())
         self._progress_file.unlink(missing_ok=True)
         return replace(
             self._record(status),

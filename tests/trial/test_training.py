@@ -88,6 +88,7 @@ def test_resumed_it_ends_as_if_never_stopped(space, tmp_path, looks, choice):
         return replace(record, cost=cost, rungs=rungs, infer_latency_ms=None, train_peak_bytes=None)
 
     assert timeless(second) == timeless(whole)
+    assert second.cost.device_s > second.rungs[looks - 1].cost.device_s  # the time before the interruption counts
     weights = [torch.load(tmp_path / name / "t" / "model.pt", weights_only=True)["model"] for name in ("whole", "half")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
