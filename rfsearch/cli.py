@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +24,7 @@ from rfsearch.interrupt import Interrupted, deferred
 
 if TYPE_CHECKING:
     from rfsearch.contest import Contest
+    from rfsearch.ledger import Run
     from rfsearch.run import Plan, Request
 
 
@@ -72,6 +75,7 @@ def run_command(
     address: AddressOption = None,
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Search: train candidates of a space until every strategy has spent its budget, and report."""
     from rfsearch import run
@@ -81,14 +85,16 @@ def run_command(
     )
     run_dir = out or Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     device = _device(gpus_per_trial, cpus_per_trial or 1)
-    with run.new_directory(run_dir):
-        with out_console.status("Reading the data and forecasting costs ..."):
+    console = _console(as_json)
+    with run.new_directory(run_dir), _resumable(run_dir):
+        with console.status("Reading the data and forecasting costs ..."):
             the_plan = run.plan(request, device, run_dir / "cache")
         with _engine(request) as engine:
             run.start(the_plan, run_dir, _command(), engine.workers, device.type)
-            _say_plan(the_plan, run_dir, engine.workers)
-            _compete(the_plan, run_dir, engine)
-    raise typer.Exit(_close(run_dir))
+            _say_plan(console, the_plan, run_dir, engine.workers)
+            _compete(console, the_plan, run_dir, engine)
+        code = _close(run_dir, as_json)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -122,12 +128,15 @@ def plan(
         arms = run.arms_of(request)
         if as_json:
             body = {"reference_flop": the_plan.reference_flop, "arms": len(arms), "candidates": rows}
-            print(json.dumps({**body, "budget": vars(the_plan.budget)}, indent=1))
+            body |= {"budget": vars(the_plan.budget), "data": the_plan.data.summary(), "notices": the_plan.notices}
+            print(json.dumps(body, indent=1))
             return
         out_console.print(_title(the_plan))
         for notice in the_plan.notices:
             out_console.print(notice, style="yellow", highlight=False)
         out_console.print(plan_table(rows, the_plan.reference_flop))
+        if (left_out := len(the_plan.candidates) - len(rows)) > 0:
+            out_console.print(f"and {left_out} more candidates", highlight=False)
         if free := [name for name in ("random", "optuna") if name in request.strategies]:
             low, high = the_plan.space.f_search
             out_console.print(
@@ -149,6 +158,7 @@ def plan(
 def resume(
     run_dir: Annotated[Path, typer.Argument(help="Directory of an interrupted run.")],
     address: AddressOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Finish an interrupted run: nothing is lost, nothing is counted twice."""
     from dataclasses import replace
@@ -157,17 +167,23 @@ def resume(
     from rfsearch.ledger.run_directory import read_manifest
 
     request = run.Request(**read_manifest(run_dir)["request"])
-    with out_console.status("Reading the data and the ledger ..."):
-        the_plan = run.reopen(run_dir, _device(request.gpus_per_trial, request.cpus_per_trial or 1))
-    with _engine(replace(request, address=address or request.address)) as engine:
-        _compete(the_plan, run_dir, engine)
-    raise typer.Exit(_close(run_dir))
+    console = _console(as_json)
+    with _resumable(run_dir):
+        with console.status("Reading the data and the ledger ..."):
+            the_plan = run.reopen(run_dir, _device(request.gpus_per_trial, request.cpus_per_trial or 1))
+        with _engine(replace(request, address=address or request.address)) as engine:
+            _compete(console, the_plan, run_dir, engine)
+        code = _close(run_dir, as_json)
+    raise typer.Exit(code)
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, finished or not.")]) -> None:
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory, finished or not.")],
+    as_json: JsonOption = False,
+) -> None:
     """Write the tables and the page of a run again, from its ledger."""
-    _close(run_dir)
+    _close(run_dir, as_json)
 
 
 @app.command("list")
@@ -264,9 +280,7 @@ def _request(
 def _engine(request: Request) -> Any:
     from rfsearch.orchestration import Engine, Resources
 
-    resources = None
-    if request.cpus_per_trial is not None or request.gpus_per_trial is not None:
-        resources = Resources(request.cpus_per_trial or 1, request.gpus_per_trial or 0)
+    resources = Resources(request.cpus_per_trial or 1, request.gpus_per_trial)
     return Engine(request.address, resources)
 
 
@@ -285,73 +299,96 @@ def _title(the_plan: Plan) -> str:
     return f"{space.title} ({space.name}, preset {space.preset}): {the_plan.data.summary()}"
 
 
-def _say_plan(the_plan: Plan, run_dir: Path, workers: int) -> None:
+def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> None:
     from rfsearch.display import si
     from rfsearch.run import arms_of
 
-    out_console.print(_title(the_plan), style="bold", highlight=False)
+    console.print(_title(the_plan), style="bold", highlight=False)
     for notice in the_plan.notices:
-        out_console.print(notice, style="yellow", highlight=False)
-    out_console.print(
+        console.print(notice, style="yellow", highlight=False)
+    console.print(
         f"{len(arms_of(the_plan.request))} arms x {the_plan.budget.text} (1x = one full training, "
         f"{si(the_plan.reference_flop, 'FLOP')}), {workers} trials at a time. Everything goes to {run_dir}.",
         highlight=False,
     )
 
 
-def _compete(the_plan: Plan, run_dir: Path, engine: Any) -> None:
-    """Train until done; an interrupt leaves a run that can be resumed, and says how."""
+def _compete(console: Console, the_plan: Plan, run_dir: Path, engine: Any) -> None:
+    """Train until done. An interrupt leaves tables and page of what there is."""
     from rfsearch import run
     from rfsearch.display import Board
     from rfsearch.report import write
 
     contest: Contest = run.contest_of(the_plan, run_dir)
     try:
-        with Board(out_console, _title(the_plan), run.primary_score(the_plan), contest) as board, deferred() as check:
+        with Board(console, _title(the_plan), run.primary_score(the_plan), contest) as board, deferred() as check:
             run.compete(the_plan, contest, run_dir, engine, board.watch, check)
     except Interrupted:
         write(run_dir)
-        raise Interrupted(
-            f"Interrupted with {len(contest.running)} trials in training. Nothing is lost. "
-            f"Go on with: rfsearch resume {shlex.quote(str(run_dir))}"
-        ) from None
+        raise
 
 
-def _close(run_dir: Path) -> int:
+@contextmanager
+def _resumable(run_dir: Path) -> Iterator[None]:
+    """An interrupt in here says how to go on, where there is something to go on with."""
+    from rfsearch.ledger.journal import LEDGER_FILE
+
+    try:
+        yield
+    except Interrupted:
+        if not (run_dir / LEDGER_FILE).exists():
+            raise
+        how = f"rfsearch resume {shlex.quote(str(run_dir))}"
+        raise Interrupted(f"Interrupted. Nothing is lost. Go on with: {how}") from None
+
+
+def _console(as_json: bool) -> Console:
+    """Where progress goes: with --json standard output holds nothing but the JSON."""
+    return err_console if as_json else out_console
+
+
+def _close(run_dir: Path, as_json: bool) -> int:
     """Write tables and page, print the verdict; the exit code."""
     from rfsearch.ledger import read_run
     from rfsearch.report import summarise, write
 
     page = write(run_dir)
     run = read_run(run_dir)
-    out_console.print()
-    for sentence in summarise(run).sentences:
-        out_console.print(sentence, highlight=False, markup=False)
-    _print_arms(run_dir)
-    out_console.print(f"Report: {page}", highlight=False)
+    verdict, arms = summarise(run), _arms(run)
+    if as_json:
+        print(json.dumps({"verdict": verdict.to_json(), "arms": arms, "report": str(page)}, indent=1))
+    else:
+        out_console.print()
+        for sentence in verdict.sentences:
+            out_console.print(sentence, highlight=False, markup=False)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("arm")
+        for name in ("trials", "spent", "over budget"):
+            table.add_column(name, justify="right")
+        for arm in arms:
+            share = 100 * arm["spent"] / arm["budget"]
+            table.add_row(
+                f"{arm['strategy']}/{arm['seed']}", str(arm["trials"]), f"{share:.1f} %", f"{share - 100:+.1f} %"
+            )
+        out_console.print(table)
+        out_console.print(f"Report: {page}", highlight=False)
     return 0 if any(record.scored for record in run.records) else 1
 
 
-def _print_arms(run_dir: Path) -> None:
-    from rfsearch.ledger import Budget, Cost, read_run
+def _arms(run: Run) -> list[dict[str, Any]]:
+    """What each arm did and spent, in the budget's currency."""
+    from rfsearch.ledger import Budget, Cost
 
-    run = read_run(run_dir)
-    body = {key: run.manifest["budget"][key] for key in ("text", "currency", "limit")}
-    budget = Budget(**body)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("arm")
-    for name in ("trials", "spent", "over budget"):
-        table.add_column(name, justify="right")
+    held = run.manifest["budget"]
+    budget = Budget(held["text"], held["currency"], held["limit"])
+    rows = []
     for arm in run.manifest["arms"]:
         records = [r for r in run.records if (r.strategy, r.seed) == (arm["strategy"], arm["seed"])]
         spent = budget.spent(sum((r.cost for r in records), Cost()))
-        table.add_row(
-            f"{arm['strategy']}/{arm['seed']}",
-            str(len(records)),
-            f"{100 * spent / budget.limit:.1f} %",
-            f"{100 * (spent / budget.limit - 1):+.1f} %",
+        rows.append(
+            {**arm, "trials": len(records), "spent": spent, "budget": budget.limit, "currency": budget.currency}
         )
-    out_console.print(table)
+    return rows
 
 
 def _command() -> str:
@@ -365,6 +402,9 @@ def main() -> None:
         app()
     except RequestError as error:
         err_console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        err_console.print(f"{error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
     except Interrupted as stop:
         err_console.print(str(stop), highlight=False, markup=False, soft_wrap=True)

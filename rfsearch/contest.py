@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record
 from rfsearch.space import Candidate
 from rfsearch.strategies import Exhausted, Pruning, Strategy
@@ -24,10 +25,12 @@ class Forecast:
     """What one full training of a candidate should cost, its peak memory (bytes), and its receptive field (px).
 
     least: what the shortest training costs that still gives a score: one step, and scoring the outcome.
+    stretch: what it costs from one look to the next.
     """
 
     cost: Cost
     least: Cost
+    stretch: Cost
     peak_bytes: int
     rf_px: int
 
@@ -56,8 +59,8 @@ class Arm:
 class Contest:
     """Arms in their order, the first with something left to hand out goes first.
 
-    forecast: of a candidate's full training. Needed only to reserve budget for trials that run at the same time; with
-    one worker an arm's spending never depends on it. reference: the space's hand default.
+    forecast: of a candidate's full training: what trials that run at the same time reserve, and below what an arm
+    starts no more. One that cannot be had is taken to be the reference's. reference: the space's hand default.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Contest:
     ) -> None:
         self.arms = list(arms)
         self._journal = journal
-        self._forecast = forecast
+        self._given_forecast = forecast
         self._reference = forecast(reference)
         self._by_label = {arm.label: arm for arm in arms}
         for assignment in history.assignments.values():
@@ -164,6 +167,16 @@ class Contest:
         spent = arm.budget.spent
         least = spent(self._reference.least) + _SMALLEST_START * spent(self._reference.cost)
         return min(least, arm.budget.limit / 2)
+
+    def _forecast(self, candidate: Candidate) -> Forecast:
+        try:
+            return self._given_forecast(candidate)
+        except RfsearchError:  # its trial will fail too, and say why
+            return self._reference
+
+    def stretch(self, assignment: Assignment) -> Cost:
+        """What a trial should cost from one look to the next."""
+        return self._forecast(Candidate.from_json(assignment.candidate)).stretch
 
     def _count_start(self, assignment: Assignment) -> None:
         arm = self._arm(assignment)

@@ -37,7 +37,7 @@ def deferred() -> Iterator[Callable[[], None]]:
 
 def _on_signal(number: int, frame: object) -> None:
     if not _State.deferred:
-        raise Interrupted("Interrupted before anything was trained.")
+        raise Interrupted("Interrupted.")
     _State.asked = True
 
 

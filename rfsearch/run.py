@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,15 +20,17 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.data import ImageSet, read_folder, read_helen, rendered_faces
-from rfsearch.errors import DataError, RunDirectoryError, SpaceError
+from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError
 from rfsearch.ledger import Budget, Journal, Record, read_history
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.space import Candidate, Choice, Space, read_space
+from rfsearch.strategies import Listing
 from rfsearch.surgery import Site, check_fits, match_sites, measure_sites
 from rfsearch.trial import IN_CHANNELS, Forecaster
 
 DEFAULT_STRATEGIES = ("exhaustive", "random", "optuna", "inflation")
+PLANNED_MOST = 100
 _PACKAGES = ("rfsearch", "torch", "torchvision", "ray", "optuna", "numpy", "pandas")
 
 
@@ -63,11 +66,13 @@ class Plan:
 
     @property
     def candidates(self) -> list[Candidate]:
-        """What the sweep over initial dilations will try: fixed, then with a learned f where that takes part."""
-        space = self.space
-        fixed = [space.uniform(Choice(d)) for d in space.dilations]
-        learned = [space.uniform(Choice(d, learned=True)) for d in space.dilations]
-        return fixed + (learned if "inflation" in self.request.strategies else [])
+        """What the strategies that list their candidates will try, or else the hand default alone."""
+        listed: dict[Candidate, None] = {}
+        for name in self.request.strategies:
+            strategy = plugins.load("strategies", name)(self.space, 0)
+            if isinstance(strategy, Listing):
+                listed.update(dict.fromkeys(strategy.candidates))
+        return list(listed) or [self.space.reference_candidate]
 
     @property
     def image_px(self) -> int:
@@ -75,7 +80,8 @@ class Plan:
         return max(self.data.image_size)
 
     def forecasts(self) -> list[tuple[Candidate, Forecast]]:
-        return [(candidate, self.forecaster(candidate)) for candidate in self.candidates]
+        """Of the first PLANNED_MOST candidates."""
+        return [(candidate, self.forecaster(candidate)) for candidate in self.candidates[:PLANNED_MOST]]
 
 
 def resolve(request: Request) -> Space:
@@ -84,7 +90,9 @@ def resolve(request: Request) -> Space:
     backbone = request.backbone
     if backbone and backbone.rpartition(":")[0].endswith(".py"):
         backbone = str(Path(backbone.rpartition(":")[0]).resolve()) + ":" + backbone.rpartition(":")[2]
-    return space.with_(backbone=backbone, sites=request.sites or None, budget=request.budget)
+    # A preset's trained weights belong to its own backbone.
+    weights = "none" if backbone and backbone != space.backbone else None
+    return space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
 
 
 def check(request: Request) -> Space:
@@ -102,8 +110,10 @@ def check(request: Request) -> Space:
         ("--cpus-per-trial", request.cpus_per_trial),
         ("--gpus-per-trial", request.gpus_per_trial),
     ):
-        if amount is not None and (amount < 0 or (amount == 0 and "cpus" in option)):
+        if amount is not None and not (0 < amount < math.inf or (amount == 0 and "gpus" in option)):
             raise SpaceError(f"{option} is a positive number. Got {amount:g}.")
+        if amount is not None and amount > 1 and amount != int(amount):
+            raise SpaceError(f"{option} is a whole number, or a share below 1. Got {amount:g}. Nearest: {int(amount)}.")
     return space
 
 
@@ -126,6 +136,12 @@ def _plan(
     forecaster = Forecaster(space, data, device, flop_per_s)
     reference_flop = forecaster.reference_flop()
     budget = Budget.parse(space.budget, reference_flop)
+    least = forecaster(space.reference_candidate).least
+    if budget.limit < budget.spent(least):
+        raise BudgetError(
+            f"{space.budget} is less than one step and scoring its outcome cost: "
+            f"{budget.spent(least):.3g} {budget.currency}, {least.flop / reference_flop:.2g}x. Ask for more."
+        )
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
 
 
@@ -240,7 +256,16 @@ def reopen(run_dir: Path, device: torch.device) -> Plan:
             f"{run_dir}: the data has changed since this run started ({manifest['data']['folder'] or data.name}). "
             "Restore it to resume, or start a new run."
         )
-    return _plan(request, space, data, device, manifest["flop_per_s"])
+    again = _plan(request, space, data, device, manifest["flop_per_s"])
+    if again.space.weights != space.weights:
+        raise RunDirectoryError(
+            f"{run_dir}: this run started from trained weights ({space.weights}) that are out of reach now. "
+            "Bring them back to resume."
+        )
+    # The budget is what it was, whatever a newer version would count.
+    held = manifest["budget"]
+    budget = Budget(held["text"], held["currency"], held["limit"])
+    return replace(again, budget=budget, reference_flop=held["reference_flop"])
 
 
 def _tuples(body: dict[str, Any]) -> dict[str, Any]:

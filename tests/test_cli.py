@@ -77,6 +77,8 @@ def wrong(told: tuple[int, str, str], *parts: str) -> None:
         (["--space", "helen", "--budget", "7parsec"], ["'parsec'", "2e15flop"]),
         (["--space", "helen", "--seeds", "0"], ["--seeds", "at least 1"]),
         (["--space", "helen", "--cpus-per-trial", "0"], ["--cpus-per-trial"]),
+        (["--space", "helen", "--cpus-per-trial", "nan"], ["--cpus-per-trial"]),
+        (["--space", "helen", "--gpus-per-trial", "1.5"], ["--gpus-per-trial", "whole number"]),
         (["--space", "camvid"], ["'camvid' has no embedded data", "--data"]),
         (["--space", "nowhere.toml"], ["nowhere.toml", "no such space file"]),
         (["--space", "helen", "--backbone", "wei-smal"], ["unknown backbone 'wei-smal'", "'wei-small'"]),
@@ -156,6 +158,18 @@ def test_an_output_folder_that_holds_a_run_is_not_touched(call, tmp_path):
     assert (out / "ledger.jsonl").read_text() == "precious\n"
 
 
+def test_a_budget_too_small_for_any_score_is_told(call, tmp_path):
+    wrong(call("plan", "--space", toy_file(tmp_path), "--budget", "1e-6x"), "1e-6x is less than one step")
+
+
+def test_a_fault_of_the_file_system_is_told_without_a_traceback(call, monkeypatch):
+    def locked(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "exists", locked)
+    wrong(call("run", "--space", "helen", "--out", "locked"), "Permission denied", "locked")
+
+
 def test_no_room_is_told(call, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -184,6 +198,16 @@ def test_plan_shows_every_candidate_with_field_share_and_forecast(call, tmp_path
         assert row["seconds"] > 0
         assert row["peak_bytes"] > 1e5
     assert body["budget"]["limit"] == pytest.approx(3 * body["reference_flop"])
+
+
+def test_plan_shows_every_combination_of_two_sites(call, tmp_path):
+    path = toy_file(tmp_path)
+    options = ["--site", "conv6", "--site", "features.6", "--strategies", "exhaustive", "--json"]
+    code, out, err = call("plan", "--space", path, *options)
+    assert code == 0, err
+    candidates = [json.loads(row["candidate"]) for row in json.loads(out)["candidates"]]
+    assert len(candidates) == 9
+    assert all(set(candidate) == {"conv6", "features.6"} for candidate in candidates)
 
 
 def test_plan_prints_a_table_and_says_that_the_faces_are_rendered(call, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from rfsearch import plugins
 from rfsearch.contest import Arm, Contest, Forecast
+from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history
 from rfsearch.space import Candidate, read_space
 
@@ -15,7 +16,9 @@ FULL = 100.0
 
 
 def forecast(candidate: Candidate) -> Forecast:
-    return Forecast(Cost(FULL, 10.0, 1.0), least=Cost(3.0, 0.3, 0.03), peak_bytes=1, rf_px=50)
+    return Forecast(
+        Cost(FULL, 10.0, 1.0), least=Cost(3.0, 0.3, 0.03), stretch=Cost(25.0, 2.5, 0.25), peak_bytes=1, rf_px=50
+    )
 
 
 def contest(run_dir: Path, names=("exhaustive", "optuna", "inflation"), budget: float = 750.0) -> Contest:
@@ -91,6 +94,18 @@ def test_a_trial_that_would_be_cut_waits_for_those_in_training(tmp_path):
 def test_while_one_arm_waits_the_next_begins(tmp_path):
     game = contest(tmp_path, ("exhaustive", "optuna"), budget=150.0)
     assert [game.next().strategy, game.next().strategy] == ["exhaustive", "optuna"]
+
+
+def test_a_candidate_that_cannot_be_forecast_is_handed_out_all_the_same(tmp_path):
+    def blind(candidate):
+        if candidate != SPACE.reference_candidate:
+            raise ModelError("no forecast")
+        return forecast(candidate)
+
+    arm = Arm("exhaustive", 0, plugins.load("strategies", "exhaustive")(SPACE, 0), Budget("x", "flop", 300.0))
+    game = Contest([arm], Journal(tmp_path), read_history(tmp_path), blind, SPACE.reference_candidate)
+    records = play(game)
+    assert len(records) >= 3
 
 
 def test_a_pruned_or_failed_trial_is_charged(tmp_path):

@@ -88,7 +88,11 @@ def _class_names(root: Path, classes: Sequence[str] | None) -> tuple[str, ...] |
         source = root / "classes.txt"
         if not source.is_file():
             return None
-        classes = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            text = source.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{source}: class names are read as UTF-8 text. {error}.") from error
+        classes = [line.strip() for line in text.splitlines() if line.strip()]
     names = tuple(classes)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

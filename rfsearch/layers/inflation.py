@@ -40,7 +40,7 @@ def inflate(x: Tensor, f: Tensor | float, normalisation: Normalisation = "exact"
 
 def inflated_size(size: tuple[int, int], f: float) -> tuple[int, int]:
     """The size of an inflated map (Wei eq. 1). size: (H, W), px. Returns (floor(f (H-1)) + 1, floor(f (W-1)) + 1)."""
-    height, width = size
+    (height, width), f = size, _positive(f)
     return math.floor(_rounded_up(f * (height - 1))) + 1, math.floor(_rounded_up(f * (width - 1))) + 1
 
 

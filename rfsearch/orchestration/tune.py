@@ -33,6 +33,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from rfsearch import interrupt
 from rfsearch.contest import Contest
 from rfsearch.data import ImageSet
 from rfsearch.errors import RequestError
@@ -47,27 +48,23 @@ _RETRIES_OF_LOST_WORKERS = 1
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets. gpus may be a fraction: trials then share a GPU."""
+    """What one trial gets. gpus may be a fraction: trials then share a GPU. None: one where there are any."""
 
-    cpus: float
-    gpus: float
+    cpus: float = 1
+    gpus: float | None = None
 
 
 class Engine:
     """A Ray session: started here, or joined at an address. Use as a context."""
 
-    def __init__(
-        self, address: str | None, resources: Resources | None = None, most_workers: int | None = None
-    ) -> None:
-        """resources: None takes one CPU a trial, and one GPU each where there are any. most_workers: for tests."""
-        self._address, self._most = address, most_workers
-        self._asked = resources
+    def __init__(self, address: str | None, resources: Resources) -> None:
+        self._address, self._asked = address, resources
 
     def __enter__(self) -> Engine:
         logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             ray.init(
-                address=self._address,
+                address=self._address or "local",
                 include_dashboard=False if self._address is None else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -76,31 +73,31 @@ class Engine:
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = f"the cluster at {self._address}" if self._address else "a local Ray session"
             raise RequestError(f"{where} cannot be reached: {' '.join(str(error).split())[:300]}") from error
+        interrupt.install()  # Ray has put a handler of its own for SIGTERM in its place
         return self
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
 
     @property
-    def resources(self) -> Resources:
-        """What one trial gets, checked against what there is."""
-        have = ray.cluster_resources()
-        asked = self._asked or Resources(1, 1 if have.get("GPU", 0) else 0)
-        for kind, want in (("CPU", asked.cpus), ("GPU", asked.gpus)):
+    def resources(self) -> tuple[float, float]:
+        """CPUs and GPUs of one trial, checked against what there is."""
+        have, cpus = ray.cluster_resources(), self._asked.cpus
+        gpus = self._asked.gpus if self._asked.gpus is not None else float(have.get("GPU", 0) > 0)
+        for kind, want in (("CPU", cpus), ("GPU", gpus)):
             if want > have.get(kind, 0):
                 raise RequestError(
                     f"a trial asks for {want:g} {kind}s, there are {have.get(kind, 0):g}. "
                     f"Ask for at most that with --{kind.lower()}s-per-trial."
                 )
-        return asked
+        return cpus, gpus
 
     @property
     def workers(self) -> int:
         """How many trials run at the same time."""
-        have, one = ray.cluster_resources(), self.resources
-        slots = [int(have["CPU"] / one.cpus)] if one.cpus else []
-        slots += [int(have["GPU"] / one.gpus + 1e-9)] if one.gpus else []
-        return max(1, min([*slots, self._most or 10**6]))
+        have, (cpus, gpus) = ray.cluster_resources(), self.resources
+        slots = [int(have["CPU"] / cpus)] + ([int(have["GPU"] / gpus + 1e-9)] if gpus else [])
+        return max(1, min(slots))
 
     def run(
         self,
@@ -116,15 +113,15 @@ class Engine:
 
         check: called many times a second; what it raises ends the run.
         """
-        one = self.resources
+        cpus, gpus = self.resources
         trainable = tune.with_parameters(
-            _Trial, space=space, data=data, run_dir=str(run_dir.resolve()), currency=currency, resources=one
+            _Trial, space=space, data=data, run_dir=str(run_dir.resolve()), currency=currency, resources=(cpus, gpus)
         )
         searcher = _Searcher(contest, self.workers, watch)
         scratch = run_dir.resolve() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": one.cpus, "gpu": one.gpus}),
+            tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=_Judge(searcher),
@@ -159,14 +156,14 @@ class _Trial(tune.Trainable):
         data: ImageSet | None = None,
         run_dir: str = "",
         currency: str = "",
-        resources: Resources | None = None,
+        resources: tuple[float, float] = (1, 0),
     ) -> None:
         assert space is not None
         assert data is not None
-        assert resources is not None
-        torch.set_num_threads(max(1, int(resources.cpus)))
+        cpus, gpus = resources
+        torch.set_num_threads(max(1, int(cpus)))
         self._given = (space, data, currency)
-        self._device = torch.device("cuda" if resources.gpus else "cpu")
+        self._device = torch.device("cuda" if gpus else "cpu")
         self._run_dir = Path(run_dir)
         self.reset_config(config)
 
@@ -227,8 +224,8 @@ class _Searcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         assignment = self._running.pop(trial_id, None)
-        if assignment is None:
-            return
+        if assignment is None or self.fault:
+            return  # after a fault of our own nothing more is entered: resume takes such trials up again
         if error or not result or "record" not in result:
             record = self._lost(trial_id, assignment)
         else:
@@ -239,7 +236,10 @@ class _Searcher(Searcher):
             self.fault = fault
 
     def _lost(self, trial_id: str, assignment: Assignment) -> Record:
-        """The record of a trial whose worker died: what it had cost at its last look is charged."""
+        """The record of a trial whose worker died on every try.
+
+        It is charged what it had cost at its last look, and for each try one stretch to the next look.
+        """
         last = self._last.get(trial_id) or Record(
             trial=assignment.trial,
             strategy=assignment.strategy,
@@ -252,7 +252,9 @@ class _Searcher(Searcher):
             train_seed=assignment.train_seed,
         )
         cause = "its worker process died, and died again when retried: most likely out of memory"
-        return replace(last, status="failed", cause=cause, val=None)
+        stretch = self._contest.stretch(assignment)
+        cost = sum([stretch] * (1 + _RETRIES_OF_LOST_WORKERS), last.cost)
+        return replace(last, status="failed", cause=cause, val=None, cost=cost)
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True

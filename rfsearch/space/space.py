@@ -97,6 +97,8 @@ class Preset(_Frozen):
         for name, (low, high) in (("f_bounds", self.f_bounds), ("f_search", self.f_search)):
             if not 0 < low <= 1 <= high:
                 raise ValueError(f"{name} = [low, high] needs 0 < low <= 1 <= high")
+        if not self.f_bounds[0] <= self.f_search[0] <= self.f_search[1] <= self.f_bounds[1]:
+            raise ValueError(f"f_search {list(self.f_search)} lies within f_bounds {list(self.f_bounds)}")
         return self
 
 
@@ -158,8 +160,8 @@ def read_space(path: Path, preset: str | None) -> Space:
     """Read one preset (the file's default one for None) of a space file."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpaceError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path}: cannot be read: {error}.") from error
     try:
         body = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

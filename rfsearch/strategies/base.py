@@ -41,6 +41,13 @@ class Pruning(Protocol):
         """Whether the training with these validations so far is not worth finishing. Changes no state."""
 
 
+@runtime_checkable
+class Listing(Protocol):
+    """A strategy whose candidates are known beforehand."""
+
+    candidates: Sequence[Candidate]
+
+
 @dataclass
 class Sweep:
     """Every candidate of a list once, in an order shuffled by the seed, so that a budget that ends early has not

@@ -25,7 +25,8 @@ class Exhaustive:
             )
         choices = [Choice(d) for d in space.dilations]
         product = itertools.product(choices, repeat=len(space.sites))
-        self._sweep = Sweep([Candidate.of(dict(zip(space.sites, row, strict=True))) for row in product], seed)
+        self.candidates = [Candidate.of(dict(zip(space.sites, row, strict=True))) for row in product]
+        self._sweep = Sweep(self.candidates, seed)
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         return self._sweep.suggest(pending)

@@ -14,7 +14,8 @@ class LearnedInflation:
     leaders (see `Sweep`). How f moves (its rate, delay and bounds) is the recipe's."""
 
     def __init__(self, space: Space, seed: int) -> None:
-        self._sweep = Sweep([space.uniform(Choice(d, f=1.0, learned=True)) for d in space.dilations], seed)
+        self.candidates = [space.uniform(Choice(d, f=1.0, learned=True)) for d in space.dilations]
+        self._sweep = Sweep(self.candidates, seed)
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         return self._sweep.suggest(pending)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from rfsearch.data import IGNORE, ImageSet, Split, eval_batches
 from rfsearch.errors import SpaceError, TrialError, nearest
-from rfsearch.tasks.scores import METRICS
+from rfsearch.tasks.scores import METRICS, confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,11 @@ class Segmentation:
     def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
         """Scores over a whole split, at the labels' own resolution."""
         classes = self._data.num_classes
-        confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+        confusion = np.zeros((classes, classes), dtype=np.int64)
         for images, labels in eval_batches(split, batch_size, self._data.ignore_index, device):
             predicted = self.predict(model, images, labels)
-            seen = labels != IGNORE
-            confusion += torch.bincount(labels[seen] * classes + predicted[seen], minlength=classes * classes)
-        return self._summary(confusion.cpu().numpy().reshape(classes, classes))
+            confusion += confusion_matrix(predicted.cpu().numpy(), labels.cpu().numpy(), classes, IGNORE)
+        return self._summary(confusion)
 
     def _summary(self, confusion: np.ndarray) -> Scores:
         scores = {name: float(value) for name, value in self._scores_of(confusion).items()}

@@ -77,7 +77,9 @@ class Forecaster:
         rf_px = receptive_field(model, (1, IN_CHANNELS, *self._data.image_size)).px
         whole = self._cost(step.flop * recipe.steps + image.flop * (scored + looks), epoch * recipe.steps)
         least = self._cost(step.flop + image.flop * scored, epoch)
-        return Forecast(whole, least, step.peak_bytes, rf_px)
+        looks_at = len(recipe.rung_steps())
+        stretch = Cost(whole.flop / looks_at, whole.device_s / looks_at, whole.epochs / looks_at)
+        return Forecast(whole, least, stretch, step.peak_bytes, rf_px)
 
     def _cost(self, flop: float, epochs: float) -> Cost:
         return Cost(flop, flop / self.flop_per_s, epochs)
@@ -136,6 +138,9 @@ class Forecaster:
                 rates.append(flop / (time.perf_counter() - started))
             if slow:
                 break
+        if self._device.type == "cuda":
+            del learner
+            torch.cuda.empty_cache()
         return statistics.median(rates)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
-from rfsearch.errors import TrialError
+from rfsearch.errors import ModelError, TrialError
 from rfsearch.layers import Inflation, inflated_size
 from rfsearch.ledger import Cost
 from rfsearch.space import Candidate, Recipe, Space
@@ -91,7 +91,11 @@ class Learner:
     def step_cost(self) -> Cost:
         """What the next step should cost: as the last one of its kind did."""
         flop = self._step_flop.get(self._key(self._recipe.batch_size), self._last_flop)
-        return Cost(flop, self._seconds["step"], self._recipe.batch_size / len(self._data.splits["train"]))
+        return Cost(flop, self._seconds["step"], self.epochs(1))
+
+    def epochs(self, steps: int) -> float:
+        """Passes over the training images in that many steps."""
+        return self._batches.epochs(steps)
 
     def score(self, split: Split) -> tuple[Any, float]:
         """Scores of the present weights on a split, and the FLOP of finding them."""
@@ -155,7 +159,9 @@ class Learner:
             random_state["cuda"] = torch.cuda.get_rng_state(self._device)
         return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "random": random_state}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any], step_flop: float) -> None:
+        """Go on from what `state` gave. step_flop: what a step had cost then, until the next one is metered."""
+        self._last_flop = step_flop
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"]["cpu"].cpu())
@@ -212,7 +218,9 @@ def build_model(space: Space, data: ImageSet, candidate: Candidate) -> nn.Module
     """The space's network with its weights loaded and the candidate's receptive field set."""
     model: nn.Module = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
     if space.weights != "none":
-        load_imagenet_vgg16(model, space.weights)
+        said = load_imagenet_vgg16(model, space.weights)
+        if not said.startswith("ImageNet weights"):
+            raise ModelError(f"The run started from trained weights that are not to be had here. {said}")
     return build(model, candidate, space.f_bounds, space.recipe.normalisation)
 
 

@@ -49,6 +49,14 @@ def _pooling(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
     return float(window * first.numel())
 
 
+def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """Each of the two gradients multiplies as much as the forward pass, groups included; torch's own formula takes a
+    grouped weight gradient for a dense one."""
+    grad, image, weight, transposed, mask = args[0], args[1], args[2], args[7], args[10]
+    places = image if transposed else grad
+    return 2.0 * places.shape[0] * places[0, 0].numel() * weight.numel() * (mask[0] + mask[1])
+
+
 def _table(steps: float, names: str, formula: Callable[[float], Formula] = _per_output) -> dict[str, Formula]:
     return dict.fromkeys(names.split(), formula(steps))
 
@@ -116,6 +124,7 @@ _FORMULAS: dict[str, Formula] = {
         native_group_norm_backward""",
         _per_input,
     ),
+    "convolution_backward": _convolution_backward,
     **dict.fromkeys(
         ["max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "max_pool1d", "avg_pool1d", "max_pool3d"], _pooling
     ),
@@ -157,7 +166,6 @@ class Meter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flop = 0.0
-        self.by_operator: dict[str, float] = {}
         self._live = 0
         self._peak = 0
         self._known: dict[int, Any] = {}
@@ -171,9 +179,7 @@ class Meter(TorchDispatchMode):
         self._hold(tree_leaves((args, kwargs)), made_here=False)
         out = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
-        flop = self._flop_of(name, func, args, kwargs, out)
-        self.flop += flop
-        self.by_operator[name] = self.by_operator.get(name, 0.0) + flop
+        self.flop += self._flop_of(name, func, args, kwargs, out)
         self._hold(tree_leaves(out), made_here=True)
         return out
 

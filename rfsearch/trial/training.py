@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -78,6 +79,8 @@ class Training:
     def _advance(self) -> Record:
         if self._learner is None:
             self._begin()
+            if self._rungs:  # picked up at a look that may not have been judged yet
+                return replace(self._record("pruned"), val=self._rungs[-1].val)
         learner, recipe = self._learner, self._space.recipe
         assert learner is not None
         rung_steps = recipe.rung_steps()
@@ -89,8 +92,7 @@ class Training:
                 break
             flop = learner.train_step(self._step)
             self._step += 1
-            epochs = self._step * recipe.batch_size / len(splits["train"])
-            self._cost = replace(self._cost, flop=self._cost.flop + flop, epochs=epochs)
+            self._cost = replace(self._cost, flop=self._cost.flop + flop, epochs=learner.epochs(self._step))
             if self._step % max(1, recipe.steps // _TRACE_POINTS) == 0:
                 self._trace += [(self._step, site, value) for site, value in learner.f_values(learned=True).items()]
             some = min(recipe.rung_images, len(splits["val"]))
@@ -114,7 +116,7 @@ class Training:
         self._trace += [(0, site, value) for site, value in self._learner.f_values(learned=True).items()]
         if self._progress_file.exists():
             state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
-            self._learner.load_state(state["learner"])
+            self._learner.load_state(state["learner"], state["step_flop"])
             self._step, self._cost = state["step"], Cost(**state["cost"])
             self._clock_base = self._cost.device_s
             self._rungs = [Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in state["rungs"]]
@@ -128,6 +130,7 @@ class Training:
         self._rungs.append(Rung(self._step, score.primary, learner.f_values(), self._cost))
         state = {
             "learner": learner.state(),
+            "step_flop": learner.step_cost().flop,
             "step": self._step,
             "cost": asdict(self._cost),
             "rungs": [asdict(rung) for rung in self._rungs],
@@ -172,15 +175,15 @@ class Training:
             seed=self._assignment.seed,
             status=status,
             candidate=self._assignment.candidate,
-            rf_px=self._rf_px() if learner and self._rf_init and self._candidate.learned else self._rf_init,
+            rf_px=self._rf_px() if learner and self._candidate.learned and status != "failed" else self._rf_init,
             rf_init_px=self._rf_init,
             cost=self._cost,
-            f=learner.f_values() if learner else {},
+            f=_finite(learner.f_values()) if learner else {},
             params=sum(p.numel() for p in learner.model.parameters()) if learner else None,
             train_seed=self._assignment.train_seed,
             steps=self._step,
             rungs=tuple(self._rungs),
-            trace=tuple(self._trace),
+            trace=tuple(point for point in self._trace if math.isfinite(point[2])),
             train_peak_bytes=learner.train_peak_bytes if learner else None,
         )
 
@@ -191,6 +194,11 @@ class Training:
     @property
     def _progress_file(self) -> Path:
         return self._directory / "progress.pt"
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What of these a ledger can hold: a factor that diverged is no number."""
+    return {site: value for site, value in values.items() if math.isfinite(value)}
 
 
 def _evenly(split: Split, most: int) -> Split:

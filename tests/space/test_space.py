@@ -85,6 +85,18 @@ def test_a_reference_outside_the_dilations_is_refused(tmp_path):
         read_space(written(tmp_path, GOOD.replace("reference = 2", "reference = 3")), None)
 
 
+def test_a_searched_f_outside_the_bounds_is_refused(tmp_path):
+    with pytest.raises(SpaceError, match="f_search .* lies within f_bounds"):
+        read_space(written(tmp_path, GOOD.replace('budget = "3x"', 'budget = "3x"\nf_bounds = [0.8, 1.25]')), None)
+
+
+def test_a_file_in_another_encoding_is_told(tmp_path):
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "straße"'.encode("latin-1"))
+    with pytest.raises(SpaceError, match="cannot be read"):
+        read_space(path, None)
+
+
 def test_an_unknown_preset_names_the_nearest(tmp_path):
     with pytest.raises(SpaceError, match="no preset 'minni'. Did you mean 'mini'"):
         read_space(written(tmp_path, GOOD), "minni")

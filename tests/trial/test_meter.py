@@ -31,12 +31,15 @@ def test_backward_of_a_convolution_is_twice_its_forward():
     assert flop_of(lambda: conv(x).sum().backward()) == pytest.approx(3 * forward, rel=0.02)
 
 
-def test_grouped_and_dilated_convolutions_cost_what_they_multiply():
-    x = torch.zeros(1, 4, 9, 9)
-    with torch.no_grad():
-        assert flop_of(lambda: nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=4, bias=False)(x)) == pytest.approx(
-            2 * 8 * 9 * 81, rel=0.5
-        )
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_grouped_convolution_costs_what_it_multiplies_forward_and_backward(groups, kind):
+    conv = kind(8, 8, 3, padding=2, dilation=2, stride=1, groups=groups, bias=False)
+    x = torch.zeros(2, 8, 9, 9, requires_grad=True)
+    forward = 2 * 2 * 8 * (8 // groups) * 9 * 81
+    assert flop_of(lambda: conv(x)) == forward
+    y = conv(x)
+    assert flop_of(lambda: y.backward(torch.zeros_like(y))) == 2 * forward
 
 
 @pytest.mark.parametrize("f", [0.6, 1.7])

@@ -72,6 +72,23 @@ def test_an_epoch_budget_is_kept_in_epochs(space, tmp_path):
     assert (record.status, record.cost.epochs) == ("cut", 0.5)
 
 
+def test_picked_up_at_a_look_it_shows_that_look_again_before_it_trains_on(space, tmp_path):
+    """Whoever was to judge the look may have been interrupted before doing so."""
+    first = training(space, Choice(2), tmp_path).advance()
+    again = training(space, Choice(2), tmp_path).advance()
+    assert (again.status, again.steps, again.val) == ("pruned", first.steps, first.val)
+    assert again.rungs == first.rungs
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75])
+def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
+    limit = share * finished(training(space, Choice(1), tmp_path / "full")).cost.flop
+    whole = finished(training(space, Choice(1), tmp_path / "whole", limit=limit))
+    training(space, Choice(1), tmp_path / "half", limit=limit).advance()
+    half = finished(training(space, Choice(1), tmp_path / "half", limit=limit))
+    assert (half.status, half.steps, half.cost.flop) == (whole.status, whole.steps, whole.cost.flop)
+
+
 @pytest.mark.parametrize("looks", [1, 2, 3])
 @pytest.mark.parametrize("choice", [Choice(2), Choice(2, learned=True)])
 def test_resumed_it_ends_as_if_never_stopped(space, tmp_path, looks, choice):
@@ -167,6 +184,14 @@ def test_a_fault_becomes_a_failed_record_with_its_cause(space, tmp_path, net, ca
     assert cause in bad.cause
     assert bad.val is None
     assert finished(training(space, Choice(1), tmp_path / "good")).status == "completed"
+
+
+def test_a_learned_factor_that_diverges_fails_its_trial_with_that_cause(tmp_path):
+    space = toy_space(tmp_path, f_delay=0.0).with_(backbone="tests.toys:nan_net")
+    bad = finished(training(space, Choice(2, learned=True), tmp_path))
+    assert bad.status == "failed"
+    assert "inflation factor is finite" in bad.cause
+    json.dumps(bad.to_json(), allow_nan=False)
 
 
 def test_a_failed_training_is_charged_for_what_it_did(space, tmp_path):
