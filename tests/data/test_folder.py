@@ -250,3 +250,9 @@ def test_missing_root(tmp_path):
 def test_wrong_options(root, options, message):
     with pytest.raises(DataError, match=message):
         read_folder(root, **options)
+
+
+def test_class_names_in_another_encoding_are_told(root):
+    (root / "classes.txt").write_bytes("straße\nb\nc\nd\n".encode("latin-1"))
+    with pytest.raises(DataError, match="classes.txt: class names are read as UTF-8"):
+        read_folder(root)
