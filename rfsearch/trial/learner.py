@@ -26,7 +26,7 @@ from rfsearch.trial.meter import Meter, Metered
 
 IN_CHANNELS = 3
 _NAN_CHECK_STEPS = 10
-_LATENCY_RUNS = 5
+_LATENCY_RUNS = 15
 
 
 class Learner:
