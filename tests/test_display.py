@@ -1,0 +1,67 @@
+"""The terminal: figures with units, one line a finished trial, and causes shown as they are."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from rfsearch import plugins
+from rfsearch.contest import Arm, Contest, Forecast
+from rfsearch.display import Board, duration, si
+from rfsearch.ledger import Budget, Cost, Journal, Record, read_history
+from tests.toys import helen_space
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (2.5e15, "2.5 PB")]
+)
+def test_a_figure_has_three_digits_and_a_prefix(value, shown):
+    assert si(value, "B") == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.5, "0.5 s"), (99, "99 s"), (120, "2 min"), (7200, "2 h")])
+def test_a_duration_has_a_unit_to_its_size(seconds, shown):
+    assert duration(seconds) == shown
+
+
+@pytest.fixture
+def contest(tmp_path):
+    space = helen_space()
+    arm = Arm("exhaustive", 0, plugins.load("strategies", "exhaustive")(space, 0), Budget("1000flop", "flop", 1000.0))
+    full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
+    return Contest([arm], Journal(tmp_path), read_history(tmp_path), lambda candidate: full, space.reference_candidate)
+
+
+def test_a_finished_trial_is_one_line_and_a_look_is_none(contest):
+    told = io.StringIO()
+    board = Board(Console(file=told, width=200), "title", "score", contest)
+    given = contest.next()
+    record = Record(
+        trial=given.trial,
+        strategy="exhaustive",
+        seed=0,
+        status="pruned",
+        candidate=given.candidate,
+        rf_px=47,
+        rf_init_px=47,
+        cost=Cost(100.0, 1.0, 1.0),
+        val=0.5,
+    )
+    board.watch(record, contest)
+    assert told.getvalue() == ""
+    board.watch(contest.finish(replace(record, status="completed")), contest)
+    line = told.getvalue()
+    assert line.count("\n") == 1
+    for part in ("completed", given.trial, "RF 47 px", "score 0.5000", "10 % spent"):
+        assert part in line
+
+
+def test_a_cause_is_shown_as_it_is(contest):
+    told = io.StringIO()
+    board = Board(Console(file=told, width=200), "title", "score", contest)
+    given = contest.next()
+    cause = "ValueError: got [red]shape[/red] (3, 4)"
+    failed = Record(given.trial, "exhaustive", 0, "failed", given.candidate, 0, 0, Cost(), cause=cause)
+    board.watch(contest.finish(failed), contest)
+    assert cause in told.getvalue()
