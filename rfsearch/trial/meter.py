@@ -73,7 +73,7 @@ _FORMULAS: dict[str, Formula] = {
         _local_scalar_dense is_same_size flip roll select_backward slice_backward diagonal tril triu narrow repeat
         unfold movedim scalar_tensor max_unpool2d channel_shuffle pixel_shuffle pixel_unshuffle expand_as
         view_as_real view_as_complex sort topk argsort nonzero masked_select unique_dim eye tril_indices embedding
-        meshgrid equal promote_types result_type can_cast _pin_memory record_stream""",
+        meshgrid equal im2col promote_types result_type can_cast _pin_memory record_stream""",
     ),
     # One arithmetic step per output element.
     **_table(
@@ -83,7 +83,8 @@ _FORMULAS: dict[str, Formula] = {
         logical_or logical_not bitwise_and bitwise_or bitwise_not bitwise_xor masked_fill bernoulli normal uniform
         rand randn rand_like randn_like randperm randint square erf sgn fmod remainder isnan isinf isfinite hardtanh
         hardtanh_backward leaky_relu leaky_relu_backward max_pool2d_backward max_pool2d_with_indices_backward
-        nll_loss_backward nll_loss2d_backward cumsum floor_divide relu6 mse_loss special_erf heaviside""",
+        nll_loss_backward nll_loss2d_backward cumsum floor_divide relu6 mse_loss special_erf heaviside _prelu_kernel
+        _prelu_kernel_backward""",
     ),
     **_table(
         2,
@@ -92,8 +93,9 @@ _FORMULAS: dict[str, Formula] = {
     **_table(
         4,
         """sigmoid sigmoid_backward tanh tanh_backward silu silu_backward hardswish hardswish_backward hardsigmoid
-        hardsigmoid_backward elu elu_backward softplus softplus_backward mish mish_backward gelu_backward _softmax
-        _softmax_backward_data _log_softmax _log_softmax_backward_data binary_cross_entropy_with_logits""",
+        hardsigmoid_backward glu glu_backward elu elu_backward softplus softplus_backward mish mish_backward
+        gelu_backward _softmax _safe_softmax _softmax_backward_data _log_softmax _log_softmax_backward_data
+        binary_cross_entropy_with_logits""",
     ),
     **_table(8, "gelu upsample_bilinear2d upsample_bilinear2d_aa"),
     **_table(1, "upsample_nearest2d upsample_nearest2d_backward _upsample_nearest_exact2d"),
@@ -105,7 +107,8 @@ _FORMULAS: dict[str, Formula] = {
         """sum mean max min amax amin argmax argmin norm any all prod linalg_vector_norm nll_loss_forward
         nll_loss2d_forward logsumexp count_nonzero histc bincount adaptive_avg_pool2d _adaptive_avg_pool2d
         adaptive_max_pool2d _adaptive_avg_pool2d_backward avg_pool2d_backward adaptive_max_pool2d_backward
-        upsample_bicubic2d_backward""",
+        upsample_bicubic2d_backward reflection_pad1d_backward reflection_pad2d_backward replication_pad1d_backward
+        replication_pad2d_backward col2im embedding_dense_backward""",
         _per_input,
     ),
     **_table(3, "var std var_mean std_mean", _per_input),

@@ -87,6 +87,42 @@ def test_an_unknown_operator_is_an_error_that_says_how_to_register_it():
     assert flop_of(lambda: torch.ops.rfsearch_test.odd(x)) == 84.0
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="replicate"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.ConvTranspose2d(4, 4, 2, 2),
+        nn.PReLU(),
+        nn.GLU(1),
+        nn.GELU(),
+        nn.Hardswish(),
+        nn.SiLU(),
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.LayerNorm(8),
+        nn.AvgPool2d(2),
+        nn.AdaptiveAvgPool2d(2),
+        nn.PixelShuffle(2),
+        nn.Unfold(3),
+        nn.Upsample(scale_factor=2, mode="bicubic"),
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.MultiheadAttention(8, 2, batch_first=True),
+    ],
+    ids=lambda layer: str(layer).partition("\n")[0],
+)
+def test_what_networks_are_made_of_has_a_formula(layer):
+    x = torch.randn(2, 4, 8, 8, requires_grad=True)
+
+    def work():
+        given = (x[:, 0],) * 3 if isinstance(layer, nn.MultiheadAttention) else (x,)
+        out = layer(*given)
+        (out[0] if isinstance(out, tuple) else out).square().mean().backward()
+
+    assert flop_of(work) > 0
+
+
 def network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.MaxPool2d(2), nn.Conv2d(8, 2, 1)
