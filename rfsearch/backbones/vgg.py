@@ -72,7 +72,8 @@ def load_imagenet_vgg16(model: nn.Module, source: str) -> str:
 def _features(in_channels: int) -> nn.Sequential:
     """conv1_1 to pool5, numbered as torchvision's VGG-16, with an output stride of 8 px.
 
-    pool4 and pool5 keep the size of their map, and what follows pool4 is dilated instead.
+    pool4 and pool5 keep the size of their map, and what follows pool4 is dilated instead. Their kernels, 2 and 3, are
+    our reading of Wei's Table 1: they give the 212 px that the paper prints.
     """
     layers: list[nn.Module] = []
     channels = in_channels
