@@ -379,8 +379,7 @@ def _arms(run: Run) -> list[dict[str, Any]]:
     """What each arm did and spent, in the budget's currency."""
     from rfsearch.ledger import Budget, Cost
 
-    held = run.manifest["budget"]
-    budget = Budget(held["text"], held["currency"], held["limit"])
+    budget = Budget.from_manifest(run.manifest)
     rows = []
     for arm in run.manifest["arms"]:
         records = [r for r in run.records if (r.strategy, r.seed) == (arm["strategy"], arm["seed"])]

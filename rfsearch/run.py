@@ -172,8 +172,8 @@ def _network(space: Space, data: ImageSet) -> tuple[Any, str, list[str]]:
     notices = [data.notice] if data.notice else []
     if space.weights == "none":
         return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
-    said = load_imagenet_vgg16(model, space.weights)
-    weights = space.weights if said.startswith("ImageNet weights") else "none"
+    loaded, said = load_imagenet_vgg16(model, space.weights)
+    weights = space.weights if loaded else "none"
     return model, weights, [*notices, f"Backbone {space.backbone}: {said}"]
 
 
@@ -263,9 +263,8 @@ def reopen(run_dir: Path, device: torch.device) -> Plan:
             "Bring them back to resume."
         )
     # The budget is what it was, whatever a newer version would count.
-    held = manifest["budget"]
-    budget = Budget(held["text"], held["currency"], held["limit"])
-    return replace(again, budget=budget, reference_flop=held["reference_flop"])
+    reference_flop = manifest["budget"]["reference_flop"]
+    return replace(again, budget=Budget.from_manifest(manifest), reference_flop=reference_flop)
 
 
 def _tuples(body: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,14 @@ def wei_vgg16_voc(num_classes: int, in_channels: int = 3) -> nn.Module:
     return ParsingPath(_features(in_channels), 512, STRIDE, num_classes, kernel=3, hidden=HIDDEN)
 
 
-def load_imagenet_vgg16(model: nn.Module, source: str) -> str:
+class Loading(NamedTuple):
+    """Whether trained weights were put into a model, and what was done, in a sentence."""
+
+    loaded: bool
+    said: str
+
+
+def load_imagenet_vgg16(model: nn.Module, source: str) -> Loading:
     """Put ImageNet weights into the model's features, and say in a sentence what was done.
 
     source: "none"; "hub" for torchvision's weights, downloaded or cached; or the path of a VGG-16 state dict. They
@@ -48,11 +56,12 @@ def load_imagenet_vgg16(model: nn.Module, source: str) -> str:
     """
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if source == "none":
-        return "The model trains from scratch: no ImageNet weights were asked for."
+        return Loading(False, "The model trains from scratch: no ImageNet weights were asked for.")
     if first is not None and first.in_channels != 3:
-        return (
+        return Loading(
+            False,
             f"The model trains from scratch: ImageNet weights read 3 input channels, this model reads "
-            f"{first.in_channels}."
+            f"{first.in_channels}.",
         )
     if source == "hub":
         from torchvision.models import VGG16_Weights
@@ -61,12 +70,13 @@ def load_imagenet_vgg16(model: nn.Module, source: str) -> str:
         try:
             state = weights.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as cause:
-            return f"The model trains from scratch: the ImageNet weights at {weights.url} are out of reach ({cause})."
+            why = f"The model trains from scratch: the ImageNet weights at {weights.url} are out of reach ({cause})."
+            return Loading(False, why)
         origin = f"torchvision's {weights}"
     else:
         state, origin = _read(Path(source)), source
     _fill(model, state, origin)
-    return f"ImageNet weights from {origin}."
+    return Loading(True, f"ImageNet weights from {origin}.")
 
 
 def _features(in_channels: int) -> nn.Sequential:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rfsearch.errors import BudgetError
 from rfsearch.ledger.record import Cost
@@ -51,6 +52,12 @@ class Budget:
         units: dict[str, tuple[Currency, float]] = {"x": ("flop", reference_flop), **_UNITS}
         currency, factor = units[unit]
         return Budget(text.strip(), currency, amount * factor)
+
+    @staticmethod
+    def from_manifest(manifest: Mapping[str, Any]) -> Budget:
+        """The budget that a run's manifest holds."""
+        held = manifest["budget"]
+        return Budget(held["text"], held["currency"], held["limit"])
 
     def spent(self, cost: Cost) -> float:
         """How much of this budget's currency a cost takes."""

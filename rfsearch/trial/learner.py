@@ -218,8 +218,8 @@ def build_model(space: Space, data: ImageSet, candidate: Candidate) -> nn.Module
     """The space's network with its weights loaded and the candidate's receptive field set."""
     model: nn.Module = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
     if space.weights != "none":
-        said = load_imagenet_vgg16(model, space.weights)
-        if not said.startswith("ImageNet weights"):
+        loaded, said = load_imagenet_vgg16(model, space.weights)
+        if not loaded:
             raise ModelError(f"The run started from trained weights that are not to be had here. {said}")
     return build(model, candidate, space.f_bounds, space.recipe.normalisation)
 

@@ -91,7 +91,8 @@ def test_weights_from_a_file(tmp_path: Path, imagenet: dict[str, Tensor], torchv
     """Loaded by position, and up to conv4_3 the network is then VGG-16 itself."""
     torch.save(imagenet, path := tmp_path / "vgg16.pth")
     model = wei_vgg16_voc(21).eval()
-    sentence = load_imagenet_vgg16(model, str(path))
+    loaded, sentence = load_imagenet_vgg16(model, str(path))
+    assert loaded
     assert sentence == f"ImageNet weights from {path}."
     image = torch.randn(1, 3, 32, 40)
     assert torch.equal(model.features[:23](image), torchvision_features[:23](image))
@@ -100,7 +101,8 @@ def test_weights_from_a_file(tmp_path: Path, imagenet: dict[str, Tensor], torchv
 
 def test_weights_from_the_hub(helen: nn.Module, imagenet: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *_, **__: imagenet)
-    assert load_imagenet_vgg16(helen, "hub") == "ImageNet weights from torchvision's VGG16_Weights.IMAGENET1K_V1."
+    said = "ImageNet weights from torchvision's VGG16_Weights.IMAGENET1K_V1."
+    assert load_imagenet_vgg16(helen, "hub") == (True, said)
     assert torch.equal(helen.features[0].weight, imagenet["features.0.weight"])
 
 
@@ -110,21 +112,22 @@ def test_a_hub_out_of_reach_is_told_and_changes_nothing(helen: nn.Module, monkey
 
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", unreachable)
     before = helen.features[0].weight.clone()
-    sentence = load_imagenet_vgg16(helen, "hub")
+    loaded, sentence = load_imagenet_vgg16(helen, "hub")
+    assert not loaded
     assert sentence.startswith("The model trains from scratch: ")
     assert "no route" in sentence
     assert torch.equal(helen.features[0].weight, before)
 
 
 def test_no_weights_are_asked_for(helen: nn.Module) -> None:
-    assert load_imagenet_vgg16(helen, "none").startswith("The model trains from scratch: no")
+    assert load_imagenet_vgg16(helen, "none").said.startswith("The model trains from scratch: no")
 
 
 @pytest.mark.parametrize("source", ["hub", "missing.pth"])
 def test_another_number_of_channels_trains_from_scratch(source: str) -> None:
     with torch.device("meta"):
         model = wei_vgg16_voc(2, in_channels=4)
-    assert "reads 4" in load_imagenet_vgg16(model, source)
+    assert "reads 4" in load_imagenet_vgg16(model, source).said
 
 
 def test_a_missing_file_is_refused(helen: nn.Module, tmp_path: Path) -> None:
