@@ -39,7 +39,12 @@ out_console = Console(soft_wrap=False)
 err_console = Console(stderr=True)
 
 SpaceOption = Annotated[str, typer.Option("--space", help="Name of a space, or a space file.")]
-PresetOption = Annotated[str | None, typer.Option("--preset", help="Size of the space: mini (default), paper, ...")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", help="Size of the space: mini (default), paper ..., and its form: bi, tri, lsdfn, paper-bi, ..."
+    ),
+]
 DataOption = Annotated[str | None, typer.Option("--data", help="Folder of images. Default: the space's embedded set.")]
 BackboneOption = Annotated[
     str | None,
@@ -49,8 +54,14 @@ SiteOption = Annotated[
     list[str] | None, typer.Option("--site", help="Module path or pattern of a convolution to search (repeat).")
 ]
 StrategiesOption = Annotated[
-    str | None, typer.Option("--strategies", help="Comma-separated. Default: exhaustive,random,optuna,inflation.")
+    str | None,
+    typer.Option(
+        "--strategies",
+        help="Comma-separated, each may name a form: inflation@bi, exhaustive@lsdfn. "
+        "Default: exhaustive,random,optuna,inflation.",
+    ),
 ]
+PathsOption = Annotated[int | None, typer.Option("--paths", help="Parallel paths at every site: 1, 2 or 3.")]
 BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Of each arm: 7x (full trainings), 2e15flop, 30min or 40epoch.")
 ]
@@ -69,6 +80,7 @@ def run_command(
     backbone: BackboneOption = None,
     site: SiteOption = None,
     strategies: StrategiesOption = None,
+    paths: PathsOption = None,
     budget: BudgetOption = None,
     seeds: SeedsOption = 1,
     out: Annotated[Path | None, typer.Option("--out", help="Run directory. Default: runs/SPACE-TIME.")] = None,
@@ -81,7 +93,7 @@ def run_command(
     from rfsearch import run
 
     request = _request(
-        space, preset, data, backbone, site, strategies, budget, seeds, address, cpus_per_trial, gpus_per_trial
+        space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
     run_dir = out or Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     device = _device(gpus_per_trial, cpus_per_trial or 1)
@@ -105,6 +117,7 @@ def plan(
     backbone: BackboneOption = None,
     site: SiteOption = None,
     strategies: StrategiesOption = None,
+    paths: PathsOption = None,
     budget: BudgetOption = None,
     seeds: SeedsOption = 1,
     out: Annotated[Path | None, typer.Option("--out", help="As for run; nothing is written.")] = None,
@@ -120,12 +133,12 @@ def plan(
     from rfsearch.display import duration, plan_table, si
 
     request = _request(
-        space, preset, data, backbone, site, strategies, budget, seeds, address, cpus_per_trial, gpus_per_trial
+        space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
     with tempfile.TemporaryDirectory() as cache:
         the_plan = run.plan(request, _device(gpus_per_trial, cpus_per_trial or 1), Path(cache))
         rows = [run.forecast_row(c, f, the_plan.image_px) for c, f in the_plan.forecasts()]
-        arms = run.arms_of(request)
+        arms = the_plan.arms
         if as_json:
             body = {"reference_flop": the_plan.reference_flop, "arms": len(arms), "candidates": rows}
             body |= {"budget": vars(the_plan.budget), "data": the_plan.data.summary(), "notices": the_plan.notices}
@@ -137,13 +150,8 @@ def plan(
         out_console.print(plan_table(rows, the_plan.reference_flop))
         if (left_out := len(the_plan.candidates) - len(rows)) > 0:
             out_console.print(f"and {left_out} more candidates", highlight=False)
-        if free := [name for name in ("random", "optuna") if name in request.strategies]:
-            low, high = the_plan.space.f_search
-            out_console.print(
-                f"{' and '.join(free)}: any of these dilations behind a fixed f from {low:g} to {high:g}: what the "
-                "dilation adds to the field is divided by f, and its cost multiplied by about f squared.",
-                highlight=False,
-            )
+        for sentence in run.drawn(the_plan):
+            out_console.print(sentence, highlight=False)
         if the_plan.budget.currency == "flop":
             total = the_plan.budget.limit * len(arms)
             seconds = total / the_plan.forecaster.flop_per_s
@@ -175,6 +183,88 @@ def resume(
             _compete(console, the_plan, run_dir, engine)
         code = _close(run_dir, as_json)
     raise typer.Exit(code)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="wei-table2, wei-table3, wei-table4 or lsdfn-table5.")],
+    scale: Annotated[
+        str, typer.Option("--scale", help="small: two CPU cores. paper: the paper's settings, a GPU.")
+    ] = "small",
+    space: Annotated[str, typer.Option("--space", help="Another space than the table's own, or a space file.")] = "",
+    preset: PresetOption = None,
+    data: DataOption = None,
+    seeds: SeedsOption = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory. Default: runs/TABLE. Goes on if it is there.")
+    ] = None,
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a published table's protocol again: printed and measured numbers side by side, and what was not followed."""
+    from dataclasses import replace
+
+    from rfsearch import reproduce as tables
+    from rfsearch import run
+    from rfsearch.display import side_by_side
+
+    published = tables.read_table(table)
+    base = run.Request(
+        space=space,
+        preset=preset,
+        data=data,
+        seeds=seeds,
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+    )
+    folder = out or Path("runs") / table
+    console = _console(as_json)
+    device = _device(gpus_per_trial, cpus_per_trial or 1)
+    found: list[tables.Measured] = []
+    left_out: dict[str, None] = {}
+    metric = ""
+    for name, (request, rows) in tables.requests(published, base, scale).items():
+        with console.status("Reading the data ..."):
+            misfits = run.misfits(request)
+        if fitting := tuple(text for text in request.candidates if text not in misfits):
+            the_plan = _train_table(console, replace(request, candidates=fitting), folder / name, device)
+            left_out.update(dict.fromkeys(tables.departures(published, the_plan)))
+            metric = run.primary_score(the_plan)
+        found += tables.outcome(rows, folder / name, misfits)
+    if as_json:
+        body = {"table": table, "title": published.title, "cite": published.cite, "metric": metric}
+        print(json.dumps(body | {"not_followed": list(left_out), "rows": [vars(row) for row in found]}, indent=1))
+    else:
+        out_console.print(f"{published.title}. {published.cite}", style="bold", highlight=False)
+        out_console.print(side_by_side(found, metric))
+        for sentence in [published.note, "Not as in the paper:" if left_out else "", *left_out]:
+            if sentence:
+                out_console.print(sentence, highlight=False)
+    raise typer.Exit(0 if any(row.trainings for row in found) else 1)
+
+
+def _train_table(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
+    """Train a table's rows, or go on where an earlier run of it had stopped."""
+    from rfsearch import run
+    from rfsearch.ledger.run_directory import MANIFEST_FILE
+    from rfsearch.report import write
+
+    if (run_dir / MANIFEST_FILE).exists():
+        with _resumable(run_dir), _engine(request) as engine:
+            the_plan = run.reopen(run_dir, device)
+            _compete(console, the_plan, run_dir, engine)
+    else:
+        with run.new_directory(run_dir), _resumable(run_dir):
+            the_plan = run.plan(request, device, run_dir / "cache")
+            with _engine(request) as engine:
+                run.start(the_plan, run_dir, _command(), engine.workers, device.type)
+                _say_plan(console, the_plan, run_dir, engine.workers)
+                _compete(console, the_plan, run_dir, engine)
+    write(run_dir)
+    return the_plan
 
 
 @app.command()
@@ -241,7 +331,10 @@ def _first_sentence(doc: str) -> str:
 def _presets(path: Path) -> str:
     import tomllib
 
-    return "Presets: " + ", ".join(tomllib.loads(path.read_text(encoding="utf-8"))["presets"]) + "."
+    from rfsearch.space import SpaceFile
+
+    file = SpaceFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    return f"Presets: {', '.join(file.presets)}; each as {', '.join(file.forms)}, like {next(iter(file.presets))}-bi."
 
 
 def _request(
@@ -251,6 +344,7 @@ def _request(
     backbone: str | None,
     site: list[str] | None,
     strategies: str | None,
+    paths: int | None,
     budget: str | None,
     seeds: int,
     address: str | None,
@@ -258,7 +352,7 @@ def _request(
     gpus_per_trial: float | None,
 ) -> Request:
     """The options of run and plan as one request, checked as far as that needs no data."""
-    from rfsearch.run import DEFAULT_STRATEGIES, Request, check
+    from rfsearch.run import Request, check
 
     request = Request(
         space=space,
@@ -266,7 +360,8 @@ def _request(
         data=data,
         backbone=backbone,
         sites=tuple(site or ()),
-        strategies=tuple(s.strip() for s in strategies.split(",")) if strategies is not None else DEFAULT_STRATEGIES,
+        strategies=tuple(s.strip() for s in strategies.split(",")) if strategies is not None else (),
+        paths=paths,
         budget=budget,
         seeds=seeds,
         address=address,
@@ -301,13 +396,12 @@ def _title(the_plan: Plan) -> str:
 
 def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> None:
     from rfsearch.display import si
-    from rfsearch.run import arms_of
 
     console.print(_title(the_plan), style="bold", highlight=False)
     for notice in the_plan.notices:
         console.print(notice, style="yellow", highlight=False)
     console.print(
-        f"{len(arms_of(the_plan.request))} arms x {the_plan.budget.text} (1x = one full training, "
+        f"{len(the_plan.arms)} arms x {the_plan.budget.text} (1x = one full training, "
         f"{si(the_plan.reference_flop, 'FLOP')}), {workers} trials at a time. Everything goes to {run_dir}.",
         highlight=False,
     )

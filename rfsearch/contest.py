@@ -6,7 +6,7 @@ and hands in `finish`. Everything it decides follows from the ledger, so a resum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rfsearch.errors import RfsearchError
@@ -25,7 +25,7 @@ class Forecast:
     """What one full training of a candidate should cost, its peak memory (bytes), and its receptive field (px).
 
     least: what the shortest training costs that still gives a score: one step, and scoring the outcome.
-    stretch: what it costs from one look to the next.
+    stretch: what it costs from one look to the next. path_rf_px: of each path, where paths are parallel.
     """
 
     cost: Cost
@@ -33,6 +33,7 @@ class Forecast:
     stretch: Cost
     peak_bytes: int
     rf_px: int
+    path_rf_px: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass

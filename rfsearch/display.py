@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rfsearch.contest import Arm, Contest
 from rfsearch.ledger import Record
+from rfsearch.reproduce import Measured
 from rfsearch.space import Candidate
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -50,6 +51,27 @@ def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
             duration(row["seconds"]),
             si(row["peak_bytes"], "B"),
         )
+    return table
+
+
+def side_by_side(rows: Sequence[Measured], metric: str) -> Table:
+    """A published table's rows: every printed number beside the measured one. metric: what `score` measures here."""
+    columns = list(dict.fromkeys(name for row in rows for name in (*row.printed, *row.measured)))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("row", overflow="fold")
+    for name in columns:
+        said = {"rf_px": "RF, px", "score": metric or "score"}.get(name, name)
+        table.add_column(f"{said}\nprinted", justify="right")
+        table.add_column("\nmeasured", justify="right")
+    for row in rows:
+        cells = [
+            f"{values[name]:.4g}" if name in values else "-"
+            for name in columns
+            for values in (row.printed, row.measured)
+        ]
+        table.add_row(row.label, *cells)
+        if row.why:
+            table.add_row(f"  {row.why}", style="yellow")
     return table
 
 

@@ -6,44 +6,55 @@ import math
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.contest import Arm, Contest, Forecast
-from rfsearch.data import ImageSet, read_folder, read_helen, rendered_faces
-from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError
-from rfsearch.ledger import Budget, Journal, Record, read_history
+from rfsearch.data import ImageSet, read_folder, read_helen, read_voc, rendered_faces
+from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
+from rfsearch.ledger import Budget, Journal, Record, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
-from rfsearch.space import Candidate, Choice, Space, read_space
+from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
 from rfsearch.strategies import Listing
-from rfsearch.surgery import Site, check_fits, match_sites, measure_sites
-from rfsearch.trial import IN_CHANNELS, Forecaster
+from rfsearch.strategies.listed import Listed
+from rfsearch.surgery import Site, build, check_fits, check_labels, match_sites, measure_sites
+from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
 
-DEFAULT_STRATEGIES = ("exhaustive", "random", "optuna", "inflation")
+FORM_MARK = "@"
 PLANNED_MOST = 100
 _PACKAGES = ("rfsearch", "torch", "torchvision", "ray", "optuna", "numpy", "pandas")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of `run` and `plan`; None leaves the space's own."""
+    """What a user asks of `run` and `plan`; None leaves the space's own.
+
+    strategies: names, each with @ and a form of the space where it is not to search the run's own form, such as
+    inflation@bi; none: those that suit the form. paths: number of parallel paths a site gets. candidates: JSON of
+    candidates to train once each, with no strategy at all.
+    """
 
     space: str
     preset: str | None = None
     data: str | None = None
     backbone: str | None = None
     sites: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES
+    strategies: tuple[str, ...] = ()
+    paths: int | None = None
+    candidates: tuple[str, ...] = ()
     budget: str | None = None
     seeds: int = 1
     address: str | None = None
@@ -67,12 +78,12 @@ class Plan:
     @property
     def candidates(self) -> list[Candidate]:
         """What the strategies that list their candidates will try, or else the hand default alone."""
-        listed: dict[Candidate, None] = {}
-        for name in self.request.strategies:
-            strategy = plugins.load("strategies", name)(self.space, 0)
-            if isinstance(strategy, Listing):
-                listed.update(dict.fromkeys(strategy.candidates))
-        return list(listed) or [self.space.reference_candidate]
+        return listed(self.request, self.space)
+
+    @property
+    def arms(self) -> list[tuple[str, int]]:
+        """Strategy and seed of every arm."""
+        return [(name, seed) for seed in range(self.request.seeds) for name in entrants(self.request, self.space)]
 
     @property
     def image_px(self) -> int:
@@ -92,7 +103,40 @@ def resolve(request: Request) -> Space:
         backbone = str(Path(backbone.rpartition(":")[0]).resolve()) + ":" + backbone.rpartition(":")[2]
     # A preset's trained weights belong to its own backbone.
     weights = "none" if backbone and backbone != space.backbone else None
-    return space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
+    space = space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
+    return space if request.paths is None else space.with_path_count(request.paths)
+
+
+def entrants(request: Request, space: Space) -> dict[str, Callable[[int], Any]]:
+    """The strategies of a request by the name of their arms: each builds its strategy from a seed."""
+    if request.candidates:
+        given = [Candidate.from_json(text) for text in request.candidates]
+        return {"listed": lambda seed: Listed(given)}
+    found: dict[str, Callable[[int], Any]] = {}
+    suited = ("exhaustive", "random", "optuna", "lsdfn" if space.form == LSDFN else "inflation")
+    for asked in request.strategies or suited:
+        name, _, form = asked.partition(FORM_MARK)
+        its_space = space.with_form(form) if form else space
+        label = name if its_space.form == space.form else asked
+        if label in found:
+            raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
+        found[label] = partial(plugins.load("strategies", name), its_space)
+    return found
+
+
+def _forms(request: Request, space: Space) -> list[str]:
+    """The forms that the arms of a request search."""
+    return [label.partition(FORM_MARK)[2] or space.form for label in entrants(request, space)]
+
+
+def listed(request: Request, space: Space) -> list[Candidate]:
+    """The candidates that the request's strategies name beforehand, or else the hand default alone."""
+    found: dict[Candidate, None] = {}
+    for enter in entrants(request, space).values():
+        strategy = enter(0)
+        if isinstance(strategy, Listing):
+            found.update(dict.fromkeys(strategy.candidates))
+    return list(found) or [space.default_candidate]
 
 
 def check(request: Request) -> Space:
@@ -100,10 +144,7 @@ def check(request: Request) -> Space:
     space = resolve(request)
     if request.seeds < 1:
         raise SpaceError(f"--seeds is the number of seeds per strategy, at least 1. Got {request.seeds}.")
-    if len(set(request.strategies)) != len(request.strategies) or not request.strategies:
-        raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
-    for name in request.strategies:
-        plugins.load("strategies", name)
+    entrants(request, space)
     plugins.backbone(space.backbone)
     Budget.parse(space.budget, reference_flop=1.0)
     for option, amount in (
@@ -130,9 +171,19 @@ def _plan(
     model, weights, notices = _network(space, data)
     space = space.with_(weights=weights, sites=match_sites(model, space.sites))
     sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
-    check_fits(sites, [space.uniform(Choice(d)) for d in space.dilations], f"{space.source}, preset {space.preset}")
-    for name in request.strategies:
-        plugins.load("strategies", name)(space, 0)
+    swept = [] if request.candidates else [space.uniform(Choice(d)) for d in space.dilations]
+    if LSDFN in _forms(request, space) and not request.candidates:  # a search that draws strides may draw the largest
+        swept.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
+    candidates = [*swept, *listed(request, space)]
+    for candidate in candidates:
+        _check_candidate(candidate, sites, space, data)
+    for name in dict.fromkeys(_forms(request, space)):
+        paths = space.paths.get(name)
+        if paths and not any(paths.labels):
+            notices.append(
+                f"No label set guides the paths of {name!r}: learned ones start from different dilations instead. "
+                f"Label sets are given in the space's file, as labels of [paths.{name}]."
+            )
     forecaster = Forecaster(space, data, device, flop_per_s)
     reference_flop = forecaster.reference_flop()
     budget = Budget.parse(space.budget, reference_flop)
@@ -143,6 +194,47 @@ def _plan(
             f"{budget.spent(least):.3g} {budget.currency}, {least.flop / reference_flop:.2g}x. Ask for more."
         )
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
+
+
+def drawn(the_plan: Plan) -> list[str]:
+    """What the strategies that draw their candidates may try besides those that are listed, a sentence each."""
+    space, found = the_plan.space, []
+    for label in entrants(the_plan.request, space):
+        name, _, form = label.partition(FORM_MARK)
+        if name not in ("random", "optuna"):
+            continue
+        if (form or space.form) == LSDFN:
+            low, high = min(space.sampling.gammas), max(space.sampling.gammas)
+            found.append(f"{label}: any sample stride from {low:g} to {high:g}.")
+        else:
+            low, high = space.f_search
+            found.append(
+                f"{label}: any of these dilations on every path behind a fixed f from {low:g} to {high:g}: what the "
+                "dilation adds to the field is divided by f, and its cost multiplied by about f squared."
+            )
+    return found
+
+
+def misfits(request: Request) -> dict[str, str]:
+    """Why some of a request's own candidates cannot be trained on its data, by their JSON."""
+    space = check(request)
+    with tempfile.TemporaryDirectory() as cache:
+        data = load_data(space, request.data, Path(cache))
+    model, _, _ = _network(space, data)
+    space = space.with_(sites=match_sites(model, space.sites))
+    sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
+    found = {}
+    for text in request.candidates:
+        try:
+            _check_candidate(Candidate.from_json(text), sites, space, data)
+        except SpaceError as error:
+            found[text] = str(error)
+    return found
+
+
+def _check_candidate(candidate: Candidate, sites: list[Site], space: Space, data: ImageSet) -> None:
+    check_fits(sites, [candidate], f"{space.source}, preset {space.preset}", space.sampling.kernel)
+    check_labels(candidate, settings_of(space, data.classes))
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
@@ -156,6 +248,8 @@ def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
     root = Path(folder)
     if spec.layout == "helen":
         return read_helen(root, size=space.image_size, cache=cache)
+    if spec.layout == "voc":
+        return read_voc(root, size=space.image_size, cache=cache)
     return read_folder(
         root,
         classes=spec.classes or None,
@@ -209,10 +303,12 @@ def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str
             "sites": list(space.sites),
             "dilations": list(space.dilations),
             "f_bounds": list(space.f_bounds),
-            "reference": space.reference_candidate.to_json(),
+            "form": space.form,
+            "gamma_bounds": list(space.sampling.bounds),
+            "reference": space.default_candidate.to_json(),
             "image_size": list(data.image_size),
         },
-        "arms": [{"strategy": s, "seed": seed} for s, seed in arms_of(the_plan.request)],
+        "arms": [{"strategy": s, "seed": seed} for s, seed in the_plan.arms],
         "budget": {**asdict(the_plan.budget), "reference_flop": the_plan.reference_flop},
         "data": {
             "name": data.name,
@@ -238,6 +334,7 @@ def forecast_row(candidate: Candidate, forecast: Forecast, image_px: int) -> dic
     return {
         "candidate": candidate.to_json(),
         "rf_px": forecast.rf_px,
+        "path_rf_px": dict(forecast.path_rf_px),
         "share": forecast.rf_px / image_px,
         "flop": forecast.cost.flop,
         "seconds": forecast.cost.device_s,
@@ -271,17 +368,11 @@ def _tuples(body: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) for key, value in body.items() if isinstance(value, list)}
 
 
-def arms_of(request: Request) -> list[tuple[str, int]]:
-    return [(name, seed) for seed in range(request.seeds) for name in request.strategies]
-
-
 def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
     """The contest as its ledger left it, or a new one."""
     journal = Journal(run_dir)
-    arms = [
-        Arm(name, seed, plugins.load("strategies", name)(the_plan.space, seed), the_plan.budget)
-        for name, seed in arms_of(the_plan.request)
-    ]
+    enter = entrants(the_plan.request, the_plan.space)
+    arms = [Arm(name, seed, enter[name](seed), the_plan.budget) for name, seed in the_plan.arms]
     return Contest(arms, journal, read_history(run_dir), the_plan.forecaster, the_plan.space.reference_candidate)
 
 
@@ -312,6 +403,29 @@ def compete(
         watch(record, contest)
 
     engine.run(contest, the_plan.space, the_plan.data, run_dir, the_plan.budget.currency, seen, check)
+
+
+def trained(run_dir: Path, trial: str | None = None) -> nn.Module:
+    """A trained network of a run, in evaluation mode: a trial that leads its arm, or by default the winner."""
+    manifest = read_manifest(run_dir)
+    space = Space.model_validate(manifest["resolved_space"])
+    if trial is None:
+        best: Record | None = None
+        for record in read_run(run_dir).records:
+            best = record if record.beats(best) else best
+        if best is None:
+            raise RunDirectoryError(f"{run_dir}: no trial was scored, so there is no winner.")
+        trial = best.trial
+    file = run_dir / "checkpoints" / trial / "model.pt"
+    if not file.is_file():
+        kept = [path.parent.name for path in sorted((run_dir / "checkpoints").glob("*/model.pt"))]
+        raise RunDirectoryError(f"{run_dir}: no checkpoint of trial {trial!r} is kept.{nearest(trial, kept)}")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    classes = tuple(manifest["data"]["classes"])
+    network = plugins.backbone(space.backbone)(len(classes), IN_CHANNELS)
+    model = build(network, Candidate.from_json(state["candidate"]), settings_of(space, classes))
+    model.load_state_dict(state["model"])
+    return model.eval()
 
 
 def versions() -> dict[str, str]:

@@ -72,6 +72,12 @@ def wrong(told: tuple[int, str, str], *parts: str) -> None:
         (["--space", "helen", "--preset", "papper"], ["no preset 'papper'", "Did you mean 'paper'?"]),
         (["--space", "helen", "--strategies", "exaustive"], ["unknown strategy 'exaustive'", "'exhaustive'"]),
         (["--space", "helen", "--strategies", "random,random"], ["each strategy once"]),
+        (["--space", "helen", "--strategies", "inflation,inflation@single"], ["each strategy once"]),
+        (["--space", "helen", "--paths", "2", "--strategies", "random@bi,random"], ["each strategy once"]),
+        (["--space", "helen", "--strategies", "inflation@by"], ["Got 'by'", "Did you mean 'bi'?"]),
+        (["--space", "helen", "--strategies", "@bi"], ["unknown strategy ''"]),
+        (["--space", "helen", "--paths", "5"], ["--paths is one of 1, 2, 3", "Got 5. Nearest: 3", "[paths.NAME]"]),
+        (["--space", "helen", "--paths", "0"], ["--paths is one of 1, 2, 3", "Got 0. Nearest: 1"]),
         (["--space", "helen", "--budget", "0x"], ["'0x'", "7x"]),
         (["--space", "helen", "--budget", "-2x"], ["'-2x'", "positive"]),
         (["--space", "helen", "--budget", "7parsec"], ["'parsec'", "2e15flop"]),
@@ -208,6 +214,89 @@ def test_plan_shows_every_combination_of_two_sites(call, tmp_path):
     candidates = [json.loads(row["candidate"]) for row in json.loads(out)["candidates"]]
     assert len(candidates) == 9
     assert all(set(candidate) == {"conv6", "features.6"} for candidate in candidates)
+
+
+@pytest.fixture
+def paths_space(tmp_path):
+    """The toy space with two and three parallel paths that fit its 12 x 12 px map."""
+    sets = (
+        '[paths.bi]\nmanual = [1, 4]\nlabels = [["left eye", "right eye"], []]\n\n[paths.tri]\nmanual = [1, 2, 4]\n\n'
+    )
+    path = toy_file(tmp_path)
+    text = path.read_text().replace("[presets.mini]", sets + "[presets.mini]", 1)
+    path.write_text(text.replace("reference = 1", "reference = 1\nsampling = { gammas = [1.0, 2.0], regions = [3] }"))
+    return path
+
+
+def planned(told: tuple[int, str, str]) -> tuple[dict, list]:
+    code, out, err = told
+    assert code == 0, err
+    body = json.loads(out)
+    return body, [json.loads(row["candidate"])["conv6"] for row in body["candidates"]]
+
+
+def test_plan_of_two_paths_shows_every_pair_with_the_field_of_each_path(call, paths_space):
+    body, found = planned(call("plan", "--space", paths_space, "--paths", "2", "--json"))
+    pairs = [tuple(path["dilation"] for path in paths) for paths in found]
+    assert {p for p in pairs if p[0] != p[1]} == {(1, 2), (1, 4), (2, 4)}
+    alike = [paths for paths, p in zip(found, pairs, strict=True) if p[0] == p[1]]
+    assert len(found) == 6
+    assert all(paths[0]["labels"] == ["left eye", "right eye"] and "labels" not in paths[1] for paths in alike)
+    assert all(path["learned"] for paths in alike for path in paths)
+    for row, pair in zip(body["candidates"], pairs, strict=True):
+        fields = {f"conv6/{i}": 15 + 8 * d for i, d in enumerate(pair, start=1)}
+        assert row["path_rf_px"] == fields
+        assert row["rf_px"] == max(fields.values())
+    assert body["arms"] == 4
+
+
+def test_one_plan_compares_forms(call, paths_space):
+    strategies = "inflation,inflation@bi,inflation@tri,exhaustive@lsdfn,lsdfn"
+    body, found = planned(call("plan", "--space", paths_space, "--strategies", strategies, "--json"))
+    assert body["arms"] == 5
+    assert {len(paths) for paths in found if isinstance(paths, list)} == {2, 3}
+    assert {"gamma" in paths for paths in found if isinstance(paths, dict)} == {True, False}
+    assert any(paths.get("gamma_learned") for paths in found if isinstance(paths, dict))
+
+
+def test_a_form_says_what_it_is_in_the_name_of_its_arm(paths_space):
+    from rfsearch.run import Request, check, entrants
+
+    def named(*strategies: str, paths: int | None = None) -> list[str]:
+        request = Request(space=str(paths_space), strategies=strategies, paths=paths)
+        return list(entrants(request, check(request)))
+
+    assert named() == ["exhaustive", "random", "optuna", "inflation"]
+    assert named("inflation", "inflation@bi", "random@single") == ["inflation", "inflation@bi", "random"]
+    assert named("inflation@single", "inflation@bi", paths=2) == ["inflation@single", "inflation"]
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_learning_f_of_a_block_is_refused_before_anything_is_trained(call, paths_space, tmp_path, command):
+    options = ["--strategies", "random,inflation@lsdfn", "--out", tmp_path / "out"]
+    told = call(command, "--space", paths_space, *options)
+    wrong(told, "inflation learns f, which an LS-DFN block does not have")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_manual_path_too_large_for_its_map_is_told(call, tmp_path):
+    told = call("plan", "--space", toy_file(tmp_path), "--paths", "2")
+    wrong(told, "dilation 6 in one of 2 paths spans 13 px", "12 x 12 px", "Largest dilation that fits: 5")
+
+
+@pytest.mark.parametrize("strategies", ["lsdfn", "exhaustive@lsdfn", "random@lsdfn", "optuna@lsdfn"])
+def test_a_sample_stride_too_large_for_its_map_is_told(call, tmp_path, strategies):
+    """Also where it is drawn and not listed."""
+    path = toy_file(tmp_path)
+    path.write_text(path.read_text().replace("reference = 1", "reference = 1\nsampling = { gammas = [1.0, 3.0] }"))
+    told = call("plan", "--space", path, "--strategies", strategies)
+    wrong(told, "5 x 5 regions at sample stride 3 span 15 px", "12 x 12 px", "Largest sample stride that fits: 2.25")
+
+
+def test_a_path_guided_by_a_class_that_the_data_lacks_is_told(call, paths_space):
+    paths_space.write_text(paths_space.read_text().replace('"left eye"', '"lft eye"'))
+    told = call("plan", "--space", paths_space, "--paths", "2")
+    wrong(told, "conv6/1: guided by the label 'lft eye'", "Did you mean 'left eye'")
 
 
 def test_plan_prints_a_table_and_says_that_the_faces_are_rendered(call, tmp_path):

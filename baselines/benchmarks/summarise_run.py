@@ -12,8 +12,8 @@ from rfsearch.ledger import read_run, trials_table
 from rfsearch.report import summarise
 from rfsearch.space import Candidate
 
-COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "val", "test", "train_flop",
-           "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes"]  # fmt: skip
+COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "gamma", "val", "test",
+           "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes"]  # fmt: skip
 
 
 def main() -> None:
@@ -28,12 +28,13 @@ def main() -> None:
     spent = {"flop": "train_flop"}.get(currency, currency)
     scored = table[table.status.isin(["completed", "cut"])]
     arms = []
-    for strategy, rows in table.groupby("strategy", sort=False):
-        own = scored[scored.strategy == strategy]
+    for (strategy, seed), rows in table.groupby(["strategy", "seed"], sort=False):
+        own = scored[(scored.strategy == strategy) & (scored.seed == seed)]
         best = own.loc[own.val.idxmax()]
         arms.append(
             {
                 "strategy": strategy,
+                "seed": int(seed),
                 "trials": len(rows),
                 "over_budget_percent": round(100 * (rows[spent].sum() / limit - 1), 2),
                 "device_s": round(rows.device_s.sum(), 1),
@@ -57,10 +58,20 @@ def main() -> None:
             "workers": manifest["workers"],
             "wall_s_of_trials": round(table.device_s.sum() / manifest["workers"], 1),
             "arms": arms,
+            "strategies": over_seeds(pd.DataFrame(arms)),
             "verdict": list(summarise(run).sentences),
         },
     )
     picture(scored, manifest, asked.name)
+
+
+def over_seeds(arms: pd.DataFrame) -> list[dict]:
+    """Each strategy's incumbents, best first: mean and standard deviation over its seeds."""
+    table = arms.groupby("strategy", sort=False).agg(
+        seeds=("seed", "size"), val=("val", "mean"), test=("test", "mean"), test_std=("test", "std"),
+        best_rf_px=("best_rf_px", list), device_s=("device_s", "sum"),
+    )  # fmt: skip
+    return table.round(4).sort_values("val", ascending=False).reset_index().to_dict("records")
 
 
 def picture(scored: pd.DataFrame, manifest: dict, name: str) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rfsearch.layers import Inflation, InflationFactor, Interpolation
+from rfsearch.layers import Inflation, InflationFactor, Interpolation, WeightedGradient
 
 
 class ParsingPath(nn.Module):
     """features -> bn -> inflation -> conv6 -> conv7 -> output -> interpolation, B x C x H x W to B x classes x H x W.
+
+    `fork` makes several parallel paths of what follows the features, summed. Behind the interpolation of each stands
+    its loss guidance, which does nothing until it is given labels.
 
     features: from the image to `channels` maps, one unit every `stride` px. kernel: taps of conv6 an axis. hidden:
     channels of conv6 and conv7. dropout: probability behind each of the two. The inflation and the interpolation
@@ -36,15 +42,40 @@ class ParsingPath(nn.Module):
         self.conv7 = nn.Conv2d(hidden, hidden, 1)
         self.output = nn.Conv2d(hidden, num_classes, 1)
         self.interpolation = Interpolation(factor, stride)
+        self.guidance = WeightedGradient()
+        self.parallel = nn.ModuleList()
         _initialise(self)
         # Small logits: the first steps see a nearly uniform prediction, whatever the number of classes.
         nn.init.normal_(self.output.weight, std=0.01)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.inflation(self.bn(self.features(image)))
+        features, size = self.features(image), image.shape[-2:]
+        logits = self.parse(features, size)
+        for path in self.parallel:
+            assert isinstance(path, ParsingPath)
+            logits = logits + path.parse(features, size)
+        return logits
+
+    def parse(self, features: Tensor, size: Sequence[int]) -> Tensor:
+        """One path: B x C x H/stride x W/stride to B x classes x h x w, (h, w) being `size` in px."""
+        x = self.inflation(self.bn(features))
         x = F.dropout(F.relu(self.conv6(x)), self.dropout, self.training)
         x = F.dropout(F.relu(self.conv7(x)), self.dropout, self.training)
-        return self.interpolation(self.output(x), image.shape[-2:])
+        parsed: Tensor = self.guidance(self.interpolation(self.output(x), size))
+        return parsed
+
+    def fork(self, site: str, count: int) -> list[str] | None:
+        """Stand `site` in `count` parallel paths, initialised alike; returns its module path in each.
+
+        None for a site among the features, which all paths share.
+        """
+        if site.startswith("features.") or self.parallel:
+            return None
+        features, self.features = self.features, nn.Identity()
+        copies = [copy.deepcopy(self) for _ in range(count - 1)]
+        self.features = features
+        self.parallel.extend(copies)
+        return [site, *(f"parallel.{i}.{site}" for i in range(count - 1))]
 
 
 def _initialise(model: nn.Module) -> None:

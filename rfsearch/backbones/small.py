@@ -11,10 +11,16 @@ HIDDEN = 64
 
 # Channels and stride of the 3x3 convolutions: 15 px of receptive field, so that the dilation of conv6 matters.
 _LAYERS = ((16, 2), (48, 2), (64, 1))
+CHANNELS = _LAYERS[-1][0]
 
 
 def wei_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """The layout of Wei's networks at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
+    return ParsingPath(_features(in_channels), CHANNELS, STRIDE, num_classes, kernel=3, hidden=HIDDEN, dropout=0.0)
+
+
+def _features(in_channels: int) -> nn.Sequential:
+    """B x in_channels x H x W to B x CHANNELS x ceil(H / STRIDE) x ceil(W / STRIDE)."""
     layers: list[nn.Module] = []
     channels = in_channels
     for width, stride in _LAYERS:
@@ -24,4 +30,4 @@ def wei_small(num_classes: int, in_channels: int = 3) -> nn.Module:
             nn.ReLU(inplace=True),
         ]
         channels = width
-    return ParsingPath(nn.Sequential(*layers), channels, STRIDE, num_classes, kernel=3, hidden=HIDDEN, dropout=0.0)
+    return nn.Sequential(*layers)

@@ -1,5 +1,6 @@
 """Differentiable layers that set or learn a receptive field. Works without Ray."""
 
+from rfsearch.layers.guidance import LabelWeight, WeightedGradient, guided
 from rfsearch.layers.inflation import (
     Inflation,
     InflationFactor,
@@ -8,5 +9,18 @@ from rfsearch.layers.inflation import (
     inflated_size,
     interpolate,
 )
+from rfsearch.layers.lsdfn import LSDFN, SampleStride
 
-__all__ = ["Inflation", "InflationFactor", "Interpolation", "inflate", "inflated_size", "interpolate"]
+__all__ = [
+    "LSDFN",
+    "Inflation",
+    "InflationFactor",
+    "Interpolation",
+    "LabelWeight",
+    "SampleStride",
+    "WeightedGradient",
+    "guided",
+    "inflate",
+    "inflated_size",
+    "interpolate",
+]

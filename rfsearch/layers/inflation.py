@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
+from rfsearch.layers.guidance import LabelWeight
 
 Normalisation = Literal["exact", "paper"]
 
@@ -24,18 +25,22 @@ Normalisation = Literal["exact", "paper"]
 _ROUNDING = 2.0**-23
 
 
-def inflate(x: Tensor, f: Tensor | float, normalisation: Normalisation = "exact") -> Tensor:
+def inflate(
+    x: Tensor, f: Tensor | float, normalisation: Normalisation = "exact", pixel_weight: Tensor | None = None
+) -> Tensor:
     """Resample a feature map so that the next layer sees 1/f of its receptive field (Wei eq. 1-5).
 
     x: B x C x H x W. f: scalar, dimensionless, > 0. Returns B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1), in
     the type of x: target pixel t samples the source at t / f, bilinear. Differentiable once in x and in f.
 
     normalisation: "exact" is the derivative; "paper" divides the part that reaches f by the target's pixel count
-    (eq. 10-11). A sample that falls exactly on a pixel has two slopes, one each side; f gets their mean, so that at
-    f = 1, where every sample does, the blur of moving either way cancels.
+    (eq. 10-11). pixel_weight: B x 1 x h x w, what each target pixel counts in f's gradient. A sample that falls exactly
+    on a pixel has two slopes, one each side; f gets their mean, so that at f = 1, where every sample does, the blur of
+    moving either way cancels.
     """
     value = _positive(f)
-    return _resample(x, f, inflated_size(_map_size(x), value), 1 / value, -1 / value**2, normalisation)
+    size = inflated_size(_map_size(x), value)
+    return _resample(x, f, size, 1 / value, -1 / value**2, normalisation, pixel_weight)
 
 
 def inflated_size(size: tuple[int, int], f: float) -> tuple[int, int]:
@@ -50,17 +55,18 @@ def interpolate(
     stride: float,
     size: tuple[int, int],
     normalisation: Normalisation = "exact",
+    pixel_weight: Tensor | None = None,
 ) -> Tensor:
     """Resize an inflated map by stride / f to the label map (Wei eq. 8-9).
 
     x: B x C x H x W, one pixel every `stride / f` px of the label map. f: scalar, the factor that inflated it.
     size: (h, w) of the label map, px. Returns B x C x h x w: label pixel t samples x at t f / stride, bilinear, and
     beyond the last pixel of x takes that pixel, with no gradient for f. Differentiable once in x and in f;
-    normalisation as in `inflate`.
+    normalisation and pixel_weight as in `inflate`.
     """
     value = _positive(f)
     _map_size(x)
-    return _resample(x, f, (int(size[0]), int(size[1])), value / stride, 1 / stride, normalisation)
+    return _resample(x, f, (int(size[0]), int(size[1])), value / stride, 1 / stride, normalisation, pixel_weight)
 
 
 class InflationFactor(nn.Module):
@@ -100,15 +106,23 @@ class InflationFactor(nn.Module):
 
 
 class Inflation(nn.Module):
-    """`inflate` by a shared factor: B x C x H x W to B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1)."""
+    """`inflate` by a shared factor: B x C x H x W to B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1).
 
-    def __init__(self, factor: InflationFactor, normalisation: Normalisation = "exact") -> None:
+    pixel_weight: what each target pixel counts in f's gradient, by its label.
+    """
+
+    def __init__(
+        self, factor: InflationFactor, normalisation: Normalisation = "exact", pixel_weight: LabelWeight | None = None
+    ) -> None:
         super().__init__()
         self.factor = factor
         self.normalisation = _known(normalisation)
+        self.pixel_weight = pixel_weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return inflate(x, self.factor.f, self.normalisation)
+        f = self.factor.f
+        weight = self.pixel_weight(inflated_size(_map_size(x), _positive(f))) if self.pixel_weight else None
+        return inflate(x, f, self.normalisation, weight)
 
     def extra_repr(self) -> str:
         return f"normalisation={self.normalisation!r}"
@@ -117,24 +131,38 @@ class Inflation(nn.Module):
 class Interpolation(nn.Module):
     """`interpolate` by a shared factor: B x C x H x W to B x C x h x w.
 
-    stride: of the map before inflation, in px of the label map per pixel.
+    stride: of the map before inflation, in px of the label map per pixel. pixel_weight: as for `Inflation`.
     """
 
-    def __init__(self, factor: InflationFactor, stride: float, normalisation: Normalisation = "exact") -> None:
+    def __init__(
+        self,
+        factor: InflationFactor,
+        stride: float,
+        normalisation: Normalisation = "exact",
+        pixel_weight: LabelWeight | None = None,
+    ) -> None:
         super().__init__()
         self.factor = factor
         self.stride = stride
         self.normalisation = _known(normalisation)
+        self.pixel_weight = pixel_weight
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return interpolate(x, self.factor.f, self.stride, size, self.normalisation)
+        weight = self.pixel_weight((int(size[0]), int(size[1]))) if self.pixel_weight else None
+        return interpolate(x, self.factor.f, self.stride, size, self.normalisation, weight)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, normalisation={self.normalisation!r}"
 
 
 def _resample(
-    x: Tensor, f: Tensor | float, size: tuple[int, int], step: float, step_slope: float, normalisation: Normalisation
+    x: Tensor,
+    f: Tensor | float,
+    size: tuple[int, int],
+    step: float,
+    step_slope: float,
+    normalisation: Normalisation,
+    pixel_weight: Tensor | None,
 ) -> Tensor:
     """Sample x bilinearly every `step` px from its first pixel on, `size` times an axis; step_slope: d step / d f."""
     share = 1 / (size[0] * size[1]) if _known(normalisation) == "paper" else 1.0
@@ -142,7 +170,7 @@ def _resample(
         return x
     # The output keeps the type of x: autocast would otherwise round a single precision map to half.
     with _no_autocast(x.device):
-        output: Tensor = _Resample.apply(x, f, size, step, step_slope, share)
+        output: Tensor = _Resample.apply(x, f, size, step, step_slope, share, pixel_weight)
     return output
 
 
@@ -151,8 +179,16 @@ class _Resample(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, f: Tensor | float, size: tuple[int, int], step: float, step_slope: float, share: float
+        ctx: Any,
+        x: Tensor,
+        f: Tensor | float,
+        size: tuple[int, int],
+        step: float,
+        step_slope: float,
+        share: float,
+        pixel_weight: Tensor | None,
     ) -> Tensor:
+        ctx.pixel_weight = pixel_weight
         ctx.source, ctx.size, ctx.step, ctx.step_slope, ctx.share = x.shape[-2:], size, step, step_slope, share
         ctx.save_for_backward(*((x, f) if ctx.needs_input_grad[1] else ()))
         rows, columns = _weights(x.shape[-2], size[0], step, x), _weights(x.shape[-1], size[1], step, x)
@@ -171,11 +207,15 @@ class _Resample(torch.autograd.Function):
                 x, f = ctx.saved_tensors
                 row_slopes = ctx.step_slope * _slopes(height, size[0], step, grad)
                 column_slopes = ctx.step_slope * _slopes(width, size[1], step, grad)
+                counted, counted_columns = grad, grad_columns
+                if ctx.pixel_weight is not None:
+                    counted = grad * ctx.pixel_weight.to(grad.dtype)
+                    counted_columns = torch.matmul(counted, columns)
                 # eq. 5: the sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df)
-                along_y = _inner(grad_columns, torch.matmul(row_slopes, x))
-                along_x = _inner(torch.matmul(grad, column_slopes), torch.matmul(rows, x))
+                along_y = _inner(counted_columns, torch.matmul(row_slopes, x))
+                along_x = _inner(torch.matmul(counted, column_slopes), torch.matmul(rows, x))
                 grad_f = (ctx.share * (along_y + along_x)).to(f.device, f.dtype).reshape(f.shape)
-        return grad_x, grad_f, None, None, None, None
+        return grad_x, grad_f, None, None, None, None, None
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -45,7 +45,9 @@ class Record:
     """One finished trial. `val`, `test` and the infer_* figures are None where the trial never got that far.
 
     candidate: JSON of the candidate as suggested; f: learned or fixed factor per inflated site at the end.
-    trace: (step, site, f) points of a learned factor, for Wei's Fig. 4. scores: every test score by name.
+    gamma: the same of sample strides. Both by path: `site`, or `site/1`, `site/2` of parallel ones, whose receptive
+    fields behind their convolutions are in path_rf_px.
+    trace: (step, path, value) points of what was learned, for Wei's Fig. 4. scores: every test score by name.
     train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said.
     """
 
@@ -59,6 +61,7 @@ class Record:
     cost: Cost
     f: Mapping[str, float] = field(default_factory=dict)
     gamma: Mapping[str, float] = field(default_factory=dict)
+    path_rf_px: Mapping[str, int] = field(default_factory=dict)
     val: float | None = None
     test: float | None = None
     infer_mac: float | None = None

@@ -7,6 +7,7 @@ Conventions:
   for a network's logits is that of one unit of its last map before resampling to the label map.
 - The statistics of a normalisation layer are not counted; batch norm is in evaluation mode.
 - A unit behind global pooling, or behind a linear layer over a flattened map, sees the whole axis of the image.
+- A deformable convolution is quoted at its regular grid, all offsets zero: where its taps really fall, the image says.
 - Where branches meet, the larger field counts (not the union of two windows that are offset against each other).
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rfsearch.errors import ModelError
-from rfsearch.layers import Inflation, Interpolation
+from rfsearch.layers import LSDFN, Inflation, Interpolation, WeightedGradient
 
 Shape = tuple[int, ...]
 
@@ -111,7 +112,7 @@ def register(operator: Operator, rule: Rule) -> None:
     """Teach the arithmetic an operator; the newest rule for it counts.
 
     operator: a module class (from then on a leaf: its inside is not traced), a function, or a name: "relu" for a
-    tensor method and the torch function of that name, "package.module.function" for a function elsewhere.
+    tensor method and the torch function of that name, "package.module.name" for a function or class elsewhere.
     rule: from a `Call` to the `Field` of its result. For a module that keeps it: `lambda call: call.map()`; for one
     that reads 5 x 5 px at stride 2: `lambda call: call.map().each(lambda axis, _: axis.windowed(5, stride=2))`.
     """
@@ -126,8 +127,9 @@ def how_to_register(module: nn.Module | None = None) -> str:
 def rule_of_module(module: nn.Module) -> Rule | None:
     """The rule of a module's class, or of the nearest parent class whose forward it keeps."""
     for parent in type(module).__mro__:
-        if parent in _RULES:
-            return _RULES[parent] if type(module).forward is getattr(parent, "forward", None) else None
+        rule = _RULES.get(parent) or _RULES.get(f"{parent.__module__}.{parent.__qualname__}")
+        if rule is not None:
+            return rule if type(module).forward is getattr(parent, "forward", None) else None
     return None
 
 
@@ -278,6 +280,18 @@ def _functional_convolution(call: Call) -> Field:
     return _window(call, kernel, call.argument(3, "stride", 1), call.argument(5, "dilation", 1))
 
 
+def _deformable_convolution(call: Call) -> Field:
+    """The field of its regular grid, all offsets zero, or that of the offsets (and the mask) where it is larger."""
+    grid = _convolution(replace(call, inputs=call.inputs[:1], shapes=call.shapes[:1]))
+
+    def widened(axis: Axis, i: int) -> Axis:
+        others = [(field.height, field.width)[i] for field in call.inputs[1:]]
+        px = max([axis.px, *(other.px for other in others)])
+        return replace(axis, px=px, whole=axis.whole or any(other.whole for other in others))
+
+    return grid.each(widened)
+
+
 def _transposed_convolution(call: Call) -> Field:
     """Output unit o reads inputs (o + p - m d) / s over the taps m for which that is whole: the widest such span."""
     conv = call.module
@@ -340,6 +354,14 @@ def _interpolation(call: Call) -> Field:
     return call.map().each(lambda axis, _: axis.resampled(scale))
 
 
+def _large_sampling_field(call: Call) -> Field:
+    """s places gamma apart, k taps around each: gamma (s-1) + k px of its map. Between pixels a bilinear read touches
+    one more on each side, which is not counted, as for `Inflation`."""
+    block = call.module
+    span = block.stride.gamma.item() * (block.s - 1) + block.k - 1
+    return call.map().each(lambda axis, _: replace(axis, px=axis.px + span * axis.jump))
+
+
 def _shuffle(call: Call) -> Field:
     scale = call.module.upscale_factor if call.module is not None else call.argument(1, "upscale_factor")
     return call.map().each(lambda axis, _: axis.resampled(scale))
@@ -364,6 +386,7 @@ _TORCH_HOMES = {"torch", "torch.nn.functional", "torch._C._nn", "torch.functiona
 _KEEPING_MODULES: tuple[type[nn.Module], ...] = (
     *(nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout),
     *(nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm, nn.LocalResponseNorm),
+    WeightedGradient,
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid),
     *(nn.Softmax2d, nn.ChannelShuffle, nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
@@ -393,6 +416,7 @@ _RULES: dict[Operator, Rule] = _by_rule(
     (_linear, (nn.Linear, "linear")),
     (_convolution, (nn.Conv2d,)),
     (_functional_convolution, ("conv2d",)),
+    (_deformable_convolution, ("torchvision.ops.deform_conv.DeformConv2d",)),
     (_transposed_convolution, (nn.ConvTranspose2d,)),
     (_pool, (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)),
     (_functional_pool, ("max_pool2d", "avg_pool2d")),
@@ -407,6 +431,7 @@ _RULES: dict[Operator, Rule] = _by_rule(
     ),
     (_inflation, (Inflation,)),
     (_interpolation, (Interpolation,)),
+    (_large_sampling_field, (LSDFN,)),
     (_shuffle, (nn.PixelShuffle, "pixel_shuffle")),
     (_unshuffle, (nn.PixelUnshuffle, "pixel_unshuffle")),
 )

@@ -11,6 +11,10 @@ from rfsearch.ledger import Cost, Record, Run
 from rfsearch.report.facts import Facts, canonical, parsed, read_facts
 from rfsearch.report.statistics import Noise, noise, replicates
 from rfsearch.report.wording import finite, plain
+from rfsearch.space.choice import Choice
+
+NEVER_LEFT = 0.03  # |f - f0| / f0 below which what was learned counts as not moved
+_AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
 
 Split = Literal["val", "test"]
 
@@ -121,22 +125,71 @@ def factors(record: Record) -> Mapping[str, float]:
     return {site: f for site, f in {**found, **ended}.items() if f != 1.0}
 
 
+@dataclass(frozen=True)
+class Motion:
+    """How what one path learned has moved. letter: f or γ. bound: the bound that it ended at, if any."""
+
+    path: str
+    letter: str
+    start: float
+    end: float
+    still: bool
+    bound: float | None
+
+    @property
+    def flag(self) -> str:
+        """What a reader must know of this start, in a word or two; empty where there is nothing."""
+        return "never moved" if self.still else f"stopped at its bound of {plain(self.bound)}" if self.bound else ""
+
+
+def motions(record: Record, facts: Facts) -> list[Motion]:
+    """Of every learned path of a record that has come to an end."""
+    found = []
+    for path, choice in parsed(record.candidate) or ():
+        if choice.sampling and choice.sampling.learned:
+            letter, start, end, bounds = "γ", choice.sampling.gamma, record.gamma.get(path), facts.gamma_bounds
+        elif choice.learned:
+            letter, start, end, bounds = "f", choice.f, record.f.get(path), facts.f_bounds
+        else:
+            continue
+        if (ended := finite(end)) is not None:
+            still = abs(ended - start) < NEVER_LEFT * start
+            bound = next((b for b in bounds if abs(ended - b) <= _AT_BOUND * b), None)
+            found.append(Motion(path, letter, start, ended, still, bound))
+    return found
+
+
 def setting_of(candidate: str, record: Record | None = None) -> str:
-    """A candidate in words: `dilation 4 at conv6`, with f where it is not 1."""
+    """A candidate in words: `dilation 4 at conv6`, with f, guidance and sample stride where it has them."""
     known = parsed(candidate)
     if known is None:
         return candidate
     ended = factors(record) if record else {}
     by_choice: dict[str, list[str]] = {}
-    for site, choice in known:
+    for path, choice in known:
         text = f"dilation {choice.dilation}"
-        f = ended.get(site, choice.f)
+        f = ended.get(path, choice.f)
         if choice.learned:
             text += f" with f = {plain(f)} learned from {plain(choice.f)}"
         elif f != 1.0:
             text += f" with f = {plain(f)}"
-        by_choice.setdefault(text, []).append(site)
+        if choice.sampling:
+            text += f" and {sampling_of(path, choice, record)}"
+        if choice.labels:
+            text += f", guided by {', '.join(choice.labels)},"
+        by_choice.setdefault(text, []).append(path)
     return "; ".join(f"{text} at {_sites(sites)}" for text, sites in by_choice.items())
+
+
+def sampling_of(path: str, choice: Choice, record: Record | None) -> str:
+    """A path's LS-DFN block in words."""
+    assert choice.sampling
+    if choice.sampling.s == 1:
+        return "a dynamic filter behind it"
+    gamma = finite(record.gamma.get(path)) if record else None
+    learned = f" learned from {plain(choice.sampling.gamma)}" if choice.sampling.learned else ""
+    size = choice.sampling.s
+    return f"LS-DFN of {size} × {size} regions, γ = {plain(gamma or choice.sampling.gamma)}{learned}, behind it"
 
 
 def _sites(sites: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from rfsearch.report.wording import finite
 from rfsearch.space.choice import Candidate, Choice
 
 _F_BOUNDS = (0.25, 4.0)  # Wei et al.; also the default of a space file
+_GAMMA_BOUNDS = (0.25, 16.0)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Facts:
     sites: tuple[str, ...]
     dilations: tuple[int, ...]
     f_bounds: tuple[float, float]
+    gamma_bounds: tuple[float, float]
     reference: str | None
     reference_flop: float | None
     budget_text: str
@@ -46,8 +48,6 @@ class Facts:
 def read_facts(manifest: Mapping[str, Any]) -> Facts:
     space, data, budget = (_table(manifest, key) for key in ("space", "data", "budget"))
     sites = tuple(str(site) for site in _many(space, "sites"))
-    bounds = [finite(b) for b in _many(space, "f_bounds")]
-    low, high = (bounds[0], bounds[1]) if len(bounds) == 2 else (None, None)
     arms = [a for a in _many(manifest, "arms") if isinstance(a, Mapping)]
     currency = _text(budget, "currency")
     splits = {str(name): finite(count) for name, count in _table(data, "splits").items()}
@@ -62,7 +62,8 @@ def read_facts(manifest: Mapping[str, Any]) -> Facts:
         classes=tuple(str(c) for c in _many(data, "classes")),
         sites=sites,
         dilations=tuple(sorted({int(d) for d in map(finite, _many(space, "dilations")) if d is not None})),
-        f_bounds=(low or _F_BOUNDS[0], high or _F_BOUNDS[1]),
+        f_bounds=_bounds(space, "f_bounds", _F_BOUNDS),
+        gamma_bounds=_bounds(space, "gamma_bounds", _GAMMA_BOUNDS),
         reference=_reference(space.get("reference"), sites),
         reference_flop=finite(budget.get("reference_flop")) or None,
         budget_text=_text(budget, "text"),
@@ -98,6 +99,12 @@ def _reference(value: Any, sites: tuple[str, ...]) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1 and sites:
         return Candidate.of(dict.fromkeys(sites, Choice(value))).to_json()
     return None
+
+
+def _bounds(space: Mapping[str, Any], key: str, default: tuple[float, float]) -> tuple[float, float]:
+    found = [finite(b) for b in _many(space, key)]
+    low, high = (found[0], found[1]) if len(found) == 2 else (None, None)
+    return low or default[0], high or default[1]
 
 
 def _table(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:

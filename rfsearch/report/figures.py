@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rfsearch.ledger import Record, anytime_table
-from rfsearch.report.digest import Digest, Split, setting_of
+from rfsearch.report.digest import Digest, Split, motions, setting_of
 from rfsearch.report.facts import parsed
 from rfsearch.report.front import AXES, Axis, held_against
 from rfsearch.report.wording import byte_scale, finite, plain, score, si_scale
@@ -239,39 +239,78 @@ def against_rf(told: Digest) -> Figure | None:
     )
 
 
-def learned_f(told: Digest) -> Figure | None:
-    """The learned inflation factor over the training steps, one line a start (after Wei et al., Fig. 4)."""
-    lines = [(r, site, points) for r in told.records for site, points in _traces(r).items()]
+_LEARNED = {"f": ("learned-f", "inflation factor f"), "γ": ("learned-gamma", "sample stride γ, px of its map")}
+
+
+def learned(told: Digest, letter: str) -> Figure | None:
+    """The learned f or γ over the training steps, one line a start and path (after Wei et al., Figs. 4-7)."""
+    lines = [line for r in told.records for line in _learned_lines(r, told) if line.letter == letter]
     if not lines:
         return None
-    sites = tuple(dict.fromkeys(site for _, site, _ in lines))
-    starts = sorted({_start_of(r, site) for r, site, _ in lines})
+    paths = tuple(dict.fromkeys(line.path for line in lines))
+    starts = sorted({line.start for line in lines})
     data: list[Trace] = []
-    shown: set[tuple[tuple[float, float], str]] = set()
-    for record, site, points in sorted(lines, key=lambda line: _start_of(line[0], line[1])):
-        start = _start_of(record, site)
-        name = f"dilation {start[0]:g}" + (f", f from {plain(start[1])}" if start[1] != 1.0 else "")
-        name += f", {site}" if len(sites) > 1 else ""
+    shown: set[str] = set()
+    for line in sorted(lines, key=lambda line: line.start):
+        name = line.name + (f", {line.path}" if len(paths) > 1 else "")
+        if line.flag:
+            name += f" ({line.flag})"
         data.append({
             "type": "scatter", "mode": "lines", "name": _text(name), "legendgroup": _text(name),
-            "showlegend": (start, site) not in shown,
-            "x": [step for step, _ in points], "y": [f for _, f in points],
-            "line": {"color": _ramp(starts.index(start), len(starts)), "width": 2,
-                     "dash": ("solid", "dash", "dot", "dashdot")[sites.index(site) % 4]},
-            "hovertemplate": _text(f"{record.trial}, {site}") + "<br>f = %{y:.3f} at step %{x:,}<extra></extra>",
+            "showlegend": name not in shown,
+            "x": [step for step, _ in line.points], "y": [value for _, value in line.points],
+            "line": {"color": _ramp(starts.index(line.start), len(starts)), "width": 2,
+                     "dash": ("solid", "dash", "dot", "dashdot")[paths.index(line.path) % 4]},
+            "hovertemplate": _text(f"{line.trial}, {line.about}")
+            + f"<br>{letter} = %{{y:.3f}} at step %{{x:,}}<extra></extra>",
         })  # fmt: skip
-        shown.add((start, site))
-    layout = _layout("training step", "inflation factor f")
+        shown.add(name)
+    figure, title = _LEARNED[letter]
+    layout = _layout("training step", title)
     layout["xaxis"]["rangemode"] = "tozero"
-    values = [y for trace in data for y in trace["y"]] + [1.0]
+    levels = [1.0] if letter == "f" else []
+    values = [y for trace in data for y in trace["y"]] + levels
     layout["yaxis"]["range"] = _padded(values)
-    bounds = [b for b in told.facts.f_bounds if min(values) - 0.02 * b <= b <= max(values) + 0.02 * b]
+    held = told.facts.f_bounds if letter == "f" else told.facts.gamma_bounds
+    bounds = [b for b in held if min(values) - 0.02 * b <= b <= max(values) + 0.02 * b]
     layout["shapes"] = [
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y,
-         "line": {"color": FAINT, "width": 1, "dash": "dot" if y == 1.0 else "dash"}}
-        for y in (1.0, *bounds)
+         "line": {"color": FAINT, "width": 1, "dash": "dot" if y in levels else "dash"}}
+        for y in (*levels, *bounds)
     ]  # fmt: skip
-    return Figure("learned-f", "Line chart: learned inflation factor over training steps.", data, layout)
+    return Figure(figure, f"Line chart: learned {title} over training steps.", data, layout)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What one path of a trial learned over its steps. start: what it began from, to sort by; about: it in words."""
+
+    trial: str
+    path: str
+    letter: str
+    start: tuple[float, float]
+    name: str
+    about: str
+    flag: str
+    points: list[tuple[int, float]]
+
+
+def _learned_lines(record: Record, told: Digest) -> list[_Learned]:
+    flags = {motion.path: motion.flag for motion in motions(record, told.facts)}
+    known, found = dict(parsed(record.candidate) or ()), []
+    for path, points in _traces(record).items():
+        choice = known.get(path)
+        if choice is None:
+            continue
+        guided = f", guided by {', '.join(choice.labels)}" if choice.labels else ""
+        if choice.sampling:
+            letter, start, name = "γ", choice.sampling.gamma, f"γ from {plain(choice.sampling.gamma)}"
+        else:
+            letter, start, name = "f", choice.f, f"dilation {choice.dilation}"
+            name += f", f from {plain(start)}" if start != 1.0 else ""
+        key = (float(choice.dilation), start)
+        found.append(_Learned(record.trial, path, letter, key, name, path + guided, flags.get(path, ""), points))
+    return found
 
 
 @dataclass(frozen=True)
@@ -311,12 +350,6 @@ def _traces(record: Record) -> dict[str, list[tuple[int, float]]]:
         stride = math.ceil(len(points) / _MOST_POINTS)
         thinned[site] = points[:-1:stride] + points[-1:] if len(points) > 1 else points
     return {site: points for site, points in thinned.items() if len(points) > 1}
-
-
-def _start_of(record: Record, site: str) -> tuple[float, float]:
-    known = parsed(record.candidate)
-    choice = dict(known or ()).get(site)
-    return (float(choice.dilation), choice.f) if choice else (0.0, 1.0)
 
 
 def _splits(told: Digest) -> tuple[Split, ...]:

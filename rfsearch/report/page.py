@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ from rfsearch.report.wording import (
     counted,
     duration,
     finite,
+    listing,
     multiple,
     percent,
     plain,
     prefixed,
     score,
 )
+from rfsearch.space.choice import Choice
 
 REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
@@ -65,7 +67,10 @@ def render(told: Digest) -> str:
     )
     environment.filters["unbroken"] = _unbroken
     template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
-    drawn = [figures.anytime(told), figures.pareto(told), figures.learned_f(told), figures.against_rf(told)]
+    drawn = [
+        *(figures.anytime(told), figures.pareto(told), figures.against_rf(told)),
+        *(figures.learned(told, "f"), figures.learned(told, "γ")),
+    ]
     known = {figure.name: figure for figure in drawn if figure is not None}
     winner = told.winner
     pictures = None
@@ -85,6 +90,7 @@ def render(told: Digest) -> str:
         trials=_trials(told),
         budget=_budget(told),
         gallery=pictures,
+        winner_setting=f"The winner: {setting_of(winner.candidate, winner)}{_fields(winner)}." if winner else "",
         shown_split="test" if told.facts.splits.get("test", 0) or told.split == "test" else "validation",
         forecast=_forecast(told),
         provenance=_provenance(told),
@@ -92,6 +98,8 @@ def render(told: Digest) -> str:
         columns={
             "test": told.split == "test",
             "scores": {name: _heading(name, told.facts.classes) for r in told.records for name in r.scores},
+            "learned": ["f, γ" if _samples(told) else "f", *(["guided by"] if _guides(told) else [])],
+            "labels": _guides(told),
         },
     )
 
@@ -142,7 +150,8 @@ def _trial(record: Record, names: Sequence[str], told: Digest) -> dict[str, Any]
         _dilations(record),
         (f"{record.rf_init_px:,}", record.rf_init_px),
         _factor(record),
-        (f"{record.rf_px:,}", record.rf_px),
+        *([_labels(record)] if _guides(told) else []),
+        (_by_path([f"{px:,}" for px in record.path_rf_px.values()]) or f"{record.rf_px:,}", record.rf_px),
         (score(record.val), finite(record.val)),
     ]
     if told.split == "test":
@@ -166,22 +175,56 @@ def _dilations(record: Record) -> Cell:
     known = parsed(record.candidate)
     if known is None:
         return record.candidate, None
-    dilations = [(site, choice.dilation) for site, choice in known]
-    if len({d for _, d in dilations}) == 1:
-        return str(dilations[0][1]), dilations[0][1]
-    return ", ".join(f"{site} {d}" for site, d in dilations), sum(d for _, d in dilations) / len(dilations)
+    sites = {
+        site: [choice.dilation] if isinstance(choice, Choice) else [path.dilation for path in choice]
+        for site, choice in known.choices
+    }
+    words = {site: _by_path(map(str, dilations)) for site, dilations in sites.items()}
+    every = [d for dilations in sites.values() for d in dilations]
+    if len(set(words.values())) == 1:
+        return next(iter(words.values())), sum(every) / len(every)
+    return ", ".join(f"{site} {text}" for site, text in words.items()), sum(every) / len(every)
 
 
 def _factor(record: Record) -> Cell:
-    ended = factors(record)
-    gamma = [f"γ {site} {plain(value)}" for site, value in record.gamma.items() if finite(value) is not None]
-    if not ended:
-        return ", ".join(gamma) or "1", 1.0
-    mean = sum(ended.values()) / len(ended)
     known = parsed(record.candidate)
-    if known is not None and len(known.choices) == 1 and not gamma:
-        return f"{mean:.3f}", mean
-    return ", ".join([f"{site} {f:.3f}" for site, f in ended.items()] + gamma), mean
+    ended = factors(record)
+    strides = {path: value for path, gamma in record.gamma.items() if (value := finite(gamma)) is not None}
+    if known is None or not (ended or strides):
+        return "1", 1.0
+    words = {
+        path: f"γ {plain(strides[path])}" if path in strides else f"{ended[path]:.3f}" if path in ended else "1"
+        for path, _ in known
+    }
+    values = [strides.get(path, ended.get(path, 1.0)) for path, _ in known]
+    mean = sum(values) / len(values)
+    if len(known.choices) == 1:
+        return _by_path(words.values()), mean
+    return ", ".join(f"{path} {words[path]}" for path in words if path in ended or path in strides), mean
+
+
+def _labels(record: Record) -> Cell:
+    sets = [", ".join(choice.labels) or MISSING for _, choice in parsed(record.candidate) or ()]
+    return (_by_path(sets) if any(text != MISSING for text in sets) else MISSING), None
+
+
+def _by_path(words: Iterable[str]) -> str:
+    """What the parallel paths of a site have, in their order."""
+    return " | ".join(words)
+
+
+def _guides(told: Digest) -> bool:
+    return any(choice.labels for r in told.records for _, choice in parsed(r.candidate) or ())
+
+
+def _samples(told: Digest) -> bool:
+    return any(choice.sampling for r in told.records for _, choice in parsed(r.candidate) or ())
+
+
+def _fields(record: Record) -> str:
+    """The receptive fields of a record's parallel paths."""
+    told = listing([f"{px:,} px at {path}" for path, px in record.path_rf_px.items()])
+    return f": {told}" if told else ""
 
 
 def _budget(told: Digest) -> list[list[str]]:

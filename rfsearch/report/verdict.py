@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rfsearch.ledger import Cost, Record, Run
-from rfsearch.report.digest import Digest, digest, factors, setting_of
+from rfsearch.report.digest import NEVER_LEFT, Digest, Motion, digest, factors, motions, sampling_of, setting_of
 from rfsearch.report.facts import canonical, parsed
 from rfsearch.report.statistics import (
     SEEDS_FOR_A_TEST,
@@ -30,9 +30,6 @@ from rfsearch.report.wording import (
     score,
 )
 from rfsearch.space.choice import Candidate, Choice
-
-_NEVER_LEFT = 0.03  # |f - f0| / f0 below which a learned factor counts as not moved
-_AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
 
 
 @dataclass(frozen=True)
@@ -325,7 +322,11 @@ def _edge(told: Digest, winner: Record) -> Iterator[str]:
         return
     ended = factors(winner)
     for end, word, beyond in ((dilations[-1], "largest", "larger"), (dilations[0], "smallest", "smaller")):
-        sites = [site for site, choice in known if choice.dilation == end and _outward(ended, site, beyond)]
+        sites = [
+            site
+            for site, choice in known
+            if choice.dilation == end and not choice.sampling and _outward(ended, site, beyond)
+        ]
         if sites and not (end == 1 and beyond == "smaller"):
             yield (
                 f"The best dilation, {end} at {listing(sites)}, is the {word} that was searched: "
@@ -338,7 +339,7 @@ def _edge(told: Digest, winner: Record) -> Iterator[str]:
 def _outward(ended: Mapping[str, float], site: str, beyond: str) -> bool:
     """Whether a site's inflation factor leaves its receptive field at or beyond that of its dilation."""
     f = ended.get(site, 1.0)
-    return f <= 1.0 + _NEVER_LEFT if beyond == "larger" else f >= 1.0 - _NEVER_LEFT
+    return f <= 1.0 + NEVER_LEFT if beyond == "larger" else f >= 1.0 - NEVER_LEFT
 
 
 def _is_learned(record: Record) -> bool:
@@ -347,37 +348,39 @@ def _is_learned(record: Record) -> bool:
 
 
 def _learned(told: Digest, winner: Record) -> Iterator[str]:
-    starts, still = 0, 0
-    held: list[float] = []
-    for record in told.scored:
-        known = parsed(record.candidate)
-        ends = {site: finite(record.f.get(site)) for site, choice in known or () if choice.learned}
-        moves = [(f, choice.f) for site, choice in known or () if choice.learned and (f := ends[site]) is not None]
-        if not moves:
-            continue
-        starts += 1
-        rest = all(abs(f - f0) < _NEVER_LEFT * f0 for f, f0 in moves)
-        still += rest
-        bounds = {b for f, _ in moves for b in told.facts.f_bounds if abs(f - b) <= _AT_BOUND * b}
-        held.extend(bounds)
-        if record is winner and rest:
-            yield (
-                f"The winner's learned f never left its start (less than {percent(_NEVER_LEFT, 1)} away): "
-                "its dilation was given, not learned."
-            )
-        if record is winner and bounds:
-            yield (
-                f"The winner's learned f ended at its bound of {listing([plain(b) for b in sorted(bounds)])}: "
-                "it was stopped there, not by the data."
-            )
-    if still and still == starts:
-        where = "The" if starts == 1 else f"In all {starts} trials the"
-        yield f"{where} learned f never left its start, so it tells nothing about the receptive field."
+    for letter in ("f", "γ"):
+        moved = {r.trial: [m for m in motions(r, told.facts) if m.letter == letter] for r in told.scored}
+        yield from _of_letter(letter, {trial: ms for trial, ms in moved.items() if ms}, winner)
+
+
+def _of_letter(letter: str, moved: Mapping[str, Sequence[Motion]], winner: Record) -> Iterator[str]:
+    """What became of the learned factors or strides. moved: of each trial, a motion a path."""
+    ours = moved.get(winner.trial, ())
+    own = "its dilation was given" if letter == "f" else "its sample stride was given"
+    if ours and all(m.still for m in ours):
+        yield (
+            f"The winner's learned {letter} never left its start (less than {percent(NEVER_LEFT, 1)} away): "
+            f"{own}, not learned."
+        )
+    if ends := sorted({m.bound for m in ours if m.bound}):
+        yield (
+            f"The winner's learned {letter} ended at its bound of {listing([plain(b) for b in ends])}: "
+            "it was stopped there, not by the data."
+        )
+    still = [trial for trial, ms in moved.items() if all(m.still for m in ms)]
+    if still and len(still) == len(moved):
+        where = "The" if len(moved) == 1 else f"In all {len(moved)} trials the"
+        yield f"{where} learned {letter} never left its start, so it tells nothing about the receptive field."
     elif still:
-        yield f"In {still} of {starts} learned trials f never left its start."
+        yield f"In {len(still)} of {len(moved)} learned trials {letter} never left its start: {_trials(still)}."
+    held = [trial for trial, ms in moved.items() if any(m.bound for m in ms)]
     if held:
-        bounds_text = listing([plain(b) for b in sorted(set(held))])
-        yield f"In {len(held)} of {starts} learned trials f ended at a bound ({bounds_text})."
+        bounds = listing([plain(b) for b in sorted({m.bound for ms in moved.values() for m in ms if m.bound})])
+        yield f"In {len(held)} of {len(moved)} learned trials {letter} ended at a bound ({bounds}): {_trials(held)}."
+
+
+def _trials(names: Sequence[str]) -> str:
+    return listing([*names[:4], *([f"{len(names) - 4} more"] if len(names) > 4 else [])])
 
 
 def _short(told: Digest, winner: Record) -> Iterator[str]:
@@ -393,24 +396,53 @@ def _setting(told: Digest, winner: Record) -> Setting | None:
     known = parsed(winner.candidate)
     if known is None:
         return None
+    if any(not isinstance(choice, Choice) or choice.sampling for _, choice in known.choices):
+        return _built_setting(told, winner, known)
     ended = factors(winner)
     lines, code, nearest = [], [], {}
     for site, choice in known:
         f = ended.get(site, 1.0)
         dilation = max(1, round(choice.dilation / f))
         nearest[site] = Choice(dilation)
-        lines.append(
-            f"{site}: dilation {dilation}"
-            if f == 1.0
-            else f"{site}: dilation {choice.dilation} behind a map inflated by f = {plain(f)}; "
-            f"nearest plain dilation {dilation} ({choice.dilation} / {plain(f)} = {plain(choice.dilation / f)})"
-        )
+        lines.append(f"{site}: {_inflated(choice.dilation, f)}")
         module = _module(site)
         code += [
             f"{module}.dilation = ({dilation}, {dilation})",
             f"{module}.padding = tuple({dilation} * (k // 2) for k in {module}.kernel_size)",
         ]
-    return Setting(tuple(lines), "\n".join(code), _lost(told, Candidate.of(nearest)) if ended else "")
+    note = "The padding keeps the map's size for odd kernels."
+    return Setting(
+        tuple(lines), "\n".join(code), " ".join([note, *([_lost(told, Candidate.of(nearest))] if ended else [])])
+    )
+
+
+def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:
+    """Of a winner that no plain dilation can stand in for: parallel paths, or a block behind a site."""
+    ended, lines = factors(winner), []
+    for path, choice in known:
+        parts = [_inflated(choice.dilation, ended.get(path, 1.0))]
+        if path in winner.path_rf_px:
+            parts.append(f"{winner.path_rf_px[path]:,} px")
+        if choice.sampling:
+            parts.append(sampling_of(path, choice, winner))
+        if choice.labels:
+            parts.append(f"guided by {', '.join(choice.labels)}")
+        lines.append(f"{path}: {', '.join(parts)}")
+    code = (
+        "from pathlib import Path\nfrom rfsearch.run import trained\n\n"
+        f"model = trained(Path({str(told.run.directory)!r}), {winner.trial!r})"
+    )
+    return Setting(tuple(lines), code, "This is the trained network of the run, its paths and blocks in place.")
+
+
+def _inflated(dilation: int, f: float) -> str:
+    if f == 1.0:
+        return f"dilation {dilation}"
+    nearest = max(1, round(dilation / f))
+    return (
+        f"dilation {dilation} behind a map inflated by f = {plain(f)}; "
+        f"nearest plain dilation {nearest} ({dilation} / {plain(f)} = {plain(dilation / f)})"
+    )
 
 
 def _lost(told: Digest, plain_candidate: Candidate) -> str:

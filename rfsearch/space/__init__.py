@@ -1,6 +1,20 @@
 """Choices, candidates and spaces: what may vary in a search. Imports neither torch nor Ray."""
 
-from rfsearch.space.choice import Candidate, Choice
-from rfsearch.space.space import DataSpec, Recipe, Space, read_space
+from rfsearch.space.choice import Candidate, Choice, Paths, Sampling
+from rfsearch.space.space import LSDFN, SINGLE, DataSpec, PathSet, Recipe, SamplingSpec, Space, SpaceFile, read_space
 
-__all__ = ["Candidate", "Choice", "DataSpec", "Recipe", "Space", "read_space"]
+__all__ = [
+    "LSDFN",
+    "SINGLE",
+    "Candidate",
+    "Choice",
+    "DataSpec",
+    "PathSet",
+    "Paths",
+    "Recipe",
+    "Sampling",
+    "SamplingSpec",
+    "Space",
+    "SpaceFile",
+    "read_space",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +11,51 @@ from rfsearch.errors import SpaceError
 
 
 @dataclass(frozen=True, order=True)
+class Sampling:
+    """An LS-DFN block behind a site's convolution, concatenated to its output (Wu et al., ECCV 2018).
+
+    gamma: sample stride, px of the site's map between sampled regions, > 0. s: regions an axis, odd; 1 is the plain
+    dynamic filter network, for which gamma means nothing. learned: whether training may move gamma.
+    """
+
+    gamma: float
+    s: int = 5
+    learned: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma < float("inf"):
+            raise SpaceError(f"a sample stride gamma is greater than 0 px. Got {self.gamma}.")
+        if self.s < 1 or self.s % 2 == 0:
+            raise SpaceError(
+                f"an LS-DFN block samples s x s regions with s odd and at least 1. Got s={self.s}. "
+                f"Nearest: {max(1, self.s + 1)}."
+            )
+
+
+@dataclass(frozen=True, order=True)
 class Choice:
-    """The receptive field of one site.
+    """The receptive field of one site, or of one of its parallel paths.
 
     dilation: integer dilation of the site's convolution, >= 1.
     f: inflation factor of the map in front of it (Wei eq. 1), dimensionless, > 0; 1 leaves the map alone.
     learned: whether training may move f away from that value.
+    labels: names of the classes whose gradient this path is guided by (Wei eq. 12).
+    sampling: an LS-DFN block behind the convolution, or None.
     """
 
     dilation: int
     f: float = 1.0
     learned: bool = False
+    labels: tuple[str, ...] = ()
+    sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
         if self.dilation < 1:
             raise SpaceError(f"a dilation is an integer of at least 1. Got {self.dilation}.")
         if not self.f > 0:
             raise SpaceError(f"an inflation factor is greater than 0. Got {self.f}.")
+        if self.sampling and (self.learned or self.f != 1.0):
+            raise SpaceError("a site gets an inflation factor or an LS-DFN block, not both.")
 
     def to_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {"dilation": self.dilation}
@@ -35,42 +63,89 @@ class Choice:
             body["f"] = self.f
         if self.learned:
             body["learned"] = True
+        if self.labels:
+            body["labels"] = list(self.labels)
+        if self.sampling:
+            body |= {"gamma": self.sampling.gamma, "s": self.sampling.s}
+            if self.sampling.learned:
+                body["gamma_learned"] = True
         return body
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> Choice:
-        return Choice(int(body["dilation"]), float(body.get("f", 1.0)), bool(body.get("learned", False)))
+        sampling = None
+        if "gamma" in body:
+            sampling = Sampling(float(body["gamma"]), int(body["s"]), bool(body.get("gamma_learned", False)))
+        return Choice(
+            int(body["dilation"]),
+            float(body.get("f", 1.0)),
+            bool(body.get("learned", False)),
+            tuple(map(str, body.get("labels", ()))),
+            sampling,
+        )
 
     def __str__(self) -> str:
+        said = f"d={self.dilation}"
         if self.learned:
-            return f"d={self.dilation}, f learned from {self.f:g}"
-        return f"d={self.dilation}" if self.f == 1.0 else f"d={self.dilation}, f={self.f:.3g}"
+            said += f", f learned from {self.f:g}"
+        elif self.f != 1.0:
+            said += f", f={self.f:.3g}"
+        if self.labels:
+            said += f", guided by {', '.join(self.labels)}"
+        if self.sampling:
+            how = "learned from " if self.sampling.learned else ""
+            said += f", LS-DFN s={self.sampling.s} gamma={how}{self.sampling.gamma:.3g}"
+        return said
+
+
+Paths = tuple[Choice, ...]
+"""What a site gets whose convolution stands in several parallel paths: one choice a path, two or more."""
 
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """A frozen, hashable map site -> choice, ordered by site, that survives JSON unchanged."""
+    """A frozen, hashable map site -> choice or parallel paths, ordered by site, that survives JSON unchanged."""
 
-    choices: tuple[tuple[str, Choice], ...]
+    choices: tuple[tuple[str, Choice | Paths], ...]
 
     @staticmethod
-    def of(choices: Mapping[str, Choice]) -> Candidate:
-        return Candidate(tuple(sorted(choices.items())))
+    def of(choices: Mapping[str, Choice | Sequence[Choice]]) -> Candidate:
+        """Of a choice a site, or several for parallel paths; a single path is the choice itself."""
+        found: list[tuple[str, Choice | Paths]] = []
+        for site, choice in sorted(choices.items()):
+            paths = (choice,) if isinstance(choice, Choice) else tuple(choice)
+            if not paths:
+                raise SpaceError(f"site {site!r} has at least one path. Got none.")
+            found.append((site, paths[0] if len(paths) == 1 else paths))
+        return Candidate(tuple(found))
 
     @staticmethod
     def from_json(text: str) -> Candidate:
-        return Candidate.of({site: Choice.from_json(body) for site, body in json.loads(text).items()})
+        return Candidate.of({site: _choice_of(body) for site, body in json.loads(text).items()})
 
     def to_json(self) -> str:
-        return json.dumps({site: choice.to_json() for site, choice in self.choices}, sort_keys=True)
+        body = {
+            site: choice.to_json() if isinstance(choice, Choice) else [path.to_json() for path in choice]
+            for site, choice in self.choices
+        }
+        return json.dumps(body, sort_keys=True)
 
     def __iter__(self) -> Iterator[tuple[str, Choice]]:
-        return iter(self.choices)
+        """Every path by name: the site's where it has one path, `site/1`, `site/2` ... where it has several."""
+        for site, choice in self.choices:
+            if isinstance(choice, Choice):
+                yield site, choice
+            else:
+                yield from ((f"{site}/{number}", path) for number, path in enumerate(choice, start=1))
 
     @property
     def learned(self) -> bool:
         """Whether training may change this candidate's receptive field."""
-        return any(choice.learned for _, choice in self.choices)
+        return any(choice.learned or (choice.sampling and choice.sampling.learned) for _, choice in self)
 
     def __str__(self) -> str:
-        return "; ".join(f"{site}: {choice}" for site, choice in self.choices)
+        return "; ".join(f"{path}: {choice}" for path, choice in self)
+
+
+def _choice_of(body: Any) -> Choice | Paths:
+    return tuple(Choice.from_json(path) for path in body) if isinstance(body, list) else Choice.from_json(body)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rfsearch.errors import SpaceError, nearest
-from rfsearch.space.choice import Candidate, Choice
+from rfsearch.space.choice import Candidate, Choice, Sampling
+
+SINGLE, LSDFN = "single", "lsdfn"
 
 
 class _Frozen(BaseModel):
@@ -28,7 +31,7 @@ class DataSpec(_Frozen):
     """
 
     default: Literal["rendered-faces"] | None = None
-    layout: Literal["helen", "folder"] = "folder"
+    layout: Literal["helen", "voc", "folder"] = "folder"
     classes: tuple[str, ...] = ()
     ignore_index: int | None = Field(default=None, ge=0, le=255)
     flip_pairs: tuple[tuple[int, int], ...] = ()
@@ -41,11 +44,14 @@ class Recipe(_Frozen):
     steps, batch_size: length of one full training. class_weights: of the loss, none, or each class's pixels weighted by
     the inverse square root of their share of the training split, so that small parts are not drowned.
     lr, momentum, weight_decay: stochastic gradient descent with the rate lr (1 - step / steps)^power after `warmup`
-    steps of linear growth; weights a backbone brings trained get lr x pretrained_lr_multiplier.
-    f_lr_multiplier: rate of a learned f over lr, without weight decay; f_delay: share of the training before f may move
-    (Wei sec. 5.1). normalisation: of f's gradient, exact or the paper's (Wei eq. 10-11). rungs: validations on the way,
-    on rung_images of the validation split. Augmentation: flip, scale range, shift as a share of the side, brightness
-    and contrast as +- shares.
+    steps of linear growth, and x lr_drop after each of lr_steps, shares of the training; weights a backbone brings
+    trained get lr x pretrained_lr_multiplier.
+    For a learned f or gamma (Wei sec. 4.2 and 5.1): f_lr_multiplier: its rate over lr, without weight decay; f_delay:
+    share of the training before it may move; f_clip: largest size of its gradient, none if left out; f_background: what
+    a background pixel counts in f's gradient, 1 like any other; normalisation: of f's gradient, exact or the paper's
+    (Wei eq. 10-11). guidance_weight: W of loss guidance (Wei eq. 12).
+    rungs: validations on the way, on rung_images of the validation split. Augmentation: flip, scale range, shift as a
+    share of the side, brightness and contrast as +- shares.
     """
 
     steps: int = Field(gt=0)
@@ -56,9 +62,14 @@ class Recipe(_Frozen):
     weight_decay: float = Field(default=5e-4, ge=0)
     power: float = Field(default=0.9, ge=0)
     warmup: int = Field(default=0, ge=0)
+    lr_steps: tuple[float, ...] = ()
+    lr_drop: float = Field(default=0.1, gt=0, le=1)
     pretrained_lr_multiplier: float = Field(default=1.0, gt=0)
     f_lr_multiplier: float = Field(default=1.0, gt=0)
     f_delay: float = Field(default=0.0, ge=0, lt=1)
+    f_clip: float | None = Field(default=None, gt=0)
+    f_background: float = Field(default=1.0, ge=0)
+    guidance_weight: float = Field(default=1.2, gt=0)
     normalisation: Literal["exact", "paper"] = "exact"
     rungs: int = Field(default=3, ge=0)
     rung_images: int = Field(default=64, gt=0)
@@ -69,9 +80,70 @@ class Recipe(_Frozen):
     brightness: float = Field(default=0.0, ge=0, lt=1)
     contrast: float = Field(default=0.0, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if any(not 0 < share < 1 for share in self.lr_steps) or list(self.lr_steps) != sorted(set(self.lr_steps)):
+            raise ValueError("lr_steps are ascending shares of the training, between 0 and 1")
+        return self
+
+    def rate(self, step: int) -> float:
+        """The learning rate of new weights at a step."""
+        rate = self.lr * (1 - step / self.steps) ** self.power
+        rate *= self.lr_drop ** sum(step >= share * self.steps for share in self.lr_steps)
+        return rate * (step + 1) / self.warmup if step < self.warmup else rate
+
     def rung_steps(self) -> tuple[int, ...]:
         """The steps after which a training is looked at, its last one included."""
         return tuple(sorted({round(self.steps * i / (self.rungs + 1)) for i in range(1, self.rungs + 2)} - {0}))
+
+
+class PathSet(_Frozen):
+    """Parallel paths at every site. manual: their dilations as set by hand, the baseline of this number of paths.
+
+    labels: the classes that guide each path (Wei eq. 12), an empty set for a path that is not guided; left out where
+    no path is.
+    """
+
+    manual: tuple[int, ...] = Field(min_length=2)
+    labels: tuple[tuple[str, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PathSet:
+        if any(d < 1 for d in self.manual):
+            raise ValueError("manual dilations are integers of at least 1")
+        if len(self.labels) not in (0, len(self.manual)):
+            raise ValueError(f"labels has a set for each path: {len(self.manual)} paths, {len(self.labels)} label sets")
+        return self
+
+
+_PATHS = {"bi": PathSet(manual=(4, 6)), "tri": PathSet(manual=(4, 6, 8))}  # Wei et al.: the manual dilations
+
+
+class SamplingSpec(_Frozen):
+    """What an LS-DFN block at a site may be. gammas: sample strides, px of the site's map, where learned ones start
+    too. regions: s, regions an axis, odd; 1 is the plain dynamic filter network. features: channels of its feature
+    branch. channels: of its output, one a class if left out. kernel: taps an axis, odd. bounds: of a learned gamma.
+    """
+
+    gammas: tuple[float, ...] = Field(default=(1.0, 2.0, 3.0), min_length=1)
+    regions: tuple[int, ...] = Field(default=(5,), min_length=1)
+    features: int = Field(default=32, gt=0)
+    channels: int | None = Field(default=None, gt=0)
+    kernel: int = Field(default=3, gt=0)
+    bounds: tuple[float, float] = (0.25, 16.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SamplingSpec:
+        low, high = self.bounds
+        if not 0 < low <= high:
+            raise ValueError("bounds = [low, high] needs 0 < low <= high")
+        if any(not low <= gamma <= high for gamma in self.gammas) or len(set(self.gammas)) != len(self.gammas):
+            raise ValueError(f"gammas are different sample strides within bounds {list(self.bounds)}, above 0")
+        if any(s < 1 or s % 2 == 0 for s in self.regions):
+            raise ValueError(f"regions are odd numbers of at least 1, got {list(self.regions)}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel is odd, got {self.kernel}")
+        return self
 
 
 class Preset(_Frozen):
@@ -79,6 +151,8 @@ class Preset(_Frozen):
 
     backbone: str
     weights: str = "none"
+    form: str = SINGLE
+    sampling: SamplingSpec = SamplingSpec()
     sites: tuple[str, ...] = Field(min_length=1)
     dilations: tuple[int, ...] = Field(min_length=1)
     reference: int
@@ -111,8 +185,36 @@ class SpaceFile(_Frozen):
     task: str = "segmentation"
     metric: str
     data: DataSpec
+    paths: dict[str, PathSet] = {}
     default_preset: str = "mini"
     presets: dict[str, Preset] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known_forms(self) -> SpaceFile:
+        if taken := {SINGLE, LSDFN} & set(self.paths):
+            raise ValueError(f"paths are named bi, tri or anything but {' and '.join(sorted(taken))}")
+        for name, preset in self.presets.items():
+            if preset.form not in self.forms:
+                raise ValueError(
+                    f"preset {name} has the unknown form {preset.form!r}.{nearest(preset.form, self.forms)}"
+                )
+        return self
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What a site can get."""
+        return (SINGLE, *dict.fromkeys([*_PATHS, *self.paths]), LSDFN)
+
+    def preset_and_form(self, wanted: str) -> tuple[Preset, str]:
+        """A preset by its name, or in another form: `bi` is the default preset's, `paper-bi` that of `paper`."""
+        if wanted in self.presets:
+            return self.presets[wanted], self.presets[wanted].form
+        base, _, form = wanted.rpartition("-")
+        base = base or self.default_preset
+        if base not in self.presets or form not in self.forms:
+            known = [*self.presets, *self.forms, *(f"{name}-{form}" for name in self.presets for form in self.forms)]
+            raise SpaceError(f"space {self.name!r} has no preset {wanted!r}.{nearest(wanted, known)}")
+        return self.presets[base], form
 
 
 class Space(_Frozen):
@@ -122,6 +224,7 @@ class Space(_Frozen):
     sites: module paths whose receptive field is searched. dilations: what a site may get, and where learned factors
     start. reference: the hand default, whose one full training is the budget unit 1x. f_bounds: of a learned f;
     f_search: of a fixed real f in Bayesian and random search. image_size: H x W in px, None: as the data has it.
+    form: what a site gets: "single", one path; a name of `paths`, several in parallel; "lsdfn", an LS-DFN block.
     """
 
     name: str
@@ -142,14 +245,58 @@ class Space(_Frozen):
     image_size: tuple[int, int] | None
     budget: str
     recipe: Recipe
+    form: str = SINGLE
+    paths: dict[str, PathSet] = _PATHS
+    sampling: SamplingSpec = SamplingSpec()
 
-    def uniform(self, choice: Choice) -> Candidate:
-        """The candidate that gives every site the same choice."""
+    def uniform(self, choice: Choice | Sequence[Choice]) -> Candidate:
+        """The candidate that gives every site the same choice, or the same parallel paths."""
         return Candidate.of(dict.fromkeys(self.sites, choice))
 
     @property
     def reference_candidate(self) -> Candidate:
+        """The hand default of a single path: its one full training is the budget unit 1x, whatever the form."""
         return self.uniform(Choice(self.reference))
+
+    @property
+    def default_candidate(self) -> Candidate:
+        """The hand default of this form."""
+        if self.path_set:
+            return self.uniform([Choice(d) for d in sorted(self.path_set.manual)])
+        if self.form == LSDFN:
+            return self.uniform(self.sampled(self.sampling.gammas[0], max(self.sampling.regions)))
+        return self.reference_candidate
+
+    @property
+    def path_set(self) -> PathSet | None:
+        """The parallel paths of this form, None where a site has one path."""
+        return self.paths.get(self.form)
+
+    def sampled(self, gamma: float, s: int, learned: bool = False) -> Choice:
+        """An LS-DFN block behind a site at the hand default's dilation; s = 1 samples no neighbour, whatever gamma."""
+        return Choice(self.reference, sampling=Sampling(gamma if s > 1 else 1.0, s, learned and s > 1))
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return (SINGLE, *self.paths, LSDFN)
+
+    def with_form(self, form: str) -> Space:
+        """The same space with another form."""
+        if form not in self.forms:
+            raise SpaceError(f"a site gets one of {', '.join(self.forms)}. Got {form!r}.{nearest(form, self.forms)}")
+        return self.with_(form=form)
+
+    def with_path_count(self, count: int) -> Space:
+        """The same space with that many parallel paths."""
+        forms = {1: SINGLE} | {len(paths.manual): name for name, paths in reversed(self.paths.items())}
+        if count not in forms:
+            known = sorted(forms)
+            closest = min(known, key=lambda n: abs(n - count))
+            raise SpaceError(
+                f"--paths is one of {', '.join(map(str, known))} in space {self.name!r}. Got {count}. "
+                f"Nearest: {closest}. More are added to its file as a table [paths.NAME]."
+            )
+        return self.with_(form=forms[count])
 
     def with_(self, **changes: Any) -> Space:
         """The same space with some fields replaced."""
@@ -157,7 +304,7 @@ class Space(_Frozen):
 
 
 def read_space(path: Path, preset: str | None) -> Space:
-    """Read one preset (the file's default one for None) of a space file."""
+    """Read one preset of a space file (None: its default one), in its own form or another, such as `paper-bi`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -172,16 +319,16 @@ def read_space(path: Path, preset: str | None) -> Space:
         faults = "\n".join(f"  {_fault(text, fault)}" for fault in error.errors())
         raise SpaceError(f"{path}: {error.error_count()} fault(s):\n{faults}") from error
     wanted = preset or file.default_preset
-    if wanted not in file.presets:
-        raise SpaceError(f"space {file.name!r} has no preset {wanted!r}.{nearest(wanted, file.presets)}")
+    chosen, form = file.preset_and_form(wanted)
     shared = file.model_dump(include={"name", "title", "cite", "task", "metric"})
-    chosen = file.presets[wanted]
     return Space(
         **shared,
         source=str(path),
         preset=wanted,
         data=file.data,
-        **{k: getattr(chosen, k) for k in Preset.model_fields},
+        paths={**_PATHS, **file.paths},
+        **{k: getattr(chosen, k) for k in Preset.model_fields if k != "form"},
+        form=form,
     )
 
 

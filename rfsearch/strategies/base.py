@@ -51,18 +51,20 @@ class Listing(Protocol):
 @dataclass
 class Sweep:
     """Every candidate of a list once, in an order shuffled by the seed, so that a budget that ends early has not
-    favoured one end of it. What a budget leaves after that is spent on repeating the candidates with fresh training
-    seeds, the leaders first: the repeats tell how far a difference is noise.
+    favoured one end of it; `first` goes first if it is there. What a budget leaves after that is spent on repeating the
+    candidates with fresh training seeds, the leaders first: the repeats tell how far a difference is noise.
     """
 
     candidates: Sequence[Candidate]
     seed: int
+    first: Candidate | None = None
     _scores: dict[Candidate, list[float]] = field(default_factory=dict)
     _tries: dict[Candidate, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.candidates = list(self.candidates)
         random.Random(self.seed).shuffle(self.candidates)
+        self.candidates.sort(key=lambda candidate: candidate != self.first)
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         tries = {c: self._tries.get(c, 0) + list(pending).count(c) for c in self.candidates}

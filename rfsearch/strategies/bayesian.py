@@ -1,4 +1,4 @@
-"""Bayesian search with Optuna: a tree-structured Parzen estimator over dilations and a fixed real f, with pruning.
+"""Bayesian search with Optuna: a tree-structured Parzen estimator over the space's dimensions, with pruning.
 
 Optuna's own ask and tell are used, on a study made afresh from the observed records each time. So a suggestion depends
 on seed and records alone, and a pruned, cut or failed trial is told as just that, never as a completed one.
@@ -14,8 +14,9 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rfsearch.ledger.record import Record, Rung
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Candidate, Space
 from rfsearch.strategies.base import Exhausted
+from rfsearch.strategies.encoding import Encoding, Ordered
 
 # An arm is some eight trainings long: Optuna's default of ten random ones first would leave nothing to the model.
 _STARTUP_TRIALS = 4
@@ -28,29 +29,24 @@ _STATES = {
 
 
 class Bayesian:
-    """TPE over (dilation as an ordered integer, log f) per site. The first suggestion is the hand default."""
+    """TPE over dilations as ordered integers and log f, or over log gamma. The first suggestion is the hand default."""
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space, self._seed = space, seed
-        self._dilations = sorted(space.dilations)
-        low, high = space.f_search
-        self._distributions: dict[str, BaseDistribution] = {}
-        for site in space.sites:
-            self._distributions[f"{site}/dilation"] = IntDistribution(0, len(self._dilations) - 1)
-            self._distributions[f"{site}/f"] = FloatDistribution(low, high, log=True)
+        self._encoding = Encoding(space)
+        self._distributions: dict[str, BaseDistribution] = {
+            name: IntDistribution(0, len(dimension.values) - 1)
+            if isinstance(dimension, Ordered)
+            else FloatDistribution(dimension.low, dimension.high, log=True)
+            for name, dimension in self._encoding.dimensions.items()
+        }
         self._told: list[FrozenTrial] = []
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         if not self._told and not pending:
-            return self._space.reference_candidate
+            return self._space.default_candidate
         study = self._study(pending)
-        trial = study.ask(self._distributions)
-        return Candidate.of(
-            {
-                site: Choice(self._dilations[trial.params[f"{site}/dilation"]], f=round(trial.params[f"{site}/f"], 4))
-                for site in self._space.sites
-            }
-        )
+        return self._encoding.candidate(study.ask(self._distributions).params)
 
     def observe(self, record: Record) -> None:
         candidate = Candidate.from_json(record.candidate)
@@ -81,14 +77,10 @@ class Bayesian:
     def _trial(
         self, candidate: Candidate, state: TrialState, rungs: Sequence[Rung], value: float | None
     ) -> FrozenTrial:
-        params: dict[str, float] = {}
-        for site, choice in candidate:
-            params[f"{site}/dilation"] = self._dilations.index(choice.dilation)
-            params[f"{site}/f"] = choice.f
         return create_trial(
             state=state,
             value=value,
-            params=params,
+            params=self._encoding.parameters(candidate),
             distributions=self._distributions,
             intermediate_values={rung.step: rung.val for rung in rungs},
         )

@@ -1,20 +1,27 @@
-"""The receptive field learned by gradient: the inflation factor of Wei et al., single path, from several starts."""
+"""The receptive field learned by gradient: the inflation factor of Wei et al., one path or several, many starts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import LSDFN, Candidate, Choice, Space
 from rfsearch.strategies.base import Exhausted, Sweep
 
 
 class LearnedInflation:
-    """One training from each initial dilation of the space with f = 1 free to move (Wei sec. 5.1), then repeats of the
-    leaders (see `Sweep`). How f moves (its rate, delay and bounds) is the recipe's."""
+    """One training from each initial dilation of the space with f = 1 free to move (Wei, section 5.1), then repeats of
+    the leaders (see `Sweep`). How f moves (its rate, delay, clipping and bounds) is the recipe's.
+
+    Parallel paths start alike, all from one dilation, and loss guidance tells them apart (Wei eq. 12). Without label
+    sets nothing would: then they start from neighbouring dilations instead.
+    """
 
     def __init__(self, space: Space, seed: int) -> None:
-        self.candidates = [space.uniform(Choice(d, f=1.0, learned=True)) for d in space.dilations]
+        if space.form == LSDFN:
+            raise SpaceError("inflation learns f, which an LS-DFN block does not have; lsdfn learns its sample stride.")
+        self.candidates = [space.uniform(start) for start in _starts(space)]
         self._sweep = Sweep(self.candidates, seed)
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
@@ -22,3 +29,19 @@ class LearnedInflation:
 
     def observe(self, record: Record) -> None:
         self._sweep.observe(record)
+
+
+def _starts(space: Space) -> list[tuple[Choice, ...]]:
+    """Where training begins at a site: the paths of each start."""
+    if space.path_set is None:
+        return [(Choice(d, learned=True),) for d in space.dilations]
+    if space.path_set.labels:
+        return [tuple(Choice(d, learned=True, labels=s) for s in space.path_set.labels) for d in space.dilations]
+    count, dilations = len(space.path_set.manual), sorted(space.dilations)
+    if count > len(dilations):
+        raise SpaceError(
+            f"inflation: {count} paths without label sets start from different dilations; the space has "
+            f"{len(dilations)}. Give label sets in [paths.{space.form}], or more dilations."
+        )
+    rows = [dilations[i : i + count] for i in range(len(dilations) - count + 1)]
+    return [tuple(Choice(d, learned=True) for d in row) for row in rows]

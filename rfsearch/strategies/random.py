@@ -7,26 +7,30 @@ import random
 from collections.abc import Sequence
 
 from rfsearch.ledger.record import Record
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Candidate, Space
 from rfsearch.strategies.base import Exhausted
+from rfsearch.strategies.encoding import Encoding, Ordered
 
 
 class RandomSearch:
-    """The hand default first, then independent draws per site: a dilation, and a fixed real f, evenly in log f."""
+    """The hand default first, then independent draws per site: a dilation and a fixed real f a path, or a gamma, reals
+    evenly in their logarithm."""
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space, self._seed, self._observed = space, seed, 0
+        self._encoding = Encoding(space)
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         number = self._observed + len(pending)
         if number == 0:
-            return self._space.reference_candidate
+            return self._space.default_candidate
         draw = random.Random(f"{self._seed}/{number}")
-        low, high = map(math.log, self._space.f_search)
-        return Candidate.of(
+        return self._encoding.candidate(
             {
-                site: Choice(draw.choice(self._space.dilations), f=round(math.exp(draw.uniform(low, high)), 4))
-                for site in self._space.sites
+                name: draw.randrange(len(dimension.values))
+                if isinstance(dimension, Ordered)
+                else math.exp(draw.uniform(math.log(dimension.low), math.log(dimension.high)))
+                for name, dimension in self._encoding.dimensions.items()
             }
         )
 

@@ -1,112 +1,198 @@
-"""Put a candidate onto a model: set dilations, and inflation in front of the sites that ask for it."""
+"""Put a candidate onto a model: dilations, parallel paths, inflation or LS-DFN at the sites that ask for it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
 
-from rfsearch.errors import ModelError
-from rfsearch.layers import Inflation, InflationFactor, Interpolation
+from rfsearch.errors import ModelError, SpaceError, nearest
+from rfsearch.layers import (
+    LSDFN,
+    Inflation,
+    InflationFactor,
+    Interpolation,
+    LabelWeight,
+    SampleStride,
+    WeightedGradient,
+)
 from rfsearch.layers.inflation import Normalisation
-from rfsearch.space import Candidate, Choice
+from rfsearch.space import Candidate, Choice, SamplingSpec
 from rfsearch.surgery.dilation import set_dilation
+from rfsearch.surgery.inserts import InflatedSite, ParallelSite, SampledSite
+
+BACKGROUND = "background"
 
 
-class InflatedSite(nn.Module):
-    """A convolution between an inflation and the interpolation that undoes it: input and output keep their sizes.
+@dataclass(frozen=True)
+class Settings:
+    """What `build` needs beside a candidate.
 
-    B x C x H x W to B x C' x H' x W', H' x W' as the bare convolution gives. For a model that does not bring an
-    inflation layer of its own, as the parsing networks of Wei do.
+    f_bounds: of learned factors. normalisation: of the gradient that reaches f. classes: names in order of id, which a
+    path's labels refer to. guidance_weight: W of Wei eq. 12. f_background: what a pixel of the class `background`
+    counts in f's gradient. sampling: channels and bounds of LS-DFN blocks.
     """
 
-    def __init__(self, conv: nn.Conv2d, factor: InflationFactor, normalisation: Normalisation) -> None:
-        super().__init__()
-        self.inflation = Inflation(factor, normalisation)
-        self.conv = conv
-        self.interpolation = Interpolation(factor, stride=1, normalisation=normalisation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.interpolation(self.conv(self.inflation(x)), self._plain_size(x))
-
-    def _plain_size(self, x: Tensor) -> tuple[int, int]:
-        """The size of the convolution's output without inflation, px."""
-        conv = self.conv
-        left, right, top, bottom = conv._reversed_padding_repeated_twice  # what the convolution pads, mode by mode
-        sizes = []
-        for axis, padding in enumerate((top + bottom, left + right)):
-            extent = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-            sizes.append((x.shape[2 + axis] + padding - extent) // conv.stride[axis] + 1)
-        return sizes[0], sizes[1]
+    f_bounds: tuple[float, float] = (0.25, 4.0)
+    normalisation: Normalisation = "exact"
+    classes: tuple[str, ...] = ()
+    guidance_weight: float = 1.2
+    f_background: float = 1.0
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
 
-def build(
-    model: nn.Module,
-    candidate: Candidate,
-    f_bounds: tuple[float, float] = (0.25, 4.0),
-    normalisation: Normalisation = "exact",
-) -> nn.Module:
+@runtime_checkable
+class Forkable(Protocol):
+    """A model that can itself put what follows a site into parallel paths."""
+
+    def fork(self, site: str, count: int) -> list[str] | None:
+        """Stand a site in `count` paths, alike; returns its module path in each, or None where this model cannot."""
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """What a built model can learn of its receptive field, by path of the candidate.
+
+    modules: the module path of each path's convolution, or of what stands in its place.
+    """
+
+    modules: dict[str, str]
+    factors: dict[str, InflationFactor]
+    strides: dict[str, SampleStride]
+
+
+def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
     """A copy of the model with the candidate's receptive field; the model's own weights are kept.
 
-    f_bounds: of learned factors. normalisation: of the gradient that reaches f. Raises ModelError for a site that the
-    model lacks or that is no 2-D convolution.
+    Raises ModelError for a site that the model lacks or that is no 2-D convolution.
     """
+    return assemble(model, candidate, settings or Settings())[0]
+
+
+def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tuple[nn.Module, Learnable]:
+    """What `build` gives, and what of it can be learned."""
+    check_labels(candidate, settings)
     model = copy.deepcopy(model)
-    for site, choice in candidate:
-        conv = convolution_at(model, site)
-        set_dilation(conv, choice.dilation)
-        if choice.learned or choice.f != 1.0:
-            _inflate_site(model, site, conv, choice, f_bounds, normalisation)
-    return model
+    learnable = Learnable({}, {}, {})
+    for site, choice in candidate.choices:
+        if isinstance(choice, Choice):
+            places = [(site, site, choice)]
+        else:
+            modules = _fork(model, site, len(choice))
+            places = [
+                (f"{site}/{i}", module, path) for i, (module, path) in enumerate(zip(modules, choice, strict=True), 1)
+            ]
+        for name, module, path in places:
+            learnable.modules[name] = module
+            _set(model, name, module, path, settings, learnable)
+    return model, learnable
 
 
-def factors(model: nn.Module, candidate: Candidate) -> dict[str, InflationFactor]:
-    """The inflation factors that `build` gave a model, by site."""
-    found = {}
-    for site, choice in candidate:
-        if choice.learned or choice.f != 1.0:
-            for inflation in _inflations_of(model, site):
-                found[site] = inflation.factor
-    return found
+def check_labels(candidate: Candidate, settings: Settings) -> None:
+    """Raise SpaceError for a path guided by a class that the data does not have, or an unknown background."""
+    for path, choice in candidate:
+        for label in choice.labels:
+            if label not in settings.classes:
+                known = f"Classes: {', '.join(settings.classes)}." if settings.classes else ""
+                raise SpaceError(
+                    f"{path}: guided by the label {label!r}, which the data does not have."
+                    f"{nearest(label, settings.classes)} {known}".rstrip()
+                )
+    if settings.f_background != 1 and BACKGROUND not in settings.classes:
+        raise SpaceError(
+            f"f_background = {settings.f_background:g} weighs pixels of a class named {BACKGROUND!r}; the data has "
+            f"none.{nearest(BACKGROUND, settings.classes)} Leave f_background at 1."
+        )
 
 
 def convolution_at(model: nn.Module, site: str) -> nn.Conv2d:
-    """The 2-D convolution that a site names."""
+    """The 2-D convolution that a module path names, or that stands inside what was put in its place."""
     try:
         module = model.get_submodule(site)
     except AttributeError:
         raise ModelError(f"site {site!r}: the model has no such module.") from None
-    if isinstance(module, InflatedSite):
+    if isinstance(module, InflatedSite | SampledSite):
         return module.conv
     if not isinstance(module, nn.Conv2d):
         raise ModelError(f"site {site!r} is a {type(module).__name__}; a site is a 2-D convolution.")
     return module
 
 
-def _inflate_site(
-    model: nn.Module,
-    site: str,
-    conv: nn.Conv2d,
-    choice: Choice,
-    f_bounds: tuple[float, float],
-    normalisation: Normalisation,
-) -> None:
-    factor = InflationFactor(choice.f, choice.learned, f_bounds)
-    own = list(_inflations_of(model, site))
-    if not own:
-        model.set_submodule(site, InflatedSite(conv, factor, normalisation))
-        return
-    for inflation in own:
-        shared = inflation.factor
-        for module in model.modules():
-            if isinstance(module, (Inflation, Interpolation)) and module.factor is shared:
-                module.factor = factor
-                module.normalisation = normalisation
+def _fork(model: nn.Module, site: str, count: int) -> Sequence[str]:
+    conv = convolution_at(model, site)
+    modules = model.fork(site, count) if isinstance(model, Forkable) else None
+    if modules is None:
+        model.set_submodule(site, ParallelSite(conv, count))
+        modules = [f"{site}.paths.{i}" for i in range(count)]
+    return modules
 
 
-def _inflations_of(model: nn.Module, site: str) -> Iterator[Inflation]:
-    """The inflation layers beside a site, under the same parent, or inside what now stands at the site."""
-    module = model.get_submodule(site)
-    parent = module if isinstance(module, InflatedSite) else model.get_submodule(site.rpartition(".")[0])
-    return (child for child in parent.children() if isinstance(child, Inflation))
+def _set(model: nn.Module, name: str, module: str, choice: Choice, settings: Settings, learnable: Learnable) -> None:
+    """Give one path its receptive field and its guidance. module: the path of its convolution."""
+    conv = convolution_at(model, module)
+    set_dilation(conv, choice.dilation)
+    if choice.learned or choice.f != 1.0:
+        learnable.factors[name] = _inflate(model, module, conv, choice, settings)
+    if choice.sampling:
+        block = _block(conv, choice, settings)
+        learnable.strides[name] = block.stride
+        model.set_submodule(module, SampledSite(conv, block))
+    if choice.labels:
+        ids = [settings.classes.index(label) for label in choice.labels]
+        _guide(model, module, WeightedGradient(ids, settings.guidance_weight))
+
+
+def _inflate(model: nn.Module, module: str, conv: nn.Conv2d, choice: Choice, settings: Settings) -> InflationFactor:
+    """Put a new factor into the inflation layers beside a convolution, or bring layers for it."""
+    factor = InflationFactor(choice.f, choice.learned, settings.f_bounds)
+    beside = [child for child in _parent(model, module).children() if isinstance(child, Inflation)]
+    if beside:
+        old = {inflation.factor for inflation in beside}
+        root: nn.Module = model
+    else:
+        root = InflatedSite(conv, factor)
+        model.set_submodule(module, root)
+        old = {factor}
+    weight = None
+    if settings.f_background != 1:
+        weight = LabelWeight([settings.classes.index(BACKGROUND)], settings.f_background)
+    for layer in root.modules():
+        if isinstance(layer, Inflation | Interpolation) and layer.factor in old:
+            layer.factor, layer.normalisation, layer.pixel_weight = factor, settings.normalisation, weight
+    return factor
+
+
+def _block(conv: nn.Conv2d, choice: Choice, settings: Settings) -> LSDFN:
+    assert choice.sampling
+    spec = settings.sampling
+    return LSDFN(
+        conv.out_channels,
+        spec.channels or len(settings.classes) or conv.out_channels,
+        features=spec.features,
+        s=choice.sampling.s,
+        k=spec.kernel,
+        gamma=choice.sampling.gamma,
+        learned=choice.sampling.learned,
+        bounds=spec.bounds,
+    )
+
+
+def _guide(model: nn.Module, module: str, guidance: WeightedGradient) -> None:
+    """Put guidance behind a path: in the place that stands ready for it, which is beside the path's convolution."""
+    head, _, tail = module.rpartition(".")
+    if head.endswith(".paths") or head == "paths":
+        site = model.get_submodule(head.rpartition(".")[0])
+        if isinstance(site, ParallelSite):
+            site.guidance[int(tail)] = guidance
+            return
+    parent = _parent(model, module)
+    if not isinstance(getattr(parent, "guidance", None), WeightedGradient):
+        raise SpaceError(f"{module}: only one of several parallel paths can be guided by labels.")
+    parent.guidance = guidance
+
+
+def _parent(model: nn.Module, module: str) -> nn.Module:
+    return model.get_submodule(module.rpartition(".")[0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.errors import ModelError, SpaceError, nearest
-from rfsearch.space import Candidate
+from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery.build import convolution_at
 
 
@@ -82,16 +82,38 @@ def measure_sites(model: nn.Module, paths: Sequence[str], image_size: tuple[int,
     return [Site(path, (kernels[path][0], kernels[path][1]), sizes[path]) for path in paths]
 
 
-def check_fits(sites: Sequence[Site], candidates: Sequence[Candidate], asked_by: str) -> None:
-    """Raise SpaceError when a dilated kernel is longer than the map it reads: its outer taps would see padding only."""
+def check_fits(sites: Sequence[Site], candidates: Sequence[Candidate], asked_by: str, kernel: int = 3) -> None:
+    """Raise SpaceError when a dilated kernel is longer than the map it reads: its outer taps would see padding only.
+
+    The same for the field that an LS-DFN block samples. kernel: taps an axis of such a block.
+    """
     known = {site.path: site for site in sites}
     for candidate in candidates:
-        for path, choice in candidate:
-            site = known[path]
-            if choice.dilation > site.largest_dilation:
-                kernel, span, (height, width) = max(site.kernel), site.span(choice.dilation), site.map_size
-                raise SpaceError(
-                    f"{path}: a {kernel}x{kernel} kernel at dilation {choice.dilation} spans {span} px, "
-                    f"its input map is {height} x {width} px. Largest dilation that fits: {site.largest_dilation}. "
-                    f"Asked for by {asked_by}."
-                )
+        for site, choice in candidate.choices:
+            paths = (choice,) if isinstance(choice, Choice) else choice
+            for path in paths:
+                where = f" in one of {len(paths)} paths" if len(paths) > 1 else ""
+                _check_fits(known[site], path, where, asked_by)
+                if path.sampling:
+                    _check_sampling_fits(known[site], path.sampling, kernel, asked_by)
+
+
+def _check_fits(site: Site, choice: Choice, where: str, asked_by: str) -> None:
+    if choice.dilation > site.largest_dilation:
+        kernel, span, (height, width) = max(site.kernel), site.span(choice.dilation), site.map_size
+        raise SpaceError(
+            f"{site.path}: a {kernel}x{kernel} kernel at dilation {choice.dilation}{where} spans {span} px, "
+            f"its input map is {height} x {width} px. Largest dilation that fits: {site.largest_dilation}. "
+            f"Asked for by {asked_by}."
+        )
+
+
+def _check_sampling_fits(site: Site, sampling: Sampling, kernel: int, asked_by: str) -> None:
+    room = min(site.map_size) - kernel
+    if sampling.gamma * (sampling.s - 1) > room:
+        (height, width), span = site.map_size, sampling.gamma * (sampling.s - 1) + kernel
+        raise SpaceError(
+            f"{site.path}: {sampling.s} x {sampling.s} regions at sample stride {sampling.gamma:g} span {span:g} px, "
+            f"the map is {height} x {width} px. Largest sample stride that fits: {room / (sampling.s - 1):.3g}. "
+            f"Asked for by {asked_by}."
+        )

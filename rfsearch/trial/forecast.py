@@ -19,11 +19,10 @@ from rfsearch import plugins
 from rfsearch.contest import Forecast
 from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError, RfsearchError
-from rfsearch.layers import InflationFactor
+from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
-from rfsearch.receptive import receptive_field
 from rfsearch.space import Candidate, Space
-from rfsearch.trial.learner import IN_CHANNELS, Learner, build_model, prime_momentum
+from rfsearch.trial.learner import IN_CHANNELS, Learner, build_model, built, fields_of, prime_momentum
 from rfsearch.trial.meter import Meter, held_bytes
 
 _TIMED_STEPS = 3
@@ -73,13 +72,13 @@ class Forecaster:
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
         scored = len(splits["val"]) + (len(splits["test"]) if "test" in splits else 0)
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
-        model = build_model(self._space.with_(weights="none"), self._data, candidate)
-        rf_px = receptive_field(model, (1, IN_CHANNELS, *self._data.image_size)).px
+        model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
+        rf_px, path_rf_px = fields_of(model, learnable, candidate, self._data.image_size)
         whole = self._cost(step.flop * recipe.steps + image.flop * (scored + looks), epoch * recipe.steps)
         least = self._cost(step.flop + image.flop * scored, epoch)
         looks_at = len(recipe.rung_steps())
         stretch = Cost(whole.flop / looks_at, whole.device_s / looks_at, whole.epochs / looks_at)
-        return Forecast(whole, least, stretch, step.peak_bytes, rf_px)
+        return Forecast(whole, least, stretch, step.peak_bytes, rf_px, path_rf_px)
 
     def _cost(self, flop: float, epochs: float) -> Cost:
         return Cost(flop, flop / self.flop_per_s, epochs)
@@ -117,7 +116,7 @@ class Forecaster:
             [p for p in model.parameters() if p.is_meta], lr=0.1, momentum=0.9, weight_decay=1e-4
         )
         prime_momentum(optimizer)
-        with Meter() as meter:
+        with Meter() as meter, guided(model, labels):
             task.loss(model(images), labels).backward()
             optimizer.step()
         batch_bytes = (images.numel() + 2 * labels.numel()) * _BYTES_PER_VALUE
@@ -145,10 +144,14 @@ class Forecaster:
 
 
 def _shapes_only(model: nn.Module) -> nn.Module:
-    """Move a model to the `meta` device, its inflation factors aside: sizes depend on their values."""
+    """Move a model to the `meta` device, its inflation factors and sample strides aside: sizes depend on them."""
     values = [(m, m.f.item(), m.bounds.clone()) for m in model.modules() if isinstance(m, InflationFactor)]
+    strides = [(m, m.gamma.item(), m.bounds.clone()) for m in model.modules() if isinstance(m, SampleStride)]
     model = model.to("meta")
     for factor, value, bounds in values:
         factor.f = nn.Parameter(torch.tensor(value), requires_grad=False)
         factor.bounds = bounds
+    for stride, value, bounds in strides:
+        stride.gamma = nn.Parameter(torch.tensor(value), requires_grad=False)
+        stride.bounds = bounds
     return model

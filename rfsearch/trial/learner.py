@@ -17,10 +17,11 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
 from rfsearch.errors import ModelError, TrialError
-from rfsearch.layers import Inflation, inflated_size
+from rfsearch.layers import LSDFN, Inflation, InflationFactor, SampleStride, guided, inflated_size
 from rfsearch.ledger import Cost
-from rfsearch.space import Candidate, Recipe, Space
-from rfsearch.surgery import build, factors
+from rfsearch.receptive import receptive_fields
+from rfsearch.space import Candidate, Choice, Recipe, Space
+from rfsearch.surgery import Learnable, Settings, assemble
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
 
@@ -43,10 +44,11 @@ class Learner:
     ) -> None:
         self._recipe, self._data, self._device, self._memory = space.recipe, data, device, memory
         self.task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
-        self.model = build_model(space, data, candidate).to(device)
-        self._factors = factors(self.model, candidate)
-        self._learned = [factor for factor in self._factors.values() if factor.f.requires_grad]
-        self._optimizer = _optimizer(self.model, self._learned, space)
+        model, self.learnable = built(space, data, candidate)
+        self.model = model.to(device)
+        scalars: dict[str, InflationFactor | SampleStride] = {**self.learnable.factors, **self.learnable.strides}
+        self._learned = {path: scalar for path, scalar in scalars.items() if _value_of(scalar).requires_grad}
+        self._optimizer = _optimizer(self.model, [_value_of(scalar) for scalar in self._learned.values()], space)
         self._batches = Batches(
             data.splits["train"],
             space.recipe.batch_size,
@@ -61,9 +63,12 @@ class Learner:
         self._score_flop: dict[tuple[int, ...], float] = {}
         self._seconds = {"step": 0.0, "image": 0.0}
         self._inflated: list[Inflation] = [m for m in self.model.modules() if isinstance(m, Inflation)]
+        self._blocks: list[LSDFN] = [m for m in self.model.modules() if isinstance(m, LSDFN)]
         self._map_sizes: dict[Inflation, tuple[int, int]] = {}
         for inflation in self._inflated:
             inflation.register_forward_pre_hook(self._note_map)
+        if self._inflated:
+            self._forward_one()  # what a step costs is kept by the sizes of its maps, before it moves f
         self.train_peak_bytes: int | None = None
 
     def train_step(self, step: int) -> float:
@@ -78,7 +83,7 @@ class Learner:
         else:
             with Meter() as meter:
                 loss = self._optimise(images, labels)
-            flop = self._step_flop[self._key(images.shape[0])] = meter.flop
+            flop = self._step_flop[key] = meter.flop
             self.train_peak_bytes = self._memory.bytes() if self._memory else None
         if (step + 1) % _NAN_CHECK_STEPS == 0 or step + 1 == self._recipe.steps:
             value = loss.item()
@@ -146,11 +151,17 @@ class Learner:
             prediction=predicted.cpu().numpy().astype(np.uint8),
         )
 
-    def f_values(self, learned: bool = False) -> dict[str, float]:
-        """The inflation factor of every inflated site; with `learned`, of those only where training moves it."""
-        return {
-            site: factor.f.item() for site, factor in self._factors.items() if not learned or factor in self._learned
-        }
+    def f_values(self) -> dict[str, float]:
+        """The inflation factor of every inflated path."""
+        return {path: factor.f.item() for path, factor in self.learnable.factors.items()}
+
+    def gamma_values(self) -> dict[str, float]:
+        """The sample stride of every LS-DFN block."""
+        return {path: stride.gamma.item() for path, stride in self.learnable.strides.items()}
+
+    def learned_values(self) -> dict[str, float]:
+        """The f or gamma of every path whose training moves it."""
+        return {path: _value_of(scalar).item() for path, scalar in self._learned.items()}
 
     def state(self) -> dict[str, Any]:
         """Everything a training needs to go on as if it had never stopped."""
@@ -170,11 +181,17 @@ class Learner:
 
     def _optimise(self, images: Tensor, labels: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self.task.loss(self.model(images), labels)
-        loss.backward()
+        with guided(self.model, labels):
+            loss = self.task.loss(self.model(images), labels)
+            loss.backward()
+        clip = self._recipe.f_clip
+        for scalar in self._learned.values():
+            grad = _value_of(scalar).grad
+            if clip is not None and grad is not None:
+                grad.clamp_(-clip, clip)
         self._optimizer.step()
-        for factor in self._learned:
-            factor.project_()
+        for scalar in self._learned.values():
+            scalar.project_()
         return loss.detach()
 
     def _forward_one(self) -> None:
@@ -187,18 +204,21 @@ class Learner:
     def _set_rates(self, step: int) -> None:
         """The recipe's learning rate at this step, and whether f may move yet."""
         recipe = self._recipe
-        rate = recipe.lr * (1 - step / recipe.steps) ** recipe.power
-        if step < recipe.warmup:
-            rate *= (step + 1) / recipe.warmup
+        rate = recipe.rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
         moving = step >= recipe.f_delay * recipe.steps
-        for factor in self._learned:
-            factor.f.requires_grad_(moving)
+        for scalar in self._learned.values():
+            _value_of(scalar).requires_grad_(moving)
 
     def _key(self, batch: int) -> tuple[int, ...]:
-        """What the cost of a pass depends on: its batch, the size of every inflated map, and whether f is learned."""
+        """What the cost of a pass depends on: its batch, the size of every inflated map, how far every LS-DFN block
+        reads and which of its places lie between pixels, and whether f or gamma is learned."""
         sizes: list[int] = [batch]
+        for block in self._blocks:
+            gamma = block.stride.gamma
+            offsets = [gamma.item() * number for number in range((block.s + 1) // 2)]
+            sizes += [math.ceil(offsets[-1]), *(int(offset % 1 == 0) for offset in offsets), int(gamma.requires_grad)]
         for inflation in self._inflated:
             if inflation in self._map_sizes:
                 f = inflation.factor.f
@@ -214,14 +234,45 @@ class Learner:
             torch.cuda.synchronize(self._device)
 
 
-def build_model(space: Space, data: ImageSet, candidate: Candidate) -> nn.Module:
-    """The space's network with its weights loaded and the candidate's receptive field set."""
+def built(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module, Learnable]:
+    """The space's network with its weights loaded and the candidate's receptive field set, and what it can learn."""
     model: nn.Module = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
     if space.weights != "none":
         loaded, said = load_imagenet_vgg16(model, space.weights)
         if not loaded:
             raise ModelError(f"The run started from trained weights that are not to be had here. {said}")
-    return build(model, candidate, space.f_bounds, space.recipe.normalisation)
+    return assemble(model, candidate, settings_of(space, data.classes))
+
+
+def build_model(space: Space, data: ImageSet, candidate: Candidate) -> nn.Module:
+    """The space's network with its weights loaded and the candidate's receptive field set."""
+    return built(space, data, candidate)[0]
+
+
+def fields_of(
+    model: nn.Module, learnable: Learnable, candidate: Candidate, image_size: tuple[int, int]
+) -> tuple[int, dict[str, int]]:
+    """The receptive field of a model, px, and that of each path behind its convolution where paths are parallel."""
+    fields = receptive_fields(model, (1, IN_CHANNELS, *image_size))
+    parallel = {site for site, choice in candidate.choices if not isinstance(choice, Choice)}
+    parts = {path: module for path, module in learnable.modules.items() if path.rpartition("/")[0] in parallel}
+    return fields[""].px, {path: fields[module].px for path, module in parts.items()}
+
+
+def settings_of(space: Space, classes: tuple[str, ...]) -> Settings:
+    """What surgery needs of a space and of the names of its data's classes."""
+    return Settings(
+        f_bounds=space.f_bounds,
+        normalisation=space.recipe.normalisation,
+        classes=classes,
+        guidance_weight=space.recipe.guidance_weight,
+        f_background=space.recipe.f_background,
+        sampling=space.sampling,
+    )
+
+
+def _value_of(scalar: InflationFactor | SampleStride) -> nn.Parameter:
+    return scalar.f if isinstance(scalar, InflationFactor) else scalar.gamma
 
 
 def augment_of(recipe: Recipe) -> Augment:
@@ -234,10 +285,11 @@ def augment_of(recipe: Recipe) -> Augment:
     )
 
 
-def _optimizer(model: nn.Module, learned: list[Any], space: Space) -> torch.optim.SGD:
-    """Stochastic gradient descent; a learned f has its own rate and no weight decay, trained weights their own rate."""
+def _optimizer(model: nn.Module, learned: list[nn.Parameter], space: Space) -> torch.optim.SGD:
+    """Stochastic gradient descent; a learned f or gamma has its own rate and no weight decay, trained weights their own
+    rate."""
     recipe = space.recipe
-    of_f = {id(factor.f) for factor in learned}
+    of_f = set(map(id, learned))
     groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": []}
     for name, parameter in model.named_parameters():
         if id(parameter) in of_f:

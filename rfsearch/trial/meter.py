@@ -24,6 +24,9 @@ from rfsearch.errors import ModelError
 
 Formula = Callable[[Sequence[Any], Mapping[str, Any], Any], float]
 
+# One bilinear sample: the position, four weights, four multiply-adds.
+_SAMPLE = 11
+
 
 def _numel(values: Any) -> int:
     return sum(leaf.numel() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
@@ -55,6 +58,22 @@ def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: A
     grad, image, weight, transposed, mask = args[0], args[1], args[2], args[7], args[10]
     places = image if transposed else grad
     return 2.0 * places.shape[0] * places[0, 0].numel() * weight.numel() * (mask[0] + mask[1])
+
+
+def _deformable_convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """torchvision's deform_conv2d: 2 x MAC of its kernel, and _SAMPLE (with a mask, one more) for each of the C x taps
+    values that every place of its output samples. The convolution that gives the offsets counts by itself."""
+    image, weight, masked = args[0], args[1], args[13]
+    sampled = image.shape[1] * weight.shape[2] * weight.shape[3]
+    return out.numel() / out.shape[1] * (2.0 * weight.numel() + (_SAMPLE + masked) * sampled)
+
+
+def _deformable_convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """Two products as large as the forward one. Sampling once more, for the weight's gradient, and twice that for the
+    gradients of the map and of the offsets, as grid_sampler_2d_backward."""
+    grad, image, weight, masked = args[0], args[1], args[2], args[14]
+    sampled = image.shape[1] * weight.shape[2] * weight.shape[3]
+    return grad.numel() / grad.shape[1] * (4.0 * weight.numel() + 3 * (_SAMPLE + masked) * sampled)
 
 
 def _table(steps: float, names: str, formula: Callable[[float], Formula] = _per_output) -> dict[str, Formula]:
@@ -100,7 +119,7 @@ _FORMULAS: dict[str, Formula] = {
     **_table(8, "gelu upsample_bilinear2d upsample_bilinear2d_aa"),
     **_table(1, "upsample_nearest2d upsample_nearest2d_backward _upsample_nearest_exact2d"),
     **_table(32, "upsample_bicubic2d"),
-    **_table(11, "grid_sampler_2d"),
+    **_table(_SAMPLE, "grid_sampler_2d"),
     # One arithmetic step per input element.
     **_table(
         1,
@@ -113,7 +132,7 @@ _FORMULAS: dict[str, Formula] = {
     ),
     **_table(3, "var std var_mean std_mean", _per_input),
     **_table(8, "upsample_bilinear2d_backward upsample_bilinear2d_aa_backward", _per_input),
-    **_table(22, "grid_sampler_2d_backward", _per_input),
+    **_table(2 * _SAMPLE, "grid_sampler_2d_backward", _per_input),
     **_table(
         5,
         """native_batch_norm cudnn_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional
@@ -128,6 +147,8 @@ _FORMULAS: dict[str, Formula] = {
         _per_input,
     ),
     "convolution_backward": _convolution_backward,
+    "torchvision::deform_conv2d": _deformable_convolution,
+    "torchvision::_deform_conv2d_backward": _deformable_convolution_backward,
     **dict.fromkeys(
         ["max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "max_pool1d", "avg_pool1d", "max_pool3d"], _pooling
     ),

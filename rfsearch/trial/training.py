@@ -15,9 +15,8 @@ from rfsearch.data import ImageSet, Split
 from rfsearch.errors import TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.record import Status
-from rfsearch.receptive import receptive_field
 from rfsearch.space import Candidate, Space
-from rfsearch.trial.learner import IN_CHANNELS, Learner
+from rfsearch.trial.learner import Learner, fields_of
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import held_bytes
 
@@ -52,6 +51,7 @@ class Training:
         self._trace: list[tuple[int, str, float]] = []
         self._step = 0
         self._rf_init = 0
+        self._known_fields: tuple[int, dict[str, int]] | None = None
         self._learner: Learner | None = None
         self._clock_base = self._clock_start = 0.0
 
@@ -94,7 +94,7 @@ class Training:
             self._step += 1
             self._cost = replace(self._cost, flop=self._cost.flop + flop, epochs=learner.epochs(self._step))
             if self._step % max(1, recipe.steps // _TRACE_POINTS) == 0:
-                self._trace += [(self._step, site, value) for site, value in learner.f_values(learned=True).items()]
+                self._trace += [(self._step, site, value) for site, value in learner.learned_values().items()]
             some = min(recipe.rung_images, len(splits["val"]))
             due = self._step in rung_steps and self._step < recipe.steps
             if due and not self._exceeds(learner.score_cost(some + scored_at_the_end)):
@@ -112,8 +112,8 @@ class Training:
         self._learner = Learner(
             self._space, self._data, self._candidate, self._assignment.train_seed, self._device, memory
         )
-        self._rf_init = self._rf_px()
-        self._trace += [(0, site, value) for site, value in self._learner.f_values(learned=True).items()]
+        self._rf_init, _ = self._fields()
+        self._trace += [(0, site, value) for site, value in self._learner.learned_values().items()]
         if self._progress_file.exists():
             state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
             self._learner.load_state(state["learner"], state["step_flop"])
@@ -169,16 +169,19 @@ class Training:
 
     def _record(self, status: Status) -> Record:
         learner = self._learner
+        rf_px, paths = self._fields() if learner and status != "failed" else (self._rf_init, {})
         return Record(
             trial=self._assignment.trial,
             strategy=self._assignment.strategy,
             seed=self._assignment.seed,
             status=status,
             candidate=self._assignment.candidate,
-            rf_px=self._rf_px() if learner and self._candidate.learned and status != "failed" else self._rf_init,
+            rf_px=rf_px,
             rf_init_px=self._rf_init,
+            path_rf_px=paths,
             cost=self._cost,
             f=_finite(learner.f_values()) if learner else {},
+            gamma=_finite(learner.gamma_values()) if learner else {},
             params=sum(p.numel() for p in learner.model.parameters()) if learner else None,
             train_seed=self._assignment.train_seed,
             steps=self._step,
@@ -187,9 +190,15 @@ class Training:
             train_peak_bytes=learner.train_peak_bytes if learner else None,
         )
 
-    def _rf_px(self) -> int:
+    def _fields(self) -> tuple[int, dict[str, int]]:
+        """The receptive field as it stands, px, and that of each parallel path."""
         assert self._learner is not None
-        return receptive_field(self._learner.model, (1, IN_CHANNELS, *self._data.image_size)).px
+        if not self._candidate.learned and self._known_fields is not None:
+            return self._known_fields
+        self._known_fields = fields_of(
+            self._learner.model, self._learner.learnable, self._candidate, self._data.image_size
+        )
+        return self._known_fields
 
     @property
     def _progress_file(self) -> Path:

@@ -17,7 +17,7 @@ from rfsearch.errors import ModelError
 from rfsearch.receptive import receptive_fields
 from rfsearch.surgery import set_dilation
 
-LAYERS = ["features", "bn", "inflation", "conv6", "conv7", "output", "interpolation"]
+LAYERS = ["features", "bn", "inflation", "conv6", "conv7", "output", "interpolation", "guidance", "parallel"]
 
 
 @pytest.fixture(scope="module")

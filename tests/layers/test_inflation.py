@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
-from rfsearch.layers import Inflation, InflationFactor, Interpolation, inflate, interpolate
+from rfsearch.layers import Inflation, InflationFactor, Interpolation, LabelWeight, guided, inflate, interpolate
 from tests.references import inflation_loops as loops
 
 # On these maps no sample t / f or t f / 4 with t > 0 falls on a pixel, where the slope in f jumps and a finite
@@ -191,6 +191,66 @@ def test_a_shared_factor_gets_both_gradients(mode: str) -> None:
     if mode == "paper":
         at_labels, at_map = at_labels / (17 * 23), at_map / (6 * 9)
     assert total.item() == pytest.approx(at_labels + at_map, rel=1e-9)
+
+
+RESAMPLINGS = {
+    "inflate": lambda x, f, mode="exact", weight=None: inflate(x, f, mode, weight),
+    "interpolate": lambda x, f, mode="exact", weight=None: interpolate(x, f, STRIDE, (9, 11), mode, weight),
+}
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("resampled", RESAMPLINGS.values(), ids=RESAMPLINGS)
+@pytest.mark.parametrize("f", [*FACTORS, 1.0])
+def test_a_weighted_pixel_counts_its_weight_in_f_and_one_in_the_map(f: float, resampled, mode: str) -> None:
+    x, factor = feature_map(2, 2, 5, 7), scalar(f)
+    plain = resampled(x, factor, mode)
+    grad, (plain_x, plain_f) = gradients(resampled(x, factor, mode), x, factor)
+    weight = torch.rand(2, 1, *plain.shape[2:], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    output = resampled(x, factor, mode, weight)
+    _, (grad_x, grad_f) = gradients(output, x, factor)
+    assert torch.equal(output, plain)
+    assert torch.equal(grad_x, plain_x)
+
+    expected = 0.0
+    for b in range(2):
+        for y in range(plain.shape[2]):
+            for column in range(plain.shape[3]):
+                one = (plain[b, :, y, column] * grad[b, :, y, column]).sum()
+                (contribution,) = torch.autograd.grad(one, factor, retain_graph=True)
+                expected += weight[b, 0, y, column].item() * contribution.item()
+    assert grad_f.item() == pytest.approx(expected, rel=1e-9)
+    assert abs(grad_f.item() / plain_f.item() - 1) > 1e-3
+
+
+@pytest.mark.parametrize("resampled", RESAMPLINGS.values(), ids=RESAMPLINGS)
+def test_weights_of_one_and_of_zero(resampled) -> None:
+    x, factor = feature_map(2, 1, 5, 6), scalar(1.37)
+    ones = torch.ones(2, 1, *resampled(x, factor).shape[2:])
+    assert torch.autograd.gradcheck(lambda u, g: resampled(u, g, weight=ones), (x, factor))
+    with_ones, without = (gradients(resampled(x, factor, weight=w), x, factor)[1] for w in (ones, None))
+    assert torch.equal(with_ones[0], without[0])
+    assert with_ones[1].item() == pytest.approx(without[1].item(), rel=1e-12)
+    assert gradients(resampled(x, factor, weight=0 * ones), factor)[1][0] == 0
+
+
+def test_a_layer_weighs_pixels_by_their_labels_while_they_are_shown() -> None:
+    """Both layers of a path, each at the size of its own target."""
+    labels = torch.zeros(2, 20, 28, dtype=torch.int64)
+    labels[:, 7:, 10:] = 1
+    factor, where = InflationFactor(1.37, learned=True).double(), LabelWeight((0,), 0.25)
+    x, pixels = feature_map(2, 2, 5, 7), (20, 28)
+    inflation, interpolation = Inflation(factor, pixel_weight=where), Interpolation(factor, 4, pixel_weight=where)
+    with guided(where, labels):
+        weights = where((6, 9)), where(pixels)
+        shown = [gradients(layer, x, factor.f)[1] for layer in (inflation(x), interpolation(x, pixels))]
+    hidden = [gradients(layer, x, factor.f)[1] for layer in (inflation(x), interpolation(x, pixels))]
+    f = factor.f
+    expected = [inflate(x, f, pixel_weight=weights[0]), interpolate(x, f, 4, pixels, pixel_weight=weights[1])]
+    for mine, without, output in zip(shown, hidden, expected, strict=True):
+        assert torch.equal(mine[0], without[0])
+        assert mine[1] == gradients(output, f)[1][0]
+        assert mine[1] != without[1]
 
 
 def test_no_gradient_beyond_the_last_pixel() -> None:

@@ -1,24 +1,36 @@
 """The closed form against what Wei et al. printed; rows that do not agree are named in the data."""
 
-import csv
-
 import pytest
 
-from rfsearch.plugins import shipped
 from rfsearch.receptive import new_receptive_field
+from rfsearch.reproduce import Row, candidate_of, read_table
 
-ROWS = list(csv.DictReader((shipped("baselines") / "published" / "wei" / "rf_fc6.csv").open()))
+PRINTED = [
+    (table, row)
+    for table in ("wei-table2", "wei-table3", "wei-table4")
+    for row in read_table(table).rows
+    if {"rf_px", "f"} <= set(row.printed)
+]
+MISPRINTS = [(table, row) for table, row in PRINTED if "rf_px" in row.suspect]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['dataset']}-{row['init_dilation']}-{row['f']}")
-def test_a_printed_receptive_field(row):
-    computed = new_receptive_field(int(row["kernel"]), int(row["init_dilation"]), float(row["f"]))
-    assert (computed == int(row["rf_px_printed"])) == (row["agrees"] == "yes")
+def extent(table: str, row: Row) -> tuple[int, int]:
+    """Taps and initial dilation of a row with one path."""
+    ((_, choice),) = candidate_of(row)
+    kernel = read_table(table).protocol.kernel
+    assert kernel is not None
+    return kernel, choice.dilation
+
+
+@pytest.mark.parametrize(("table", "row"), PRINTED, ids=str)
+def test_a_printed_receptive_field(table, row):
+    computed = new_receptive_field(*extent(table, row), row.printed["f"])
+    assert (computed == row.printed["rf_px"]) == ("rf_px" not in row.suspect)
 
 
 def test_the_two_misprints_are_what_a_kernel_longer_by_one_would_give():
-    misprints = [row for row in ROWS if row["agrees"] == "no"]
-    assert [int(row["rf_px_printed"]) for row in misprints] == [332, 364]
-    for row in misprints:
-        k, f = (int(row["kernel"]) - 1) * int(row["init_dilation"]) + 1, float(row["f"])
-        assert 212 + 8 * (-int(-(k + 2) // f) - 1) == int(row["rf_px_printed"])
+    assert [row.printed["rf_px"] for _, row in MISPRINTS] == [332, 364]
+    for table, row in MISPRINTS:
+        kernel, dilation = extent(table, row)
+        k, f = (kernel - 1) * dilation + 1, row.printed["f"]
+        assert 212 + 8 * (-int(-(k + 2) // f) - 1) == row.printed["rf_px"]

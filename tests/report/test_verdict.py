@@ -133,7 +133,7 @@ def test_f_that_never_left_its_start(make_run: MakeRun) -> None:
 def test_f_that_moved(make_run: MakeRun) -> None:
     text, _ = told(make_run, [learned("a", 2, 0.73, rf_px=120), learned("b", 4, 1.0, val=0.6)])
     assert "The winner's learned f never" not in text
-    assert "In 1 of 2 learned trials f never left its start." in text
+    assert "In 1 of 2 learned trials f never left its start: b." in text
     assert "a receptive field of 120 px, moved there from 92 px" in text
 
 
@@ -141,7 +141,7 @@ def test_f_that_moved(make_run: MakeRun) -> None:
 def test_f_at_a_bound(make_run: MakeRun, bound: float) -> None:
     text, _ = told(make_run, [learned("a", 2, bound), learned("b", 4, 1.3, val=0.6)])
     assert f"The winner's learned f ended at its bound of {bound:g}" in text
-    assert f"In 1 of 2 learned trials f ended at a bound ({bound:g})." in text
+    assert f"In 1 of 2 learned trials f ended at a bound ({bound:g}): a." in text
 
 
 def test_one_distinguishable_candidate(make_run: MakeRun) -> None:
@@ -234,6 +234,7 @@ def test_setting_of_a_plain_dilation(make_run: MakeRun) -> None:
     assert verdict.setting == Setting(
         ("conv6: dilation 2",),
         "model.conv6.dilation = (2, 2)\nmodel.conv6.padding = tuple(2 * (k // 2) for k in model.conv6.kernel_size)",
+        "The padding keeps the map's size for odd kernels.",
     )
 
 

@@ -7,12 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfsearch.errors import SpaceError
-from rfsearch.space import Candidate, Choice
+from rfsearch.space import Candidate, Choice, Sampling
 
-choices = st.builds(
-    Choice, st.integers(1, 64), st.floats(0.25, 4, allow_nan=False).map(lambda f: round(f, 6)), st.booleans()
+dilations = st.integers(1, 64)
+labels = st.lists(st.text(max_size=12), max_size=3).map(tuple)
+reals = st.floats(0.25, 4, allow_nan=False).map(lambda f: round(f, 6))
+inflated = st.builds(Choice, dilations, reals, st.booleans(), labels)
+blocks = st.builds(Sampling, reals, st.integers(0, 4).map(lambda n: 2 * n + 1), st.booleans())
+sampled = st.builds(lambda d, named, block: Choice(d, labels=named, sampling=block), dilations, labels, blocks)
+choices = inflated | sampled
+sites = st.text(min_size=1, max_size=12)
+candidates = st.dictionaries(sites, choices | st.lists(choices, min_size=1, max_size=4), min_size=1, max_size=4).map(
+    Candidate.of
 )
-candidates = st.dictionaries(st.text(min_size=1, max_size=12), choices, min_size=1, max_size=4).map(Candidate.of)
 
 
 @given(candidates)
@@ -35,6 +42,82 @@ def test_a_plain_dilation_is_written_as_just_that():
 def test_a_learned_factor_that_starts_at_one_is_not_a_plain_dilation():
     assert Candidate.of({"c": Choice(4)}) != Candidate.of({"c": Choice(4, learned=True)})
     assert Candidate.from_json(Candidate.of({"c": Choice(4, learned=True)}).to_json()).learned
+
+
+# As ledgers hold them since the first version: read and written to the letter.
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"conv6": {"dilation": 4}}',
+        '{"conv6": {"dilation": 2, "f": 0.7}}',
+        '{"conv6": {"dilation": 2, "f": 1.0, "learned": true}}',
+        '{"conv6": {"dilation": 2, "f": 1.3, "learned": true}, "layer4.1.conv2": {"dilation": 8}}',
+    ],
+)
+def test_candidates_of_old_ledgers_keep_their_text(text):
+    assert Candidate.from_json(text).to_json() == text
+
+
+def test_parallel_paths_and_blocks_are_written_plainly():
+    eyes = Choice(2, learned=True, labels=("left eye", "right eye"))
+    block = Choice(1, sampling=Sampling(2.0, 3, learned=True))
+    body = json.loads(Candidate.of({"a": [eyes, Choice(4, f=0.5)], "b": block}).to_json())
+    assert body == {
+        "a": [
+            {"dilation": 2, "f": 1.0, "learned": True, "labels": ["left eye", "right eye"]},
+            {"dilation": 4, "f": 0.5},
+        ],
+        "b": {"dilation": 1, "gamma": 2.0, "s": 3, "gamma_learned": True},
+    }
+
+
+def test_every_path_has_a_name():
+    one, two, three = Choice(2), Choice(3, f=0.5), Choice(4)
+    assert list(Candidate.of({"b": [two, one], "a": three})) == [("a", three), ("b/1", two), ("b/2", one)]
+    said = str(Candidate.of({"b": [Choice(2, labels=("nose",)), Choice(1, sampling=Sampling(2.5, 3))]}))
+    assert said == "b/1: d=2, guided by nose; b/2: d=1, LS-DFN s=3 gamma=2.5"
+
+
+def test_one_path_in_a_list_is_the_path_itself_and_two_in_another_order_are_another_candidate():
+    one, two = Choice(2), Choice(3)
+    assert Candidate.of({"a": [one]}) == Candidate.of({"a": one}) == Candidate.from_json('{"a": [{"dilation": 2}]}')
+    assert Candidate.of({"a": [one, two]}) != Candidate.of({"a": [two, one]})
+
+
+@pytest.mark.parametrize(
+    ("choice", "learned"),
+    [
+        ([Choice(2), Choice(2, f=0.5)], False),
+        ([Choice(2), Choice(2, learned=True)], True),
+        (Choice(1, sampling=Sampling(2.0)), False),
+        (Choice(1, sampling=Sampling(2.0, learned=True)), True),
+    ],
+)
+def test_a_candidate_learns_what_any_of_its_paths_learns(choice, learned):
+    assert Candidate.of({"a": choice}).learned is learned
+
+
+@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_impossible_sample_stride_is_refused(gamma):
+    with pytest.raises(SpaceError, match=rf"gamma is greater than 0 px. Got {gamma}"):
+        Sampling(gamma)
+
+
+@pytest.mark.parametrize(("s", "closest"), [(0, 1), (-3, 1), (2, 3), (4, 5)])
+def test_an_even_number_of_regions_names_the_nearest(s, closest):
+    with pytest.raises(SpaceError, match=rf"Got s={s}. Nearest: {closest}\."):
+        Sampling(2.0, s)
+
+
+def test_a_block_and_an_inflation_factor_exclude_each_other():
+    for inflated in ({"f": 0.5}, {"learned": True}):
+        with pytest.raises(SpaceError, match="not both"):
+            Choice(1, sampling=Sampling(2.0), **inflated)
+
+
+def test_a_site_has_a_path():
+    with pytest.raises(SpaceError, match="'conv6' has at least one path"):
+        Candidate.of({"conv6": []})
 
 
 @pytest.mark.parametrize(("dilation", "f"), [(0, 1.0), (-1, 1.0), (1, 0.0), (1, -0.5), (1, float("nan"))])

@@ -1,13 +1,15 @@
 """Space files: what ships is sound, and a faulty one is told off once, for everything, with lines."""
 
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from rfsearch import plugins
+from rfsearch.data.helen import HELEN_CLASSES
 from rfsearch.errors import SpaceError
-from rfsearch.space import Choice, read_space
+from rfsearch.space import Choice, PathSet, Recipe, Sampling, Space, read_space
 from rfsearch.tasks.scores import METRICS
 
 GOOD = """\
@@ -69,6 +71,208 @@ def test_the_paper_preset_of_helen_has_the_papers_settings():
 def test_the_reference_candidate_gives_every_site_the_hand_default(tmp_path):
     space = read_space(written(tmp_path, GOOD.replace('["conv6"]', '["a", "b"]')), None)
     assert dict(space.reference_candidate) == {"a": Choice(2), "b": Choice(2)}
+
+
+SETS = """
+[paths.bi]
+manual = [2, 4]
+labels = [["a", "b"], []]
+
+[paths.quad]
+manual = [1, 2, 3, 4]
+"""
+
+
+def test_forms_are_what_a_site_can_get(tmp_path):
+    space = read_space(written(tmp_path, GOOD + SETS), None)
+    assert space.forms == ("single", "bi", "tri", "quad", "lsdfn")
+    assert space.path_set is None
+    bi, tri, quad = (space.with_form(form) for form in ("bi", "tri", "quad"))
+    assert bi.path_set == PathSet(manual=(2, 4), labels=(("a", "b"), ()))
+    assert tri.path_set == PathSet(manual=(4, 6, 8))
+    assert dict(quad.default_candidate) == {f"conv6/{d}": Choice(d) for d in (1, 2, 3, 4)}
+    assert bi.reference_candidate == tri.reference_candidate == space.uniform(Choice(2))
+    assert bi.with_form("single") == space
+
+
+def test_the_hand_default_of_every_form(tmp_path):
+    text = GOOD.replace('["conv6"]', '["a", "b"]').replace(
+        'budget = "3x"', 'budget = "3x"\nsampling = { gammas = [3.0, 2.0], regions = [3, 5, 1] }'
+    )
+    space = read_space(written(tmp_path, text + SETS), None)
+    block = Choice(2, sampling=Sampling(3.0, 5))
+    assert dict(space.default_candidate) == {"a": Choice(2), "b": Choice(2)}
+    assert dict(space.with_form("lsdfn").default_candidate) == {"a": block, "b": block}
+    two = {"1": Choice(2), "2": Choice(4)}
+    assert dict(space.with_form("bi").default_candidate) == {
+        f"{site}/{i}": path for site in "ab" for i, path in two.items()
+    }
+
+
+def test_manual_dilations_may_stand_in_any_order(tmp_path):
+    turned = read_space(written(tmp_path, GOOD + SETS.replace("[2, 4]", "[4, 2]")), None).with_form("bi")
+    assert turned.default_candidate == turned.uniform([Choice(2), Choice(4)])
+
+
+def test_a_block_that_samples_no_neighbour_has_no_sample_stride(tmp_path):
+    space = read_space(written(tmp_path, GOOD), None)
+    assert space.sampled(3.0, 1, learned=True) == space.sampled(2.0, 1) == Choice(2, sampling=Sampling(1.0, 1))
+    assert space.sampled(3.0, 5, learned=True) == Choice(2, sampling=Sampling(3.0, 5, learned=True))
+
+
+def test_a_preset_is_named_with_a_form_too(tmp_path):
+    text = GOOD + SETS
+    again = text[text.index("[presets.mini]") : text.index("[paths.bi]")].replace("presets.mini", "presets.big-one")
+    path = written(tmp_path, text + again.replace('budget = "3x"', 'budget = "5x"\nform = "tri"'))
+    found = {name: read_space(path, name) for name in ("bi", "quad", "mini-lsdfn", "big-one", "big-one-single")}
+    assert {name: (space.form, space.budget) for name, space in found.items()} == {
+        "bi": ("bi", "3x"),
+        "quad": ("quad", "3x"),
+        "mini-lsdfn": ("lsdfn", "3x"),
+        "big-one": ("tri", "5x"),
+        "big-one-single": ("single", "5x"),
+    }
+
+
+def test_a_preset_of_that_name_goes_before_a_form(tmp_path):
+    text = GOOD + GOOD[GOOD.index("[presets.mini]") :].replace("presets.mini", "presets.bi").replace("3x", "9x")
+    assert (read_space(written(tmp_path, text), "bi").form, read_space(written(tmp_path, text), "bi").budget) == (
+        "single",
+        "9x",
+    )
+
+
+@pytest.mark.parametrize(("wanted", "nearest"), [("mini-trii", "mini-tri"), ("min-tri", "mini-tri"), ("lsdf", "lsdfn")])
+def test_an_unknown_preset_or_form_names_the_nearest(tmp_path, wanted, nearest):
+    with pytest.raises(SpaceError, match=f"no preset '{wanted}'. Did you mean '{nearest}'"):
+        read_space(written(tmp_path, GOOD), wanted)
+
+
+def test_an_unknown_form_names_the_nearest(tmp_path):
+    path = written(tmp_path, GOOD + SETS)
+    with pytest.raises(SpaceError, match=r"one of single, bi, tri, quad, lsdfn. Got 'quat'. Did you mean 'quad'"):
+        read_space(path, None).with_form("quat")
+    with pytest.raises(SpaceError, match=r"preset mini has the unknown form 'trii'. Did you mean 'tri'"):
+        read_space(written(tmp_path, GOOD.replace('budget = "3x"', 'budget = "3x"\nform = "trii"')), None)
+
+
+def test_a_number_of_paths_picks_its_form(tmp_path):
+    space = read_space(written(tmp_path, GOOD + SETS), None)
+    assert [space.with_path_count(n).form for n in (1, 2, 3, 4)] == ["single", "bi", "tri", "quad"]
+    assert space.with_form("lsdfn").with_path_count(1).form == "single"
+    with pytest.raises(
+        SpaceError, match=r"--paths is one of 1, 2, 3, 4 in space 'toy'. Got 5. Nearest: 4. .*\[paths.NAME\]"
+    ):
+        space.with_path_count(5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SETS.replace('[["a", "b"], []]', '[["a"], ["b"], ["c"], []]'), "a set for each path: 2 paths, 4 label sets"),
+        (SETS.replace("[1, 2, 3, 4]", "[3]"), "paths.quad.manual"),
+        (SETS.replace("[1, 2, 3, 4]", "[0, 2]"), "manual dilations are integers of at least 1"),
+        (SETS.replace("paths.quad", "paths.lsdfn"), "anything but lsdfn"),
+        (SETS.replace("paths.quad", "paths.single"), "anything but single"),
+    ],
+)
+def test_impossible_path_sets_are_refused(tmp_path, text, message):
+    with pytest.raises(SpaceError, match=message):
+        read_space(written(tmp_path, GOOD + text), None)
+
+
+def test_four_label_sets_for_three_paths_are_refused(tmp_path):
+    sets = '\n[paths.tri]\nmanual = [1, 2, 3]\nlabels = [["a"], ["b"], ["c"], []]\n'
+    with pytest.raises(SpaceError, match=r"line 20, paths.tri: labels has a set for each path: 3 paths, 4 label sets"):
+        read_space(written(tmp_path, GOOD + sets), None)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ("gammas = [0.0, 1.0]", "above 0"),
+        ("gammas = [-1.0]", "above 0"),
+        ("gammas = [1.0, 17.0]", r"within bounds \[0.25, 16.0\]"),
+        ("gammas = [1.0, 1.0]", "different sample strides"),
+        ("gammas = [nan]", "within bounds"),
+        ("gammas = []", "gammas"),
+        ("regions = [5, 4]", r"regions are odd numbers of at least 1, got \[5, 4\]"),
+        ("regions = [-1]", "regions are odd"),
+        ("kernel = 2", "kernel is odd, got 2"),
+        ("bounds = [0.0, 4.0]", "0 < low <= high"),
+        ("bounds = [4.0, 2.0]", "0 < low <= high"),
+        ("features = 0", "features"),
+        ("stride = 2", "stride"),
+    ],
+)
+def test_impossible_sampling_is_refused(tmp_path, sampling, message):
+    text = GOOD.replace('budget = "3x"', f'budget = "3x"\nsampling = {{ {sampling} }}')
+    with pytest.raises(SpaceError, match=message):
+        read_space(written(tmp_path, text), None)
+
+
+@pytest.mark.parametrize("steps", ["[0.5, 0.5]", "[0.8, 0.3]", "[0.0]", "[1.0]", "[0.5, 1.5]", "[nan]"])
+def test_drops_of_the_rate_are_ascending_shares(tmp_path, steps):
+    with pytest.raises(SpaceError, match="lr_steps are ascending shares of the training, between 0 and 1"):
+        read_space(written(tmp_path, GOOD.replace("lr = 0.1", f"lr = 0.1\nlr_steps = {steps}")), None)
+
+
+def slow_rate(recipe: Recipe, step: int) -> float:
+    """lr (1 - step / steps)^power, dropped once for each share that has passed, grown linearly in the warm-up."""
+    rate = recipe.lr * (1 - step / recipe.steps) ** recipe.power
+    for share in recipe.lr_steps:
+        if step / recipe.steps >= share:
+            rate = rate * recipe.lr_drop
+    if step < recipe.warmup:
+        rate = rate * (step + 1) / recipe.warmup
+    return rate
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"power": 0.0, "lr_steps": (0.25, 0.5)},
+        {"power": 0.9, "lr_steps": (0.6,), "lr_drop": 0.5, "warmup": 5},
+        {"warmup": 20, "power": 0.0},
+    ],
+)
+def test_the_learning_rate_at_every_step(changes):
+    recipe = Recipe(steps=20, batch_size=1, lr=0.3, **changes)
+    for step in range(20):
+        assert recipe.rate(step) == pytest.approx(slow_rate(recipe, step), rel=1e-12)
+
+
+def test_a_plain_recipe_has_the_rates_it_always_had():
+    recipe = Recipe(steps=4, batch_size=1, lr=1.0, power=0.0, lr_steps=(0.5, 0.75))
+    assert [recipe.rate(step) for step in range(4)] == pytest.approx([1.0, 1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("preset", ["bi", "tri", "lsdfn", "single", "paper-bi", "paper-tri", "paper-lsdfn"])
+def test_helen_has_every_form_small_and_as_published(preset):
+    file = plugins.space_file("helen")
+    base, _, form = preset.rpartition("-")
+    space, plain = read_space(file, preset), read_space(file, base or "mini")
+    assert space == plain.with_form(form).with_(preset=preset)
+    assert plain.recipe.guidance_weight == 1.2
+    if labels := space.path_set and space.path_set.labels:
+        eyes = ("left eye", "right eye", "left eyebrow", "right eyebrow")
+        mouth = ("nose", "upper lip", "inner mouth", "lower lip")
+        assert labels == {"bi": (eyes, ()), "tri": (eyes, mouth, ())}[form]
+        assert {name for names in labels for name in names} < set(HELEN_CLASSES)
+
+
+@pytest.mark.parametrize("preset", ["mini", "tri", "paper-lsdfn"])
+def test_a_space_survives_its_manifest(preset):
+    space = read_space(plugins.space_file("helen"), preset)
+    assert Space.model_validate(json.loads(json.dumps(space.model_dump(mode="json")))) == space
+
+
+def test_a_manifest_of_before_forms_is_a_single_path():
+    space = read_space(plugins.space_file("helen"), "mini")
+    body = {k: v for k, v in space.model_dump(mode="json").items() if k not in ("form", "paths", "sampling")}
+    again = Space.model_validate(body)
+    assert (again.form, again.default_candidate) == ("single", space.default_candidate)
 
 
 def test_all_faults_are_reported_at_once_with_their_lines(tmp_path):

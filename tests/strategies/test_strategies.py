@@ -1,5 +1,6 @@
 """Every strategy that ships, on the contract: repeatable, stateless suggestions, and honest about what it was told."""
 
+import itertools
 import math
 
 import pytest
@@ -7,18 +8,23 @@ import pytest
 from rfsearch import plugins
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Cost, Record, Rung
-from rfsearch.space import Candidate, Choice, read_space
+from rfsearch.space import Candidate, Choice, PathSet, Sampling, SamplingSpec, read_space
 from rfsearch.strategies import Exhausted, Pruning, Strategy
 from rfsearch.strategies.bayesian import Bayesian
 from rfsearch.strategies.random import RandomSearch
 
 NAMES = plugins.names("strategies")
 SPACE = read_space(plugins.space_file("helen"), None)
+FORMS = SPACE.forms
+# inflation has nothing to learn in an LS-DFN block; lsdfn puts blocks there whatever the form.
+PAIRS = [(name, form) for name in NAMES for form in FORMS if (name, form) != ("inflation", "lsdfn")]
+every_pair = pytest.mark.parametrize(("name", "form"), PAIRS)
 
 
 def score(candidate: Candidate) -> float:
     """A landscape with its top at a receptive field of 5 px of the map."""
-    return math.exp(-sum((math.log(c.dilation / c.f) - math.log(5)) ** 2 for _, c in candidate))
+    fields = [c.sampling.gamma * c.sampling.s if c.sampling else c.dilation / c.f for _, c in candidate]
+    return math.exp(-sum((math.log(field) - math.log(5)) ** 2 for field in fields))
 
 
 def record(candidate: Candidate, number: int, status: str = "completed", val: float | None = None) -> Record:
@@ -51,49 +57,78 @@ def played(strategy: Strategy, trials: int) -> list[Candidate]:
     return seen
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_keeps_the_contract(name):
-    assert isinstance(made(name), Strategy)
+@every_pair
+def test_it_keeps_the_contract(name, form):
+    assert isinstance(made(name, space=SPACE.with_form(form)), Strategy)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_and_records_give_the_same_suggestions(name):
-    assert played(made(name, 3), 12) == played(made(name, 3), 12)
+@every_pair
+def test_the_same_seed_and_records_give_the_same_suggestions(name, form):
+    space = SPACE.with_form(form)
+    assert played(made(name, 3, space), 12) == played(made(name, 3, space), 12)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_another_seed_gives_another_order(name):
-    assert len({tuple(played(made(name, seed), 6)) for seed in range(5)}) > 1
+@every_pair
+def test_another_seed_gives_another_order(name, form):
+    assert len({tuple(played(made(name, seed, SPACE.with_form(form)), 6)) for seed in range(5)}) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_suggesting_changes_no_state(name):
-    asked_often, asked_once = made(name), made(name)
+@every_pair
+def test_suggesting_changes_no_state(name, form):
+    space = SPACE.with_form(form)
+    asked_often, asked_once = made(name, space=space), made(name, space=space)
     for number in range(10):
-        asked_often.suggest([SPACE.reference_candidate])
+        asked_often.suggest([space.default_candidate])
         candidate = asked_often.suggest(())
         assert asked_once.suggest(()) == candidate
         for strategy in (asked_often, asked_once):
             strategy.observe(record(candidate, number))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_replaying_the_records_resumes_where_it_was(name):
-    first = made(name)
+@every_pair
+def test_replaying_the_records_resumes_where_it_was(name, form):
+    first = made(name, space=SPACE.with_form(form))
     seen = played(first, 9)
-    again = made(name)
+    again = made(name, space=SPACE.with_form(form))
     for number, candidate in enumerate(seen):
         again.observe(record(candidate, number))
     assert again.suggest(()) == first.suggest(())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_pair
 @pytest.mark.parametrize("status", ["completed", "pruned", "cut", "failed"])
-def test_every_status_can_be_observed(name, status):
-    strategy = made(name)
+def test_every_status_can_be_observed(name, form, status):
+    strategy = made(name, space=SPACE.with_form(form))
     candidate = strategy.suggest(())
     strategy.observe(record(candidate, 0, status))
     assert isinstance(strategy.suggest([candidate]), Candidate)
+
+
+@every_pair
+def test_what_it_suggests_lies_in_the_space_and_survives_json(name, form):
+    space = SPACE.with_form("lsdfn" if name == "lsdfn" else form)
+    count = len(space.path_set.manual) if space.path_set else 1
+    for candidate in played(made(name, space=SPACE.with_form(form)), 20):
+        assert Candidate.from_json(candidate.to_json()) == candidate
+        assert tuple(site for site, _ in candidate.choices) == space.sites
+        paths = [choice for _, choice in candidate]
+        assert len(paths) == count
+        assert candidate.learned == (name in ("inflation", "lsdfn"))
+        for path in paths:
+            assert (path.sampling is not None) == (space.form == "lsdfn")
+            assert path.dilation in ((space.reference,) if path.sampling else space.dilations)
+            assert space.f_search[0] <= path.f <= space.f_search[1]
+            if path.sampling:
+                assert min(space.sampling.gammas) <= path.sampling.gamma <= max(space.sampling.gammas)
+                assert path.sampling.s in space.sampling.regions
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["exhaustive", "random", "optuna"])
+@pytest.mark.parametrize("seed", range(3))
+def test_searches_of_fixed_values_start_at_the_hand_default_of_their_form(name, form, seed):
+    space = SPACE.with_form(form)
+    assert made(name, seed, space).suggest(()) == space.default_candidate
 
 
 @pytest.mark.parametrize("name", ["exhaustive", "inflation"])
@@ -129,8 +164,108 @@ def test_exhaustive_covers_every_combination_of_two_sites():
 
 
 def test_exhaustive_refuses_an_endless_product():
-    with pytest.raises(SpaceError, match=r"7 dilations at 9 sites.*random or optuna"):
+    with pytest.raises(SpaceError, match=r"7 choices at 9 sites.*random or optuna"):
         made("exhaustive", space=SPACE.with_(sites=tuple("abcdefghi")))
+
+
+@pytest.mark.parametrize(("form", "count"), [("bi", 2), ("tri", 3)])
+@pytest.mark.parametrize("dilations", [SPACE.dilations, (1, 2, 3, 5)])
+def test_exhaustive_tries_every_set_of_different_dilations_and_the_manual_one(form, count, dilations):
+    space = SPACE.with_form(form).with_(dilations=dilations)
+    manual = space.path_set.manual
+    expected = {row for row in itertools.product(dilations, repeat=count) if list(row) == sorted(set(row))}
+    assert len(expected) == math.comb(len(dilations), count)
+    assert (manual in expected) == (dilations is SPACE.dilations)
+    strategy = made("exhaustive", space=space)
+    size = len(expected | {manual})
+    seen = played(strategy, size)
+    assert len(set(seen)) == len(strategy.candidates) == size
+    assert {tuple(c.dilation for _, c in candidate) for candidate in seen} == expected | {manual}
+    assert all(c == Choice(c.dilation) for candidate in seen for _, c in candidate)
+    assert played(strategy, size) == sorted(seen, key=score, reverse=True)
+
+
+def test_manual_dilations_in_another_order_are_not_tried_twice():
+    turned = SPACE.with_(paths={"bi": PathSet(manual=(6, 4))}).with_form("bi")
+    strategy = made("exhaustive", space=turned)
+    assert len(strategy.candidates) == 21
+    assert strategy.suggest(()) == turned.default_candidate
+
+
+def test_exhaustive_refuses_endless_sets_of_paths():
+    space = SPACE.with_(paths={"bi": PathSet(manual=(1,) * 20)}, dilations=tuple(range(1, 41))).with_form("bi")
+    with pytest.raises(SpaceError, match="20 of 40 dilations are more than 10000 candidates"):
+        made("exhaustive", space=space)
+    with pytest.raises(SpaceError, match=r"21 choices at 4 sites.*random or optuna"):
+        made("exhaustive", space=SPACE.with_form("bi").with_(sites=tuple("abcd")))
+
+
+def test_exhaustive_tries_every_sample_stride_and_the_plain_dynamic_filter_once():
+    spec = SamplingSpec(gammas=(2.0, 4.0), regions=(1, 3, 5))
+    space = SPACE.with_(sampling=spec).with_form("lsdfn")
+    strategy = made("exhaustive", space=space)
+    seen = played(strategy, 5)
+    assert {(c.sampling.gamma, c.sampling.s) for candidate in seen for _, c in candidate} == {
+        (1.0, 1), (2.0, 3), (4.0, 3), (2.0, 5), (4.0, 5)
+    }  # fmt: skip
+    assert len(strategy.candidates) == 5
+
+
+@pytest.mark.parametrize("form", ["bi", "tri"])
+def test_guided_paths_start_alike_from_every_dilation(form):
+    space = SPACE.with_form(form)
+    seen = played(made("inflation", space=space), len(SPACE.dilations))
+    expected = {
+        space.uniform([Choice(d, 1.0, learned=True, labels=labels) for labels in space.path_set.labels])
+        for d in SPACE.dilations
+    }
+    assert set(seen) == expected
+
+
+@pytest.mark.parametrize(("form", "starts"), [("bi", 6), ("tri", 5)])
+def test_paths_without_label_sets_start_from_neighbouring_dilations(form, starts):
+    """Alike and unguided, they would get the same gradients for ever."""
+    manual = SPACE.with_form(form).path_set.manual
+    space = SPACE.with_(paths={form: PathSet(manual=manual)}).with_form(form)
+    strategy = made("inflation", space=space)
+    assert len(strategy.candidates) == starts
+    for candidate in strategy.candidates:
+        dilations = [c.dilation for _, c in candidate]
+        first = SPACE.dilations.index(dilations[0])
+        assert dilations == list(SPACE.dilations[first : first + len(manual)])
+        assert all(c == Choice(c.dilation, learned=True) for _, c in candidate)
+    assert len({candidate.choices[0][1][0] for candidate in strategy.candidates}) == starts
+
+
+def test_too_few_dilations_for_paths_without_label_sets_are_told():
+    space = SPACE.with_(paths={"tri": PathSet(manual=(4, 6, 8))}, dilations=(1, 2)).with_form("tri")
+    with pytest.raises(SpaceError, match=r"3 paths without label sets.*space has 2.*\[paths.tri\]"):
+        made("inflation", space=space)
+
+
+def test_inflation_has_nothing_to_learn_in_a_block():
+    with pytest.raises(SpaceError, match="inflation learns f, which an LS-DFN block does not have; lsdfn learns"):
+        made("inflation", space=SPACE.with_form("lsdfn"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sample_strides_are_learned_from_every_start(form):
+    spec = SamplingSpec(gammas=(2.0, 4.0), regions=(1, 3, 5))
+    strategy = made("lsdfn", space=SPACE.with_(sampling=spec).with_form(form))
+    blocks = [c.sampling for candidate in played(strategy, 4) for _, c in candidate]
+    assert set(blocks) == {Sampling(gamma, s, learned=True) for gamma in (2.0, 4.0) for s in (3, 5)}
+    assert len(strategy.candidates) == 4
+
+
+def test_without_neighbours_there_is_no_sample_stride_to_learn():
+    with pytest.raises(SpaceError, match=r"regions = \[1\] samples no neighbour.*Nearest: 3"):
+        made("lsdfn", space=SPACE.with_(sampling=SamplingSpec(regions=(1,))))
+
+
+def test_a_hand_default_outside_the_searched_range_can_be_observed():
+    """The manual dilations of a path set need not be among those searched."""
+    space = SPACE.with_(paths={"bi": PathSet(manual=(5, 20))}).with_form("bi")
+    assert played(made("optuna", space=space), 8)[0] == space.default_candidate
 
 
 def test_inflation_learns_from_every_dilation_with_f_at_one():

@@ -7,7 +7,7 @@ from torch import nn
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import inflate, interpolate
 from rfsearch.space import Candidate, Choice
-from rfsearch.surgery import build, check_fits, factors, match_sites, measure_sites
+from rfsearch.surgery import Settings, assemble, build, check_fits, match_sites, measure_sites
 
 
 class Foreign(nn.Module):
@@ -80,22 +80,22 @@ def test_an_inflated_site_is_the_written_out_composition():
 
 def test_factors_are_found_by_site_and_learn():
     candidate = one(Choice(2, f=1.3, learned=True))
-    made = build(Foreign(), candidate)
-    (factor,) = factors(made, candidate).values()
+    made, learnable = assemble(Foreign(), candidate, Settings())
+    (factor,) = learnable.factors.values()
     made(X).square().mean().backward()
     assert factor.f.grad is not None
     assert factor.f.grad.abs() > 0
-    assert factors(made, one(Choice(2))) == {}
+    assert assemble(Foreign(), one(Choice(2)), Settings())[1].factors == {}
 
 
 def test_a_learned_factor_survives_the_state_dict():
     candidate = one(Choice(2, learned=True))
-    made = build(Foreign(), candidate)
+    made, learnable = assemble(Foreign(), candidate, Settings())
     with torch.no_grad():
-        factors(made, candidate)["body.1"].f.fill_(1.7)
-    again = build(Foreign(), candidate)
+        learnable.factors["body.1"].f.fill_(1.7)
+    again, found = assemble(Foreign(), candidate, Settings())
     again.load_state_dict(made.state_dict())
-    assert factors(again, candidate)["body.1"].f.item() == pytest.approx(1.7)
+    assert found.factors["body.1"].f.item() == pytest.approx(1.7)
 
 
 def test_a_site_that_is_none_is_told():

@@ -10,8 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rfsearch.ledger import Assignment, Record
-from rfsearch.space import Candidate, Choice, Space
-from rfsearch.surgery import factors
+from rfsearch.space import Candidate, Choice, Sampling, Space
 from rfsearch.trial import Forecaster, Training, build_model
 from rfsearch.trial.learner import Learner
 from tests.toys import toy_faces, toy_space
@@ -20,11 +19,22 @@ CPU = torch.device("cpu")
 DATA = toy_faces()
 
 
-def assignment(space: Space, choice: Choice, limit: float = 1e18) -> Assignment:
+EYES = ("left eye", "right eye", "left eyebrow", "right eyebrow")
+# Fixed: two different paths; three, one of them guided; blocks at a whole and another stride, and without neighbours.
+PATHS = [Choice(1), Choice(2, f=1.37)]
+GUIDED = [Choice(2, labels=EYES), Choice(2), Choice(4, f=0.8)]
+BLOCKS = [Choice(1, sampling=Sampling(gamma, s)) for gamma, s in ((2.0, 3), (1.5, 3), (1.0, 1))]
+LEARNED_PATHS = [Choice(2, learned=True, labels=EYES), Choice(2, learned=True)]
+LEARNED_BLOCK = Choice(1, sampling=Sampling(2.0, 3, learned=True))
+
+
+def assignment(space: Space, choice: Choice | list[Choice], limit: float = 1e18) -> Assignment:
     return Assignment("t-0-000", "exhaustive", 0, space.uniform(choice).to_json(), 7, limit)
 
 
-def training(space: Space, choice: Choice, folder: Path, limit: float = 1e18, currency: str = "flop") -> Training:
+def training(
+    space: Space, choice: Choice | list[Choice], folder: Path, limit: float = 1e18, currency: str = "flop"
+) -> Training:
     return Training(space, DATA, assignment(space, choice, limit), currency, CPU, folder / "t")
 
 
@@ -39,13 +49,14 @@ def space(tmp_path):
     return toy_space(tmp_path)
 
 
-@pytest.mark.parametrize("choice", [Choice(1), Choice(4), Choice(2, f=1.37)])
+@pytest.mark.parametrize("choice", [Choice(1), Choice(4), Choice(2, f=1.37), PATHS, GUIDED, *BLOCKS])
 def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
     record = finished(training(space, choice, tmp_path))
     expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(choice))
     assert record.status == "completed"
     assert (record.cost.flop, record.cost.epochs) == (expected.cost.flop, expected.cost.epochs)
     assert record.rf_px == expected.rf_px
+    assert record.path_rf_px == expected.path_rf_px
 
 
 def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):
@@ -90,8 +101,14 @@ def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])
-@pytest.mark.parametrize("choice", [Choice(2), Choice(2, learned=True)])
-def test_resumed_it_ends_as_if_never_stopped(space, tmp_path, looks, choice):
+# The block's sample stride leaves 2 and comes back within the 8 steps, which changes what a step costs.
+@pytest.mark.parametrize(
+    ("choice", "f_rate"),
+    [(Choice(2), 1), (Choice(2, learned=True), 1), (LEARNED_PATHS, 1), (LEARNED_BLOCK, 1e6)],
+    ids=["fixed", "learned", "paths", "block"],
+)
+def test_resumed_it_ends_as_if_never_stopped(tmp_path, looks, choice, f_rate):
+    space = toy_space(tmp_path, f_lr_multiplier=f_rate)
     whole = finished(training(space, choice, tmp_path / "whole"))
     first = training(space, choice, tmp_path / "half")
     for _ in range(looks):
@@ -126,7 +143,7 @@ def test_its_checkpoint_gives_its_predictions(space, tmp_path):
     candidate = Candidate.from_json(saved["candidate"])
     model = build_model(space, DATA, candidate)
     model.load_state_dict(saved["model"])
-    assert factors(model, candidate)["conv6"].f.item() == pytest.approx(record.f["conv6"])
+    assert model.inflation.factor.f.item() == pytest.approx(record.f["conv6"])
     from rfsearch.data import eval_batches
 
     examples = np.load(tmp_path / "t" / "examples.npz")
@@ -160,7 +177,7 @@ def test_a_learned_factor_has_no_weight_decay_and_its_own_rate(tmp_path):
     space = toy_space(tmp_path, f_lr_multiplier=3.0)
     learner = Learner(space, DATA, space.uniform(Choice(2, learned=True)), 0, CPU)
     learner.train_step(0)
-    (f,) = factors(learner.model, space.uniform(Choice(2, learned=True))).values()
+    (f,) = learner.learnable.factors.values()
     groups = learner._optimizer.param_groups
     (mine,) = [g for g in groups if any(p is f.f for p in g["params"])]
     (others,) = [g for g in groups if g is not mine]

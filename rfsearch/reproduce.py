@@ -1,0 +1,200 @@
+"""A published table run again: its protocol, its rows, and the printed and the measured numbers side by side.
+
+Tables stand in `baselines/published/`, one TOML file each. What of a protocol a preset does not follow is worked out by
+comparing the two, never written down by hand.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rfsearch import plugins
+from rfsearch.errors import SpaceError, nearest
+from rfsearch.ledger import Record, read_run
+from rfsearch.run import Plan, Request
+from rfsearch.space import Candidate, Choice
+
+_BUDGET_A_ROW = 8  # trainings of the reference, which no row of a table reaches: rows are trained to their end
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Protocol(_Frozen):
+    """What a paper did; None where its text is not known. data: name of its data set. kernel: taps an axis of the
+    searched convolution. image_size: H x W, px.
+    """
+
+    data: str
+    kernel: int | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    image_size: tuple[int, int] | None = None
+
+
+class Row(_Frozen):
+    """One line of a table. candidate: site -> choice as in a ledger. printed: the paper's numbers by column.
+
+    suspect: the columns whose printed number contradicts the paper's own formula. backbone: of a row with a network of
+    its own, by scale.
+    """
+
+    label: str
+    candidate: dict[str, Any]
+    printed: dict[str, float] = {}
+    suspect: tuple[str, ...] = ()
+    backbone: dict[str, str] = {}
+
+
+class Table(_Frozen):
+    """A published table. space, fallback: where its data is read from, and what stands in without --data.
+
+    presets: of those spaces, by scale: "small" (two CPU cores) and "paper".
+    """
+
+    title: str
+    cite: str
+    note: str = ""
+    space: str
+    fallback: str
+    presets: dict[str, str]
+    protocol: Protocol
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One line of the outcome. printed, measured: numbers by column; why: what kept a row from being measured."""
+
+    label: str
+    printed: Mapping[str, float]
+    measured: Mapping[str, float]
+    trainings: int = 0
+    why: str = ""
+
+
+def table_names() -> list[str]:
+    """Every table that can be run again, as paper-table."""
+    found = plugins.shipped("baselines").glob("published/*/table*.toml")
+    return sorted(f"{path.parent.name}-{path.stem}" for path in found)
+
+
+def read_table(name: str) -> Table:
+    paper, _, stem = name.partition("-")
+    path = plugins.shipped("baselines") / "published" / paper / f"{stem}.toml"
+    if name not in table_names():
+        raise SpaceError(f"no table {name!r} to reproduce.{nearest(name, table_names())}")
+    try:
+        return Table.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise SpaceError(f"{path}: not a table: {error}") from error
+
+
+def requests(table: Table, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
+    """What to run, by the name of its folder: one request a network, with the rows that it trains."""
+    space = base.space or (table.space if base.data else table.fallback)
+    found: dict[str, list[Row]] = {}
+    for row in table.rows:
+        found.setdefault(row.backbone.get(scale, ""), []).append(row)
+    preset = base.preset or table.presets.get(scale)
+    return {
+        backbone or "rows": (
+            replace(
+                base,
+                space=space,
+                preset=preset,
+                backbone=backbone or base.backbone,
+                sites=tuple(dict.fromkeys(site for row in rows for site in row.candidate)),
+                candidates=tuple(dict.fromkeys(candidate_of(row).to_json() for row in rows)),
+                budget=f"{_BUDGET_A_ROW * len(rows)}x",
+            ),
+            rows,
+        )
+        for backbone, rows in found.items()
+    }
+
+
+def candidate_of(row: Row) -> Candidate:
+    return Candidate.of(
+        {
+            site: [Choice.from_json(path) for path in body] if isinstance(body, list) else Choice.from_json(body)
+            for site, body in row.candidate.items()
+        }
+    )
+
+
+def departures(table: Table, the_plan: Plan) -> list[str]:
+    """What of the paper's protocol this plan does not follow, a sentence each."""
+    protocol, space, data = table.protocol, the_plan.space, the_plan.data
+    found = []
+    if data.rendered:
+        found.append(f"Data: rendered drawings, not {protocol.data}.")
+    elif space.data.layout != protocol.data and space.name != protocol.data:
+        found.append(f"Data: {data.name}, not {protocol.data}.")
+    pairs = (
+        ("Network", space.backbone, protocol.backbone),
+        ("Steps", space.recipe.steps, protocol.steps),
+        ("Batch size", space.recipe.batch_size, protocol.batch_size),
+        ("Image size", tuple(data.image_size), protocol.image_size),
+    )
+    found += [
+        f"{what}: {_said(ours)}, not {_said(theirs)}." for what, ours, theirs in pairs if theirs not in (None, ours)
+    ]
+    if protocol.weights and space.weights == "none":
+        found.append(f"No pretrained weights: the network trains from scratch, not from {protocol.weights}.")
+    unknown = [what.lower() for what, _, theirs in pairs if theirs is None]
+    if unknown:
+        found.append(f"Not recorded of the paper, so not compared: {', '.join(unknown)}.")
+    return found
+
+
+def outcome(rows: Sequence[Row], run_dir: Path, misfits: Mapping[str, str]) -> list[Measured]:
+    """The rows with what a run measured of them; a mean over seeds where there are several.
+
+    misfits: why a candidate could not be trained at all, by its JSON.
+    """
+    by_candidate: dict[str, list[Record]] = {}
+    for record in read_run(run_dir).records if run_dir.exists() else ():
+        by_candidate.setdefault(record.candidate, []).append(record)
+    found = []
+    for row in rows:
+        text = candidate_of(row).to_json()
+        found.append(_measured(row, by_candidate.get(text, []), misfits.get(text, "")))
+    return found
+
+
+def _measured(row: Row, records: Sequence[Record], misfit: str) -> Measured:
+    done = [r for r in records if r.status == "completed"]
+    if not done:
+        why = misfit or next((r.cause or r.status for r in records), "not trained")
+        return Measured(row.label, row.printed, {}, why=why)
+    columns: dict[str, list[float]] = {"rf_px": [float(r.rf_px) for r in done]}
+    for record in done:
+        for letter, values in (("f", record.f), ("gamma", record.gamma)):
+            for path, value in values.items():
+                _, _, number = path.partition("/")
+                columns.setdefault(f"{letter}{number}", []).append(value)
+        score = record.test if record.test is not None else record.val
+        if score is not None:
+            columns.setdefault("score", []).append(score)
+    return Measured(row.label, row.printed, {name: fmean(values) for name, values in columns.items()}, len(done))
+
+
+def _said(value: Any) -> str:
+    return (
+        " x ".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )

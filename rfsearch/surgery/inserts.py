@@ -1,0 +1,79 @@
+"""What `build` puts into a model in the place of a site's convolution. Each keeps the size of the site's output."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, WeightedGradient
+
+
+class InflatedSite(nn.Module):
+    """A convolution between an inflation and the interpolation that undoes it: input and output keep their sizes.
+
+    B x C x H x W to B x C' x H' x W', H' x W' as the bare convolution gives. For a model that does not bring an
+    inflation layer of its own, as the parsing networks of Wei do.
+    """
+
+    def __init__(self, conv: nn.Conv2d, factor: InflationFactor) -> None:
+        super().__init__()
+        self.inflation = Inflation(factor)
+        self.conv = conv
+        self.interpolation = Interpolation(factor, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.interpolation(self.conv(self.inflation(x)), self._plain_size(x))
+
+    def _plain_size(self, x: Tensor) -> tuple[int, int]:
+        """The size of the convolution's output without inflation, px."""
+        conv = self.conv
+        left, right, top, bottom = conv._reversed_padding_repeated_twice  # what the convolution pads, mode by mode
+        sizes = []
+        for axis, padding in enumerate((top + bottom, left + right)):
+            extent = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+            sizes.append((x.shape[2 + axis] + padding - extent) // conv.stride[axis] + 1)
+        return sizes[0], sizes[1]
+
+
+class ParallelSite(nn.Module):
+    """A convolution in several parallel paths, initialised alike and averaged, so that alike they are the one it was.
+
+    B x C x H x W to B x C' x H' x W', as the convolution gives. For a model that cannot fork itself behind a site, as
+    the parsing networks of Wei do. Behind each path stands its loss guidance.
+    """
+
+    def __init__(self, conv: nn.Conv2d, count: int) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList([conv, *(copy.deepcopy(conv) for _ in range(count - 1))])
+        self.guidance = nn.ModuleList(WeightedGradient() for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [guidance(path(x)) for path, guidance in zip(self.paths, self.guidance, strict=True)]
+        return torch.stack(outputs).mean(0)
+
+
+class SampledSite(nn.Module):
+    """An LS-DFN block behind a convolution, concatenated to its output and projected back to its channels.
+
+    B x C x H x W to B x C' x H' x W', as the bare convolution gives; the projection starts as the convolution's output
+    alone, so that trained weights keep what they do. The block multiplies maps by kernels made of the same maps, which
+    diverges at the rates that convolutions take: it stands between two batch normalisations.
+    """
+
+    def __init__(self, conv: nn.Conv2d, block: LSDFN) -> None:
+        super().__init__()
+        self.conv = conv
+        self.before = nn.BatchNorm2d(conv.out_channels)
+        self.block = block
+        self.after = nn.BatchNorm2d(block.out_channels)
+        channels = conv.out_channels
+        self.project = nn.Conv2d(channels + block.out_channels, channels, 1, bias=False)
+        with torch.no_grad():
+            self.project.weight.zero_()
+            self.project.weight[:, :channels, 0, 0] = torch.eye(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.project(torch.cat([x, self.after(self.block(self.before(x)))], dim=1))
