@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -35,6 +35,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.3g} h"
 
 
+def fields(rf_px: int, path_rf_px: Mapping[str, int]) -> str:
+    """A receptive field in px, or that of each parallel path."""
+    return " | ".join(map(str, path_rf_px.values())) or str(rf_px)
+
+
 def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
     """Every candidate with its receptive field and what its full training should cost. rows: `run.forecast_row`s."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -44,7 +49,7 @@ def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
     for row in rows:
         table.add_row(
             str(Candidate.from_json(row["candidate"])),
-            f"{row['rf_px']}",
+            fields(row["rf_px"], row["path_rf_px"]),
             f"{100 * row['share']:.0f} %",
             si(row["flop"], "FLOP"),
             f"{row['flop'] / reference_flop:.2f}",
@@ -107,11 +112,12 @@ class Board:
     def _line(self, record: Record, contest: Contest) -> Text:
         arm = next(a for a in contest.arms if (a.name, a.seed) == (record.strategy, record.seed))
         said = f"{record.status:<9} {record.trial:<18} {Candidate.from_json(record.candidate)}"
-        for site, f in record.f.items():
-            said += f" -> {site} f={f:.3f}" if "learned" in said else ""
+        if Candidate.from_json(record.candidate).learned:
+            for letter, values in (("f", record.f), ("gamma", record.gamma)):
+                said += "".join(f" -> {path} {letter}={value:.3f}" for path, value in values.items())
         if record.status == "failed":
             return Text(f"{said}: {record.cause}", style="red")
-        said += f", RF {record.rf_px} px"
+        said += f", RF {fields(record.rf_px, record.path_rf_px)} px"
         if record.val is not None:
             said += f", {self._metric} {record.val:.4f}"
         said += f"; arm {self._share(arm):.0f} % spent"
@@ -135,18 +141,14 @@ class Board:
                 f"{self._share(arm):.0f} % of {arm.budget.text}",
                 f"{arm.handed_out - len(arm.running)}",
                 f"{best.val:.4f}" if best and best.val is not None else "-",
-                f"{best.rf_px}" if best else "-",
+                fields(best.rf_px, best.path_rf_px) if best else "-",
                 "; ".join(self._progress(name, a.candidate) for name, a in list(arm.running.items())),
             )
-        best = self._contest.best
-        incumbent = (
-            Text(
-                f"Best so far: {Candidate.from_json(best.candidate)}, RF {best.rf_px} px ({best.trial})",
-                style="green",
-            )
-            if best
-            else Text("No trial has finished yet.")
-        )
+        incumbent = Text("No trial has finished yet.")
+        if best := self._contest.best:
+            field = fields(best.rf_px, best.path_rf_px)
+            said = f"Best so far: {Candidate.from_json(best.candidate)}, RF {field} px ({best.trial})"
+            incumbent = Text(said, style="green")
         return Group(header, table, incumbent)
 
     def _progress(self, trial: str, candidate: str) -> str:

@@ -37,10 +37,11 @@ class LabelWeight(nn.Module):
         chosen[list(ids)] = True
         self.register_buffer("chosen", chosen, persistent=False)
         self.weight = weight
+        self._even = weight == 1 or not list(ids)
         self.labels: Tensor | None = None
 
     def forward(self, size: tuple[int, int]) -> Tensor | None:
-        if self.labels is None or self.weight == 1:
+        if self.labels is None or self._even:
             return None
         labels = self.labels
         for axis, (source, target) in enumerate(zip(labels.shape[-2:], size, strict=True), start=1):

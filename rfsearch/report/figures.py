@@ -403,7 +403,7 @@ def _hover(record: Record, told: Digest) -> str:
     lines = [
         record.trial,
         setting_of(record.candidate, record),
-        f"RF {record.rf_px:,} px",
+        "RF " + (" | ".join(f"{px:,}" for px in record.path_rf_px.values()) or f"{record.rf_px:,}") + " px",
         f"validation {score(record.val)}" + (f", test {score(record.test)}" if told.split == "test" else ""),
     ]
     return "<br>".join(_text(line) for line in lines)

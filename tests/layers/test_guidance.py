@@ -100,11 +100,11 @@ def test_without_labels_it_does_nothing() -> None:
     assert layer(x) is x
 
 
-def test_a_weight_of_one_and_an_empty_set_change_no_gradient() -> None:
+def test_a_weight_of_one_and_an_empty_set_do_nothing_and_cost_nothing() -> None:
     x, labels = random(1, 2, 3, 3).requires_grad_(), torch.zeros(1, 3, 3, dtype=torch.int64)
-    for layer in (WeightedGradient((0,), 1.0), WeightedGradient((), W)):
+    for layer in (WeightedGradient((0,), 1.0), WeightedGradient((), W), WeightedGradient()):
         with guided(layer, labels):
-            assert torch.equal(torch.autograd.grad(layer(x).sum(), x)[0], torch.ones_like(x))
+            assert layer(x) is x
 
 
 def test_labels_are_let_go_even_after_a_fault() -> None:
@@ -148,6 +148,8 @@ def test_pixels_of_no_class_have_weight_one(ids, ignored: int) -> None:
     weight = LabelWeight(ids, W)
     with guided(weight, torch.full((1, 2, 2), ignored)):
         assert torch.equal(weight((2, 2)), torch.ones(1, 1, 2, 2))
+    with guided(weight, torch.full((1, 2, 2), ids[-1])):
+        assert torch.equal(weight((2, 2)), torch.full((1, 1, 2, 2), W))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
