@@ -28,7 +28,7 @@ from rfsearch.ledger import Budget, Journal, Record, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
-from rfsearch.strategies import Listing
+from rfsearch.strategies import Formed, Listing
 from rfsearch.strategies.listed import Listed
 from rfsearch.surgery import Site, build, check_fits, check_labels, match_sites, measure_sites
 from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
@@ -116,11 +116,12 @@ def entrants(request: Request, space: Space) -> dict[str, Callable[[int], Any]]:
     suited = ("exhaustive", "random", "optuna", "lsdfn" if space.form == LSDFN else "inflation")
     for asked in request.strategies or suited:
         name, _, form = asked.partition(FORM_MARK)
-        its_space = space.with_form(form) if form else space
-        label = name if its_space.form == space.form else asked
+        strategy = plugins.load("strategies", name)
+        own = strategy.form if isinstance(strategy, Formed) else space.form
+        label = name if form in ("", own) else asked
         if label in found:
             raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
-        found[label] = partial(plugins.load("strategies", name), its_space)
+        found[label] = partial(strategy, space.with_form(form or own))
     return found
 
 

@@ -172,17 +172,17 @@ def main() -> None:
         with Meter() as meter:
             run(case)
         flop[name] = meter.flop
-    samples: dict[str, list[float]] = {name: [] for name in cases}
+    quiet: dict[str, list[float]] = {name: [] for name in cases}
+    disturbed: dict[str, list[float]] = {name: [] for name in cases}
     cpu: dict[str, list[float]] = {name: [] for name in cases}
-    quiet = dict.fromkeys(cases, 0)
     for _ in range(options.rounds):
         for name, case in cases.items():
             seconds, alone = timed(case, calls[name], options.patience)
-            samples[name].append(seconds * 1e3)
-            quiet[name] += alone
+            (quiet if alone else disturbed)[name].append(seconds * 1e3)
             if name != LITERAL:
                 cpu[name].append(cpu_ms(case))
     rows = []
+    samples = {name: quiet[name] if len(quiet[name]) > 1 else quiet[name] + disturbed[name] for name in cases}
     reference = {name: statistics.median(samples[name]) for name in (CONVOLUTIONS, LITERAL)}
     cpu_medians = {name: statistics.median(values) if values else float("nan") for name, values in cpu.items()}
     peaks = {name: peak_bytes(name) for name in cases}
@@ -195,8 +195,8 @@ def main() -> None:
                 "median_ms": round(median, 1),
                 "low_ms": round(low, 1),
                 "high_ms": round(high, 1),
-                "samples": options.rounds,
-                "quiet_samples": quiet[name],
+                "samples": len(samples[name]),
+                "quiet_samples": len(quiet[name]),
                 "gflop": round(flop[name] / 1e9, 2),
                 "peak_mib": round(peaks[name] / 2**20, 1),
                 "times_two_convolutions": round(median / reference[CONVOLUTIONS], 2),
@@ -224,9 +224,9 @@ def main() -> None:
             "what": "forward + backward; quartiles of samples, each the mean of some calls; resident memory growth",
             "setting": {
                 **{"s": S, "k": K, "C": FEATURES, "C_out": OUTPUTS, "in_channels": FEATURES, "map": [SIZE, SIZE]},
-                **{"batch": BATCH, "dtype": "float32", "threads": THREADS, "samples": options.rounds},
+                **{"batch": BATCH, "dtype": "float32", "threads": THREADS, "rounds": options.rounds},
             },
-            "quiet_samples": "those during which other processes took at most 5 % of a CPU",
+            "quiet_samples": "other processes took at most 5 % of a CPU; where there are two, only these count",
             "load_average_at_the_end": [round(load, 2) for load in os.getloadavg()],
             "targets_met": verdict,
         },

@@ -52,8 +52,8 @@ class Choice:
     def __post_init__(self) -> None:
         if self.dilation < 1:
             raise SpaceError(f"a dilation is an integer of at least 1. Got {self.dilation}.")
-        if not self.f > 0:
-            raise SpaceError(f"an inflation factor is greater than 0. Got {self.f}.")
+        if not 0 < self.f < float("inf"):
+            raise SpaceError(f"an inflation factor is greater than 0 and finite. Got {self.f}.")
         if self.sampling and (self.learned or self.f != 1.0):
             raise SpaceError("a site gets an inflation factor or an LS-DFN block, not both.")
 

@@ -46,10 +46,10 @@ class Recipe(_Frozen):
     lr, momentum, weight_decay: stochastic gradient descent with the rate lr (1 - step / steps)^power after `warmup`
     steps of linear growth, and x lr_drop after each of lr_steps, shares of the training; weights a backbone brings
     trained get lr x pretrained_lr_multiplier.
-    For a learned f or gamma (Wei sec. 4.2 and 5.1): f_lr_multiplier: its rate over lr, without weight decay; f_delay:
-    share of the training before it may move; f_clip: largest size of its gradient, none if left out; f_background: what
-    a background pixel counts in f's gradient, 1 like any other; normalisation: of f's gradient, exact or the paper's
-    (Wei eq. 10-11). guidance_weight: W of loss guidance (Wei eq. 12).
+    For a learned f or gamma (Wei sec. 4.2 and 5.1): f_lr_multiplier, gamma_lr_multiplier: its rate over lr, without
+    weight decay; f_delay: share of the training before it may move; f_clip: largest size of its gradient, none if left
+    out; f_background: what a background pixel counts in f's gradient, 1 like any other; normalisation: of f's gradient,
+    exact or the paper's (Wei eq. 10-11). guidance_weight: W of loss guidance (Wei eq. 12).
     rungs: validations on the way, on rung_images of the validation split. Augmentation: flip, scale range, shift as a
     share of the side, brightness and contrast as +- shares.
     """
@@ -66,6 +66,7 @@ class Recipe(_Frozen):
     lr_drop: float = Field(default=0.1, gt=0, le=1)
     pretrained_lr_multiplier: float = Field(default=1.0, gt=0)
     f_lr_multiplier: float = Field(default=1.0, gt=0)
+    gamma_lr_multiplier: float = Field(default=1.0, gt=0)
     f_delay: float = Field(default=0.0, ge=0, lt=1)
     f_clip: float | None = Field(default=None, gt=0)
     f_background: float = Field(default=1.0, ge=0)
@@ -288,7 +289,7 @@ class Space(_Frozen):
 
     def with_path_count(self, count: int) -> Space:
         """The same space with that many parallel paths."""
-        forms = {1: SINGLE} | {len(paths.manual): name for name, paths in reversed(self.paths.items())}
+        forms = {1: SINGLE} | {len(paths.manual): name for name, paths in self.paths.items()}
         if count not in forms:
             known = sorted(forms)
             closest = min(known, key=lambda n: abs(n - count))

@@ -48,6 +48,13 @@ class Listing(Protocol):
     candidates: Sequence[Candidate]
 
 
+@runtime_checkable
+class Formed(Protocol):
+    """A strategy that searches one form of a space only, whatever the form of the run."""
+
+    form: str
+
+
 @dataclass
 class Sweep:
     """Every candidate of a list once, in an order shuffled by the seed, so that a budget that ends early has not

@@ -12,10 +12,13 @@ from rfsearch.strategies.base import Exhausted, Sweep
 
 class LearnedStride:
     """One training from each sample stride of the space with gamma free to move, then repeats of the leaders (see
-    `Sweep`). A block stands behind every site, whatever the form of the space. Wu et al. set gamma by hand."""
+    `Sweep`). Wu et al. set gamma by hand."""
+
+    form = LSDFN
 
     def __init__(self, space: Space, seed: int) -> None:
-        space = space.with_form(LSDFN)
+        if space.form != LSDFN:
+            raise SpaceError(f"lsdfn learns the sample stride of LS-DFN blocks. Got the form {space.form!r}.")
         starts = [(gamma, s) for s in space.sampling.regions if s > 1 for gamma in space.sampling.gammas]
         if not starts:
             raise SpaceError("lsdfn: regions = [1] samples no neighbour, so there is no sample stride. Nearest: 3.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Learner:
         self.model = model.to(device)
         scalars: dict[str, InflationFactor | SampleStride] = {**self.learnable.factors, **self.learnable.strides}
         self._learned = {path: scalar for path, scalar in scalars.items() if _value_of(scalar).requires_grad}
-        self._optimizer = _optimizer(self.model, [_value_of(scalar) for scalar in self._learned.values()], space)
+        self._optimizer = _optimizer(self.model, self._learned.values(), space)
         self._batches = Batches(
             data.splits["train"],
             space.recipe.batch_size,
@@ -285,26 +285,27 @@ def augment_of(recipe: Recipe) -> Augment:
     )
 
 
-def _optimizer(model: nn.Module, learned: list[nn.Parameter], space: Space) -> torch.optim.SGD:
+def _optimizer(model: nn.Module, learned: Collection[InflationFactor | SampleStride], space: Space) -> torch.optim.SGD:
     """Stochastic gradient descent; a learned f or gamma has its own rate and no weight decay, trained weights their own
     rate."""
     recipe = space.recipe
-    of_f = set(map(id, learned))
-    groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": []}
+    kinds = {id(_value_of(scalar)): "f" if isinstance(scalar, InflationFactor) else "gamma" for scalar in learned}
+    groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": [], "gamma": []}
     for name, parameter in model.named_parameters():
-        if id(parameter) in of_f:
-            groups["f"].append(parameter)
+        if id(parameter) in kinds:
+            groups[kinds[id(parameter)]].append(parameter)
         elif space.weights != "none" and name.startswith("features."):
             groups["trained"].append(parameter)
         elif parameter.requires_grad:
             groups["new"].append(parameter)
     multipliers = {"new": 1.0, "trained": recipe.pretrained_lr_multiplier, "f": recipe.f_lr_multiplier}
+    multipliers["gamma"] = recipe.gamma_lr_multiplier
     optimizer = torch.optim.SGD(
         [
             {
                 "params": parameters,
                 "multiplier": multipliers[kind],
-                "weight_decay": 0.0 if kind == "f" else recipe.weight_decay,
+                "weight_decay": 0.0 if kind in ("f", "gamma") else recipe.weight_decay,
             }
             for kind, parameters in groups.items()
             if parameters
