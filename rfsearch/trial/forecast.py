@@ -152,6 +152,6 @@ def _shapes_only(model: nn.Module) -> nn.Module:
         factor.f = nn.Parameter(torch.tensor(value), requires_grad=False)
         factor.bounds = bounds
     for stride, value, bounds in strides:
-        stride.gamma = nn.Parameter(torch.tensor(value), requires_grad=False)
+        stride.gamma = nn.Parameter(torch.tensor(value), requires_grad=stride.learned)
         stride.bounds = bounds
     return model

@@ -16,8 +16,13 @@ from rfsearch.strategies.random import RandomSearch
 NAMES = plugins.names("strategies")
 SPACE = read_space(plugins.space_file("helen"), None)
 FORMS = SPACE.forms
-# inflation has nothing to learn in an LS-DFN block; lsdfn puts blocks there whatever the form.
-PAIRS = [(name, form) for name in NAMES for form in FORMS if (name, form) != ("inflation", "lsdfn")]
+# inflation has nothing to learn in an LS-DFN block, and lsdfn nothing anywhere else.
+PAIRS = [
+    (name, form)
+    for name in NAMES
+    for form in FORMS
+    if (name, form) != ("inflation", "lsdfn") and (name != "lsdfn" or form == "lsdfn")
+]
 every_pair = pytest.mark.parametrize(("name", "form"), PAIRS)
 
 
@@ -106,7 +111,7 @@ def test_every_status_can_be_observed(name, form, status):
 
 @every_pair
 def test_what_it_suggests_lies_in_the_space_and_survives_json(name, form):
-    space = SPACE.with_form("lsdfn" if name == "lsdfn" else form)
+    space = SPACE.with_form(form)
     count = len(space.path_set.manual) if space.path_set else 1
     for candidate in played(made(name, space=SPACE.with_form(form)), 20):
         assert Candidate.from_json(candidate.to_json()) == candidate
@@ -248,10 +253,9 @@ def test_inflation_has_nothing_to_learn_in_a_block():
         made("inflation", space=SPACE.with_form("lsdfn"))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_sample_strides_are_learned_from_every_start(form):
+def test_sample_strides_are_learned_from_every_start():
     spec = SamplingSpec(gammas=(2.0, 4.0), regions=(1, 3, 5))
-    strategy = made("lsdfn", space=SPACE.with_(sampling=spec).with_form(form))
+    strategy = made("lsdfn", space=SPACE.with_(sampling=spec).with_form("lsdfn"))
     blocks = [c.sampling for candidate in played(strategy, 4) for _, c in candidate]
     assert set(blocks) == {Sampling(gamma, s, learned=True) for gamma in (2.0, 4.0) for s in (3, 5)}
     assert len(strategy.candidates) == 4
@@ -259,7 +263,13 @@ def test_sample_strides_are_learned_from_every_start(form):
 
 def test_without_neighbours_there_is_no_sample_stride_to_learn():
     with pytest.raises(SpaceError, match=r"regions = \[1\] samples no neighbour.*Nearest: 3"):
-        made("lsdfn", space=SPACE.with_(sampling=SamplingSpec(regions=(1,))))
+        made("lsdfn", space=SPACE.with_(sampling=SamplingSpec(regions=(1,))).with_form("lsdfn"))
+
+
+@pytest.mark.parametrize("form", ["single", "bi", "tri"])
+def test_only_an_ls_dfn_block_has_a_sample_stride_to_learn(form):
+    with pytest.raises(SpaceError, match=f"lsdfn learns the sample stride of LS-DFN blocks. Got the form '{form}'"):
+        made("lsdfn", space=SPACE.with_form(form))
 
 
 def test_a_hand_default_outside_the_searched_range_can_be_observed():
