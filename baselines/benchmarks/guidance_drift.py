@@ -49,7 +49,7 @@ def trained(job: tuple[str, int, float, int]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 1.2, 3.0])
+    parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 1.2])
     asked = parser.parse_args()
     jobs = [
         (form, start, weight, seed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +53,7 @@ class ParallelSite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [guidance(path(x)) for path, guidance in zip(self.paths, self.guidance, strict=True)]
-        return torch.stack(outputs).mean(0)
+        return reduce(add, outputs) / len(outputs)
 
 
 class SampledSite(nn.Module):

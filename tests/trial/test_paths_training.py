@@ -9,9 +9,11 @@ import torch
 
 from rfsearch.data import ImageSet, Split
 from rfsearch.ledger import Record
-from rfsearch.space import Choice, PathSet, Sampling, Space
+from rfsearch.space import Candidate, Choice, PathSet, Sampling, Space
+from rfsearch.surgery import Settings, assemble
 from rfsearch.trial import Forecaster
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.learner import Learner, fields_of
+from tests.surgery.test_build import Foreign
 from tests.toys import toy_faces, toy_space
 from tests.trial.test_training import CPU, EYES, finished, training
 
@@ -243,3 +245,21 @@ def test_every_step_is_charged_what_it_costs_where_f_or_gamma_stands(tmp_path, c
         real.append(fresh.train_step(step))
     assert charged == real
     assert len(set(charged)) > 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "whole", "parts"),
+    [
+        (
+            (Choice(2), Choice(3, f=1.5), Choice(5)),
+            3 + 2 * 5 * 2,
+            {1: 3 + 2 * 2 * 2, 2: 3 + 2 * 2 * 2, 3: 3 + 2 * 5 * 2},
+        ),
+        (Choice(1, sampling=Sampling(2.0, 3)), 3 + 2 * 2 + (2 * 2 + 2) * 2, {}),
+    ],
+)
+def test_fields_of_a_network_that_cannot_fork_itself(choice, whole, parts):
+    """By hand: a stem of 3 px at stride 2, then the site; what a path adds is divided by its f."""
+    candidate = Candidate.of({"body.1": choice})
+    model, learnable = assemble(Foreign(), candidate, Settings())
+    assert fields_of(model, learnable, candidate, (48, 48)) == (whole, {f"body.1/{i}": px for i, px in parts.items()})
