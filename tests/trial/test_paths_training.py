@@ -165,7 +165,7 @@ def test_the_optimiser_gets_the_rate_of_the_recipe_at_every_step(tmp_path):
 
 def test_a_learned_sample_stride_moves_within_its_bounds_and_is_recorded(tmp_path):
     # a block starts unheard, so that the gradient of its sample stride starts at nothing
-    space = toy_space(tmp_path, f_lr_multiplier=1e5)
+    space = toy_space(tmp_path, gamma_lr_multiplier=1e5)
     record = finished(training(space, Choice(1, sampling=Sampling(1.5, 3, learned=True)), tmp_path))
     assert record.status == "completed"
     values = {step: gamma for step, path, gamma in record.trace if path == "conv6"}
@@ -179,7 +179,7 @@ def test_a_learned_sample_stride_moves_within_its_bounds_and_is_recorded(tmp_pat
 
 
 def test_a_wild_sample_stride_is_held_at_its_bounds(tmp_path):
-    space = toy_space(tmp_path, f_lr_multiplier=1e7, f_delay=0.0)
+    space = toy_space(tmp_path, gamma_lr_multiplier=1e7, f_delay=0.0)
     space = space.with_(sampling=space.sampling.model_copy(update={"bounds": (1.75, 2.25)}))
     record = finished(training(space, Choice(1, sampling=Sampling(2.0, 3, learned=True)), tmp_path))
     values = [gamma for _, _, gamma in record.trace]
@@ -205,7 +205,7 @@ def test_the_field_of_a_block_grows_with_its_sample_stride(tmp_path):
 @pytest.mark.parametrize("s", [3, 5])
 def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gammas):
     """How far a block reads, and how many of its places lie between pixels, changes what it costs."""
-    space = toy_space(tmp_path, f_delay=0.0, f_lr_multiplier=1e-9)
+    space = toy_space(tmp_path, f_delay=0.0, f_lr_multiplier=1e-9, gamma_lr_multiplier=1e-9)
 
     def cost(learner: Learner, gamma: float) -> float:
         with torch.no_grad():
@@ -231,7 +231,7 @@ def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gamma
 )
 def test_every_step_is_charged_what_it_costs_where_f_or_gamma_stands(tmp_path, choice, rate):
     """Costs are kept and looked up again: each must be kept under the sizes that gave it, not those after its step."""
-    space = toy_space(tmp_path, f_delay=0.0, f_lr_multiplier=rate)
+    space = toy_space(tmp_path, f_delay=0.0, f_lr_multiplier=rate, gamma_lr_multiplier=rate)
     learner, charged, real = learner_of(space, choice), [], []
     for step in range(8):
         values = learner.learned_values()

@@ -108,7 +108,7 @@ def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
     ids=["fixed", "learned", "paths", "block"],
 )
 def test_resumed_it_ends_as_if_never_stopped(tmp_path, looks, choice, f_rate):
-    space = toy_space(tmp_path, f_lr_multiplier=f_rate)
+    space = toy_space(tmp_path, f_lr_multiplier=f_rate, gamma_lr_multiplier=f_rate)
     whole = finished(training(space, choice, tmp_path / "whole"))
     first = training(space, choice, tmp_path / "half")
     for _ in range(looks):
