@@ -150,7 +150,7 @@ def plan(
         out_console.print(plan_table(rows, the_plan.reference_flop))
         if (left_out := len(the_plan.candidates) - len(rows)) > 0:
             out_console.print(f"and {left_out} more candidates", highlight=False)
-        for sentence in run.drawn(the_plan):
+        for sentence in [*run.guides(the_plan), *run.drawn(the_plan)]:
             out_console.print(sentence, highlight=False)
         if the_plan.budget.currency == "flop":
             total = the_plan.budget.limit * len(arms)

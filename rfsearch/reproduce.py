@@ -102,11 +102,13 @@ def read_table(name: str) -> Table:
 
 def requests(table: Table, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
     """What to run, by the name of its folder: one request a network, with the rows that it trains."""
+    if scale not in table.presets:
+        raise SpaceError(f"--scale is {' or '.join(table.presets)}. Got {scale!r}.")
     space = base.space or (table.space if base.data else table.fallback)
     found: dict[str, list[Row]] = {}
     for row in table.rows:
         found.setdefault(row.backbone.get(scale, ""), []).append(row)
-    preset = base.preset or table.presets.get(scale)
+    preset = base.preset or table.presets[scale]
     return {
         backbone or "rows": (
             replace(

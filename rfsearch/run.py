@@ -197,6 +197,14 @@ def _plan(
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
 
 
+def guides(the_plan: Plan) -> list[str]:
+    """The label set of every guided path in full, a sentence each."""
+    sets = {
+        (path, choice.labels): None for candidate in the_plan.candidates for path, choice in candidate if choice.labels
+    }
+    return [f"{path}: guided by {', '.join(labels)}." for path, labels in sets]
+
+
 def drawn(the_plan: Plan) -> list[str]:
     """What the strategies that draw their candidates may try besides those that are listed, a sentence each."""
     space, found = the_plan.space, []

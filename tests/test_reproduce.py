@@ -90,6 +90,12 @@ def test_an_unknown_table_names_the_nearest():
         read_table("wei-tabel2")
 
 
+def test_an_unknown_scale_is_told(toy_table, call):  # noqa: F811
+    code, _, err = call("reproduce", toy_table, "--scale", "large")
+    assert code == 2
+    assert "--scale is small. Got 'large'" in err
+
+
 def test_printed_and_measured_side_by_side(toy_table, call, tmp_path):  # noqa: F811
     code, out, _ = call("reproduce", toy_table, "--out", "table", "--json")
     body = json.loads(out)

@@ -88,7 +88,7 @@ def picture(scored: pd.DataFrame, manifest: dict, name: str) -> None:
         axes.step(front[column], front.val, where="post", color="black", lw=0.8, label="front")
         axes.set_xlabel(labels[column])
     both[0].set_ylabel(f"{manifest['space']['primary']}, validation")
-    both[0].legend(frameon=False)
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle(manifest["data"]["summary"], fontsize=9)
     figure.savefig(RESULTS / f"{name}.png", dpi=120)
 

@@ -91,7 +91,8 @@ class Choice:
         elif self.f != 1.0:
             said += f", f={self.f:.3g}"
         if self.labels:
-            said += f", guided by {', '.join(self.labels)}"
+            more = f" +{len(self.labels) - 1}" if len(self.labels) > 1 else ""
+            said += f", guided by {self.labels[0]}{more}"
         if self.sampling:
             how = "learned from " if self.sampling.learned else ""
             said += f", LS-DFN s={self.sampling.s} gamma={how}{self.sampling.gamma:.3g}"
