@@ -71,7 +71,8 @@ def over_seeds(arms: pd.DataFrame) -> list[dict]:
         seeds=("seed", "size"), val=("val", "mean"), test=("test", "mean"), test_std=("test", "std"),
         best_rf_px=("best_rf_px", list), device_s=("device_s", "sum"),
     )  # fmt: skip
-    return table.round(4).sort_values("val", ascending=False).reset_index().to_dict("records")
+    rows = table.round(4).sort_values("val", ascending=False).reset_index().to_dict("records")
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
 def picture(scored: pd.DataFrame, manifest: dict, name: str) -> None:

@@ -26,7 +26,7 @@ INK, PAPER, FAINT = "@ink", "@paper", "@faint"
 COLOURS = ("#2f7fd1", "#e0731d", "#1a9e77", "#b05fc0", "#c9a100", "#d1495b", "#5b8c9e", "#8a6f4d")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "star-triangle-down")
 # Coincident trials of several strategies show as nested marks.
-_SIZES = (13, 10, 8, 6, 5, 5, 5, 5)
+_SIZES = (13, 11, 10, 9, 8, 8, 8, 8)
 _MOST_POINTS = 300  # of a line: more are not seen
 
 
