@@ -61,6 +61,7 @@ def main() -> None:
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
         table = pd.concat(pool.map(trained, jobs), ignore_index=True)
     table["path"] = table.path.str.rpartition("/")[2].astype(int)
+    table = table[table.step % 5 == 0]
     table.round(6).to_csv(RESULTS / f"{NAME}.csv", index=False)
     ends = table[table.step == table.step.max()]
     keys = ["form", "start", "weight", "seed"]
