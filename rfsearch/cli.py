@@ -235,7 +235,13 @@ def reproduce(
             metric = run.primary_score(the_plan)
         found += tables.outcome(rows, folder / name, misfits)
     if as_json:
-        body = {"table": table, "title": published.title, "cite": published.cite, "metric": metric}
+        body = {
+            "table": table,
+            "title": published.title,
+            "cite": published.cite,
+            "note": published.note,
+            "metric": metric,
+        }
         print(json.dumps(body | {"not_followed": list(left_out), "rows": [vars(row) for row in found]}, indent=1))
     else:
         out_console.print(f"{published.title}. {published.cite}", style="bold", highlight=False)

@@ -33,7 +33,7 @@ def main() -> None:
         for candidate in [f"{run.manifest['space']['backbone']} {record.candidate}"]
     }
     given = provenance(command=f"{runs[0].manifest['command']}; then keep_table.py")
-    kept = {key: body[key] for key in ("title", "cite", "metric", "not_followed")}
+    kept = {key: body[key] for key in ("title", "cite", "note", "metric", "not_followed")}
     machine = {key: runs[0].manifest[key] for key in ("machine", "versions")}
     write_sidecar(name, {**given, **machine, **kept, "data": runs[0].manifest["data"]["summary"], "cost": costs})
 
