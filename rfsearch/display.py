@@ -60,24 +60,29 @@ def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
 
 
 def side_by_side(rows: Sequence[Measured], metric: str) -> Table:
-    """A published table's rows: every printed number beside the measured one. metric: what `score` measures here."""
-    columns = list(dict.fromkeys(name for row in rows for name in (*row.printed, *row.measured)))
+    """A published table's rows: every printed number beside the measured one. metric: what `score` measures here.
+
+    Numbers of parallel paths, f1, f2 ..., share a cell.
+    """
+    titles = {"rf_px": "RF, px", "score": metric or "score", "f": "f", "gamma": "gamma"}
+    found = {name.rstrip("0123456789") for row in rows for name in (*row.printed, *row.measured)}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("row", overflow="fold")
+    columns = [name for name in titles if name in found]
     for name in columns:
-        said = {"rf_px": "RF, px", "score": metric or "score"}.get(name, name)
-        table.add_column(f"{said}\nprinted", justify="right")
-        table.add_column("\nmeasured", justify="right")
+        table.add_column(f"{titles[name]}\nprinted", justify="right")
+        table.add_column("\nmeasured", justify="right", min_width=8)
     for row in rows:
-        cells = [
-            f"{values[name]:.4g}" if name in values else "-"
-            for name in columns
-            for values in (row.printed, row.measured)
-        ]
+        cells = [_by_path(values, name) for name in columns for values in (row.printed, row.measured)]
         table.add_row(row.label, *cells)
         if row.why:
             table.add_row(f"  {row.why}", style="yellow")
     return table
+
+
+def _by_path(values: Mapping[str, float], name: str) -> str:
+    shown = [value for key, value in sorted(values.items()) if key.rstrip("0123456789") == name]
+    return " | ".join(f"{value:.3g}" for value in shown) or "-"
 
 
 class Board:

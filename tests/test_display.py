@@ -8,8 +8,9 @@ from rich.console import Console
 
 from rfsearch import plugins
 from rfsearch.contest import Arm, Contest, Forecast
-from rfsearch.display import Board, duration, si
+from rfsearch.display import Board, duration, si, side_by_side
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history
+from rfsearch.reproduce import Measured
 from tests.toys import helen_space
 
 
@@ -65,3 +66,17 @@ def test_a_cause_is_shown_as_it_is(contest):
     failed = Record(given.trial, "exhaustive", 0, "failed", given.candidate, 0, 0, Cost(), cause=cause)
     board.watch(contest.finish(failed), contest)
     assert cause in told.getvalue()
+
+
+def test_printed_and_measured_share_a_row_and_paths_a_cell():
+    rows = [
+        Measured("two paths", {"rf_px": 316, "f1": 0.9}, {"rf_px": 63.0, "score": 0.7101, "f1": 0.974, "f2": 0.89}, 1),
+        Measured("too far", {"score": 0.5}, {}, why="it does not fit"),
+    ]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(side_by_side(rows, "miou_dataset"))
+    told = console.file.getvalue().splitlines()
+    assert told[1].split() == ["row", *["printed", "measured"] * 3]
+    assert told[2].split() == ["two", "paths", "316", "63", "-", "0.71", "0.9", "0.974", "|", "0.89"]
+    assert told[3].split() == ["too", "far", "-", "-", "0.5", "-", "-", "-"]
+    assert told[4].strip() == "it does not fit"
