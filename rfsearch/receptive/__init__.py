@@ -1,17 +1,29 @@
-"""Receptive field arithmetic, in pixels of the image."""
+"""Receptive fields, in pixels of the image: theoretical, by arithmetic over whatever a model runs, and effective."""
 
 from rfsearch.receptive.closed_form import new_receptive_field
-from rfsearch.receptive.rules import Axis, Call, Field, register
-from rfsearch.receptive.trace import ReceptiveField, receptive_field, receptive_field_at, receptive_fields
+from rfsearch.receptive.field import Axis, Field
+from rfsearch.receptive.rules import Call, register
+from rfsearch.receptive.trace import (
+    AxisField,
+    ReceptiveField,
+    Trace,
+    receptive_field,
+    receptive_field_at,
+    receptive_fields,
+    traced,
+)
 
 __all__ = [
     "Axis",
+    "AxisField",
     "Call",
     "Field",
     "ReceptiveField",
+    "Trace",
     "new_receptive_field",
     "receptive_field",
     "receptive_field_at",
     "receptive_fields",
     "register",
+    "traced",
 ]

@@ -1,437 +1,537 @@
-"""What each operator does to the receptive field of the maps it reads: r' = r + (k - 1) d j, j' = j s, axis by axis.
-
-r is the receptive field of one unit, px of the image; j (the jump) is the distance between neighbouring units, px.
+"""What each operator does to the fields of the tensors that it reads.
 
 Conventions:
-- Resampling (`Interpolation`, `F.interpolate`, `nn.Upsample`, `Inflation`) changes the jump only. The field quoted
-  for a network's logits is that of one unit of its last map before resampling to the label map.
-- The statistics of a normalisation layer are not counted; batch norm is in evaluation mode.
-- A unit behind global pooling, or behind a linear layer over a flattened map, sees the whole axis of the image.
+- The field of a unit is the hull of all it depends on: the support of its gradient in a model whose weights are all
+  positive. Padding counts as if the image went on.
+- Axes are followed apart: a unit that sees nothing along one axis, on the zeros that a transposed convolution with a
+  stride longer than its kernel leaves, still counts along the other.
+- A unit that mixes every unit of an axis (global pooling, attention over all tokens, a linear layer over a flattened
+  map) sees that axis whole, and nothing by itself: what it gates or is added to keeps the field of its own.
+- Statistics of normalisation layers are not counted; batch norm is in evaluation mode.
+- `Inflation`, `Interpolation` and `LSDFN` sample at real positions. Between two units a sample's field lies between
+  theirs: (k - 1) d j / f px for a kernel behind an inflation (Wei sec. 3.3 without its rounding), although bilinear
+  weights touch both. A resampling without such a learned scale reads every unit that has a weight.
 - A deformable convolution is quoted at its regular grid, all offsets zero: where its taps really fall, the image says.
-- Where branches meet, the larger field counts (not the union of two windows that are offset against each other).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from rfsearch.errors import ModelError
 from rfsearch.layers import LSDFN, Inflation, Interpolation, WeightedGradient
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of a map. px: receptive field of a unit. jump: px between neighbouring units. whole: the unit sees the
-    whole axis of the image. dim: where the axis lies in the tensor; None once it was summed or flattened away."""
-
-    px: float
-    jump: float
-    dim: int | None
-    whole: bool = False
-
-    def windowed(self, kernel: int, stride: float = 1, dilation: int = 1) -> Axis:
-        """Behind a kernel of `kernel` taps at `dilation`, moved by `stride`."""
-        return replace(self, px=self.px + (kernel - 1) * dilation * self.jump, jump=self.jump * stride)
-
-    def resampled(self, scale: float) -> Axis:
-        """Behind a resampling to `scale` times as many units."""
-        return replace(self, jump=self.jump / scale)
-
-    def mixed(self, size: int, dim: int | None) -> Axis:
-        """Behind an operator that mixes all `size` units of the axis."""
-        return replace(self, whole=self.whole or size > 1, jump=self.jump * size, dim=dim)
-
-
-@dataclass(frozen=True)
-class Field:
-    """The receptive field of every tensor in one value of the graph."""
-
-    height: Axis
-    width: Axis
-
-    def each(self, change: Callable[[Axis, int], Axis]) -> Field:
-        """`change(axis, 0 for height or 1 for width)` on both axes."""
-        return Field(change(self.height, 0), change(self.width, 1))
+from rfsearch.receptive.field import Field, Shape, hull, joined
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operator of a traced model, as a rule sees it.
+    """One operator of a running model, as a rule sees it.
 
-    name: module path, or the operator's name. module: the leaf module, None for functions and methods. args, kwargs:
-    as called, with shape-only tensors. inputs: the field of each argument that depends on the image; shapes: their
-    shapes, of a tuple that of its first tensor. output: the shape of the result likewise.
+    name: of the operator, as in `aten::NAME` without its namespace, or a module's class. module: with its own rule,
+    else None. path: of the innermost module at work. args, kwargs: as called, with a `Field` in the place of every
+    tensor that depends on the image. outputs: shapes of the tensors that came out. dilation: what a convolution is to
+    be taken for instead of its own, or None.
     """
 
     name: str
     module: Any
+    path: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    inputs: tuple[Field, ...]
-    shapes: tuple[Shape, ...]
-    output: Shape
+    outputs: tuple[Shape, ...]
+    dilation: int | None = None
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument by place (the tensor of a method is 0) or by name."""
+        """An argument by place or by name."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
-    def size(self, axis: Axis) -> int:
-        """Units of an axis of the first input."""
-        return 1 if axis.dim is None else self.shapes[0][axis.dim]
+    @property
+    def fields(self) -> list[Field]:
+        """Every argument that depends on the image, those in lists included."""
+        found: list[Field] = []
+        for value in (*self.args, *self.kwargs.values()):
+            found += [
+                part for part in (value if isinstance(value, list | tuple) else [value]) if isinstance(part, Field)
+            ]
+        return found
 
-    def dims(self, *dims: int) -> set[int]:
-        """Dimensions of the first input, counted from the front."""
-        return {dim % len(self.shapes[0]) for dim in dims}
+    @property
+    def field(self) -> Field:
+        """The first argument that depends on the image."""
+        return self.fields[0]
 
-    def map(self) -> Field:
-        """The field of the one input, which has to be laid out as B x C x H x W."""
-        field = self.inputs[0]
-        if len(self.inputs) != 1 or field.height.dim not in (2, None) or field.width.dim not in (3, None):
-            raise self.lost("reads something else than one map laid out as B x C x H x W")
-        return field
+    @property
+    def output(self) -> Shape:
+        """The shape of the first tensor that came out."""
+        return self.outputs[0]
 
     def lost(self, why: str) -> ModelError:
         return ModelError(
-            f"{self.name} {why}, got shapes {list(self.shapes)}: its receptive field cannot be followed. "
+            f"{self.name}{f' in {self.path!r}' if self.path else ''} {why}: its receptive field cannot be followed. "
             f"{how_to_register(self.module)}"
         )
 
 
-Rule = Callable[[Call], Field]
-Operator = type[nn.Module] | Callable[..., Any] | str
+Rule = Callable[[Call], Field | Sequence[Field]]
+Operator = type[nn.Module] | str
 
 
 def register(operator: Operator, rule: Rule) -> None:
     """Teach the arithmetic an operator; the newest rule for it counts.
 
-    operator: a module class (from then on a leaf: its inside is not traced), a function, or a name: "relu" for a
-    tensor method and the torch function of that name, "package.module.name" for a function or class elsewhere.
-    rule: from a `Call` to the `Field` of its result. For a module that keeps it: `lambda call: call.map()`; for one
-    that reads 5 x 5 px at stride 2: `lambda call: call.map().each(lambda axis, _: axis.windowed(5, stride=2))`.
+    operator: a module class (from then on its inside is not looked at), or the name of a dispatched operator: "roll"
+    for aten::roll, "namespace::name" for any other. rule: from a `Call` to the `Field` of its result, or one a result.
+    For a module that keeps it: `lambda call: call.field`; for one that reads 5 x 5 units at stride 2:
+    `lambda call: call.field.windowed(5, stride=2)`; for one that sees everything: `lambda call: call.field.whole()`.
     """
-    _RULES[operator] = rule
+    _RULES[operator.removeprefix("aten::") if isinstance(operator, str) else operator] = rule
 
 
-def how_to_register(module: nn.Module | None = None) -> str:
-    what = "the function or its name" if module is None else type(module).__name__
+def how_to_register(module: nn.Module | None = None, name: str = "OPERATOR") -> str:
+    what = repr(name) if module is None else type(module).__name__
     return f"Add its rule with rfsearch.receptive.register({what}, rule)."
 
 
 def rule_of_module(module: nn.Module) -> Rule | None:
     """The rule of a module's class, or of the nearest parent class whose forward it keeps."""
     for parent in type(module).__mro__:
-        rule = _RULES.get(parent) or _RULES.get(f"{parent.__module__}.{parent.__qualname__}")
+        rule = _RULES.get(parent)
         if rule is not None:
             return rule if type(module).forward is getattr(parent, "forward", None) else None
     return None
 
 
-def rule_of_function(target: Callable[..., Any] | str) -> Rule | None:
-    """The rule of a function, or of a tensor method by its name."""
-    if not isinstance(target, str):
-        if target in _RULES:
-            return _RULES[target]
-        home, name = getattr(target, "__module__", None) or "", getattr(target, "__name__", "")
-        if home not in _TORCH_HOMES:
-            return _RULES.get(f"{home}.{name}")
-        target = name
-    # relu_ does what relu does
-    return _RULES.get(target) or _RULES.get(target.removesuffix("_"))
+def rule_of_operator(name: str) -> Rule | None:
+    """The rule of a dispatched operator; in place it does what it does out of place."""
+    return _RULES.get(name) or _RULES.get(name.removesuffix("_"))
 
 
-def _keep(call: Call) -> Field:
-    """Elementwise. Where maps meet, the larger field counts, and the larger map gives the jump (broadcasting)."""
-
-    def meet(axes: list[Axis]) -> Axis:
-        placed = [
-            (shape[axis.dim], axis.jump, axis.dim - len(shape) + len(call.output))
-            for axis, shape in zip(axes, call.shapes, strict=True)
-            if axis.dim is not None
-        ]
-        jump, dim = max(placed)[1:] if placed else (axes[0].jump, None)
-        return Axis(max(axis.px for axis in axes), jump, dim, any(axis.whole for axis in axes))
-
-    return Field(meet([field.height for field in call.inputs]), meet([field.width for field in call.inputs]))
+def elementwise(call: Call) -> Field:
+    """Where tensors meet element by element, the hull of their fields."""
+    return hull(call.fields, call.output)
 
 
-def _concatenate(call: Call) -> Field:
-    field = _keep(call)
-    dim = call.argument(1, "dim", 0) % len(call.output)
-    if dim in (field.height.dim, field.width.dim):
-        raise call.lost("joins maps along their height or width")
-    return field
-
-
-def _pick(call: Call) -> Field:
-    """x[...]: an element of a tuple, or a slice of a map."""
-    field, shape = call.inputs[0], call.shapes[0]
-    if not isinstance(call.args[0], Tensor):
-        return field
-    index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-    if not all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in index):
-        raise call.lost("picks pixels by a list or a tensor")
-    if Ellipsis in index:
-        at = index.index(Ellipsis)
-        missing = len(shape) - sum(part is not None for part in index) + 1
-        index = (*index[:at], *[slice(None)] * missing, *index[at + 1 :])
-    index = (*index, *[slice(None)] * (len(shape) - sum(part is not None for part in index)))
-
-    def pick(axis: Axis, _: int) -> Axis:
-        source = target = 0
-        for part in index:
-            if part is not None:
-                if source == axis.dim:
-                    if isinstance(part, int):
-                        return replace(axis, dim=None)
-                    return replace(axis, dim=target, jump=axis.jump * (part.step or 1))
-                source += 1
-            target += not isinstance(part, int)
-        return axis
-
-    return field.each(pick)
-
-
-def _reshape(call: Call) -> Field:
-    """An axis that is still one dimension of the result is followed; one flattened into a vector counts as mixed."""
-    source, target = call.shapes[0], call.output
-
-    def follow(axis: Axis, _: int) -> Axis:
-        if axis.dim is None:
-            return axis
-        size, before = source[axis.dim], math.prod(source[: axis.dim])
-        for dim, length in enumerate(target):
-            if length == size and math.prod(target[:dim]) == before:
-                return replace(axis, dim=dim)
-        if size > 1 and len(target) > 2:
-            raise call.lost(f"reshapes a map to {target}")
-        return axis.mixed(size, dim=None)
-
-    return call.inputs[0].each(follow)
-
-
-def _permute(call: Call) -> Field:
-    order = call.argument(1, "dims")
-    places = [dim % len(call.shapes[0]) for dim in (call.args[1:] if isinstance(order, int) else order)]
-    return call.inputs[0].each(lambda axis, _: axis if axis.dim is None else replace(axis, dim=places.index(axis.dim)))
-
-
-def _transpose(call: Call) -> Field:
-    one, other = (dim % len(call.shapes[0]) for dim in (call.argument(1, "dim0"), call.argument(2, "dim1")))
-    swap = {one: other, other: one}
-    return call.inputs[0].each(
-        lambda axis, _: axis if axis.dim is None else replace(axis, dim=swap.get(axis.dim, axis.dim))
-    )
-
-
-def _reduce(call: Call) -> Field:
-    """mean, sum ... over dimensions: an axis among them is seen whole."""
-    dims = call.argument(1, "dim")
-    rank = len(call.shapes[0])
-    gone = call.dims(*range(rank) if dims is None else [dims] if isinstance(dims, int) else dims)
-    keep = len(call.output) == rank
-
-    def reduce(axis: Axis, _: int) -> Axis:
-        if axis.dim is None:
-            return axis
-        if axis.dim in gone:
-            return axis.mixed(call.size(axis), axis.dim if keep else None)
-        return axis if keep else replace(axis, dim=axis.dim - sum(dim < axis.dim for dim in gone))
-
-    return call.inputs[0].each(reduce)
-
-
-def _mix(call: Call, dim: int) -> Field:
-    (mixed,) = call.dims(dim)
-    return call.inputs[0].each(
-        lambda axis, _: replace(axis.mixed(call.size(axis), axis.dim), jump=axis.jump) if axis.dim == mixed else axis
-    )
-
-
-def _softmax(call: Call) -> Field:
-    dim = call.module.dim if call.module is not None else call.argument(1, "dim")
-    return _mix(call, 1 if dim is None else dim)
-
-
-def _linear(call: Call) -> Field:
-    """Over the last dimension."""
-    last = len(call.shapes[0]) - 1
-    return call.inputs[0].each(lambda axis, _: axis.mixed(call.size(axis), None) if axis.dim == last else axis)
-
-
-def _window(call: Call, kernel: Any, stride: Any = 1, dilation: Any = 1) -> Field:
-    kernels, strides, dilations = _pair(kernel), _pair(stride), _pair(dilation)
-    return call.map().each(lambda axis, i: axis.windowed(kernels[i], strides[i], dilations[i]))
+def _first(call: Call) -> Field:
+    return call.field
 
 
 def _convolution(call: Call) -> Field:
-    conv = call.module
-    return _window(call, conv.kernel_size, conv.stride, conv.dilation)
+    field, weight = call.args[0], call.args[1]
+    if not isinstance(field, Field) or isinstance(weight, Field):
+        raise call.lost("has a kernel that depends on the image")
+    stride, padding, dilation = call.args[3:6]
+    transposed, groups = call.args[6], call.args[8]
+    kernel = weight.shape[2:]
+    for i, taps in enumerate(kernel):
+        s, p, d = (_of_axis(value, i) for value in (stride, padding, dilation))
+        size = call.output[2 + i]
+        if transposed:
+            field = _transposed(field, 2 + i, size, taps, s, p, d)
+        else:
+            if call.dilation is not None and taps > 1:
+                p, d = p + (taps - 1) * (call.dilation - d) // 2, call.dilation
+            field = field.window(2 + i, size, taps, s, d, p)
+    return _over_channels(field, groups, call.output[1])
 
 
-def _functional_convolution(call: Call) -> Field:
-    kernel = tuple(call.argument(1, "weight").shape[-2:])
-    return _window(call, kernel, call.argument(3, "stride", 1), call.argument(5, "dilation", 1))
+def _transposed(field: Field, dim: int, size: int, taps: int, stride: int, padding: int, dilation: int) -> Field:
+    """Output unit o reads the inputs (o + p - m d) / s over the taps m for which that is whole."""
+    source = np.arange(size)[:, None] + padding - np.arange(taps)[None, :] * dilation
+    return field.read(dim, source // stride, valid=source % stride == 0, stride=1 / stride)
 
 
-def _deformable_convolution(call: Call) -> Field:
-    """The field of its regular grid, all offsets zero, or that of the offsets (and the mask) where it is larger."""
-    grid = _convolution(replace(call, inputs=call.inputs[:1], shapes=call.shapes[:1]))
-
-    def widened(axis: Axis, i: int) -> Axis:
-        others = [(field.height, field.width)[i] for field in call.inputs[1:]]
-        px = max([axis.px, *(other.px for other in others)])
-        return replace(axis, px=px, whole=axis.whole or any(other.whole for other in others))
-
-    return grid.each(widened)
+def _over_channels(field: Field, groups: int, channels: int) -> Field:
+    """Each output channel reads the channels of its group."""
+    index = np.arange(field.shape[1]).reshape(groups, -1)
+    if groups > 1:
+        return field.read(1, index[np.arange(channels) // (channels // groups)])
+    return field.read(1, index).spread((field.shape[0], channels, *field.shape[2:]))
 
 
-def _transposed_convolution(call: Call) -> Field:
-    """Output unit o reads inputs (o + p - m d) / s over the taps m for which that is whole: the widest such span."""
-    conv = call.module
-
-    def spread(axis: Axis, i: int) -> Axis:
-        kernel, stride, dilation = conv.kernel_size[i], conv.stride[i], conv.dilation[i]
-        reach: dict[int, list[int]] = {}
-        for tap in range(0, kernel * dilation, dilation):
-            reach.setdefault(tap % stride, []).append(tap)
-        span = max((taps[-1] - taps[0]) // stride for taps in reach.values())
-        return axis.windowed(span + 1, 1 / stride)
-
-    return call.map().each(spread)
+def _deformable(call: Call) -> Field:
+    """Its regular grid, or the field of its offsets (and its mask) where that is larger."""
+    field, weight, *others = call.args[:4]
+    strides, paddings, dilations = call.args[5:7], call.args[7:9], call.args[9:11]
+    for i in range(2):
+        field = field.window(2 + i, call.output[2 + i], weight.shape[2 + i], strides[i], dilations[i], paddings[i])
+    spread = field.mixed([1]).spread((*field.shape[:1], call.output[1], *field.shape[2:]))
+    return hull([spread, *(other.mixed([1]) for other in others if isinstance(other, Field))], call.output)
 
 
 def _pool(call: Call) -> Field:
-    pool = call.module
-    return _window(call, pool.kernel_size, pool.stride or pool.kernel_size, getattr(pool, "dilation", 1))
-
-
-def _functional_pool(call: Call) -> Field:
-    kernel = call.argument(1, "kernel_size")
+    field, axes = call.field, len(call.outputs[0]) - (1 if "1d" in call.name else 2 if "2d" in call.name else 3)
+    kernel, stride = call.argument(1, "kernel_size"), call.argument(2, "stride")
+    padding = call.argument(3, "padding", 0)
     dilation = call.argument(4, "dilation", 1) if "max" in call.name else 1
-    return _window(call, kernel, call.argument(2, "stride") or kernel, dilation)
+    for i, dim in enumerate(range(axes, len(call.output))):
+        k, s, p, d = (_of_axis(value, i) for value in (kernel, stride or kernel, padding, dilation))
+        field = field.window(dim, call.output[dim], k, s, d, p)
+    return field
 
 
 def _adaptive_pool(call: Call) -> Field:
     """n units to m: output i covers floor(i n / m) to ceil((i + 1) n / m); m = 1 is global pooling."""
-
-    def pool(axis: Axis, i: int) -> Axis:
-        n, m = call.size(axis), call.output[2 + i]
+    field = call.field
+    for dim in range(len(call.output) - int(call.name.partition("pool")[2][0]), len(call.output)):
+        n, m = field.shape[dim], call.output[dim]
         if m == 1:
-            return axis.mixed(n, axis.dim)
-        widest = max(-(-(o + 1) * n // m) - o * n // m for o in range(m))
-        return axis.windowed(widest, n / m)
-
-    return call.map().each(pool)
-
-
-def _resize(call: Call) -> Field:
-    return call.map().each(lambda axis, i: axis.resampled(call.output[2 + i] / call.size(axis)))
+            field = field.mixed([dim])
+            continue
+        starts = np.array([o * n // m for o in range(m)])
+        ends = np.array([-(-(o + 1) * n // m) for o in range(m)])
+        index = starts[:, None] + np.arange((ends - starts).max())[None, :]
+        field = field.read(dim, np.minimum(index, ends[:, None] - 1), stride=n / m)
+    return field
 
 
-def _resize_by(call: Call, size: Any, scale: Any) -> Field:
-    """By the requested factor where there is one, else by the sizes of the two maps."""
-    if size is not None or scale is None:
-        return _resize(call)
-    scales = _pair(scale)
-    return call.map().each(lambda axis, i: axis.resampled(scales[i]))
+def _upsample(call: Call) -> Field:
+    """Every unit that has a weight, as torch places them; beyond the border as if the map went on."""
+    kind = call.name.removeprefix("_").removeprefix("upsample_").removesuffix("_aa")
+    axes = int(kind[-2])
+    first = len(call.output) - axes
+    flags = call.args[2:]
+    corners = bool(flags[0]) if "nearest" not in kind and flags else False
+    scales = (*([None] * axes), *(flags if "nearest" in kind else flags[1:]))[-axes:]
+    field = call.field
+    for i, dim in enumerate(range(first, len(call.output))):
+        n, m = field.shape[dim], call.output[dim]
+        given = scales[i] if len(flags) else None
+        step = 1 / given if given else n / m
+        if corners:
+            step = (n - 1) / (m - 1) if m > 1 else 0.0
+        places = np.arange(m)
+        if "nearest" in kind:
+            offset = 0.5 if "exact" in kind else 0.0
+            index = np.floor((places + offset) * step + 1e-9).astype(np.int64)[:, None]
+            field = field.read(dim, np.minimum(index, n - 1), stride=n / m)
+            continue
+        width = 2 if "cubic" in kind else 1
+        if call.name.endswith("_aa"):
+            support = width * max(1.0, step)
+            centre = step * (places + 0.5)
+            low = np.maximum(0, np.floor(centre - support + 0.5)).astype(np.int64)
+            high = np.minimum(n, np.floor(centre + support + 0.5)).astype(np.int64)
+            index = np.minimum(low[:, None] + np.arange((high - low).max())[None, :], high[:, None] - 1)
+            field = field.read(dim, index, stride=n / m)
+            continue
+        position = places * step if corners else (places + 0.5) * step - 0.5
+        before = np.floor(position + 1e-6).astype(np.int64)
+        between = np.abs(position - before) > 1e-6
+        taps = np.arange(1 - width, 1 + width)
+        index = before[:, None] + taps[None, :]
+        field = field.read(dim, index, valid=between[:, None] | (taps == 0)[None, :], stride=n / m)
+    return field
 
 
-def _inflation(call: Call) -> Field:
-    """A map f times its size: a kernel behind it reaches (k - 1) d j / f px."""
-    scale = call.module.factor.f.item()
-    return call.map().each(lambda axis, _: axis.resampled(scale))
+def _view(call: Call) -> Field:
+    return call.field.viewed(call.output)
 
 
-def _interpolation(call: Call) -> Field:
-    scale = call.module.stride / call.module.factor.f.item()
-    return call.map().each(lambda axis, _: axis.resampled(scale))
+def _restride(call: Call) -> Field:
+    if call.output != call.field.shape:
+        raise call.lost("lays out a tensor in an order of its own")
+    return call.field
 
 
-def _large_sampling_field(call: Call) -> Field:
-    """s places gamma apart, k taps around each: gamma (s-1) + k px of its map. Between pixels a bilinear read touches
-    one more on each side, which is not counted, as for `Inflation`."""
-    block = call.module
-    span = block.stride.gamma.item() * (block.s - 1) + block.k - 1
-    return call.map().each(lambda axis, _: replace(axis, px=axis.px + span * axis.jump))
+def _permute(call: Call) -> Field:
+    return call.field.permuted(call.args[1])
+
+
+def _transpose(call: Call) -> Field:
+    rank = len(call.field.shape)
+    one, other = (call.args[1] % rank, call.args[2] % rank) if len(call.args) > 2 else (0, rank - 1)
+    order = list(range(rank))
+    order[one], order[other] = order[other], order[one]
+    return call.field.permuted(order)
+
+
+def _slice(call: Call) -> Field:
+    field, dim = call.field, call.argument(1, "dim", 0) % len(call.field.shape)
+    size = field.shape[dim]
+    begin, _, step = slice(call.argument(2, "start"), None, call.argument(4, "step", 1)).indices(size)
+    index = begin + np.arange(call.output[dim])[:, None] * step
+    return field.read(dim, index, stride=step)
+
+
+def _select(call: Call) -> Field:
+    field, dim = call.field, call.args[1] % len(call.field.shape)
+    return field.read(dim, np.array([[call.args[2] % field.shape[dim]]])).mixed([dim], keep=False)
+
+
+def _parts(call: Call) -> list[Field]:
+    """split, chunk and unbind: a field each."""
+    field = call.field
+    place = 2 if "split" in call.name or call.name == "chunk" else 1
+    dim, found, begin = call.argument(place, "dim", 0) % len(field.shape), [], 0
+    for shape in call.outputs:
+        removed = len(shape) < len(field.shape)
+        size = 1 if removed else shape[dim]
+        part = field.read(dim, np.arange(begin, begin + size)[:, None])
+        found.append(part.mixed([dim], keep=False) if removed else part)
+        begin += size
+    return found
+
+
+def _concatenate(call: Call) -> Field:
+    parts, dim = call.args[0], call.argument(1, "dim", 0) % len(call.output)
+    parts = [part for part in parts if len(part.shape) == len(call.output)]  # an empty list's place holder aside
+    like = call.field
+    fields = [part if isinstance(part, Field) else like.unseeing(tuple(part.shape)) for part in parts]
+    return joined(fields, dim, call.output)
+
+
+def _stack(call: Call) -> Field:
+    dim, like = call.argument(1, "dim", 0) % len(call.output), call.field
+    shape = tuple(1 if i == dim else size for i, size in enumerate(call.output))
+    fields = [part if isinstance(part, Field) else like.unseeing(tuple(part.shape)) for part in call.args[0]]
+    return joined([field.viewed(shape) for field in fields], dim, call.output)
+
+
+def _roll(call: Call) -> Field:
+    field, shifts, dims = call.field, call.args[1], call.argument(2, "dims", [])
+    if not dims:
+        raise call.lost("rolls a flattened map")
+    for shift, dim in zip(shifts, dims, strict=True):
+        size = field.shape[dim]
+        field = field.read(dim % len(field.shape), ((np.arange(size) - shift) % size)[:, None])
+    return field
+
+
+def _flip(call: Call) -> Field:
+    field = call.field
+    for dim in call.args[1]:
+        field = field.read(dim % len(field.shape), np.arange(field.shape[dim])[::-1, None], stride=-1)
+    return field
+
+
+def _pad(call: Call) -> Field:
+    """Of any kind: as if the image went on."""
+    field, pads = call.field, call.args[1]
+    for i in range(len(pads) // 2):
+        dim = len(field.shape) - 1 - i
+        index = np.arange(-pads[2 * i], field.shape[dim] + pads[2 * i + 1])[:, None]
+        inside = (index >= 0) & (index < field.shape[dim])
+        along = any(axis.dim == dim for axis in field.axes)
+        field = field.read(dim, index, valid=None if along else inside)
+    return field
+
+
+def _expand(call: Call) -> Field:
+    return call.field.spread(call.output)
+
+
+def _repeat(call: Call) -> Field:
+    field = call.field.spread((*[1] * (len(call.output) - len(call.field.shape)), *call.field.shape))
+    for dim, size in enumerate(call.output):
+        if size != field.shape[dim]:
+            field = field.read(dim, (np.arange(size) % field.shape[dim])[:, None])
+    return field
+
+
+def _index(call: Call) -> Field:
+    """x[..., places, ...] with one list of places that is known beforehand."""
+    field = call.field
+    if call.name == "index_select":
+        dim, places = call.args[1], call.args[2]
+    else:
+        given = [(dim, places) for dim, places in enumerate(call.args[1]) if places is not None]
+        if len(given) != 1:
+            raise call.lost("picks units by several lists at once")
+        dim, places = given[0]
+    if isinstance(places, Field) or places.dim() != 1 or not len(places):
+        raise call.lost("picks units by a tensor")
+    index = places.numpy().astype(np.int64)
+    stride = (index[-1] - index[0]) / (len(index) - 1) if len(index) > 1 else 1.0
+    return field.read(dim % len(field.shape), index[:, None], stride=float(stride))
+
+
+def _reduce(call: Call) -> Field:
+    """mean, sum ... over dimensions."""
+    field = call.field
+    dims = call.argument(2 if "vector_norm" in call.name or call.name == "norm" else 1, "dim")
+    everything = list(range(len(field.shape)))
+    dims = everything if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
+    return field.mixed(dims, keep=len(call.output) == len(field.shape))
+
+
+def _mix(call: Call) -> Field:
+    """softmax: every unit along a dimension depends on all of them."""
+    return hull([call.field, call.field.mixed([call.args[1]])], call.output)
+
+
+def _product(call: Call) -> Field:
+    """mm, bmm, addmm, baddbmm: rows of one by columns of the other, mixed over what they share."""
+    (*added, left, right) = call.args[: 3 if "add" in call.name else 2]
+    fields = []
+    if isinstance(left, Field):
+        fields.append(left.mixed([-1], keep=False).viewed((*left.shape[:-1], 1)))
+    if isinstance(right, Field):
+        fields.append(right.mixed([-2], keep=False).viewed((*right.shape[:-2], 1, right.shape[-1])))
+    return hull([*fields, *(field for field in added if isinstance(field, Field))], call.output)
+
+
+def _attention(call: Call) -> Field:
+    """Scaled dot products: each query reads all keys and values."""
+    query, key, value = call.args[:3]
+    fields = [query.mixed([-1])] if isinstance(query, Field) else []
+    fields += [field.mixed([-2, -1]) for field in (key, value) if isinstance(field, Field)]
+    return hull(fields, call.output)
 
 
 def _shuffle(call: Call) -> Field:
-    scale = call.module.upscale_factor if call.module is not None else call.argument(1, "upscale_factor")
-    return call.map().each(lambda axis, _: axis.resampled(scale))
+    """Pixel shuffle: r x r channels become r x r units."""
+    *batch, channels, height, width = call.field.shape
+    r = call.args[1]
+    rank = len(batch)
+    cut = call.field.viewed((*batch, channels // r**2, r, r, height, width))
+    order = (*range(rank + 1), rank + 3, rank + 1, rank + 4, rank + 2)
+    return cut.permuted(order).viewed(call.output)
 
 
 def _unshuffle(call: Call) -> Field:
-    scale = call.module.downscale_factor if call.module is not None else call.argument(1, "downscale_factor")
-    return _window(call, scale, scale)
+    *batch, channels, height, width = call.field.shape
+    r = call.args[1]
+    rank = len(batch)
+    cut = call.field.viewed((*batch, channels, height // r, r, width // r, r))
+    return cut.permuted((*range(rank + 1), rank + 2, rank + 4, rank + 1, rank + 3)).viewed(call.output)
 
 
-def _pair(value: Any) -> tuple[Any, Any]:
-    both = tuple(value) if isinstance(value, Iterable) else (value,)
-    return both[0], both[-1]
+def _channel_shuffle(call: Call) -> Field:
+    batch, channels, *axes = call.field.shape
+    groups = call.args[1]
+    cut = call.field.viewed((batch, groups, channels // groups, *axes))
+    order = (0, 2, 1, *range(3, 3 + len(axes)))
+    return cut.permuted(order).viewed(call.output)
 
 
-def _by_rule(*groups: tuple[Rule, Iterable[Operator]]) -> dict[Operator, Rule]:
-    return {operator: rule for rule, operators in groups for operator in operators}
+def _columns(call: Call) -> Field:
+    """Patches as columns: each column is what the whole patch sees."""
+    kernel, dilation, padding, stride = call.args[1:5]
+    field = call.field.windowed(kernel, stride, dilation, padding).mixed([1])
+    batch, _, height, width = field.shape
+    return field.viewed((batch, 1, height * width)).spread(call.output)
 
 
-_TORCH_HOMES = {"torch", "torch.nn.functional", "torch._C._nn", "torch.functional", "_operator", "torch._tensor"}
+def _unfold(call: Call) -> Field:
+    return call.field.unfolded(call.args[1] % len(call.field.shape), call.args[2], call.args[3])
 
-_KEEPING_MODULES: tuple[type[nn.Module], ...] = (
-    *(nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout),
-    *(nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm, nn.LocalResponseNorm),
-    WeightedGradient,
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid),
-    *(nn.Softmax2d, nn.ChannelShuffle, nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
-)
 
-# fmt: off
-_KEEPING_FUNCTIONS = (
-    "add", "iadd", "sub", "isub", "mul", "imul", "div", "truediv", "itruediv", "neg", "pow", "abs", "exp",
-    "log", "sqrt", "rsqrt", "square", "maximum", "minimum", "where", "lerp", "relu", "relu6", "leaky_relu",
-    "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "sigmoid", "tanh", "hardtanh", "hardswish",
-    "hardsigmoid", "softplus", "logsigmoid", "clamp", "clip", "dropout", "dropout2d", "alpha_dropout",
-    "batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize", "local_response_norm", "pad",
-    "contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16", "type", "type_as", "chunk",
-    "split", "expand", "expand_as", "channel_shuffle", "torchvision.ops.stochastic_depth.stochastic_depth",
-)
-# fmt: on
+def _inflation(call: Call) -> Field:
+    """A map f times its size, sampled at t / f: a kernel behind it reaches (k - 1) d j / f px."""
+    f, field = call.module.factor.f.item(), call.field
+    for dim in range(2, len(call.output)):
+        field = field.sampled(dim, np.arange(call.output[dim]) / f, stride=1 / f)
+    return field
 
-_RULES: dict[Operator, Rule] = _by_rule(
-    (_keep, (*_KEEPING_MODULES, *_KEEPING_FUNCTIONS)),
-    (_concatenate, ("cat", "concat", "concatenate")),
-    (_pick, ("getitem",)),
-    (_reshape, (nn.Flatten, nn.Unflatten, "flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze")),
-    (_permute, ("permute",)),
-    (_transpose, ("transpose", "swapaxes", "swapdims")),
-    (_reduce, ("mean", "sum", "amax", "amin", "argmax", "argmin")),
-    (_softmax, (nn.Softmax, nn.LogSoftmax, "softmax", "log_softmax")),
-    (_linear, (nn.Linear, "linear")),
-    (_convolution, (nn.Conv2d,)),
-    (_functional_convolution, ("conv2d",)),
-    (_deformable_convolution, ("torchvision.ops.deform_conv.DeformConv2d",)),
-    (_transposed_convolution, (nn.ConvTranspose2d,)),
-    (_pool, (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)),
-    (_functional_pool, ("max_pool2d", "avg_pool2d")),
-    (_adaptive_pool, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, "adaptive_avg_pool2d", "adaptive_max_pool2d")),
-    (
-        lambda call: _resize_by(call, call.module.size, call.module.scale_factor),
-        (nn.Upsample, nn.UpsamplingBilinear2d, nn.UpsamplingNearest2d),
+
+def _interpolation(call: Call) -> Field:
+    step, field = call.module.factor.f.item() / call.module.stride, call.field
+    for dim in range(2, len(call.output)):
+        field = field.sampled(dim, np.arange(call.output[dim]) * step, stride=step)
+    return field
+
+
+def _large_sampling_field(call: Call) -> Field:
+    """s places gamma apart, k taps around each: gamma (s - 1) + k px of its map."""
+    block, field = call.module, call.field
+    reach = block.stride.gamma.item() * (block.s - 1) / 2 + (block.k - 1) / 2
+    for dim in range(2, len(call.output)):
+        places = np.arange(call.output[dim], dtype=np.float64)
+        ends = [field.sampled(dim, places - reach), field.sampled(dim, places + reach)]
+        field = hull(ends, field.shape)
+    return field.mixed([1]).spread(call.output)
+
+
+def _of_axis(value: Any, i: int) -> int:
+    return value if isinstance(value, int) else value[i if len(value) > 1 else 0]
+
+
+def _by_name(*groups: tuple[Rule, str]) -> dict[Operator, Rule]:
+    return {name: rule for rule, names in groups for name in names.split()}
+
+
+# Of a tensor these take the shape only: what they give does not depend on the image.
+BLIND = frozenset(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full", "rand", "randn")) | {
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "new_full",
+    "new_empty_strided",
+}
+
+_RULES: dict[Operator, Rule] = {
+    WeightedGradient: _first,
+    Inflation: _inflation,
+    Interpolation: _interpolation,
+    LSDFN: _large_sampling_field,
+    **_by_name(
+        (  # element by element, where torch does not mark them so
+            elementwise,
+            """clone alias detach _to_copy copy contiguous lift_fresh native_dropout dropout feature_dropout where lerp
+            fill masked_fill relu hardtanh leaky_relu elu gelu silu mish hardswish hardsigmoid softplus clamp pow
+            _prelu_kernel prelu rrelu rrelu_with_noise log_sigmoid_forward native_batch_norm batch_norm
+            _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm""",
+        ),
+        (_first, "native_layer_norm native_group_norm _native_batch_norm_legit"),
+        (_convolution, "convolution _convolution convolution_overrideable"),
+        (_deformable, "torchvision::deform_conv2d"),
+        (
+            _pool,
+            """max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d
+            avg_pool3d""",
+        ),
+        (
+            _adaptive_pool,
+            """adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
+            adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d""",
+        ),
+        (
+            _upsample,
+            """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+            _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d
+            upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa""",
+        ),
+        (_view, "view _unsafe_view reshape _reshape_alias squeeze unsqueeze flatten unflatten"),
+        (_restride, "as_strided"),
+        (_permute, "permute"),
+        (_transpose, "transpose t swapaxes"),
+        (_slice, "slice"),
+        (_select, "select"),
+        (_parts, "split split_with_sizes chunk unbind unsafe_split unsafe_split_with_sizes unsafe_chunk"),
+        (_concatenate, "cat"),
+        (_stack, "stack"),
+        (_roll, "roll"),
+        (_flip, "flip"),
+        (
+            _pad,
+            """constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+            replication_pad3d""",
+        ),
+        (_expand, "expand"),
+        (_repeat, "repeat"),
+        (_index, "index index_select"),
+        (
+            _reduce,
+            """mean sum prod amax amin argmax argmin max min var std var_mean std_mean norm linalg_vector_norm
+            logsumexp""",
+        ),
+        (_mix, "_softmax _log_softmax _safe_softmax cumsum"),
+        (_product, "mm bmm addmm baddbmm"),
+        (
+            _attention,
+            """_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
+            _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+            _scaled_dot_product_attention_math _scaled_dot_product_fused_attention_overrideable""",
+        ),
+        (_shuffle, "pixel_shuffle"),
+        (_unshuffle, "pixel_unshuffle"),
+        (_channel_shuffle, "channel_shuffle native_channel_shuffle"),
+        (_columns, "im2col"),
+        (_unfold, "unfold"),
     ),
-    (
-        lambda call: _resize_by(call, call.argument(1, "size"), call.argument(2, "scale_factor")),
-        ("interpolate", "upsample"),
-    ),
-    (_inflation, (Inflation,)),
-    (_interpolation, (Interpolation,)),
-    (_large_sampling_field, (LSDFN,)),
-    (_shuffle, (nn.PixelShuffle, "pixel_shuffle")),
-    (_unshuffle, (nn.PixelUnshuffle, "pixel_unshuffle")),
-)
+}

@@ -1,61 +1,122 @@
-"""The theoretical receptive field of a model, traced operator by operator.
+"""The theoretical receptive field of a model, followed operator by operator while the model runs on shapes alone.
 
-r_n = r_{n-1} + (k_n - 1) d_n prod(strides before n), per axis; see `rules` for every operator and the conventions.
+Whatever runs is followed, however the model is written: r_n = r_{n-1} + (k_n - 1) d_n prod(strides before n) for a
+chain of convolutions, and unit by unit where maps meet, are cut, moved or resampled; see `rules` for every operator and
+the conventions.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from rfsearch.errors import ModelError, nearest
+from rfsearch.receptive.field import Axis, Field, Shape, hull
 from rfsearch.receptive.rules import (
-    Axis,
+    BLIND,
     Call,
-    Field,
-    Shape,
+    Rule,
+    elementwise,
     how_to_register,
-    rule_of_function,
     rule_of_module,
+    rule_of_operator,
 )
 
 
 @dataclass(frozen=True)
-class ReceptiveField:
-    """The theoretical receptive field of one unit of a map, px of the image.
+class AxisField:
+    """The receptive field on one axis of the image.
 
-    height_px, width_px: extent; real valued behind an inflation. jump_h, jump_w: distance between neighbouring units.
+    local_px: extent of what a unit reads by itself, px; real valued behind an inflation, 0 for a unit that reads
+    nothing but the whole axis. whole: it sees the whole axis besides, through pooling or attention. jump: px between
+    neighbouring units. offset: of the first unit's centre from the centre of the image's first pixel, px.
+    windows: units x 2, the first and the last pixel (px, outside the image where it reaches into padding) that each
+    unit along the axis reads; NaN for a unit that reads none. image_px: extent of the image.
     """
 
-    height_px: float
-    width_px: float
-    jump_h: float
-    jump_w: float
+    local_px: float
+    jump: float
+    offset: float
+    whole: bool
+    image_px: int
+    windows: npt.NDArray[np.float64] = field(repr=False, compare=False)
+
+    @property
+    def px(self) -> float:
+        """What a unit sees: the image's whole extent, or more where padding counts, if it sees all of it."""
+        return max(self.local_px, float(self.image_px)) if self.whole else self.local_px
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The theoretical receptive field of the units of a map, axis by axis of the image; see `AxisField`.
+
+    Fields of units may differ, behind a resampling: quoted is the largest in the middle half of each axis.
+    """
+
+    axes: tuple[AxisField, ...]
 
     @property
     def px(self) -> int:
-        """The longer axis in whole pixels, half rounded up."""
-        return math.floor(max(self.height_px, self.width_px) + 0.5)
+        """The longest axis in whole pixels, half rounded up."""
+        return math.floor(max(axis.px for axis in self.axes) + 0.5)
+
+    @property
+    def local_px(self) -> int:
+        """The same of what units read by themselves, global pooling and attention aside."""
+        return math.floor(max(axis.local_px for axis in self.axes) + 0.5)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a unit sees the whole image on some axis."""
+        return any(axis.whole for axis in self.axes)
+
+    @property
+    def height_px(self) -> float:
+        return self.axes[-2].px
+
+    @property
+    def width_px(self) -> float:
+        return self.axes[-1].px
+
+    @property
+    def jump_h(self) -> float:
+        return self.axes[-2].jump
+
+    @property
+    def jump_w(self) -> float:
+        return self.axes[-1].jump
 
 
-def receptive_field(model: nn.Module, input_shape: tuple[int, int, int, int]) -> ReceptiveField:
+def receptive_field(model: nn.Module, input_shape: Sequence[int]) -> ReceptiveField:
     """The receptive field at a model's output: a tensor, or a dict with key `out`.
 
-    input_shape: B x C x H x W of the image. The model is traced in evaluation mode with batch size 1, on shapes
-    alone. Raises ModelError for a model that cannot be traced and for an operator without a rule.
+    input_shape: B x C x H x W of the image, or B x C x L of a signal, or B x C x D x H x W of a volume. The model runs
+    once, in evaluation mode with batch size 1, on shapes alone. Raises ModelError for a model that does not run, whose
+    control flow depends on the image, and for an operator without a rule.
     """
     return receptive_fields(model, input_shape)[""]
 
 
-def receptive_field_at(model: nn.Module, input_shape: tuple[int, int, int, int], module_path: str) -> ReceptiveField:
+def receptive_field_at(model: nn.Module, input_shape: Sequence[int], module_path: str) -> ReceptiveField:
     """The receptive field at the output of the module at `module_path`, such as "features" or "layer3.0.conv2"."""
     fields = receptive_fields(model, input_shape)
     if module_path not in fields:
@@ -66,64 +127,319 @@ def receptive_field_at(model: nn.Module, input_shape: tuple[int, int, int, int],
     return fields[module_path]
 
 
-def receptive_fields(model: nn.Module, input_shape: tuple[int, int, int, int]) -> dict[str, ReceptiveField]:
+def receptive_fields(model: nn.Module, input_shape: Sequence[int]) -> dict[str, ReceptiveField]:
     """The receptive field at the output of every module, by module path in the order of the forward pass; "" is the
     model itself. A module that runs more than once is quoted at its last output."""
-    if len(input_shape) != 4 or min(input_shape) < 1:
-        raise ModelError(f"An input shape is B x C x H x W, each 1 or more. Got {tuple(input_shape)}.")
-    shape: Shape = (1, *input_shape[1:])
+    return traced(model, input_shape).receptive_fields()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a model did to an image, ready to be followed as often as wanted.
+
+    shape: of the image. shapes: of every module's output, by module path in the order of the forward pass.
+    """
+
+    shape: Shape
+    shapes: dict[str, Shape]
+    _calls: list[_Recorded]
+    _image: int
+    _outputs: dict[str, int]
+
+    def receptive_fields(self, dilations: Mapping[str, int] | None = None) -> dict[str, ReceptiveField]:
+        """The receptive field at every module, "" at the model's output.
+
+        dilations: by module path, what convolutions are to be taken for instead of their own, maps keeping their sizes.
+        """
+        known: dict[int, Field] = {self._image: Field.of_image(self.shape)}
+        for recorded in self._calls:
+            args, kwargs = tree_map(partial(_looked_up, known), (recorded.args, recorded.kwargs))
+            call = Call(
+                recorded.name,
+                recorded.module,
+                recorded.path,
+                args,
+                kwargs,
+                recorded.shapes,
+                dilations.get(recorded.path) if dilations else None,
+            )
+            found = recorded.rule(call)
+            fields = [found] * len(recorded.outputs) if isinstance(found, Field) else list(found)
+            for place, shape, one in zip(recorded.outputs, recorded.shapes, fields, strict=False):
+                known[place] = one if one.shape == shape else Field(shape, one.axes)
+        return {path: _quoted(known[place], self.shape) for path, place in self._outputs.items()}
+
+
+def traced(model: nn.Module, input_shape: Sequence[int]) -> Trace:
+    """Run a model once and keep what it did; see `receptive_field` for the arguments and errors."""
+    if not 3 <= len(input_shape) <= 5 or min(input_shape) < 1:
+        raise ModelError(
+            f"An input shape is B x C x H x W (or B x C x L, or B x C x D x H x W), each 1 or more. "
+            f"Got {tuple(input_shape)}."
+        )
+    shape: Shape = (1, *map(int, input_shape[1:]))
     with _evaluating(model):
-        tracer = _Tracer()
-        graph = _trace(model, tracer)
-        values = _run(model, graph, shape)
-    fields = _propagate(model, graph, values)
-    outputs = {path: node for path, node in tracer.outputs.items() if fields.get(node) is not None}
-    outputs[""] = _result(model, graph, fields)
-    return {path: _quoted(fields[node], shape) for path, node in outputs.items()}
+        try:
+            recorder, result = _run(model, shape, real=False)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            # A number or a size that follows from weights: it takes a real image to know it.
+            recorder, result = _run(model, shape, real=True)
+    if isinstance(result, Mapping):
+        result = result.get("out")
+    if not isinstance(result, Tensor):
+        raise ModelError(
+            f"The receptive field of a model is that of one tensor or of the entry 'out' of a dict. "
+            f"{type(model).__name__} returns neither; name a module with receptive_field_at."
+        )
+    last = recorder.place(result)
+    if last is None:
+        raise ModelError(f"The output of {type(model).__name__} does not depend on its input.")
+    outputs = {path: place for path, place in recorder.outputs.items() if path} | {"": last}
+    shapes = {path: recorder.shapes[place] for path, place in outputs.items()}
+    return Trace(shape, shapes, recorder.calls, recorder.image, outputs)
 
 
-class _Tracer(fx.Tracer):
-    """Stops at modules with a rule and remembers the node that each module gave, stopped at or not."""
+@dataclass(frozen=True)
+class _Place:
+    """Stands for a tensor that depends on the image."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    name: str
+    module: Any
+    path: str
+    rule: Rule
+    args: Any
+    kwargs: Any
+    outputs: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+
+
+def _looked_up(known: Mapping[int, Field], value: Any) -> Any:
+    return known[value.number] if isinstance(value, _Place) else value
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operator that touches a tensor which depends on the image."""
 
     def __init__(self) -> None:
-        super().__init__(param_shapes_constant=True)
-        self.outputs: dict[str, fx.Node] = {}
+        super().__init__()
+        self.calls: list[_Recorded] = []
+        self.outputs: dict[str, int] = {}
+        self.shapes: list[Shape] = []
+        self.image = -1
+        self.running: list[str] = [""]
+        self.modules: list[str] = [""]
+        self.paused = False
+        self._places: dict[int, int] = {}
+        self._kept: list[Tensor] = []  # alive, so that no identity is given twice
+        self._parts: dict[int, tuple[Tensor, str, Any]] = {}
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = type(m).__module__.startswith("rfsearch.layers")
-        return ours or rule_of_module(m) is not None or super().is_leaf_module(m, module_qualified_name)
+    def place(self, tensor: Tensor) -> int | None:
+        """The number of a tensor that depends on the image."""
+        return self._places.get(id(tensor))
 
-    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
-        if isinstance(result, fx.Proxy):
-            path = self.path_of_module(m)
-            self.outputs.pop(path, None)
-            self.outputs[path] = result.node
+    def enter(self, tensor: Tensor) -> int:
+        self.shapes.append(tuple(tensor.shape))
+        self._places[id(tensor)] = len(self.shapes) - 1
+        self._kept.append(tensor)
+        return len(self.shapes) - 1
+
+    def add(self, name: str, module: Any, rule: Rule, args: Any, kwargs: Any, results: Sequence[Tensor]) -> None:
+        args, kwargs = tree_map_only(Tensor, self._stood_for, (args, kwargs))
+        shapes = tuple(tuple(result.shape) for result in results)
+        outputs = tuple(self.enter(result) for result in results)
+        self.calls.append(_Recorded(name, module, self.running[-1], rule, args, kwargs, outputs, shapes))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        touched = not self.paused and any(id(leaf) in self._places for leaf in tree_leaves((args, kwargs)))
+        if touched and name in ("_local_scalar_dense", "is_nonzero", "equal"):
+            raise ModelError(
+                f"The model's control flow depends on the content of the image (in {self._where()}), so it has no one "
+                "receptive field. Keep that inside a module, and give the module a rule: "
+                "rfsearch.receptive.register(ModuleType, rule)."
+            )
+        result = func(*args, **kwargs)
+        if self.paused:
+            return result
+        if name in ("slice", "select"):
+            self._parts[id(result)] = (args[0], name, args[1:])
+            self._kept.append(result)
+        if touched and name not in BLIND:
+            self._record(func, name, args, kwargs, result)
         return result
 
+    def _record(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if not results:
+            return
+        if name.endswith("_") and id(results[0]) in self._parts:
+            self._write(name, results[0], args)
+            return
+        written = [
+            args[i]
+            for i, argument in enumerate(func._schema.arguments[: len(args)])
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+        for tensor in written:
+            held = tensor.untyped_storage().nbytes() // tensor.element_size()
+            if tensor.numel() < held:
+                raise ModelError(
+                    f"{name} in {self._where()} writes into a part of a tensor: its receptive field cannot be "
+                    f"followed. {how_to_register(name=name)}"
+                )
+        if name in ("index", "index_select"):
+            places = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, FakeTensor)]
+            if any(self.place(leaf) is None for leaf in places):
+                raise DataDependentOutputException(func)  # which units are picked is known with real numbers only
+        rule = rule_of_operator(name)
+        if rule is None and torch.Tag.pointwise in func.tags:
+            rule = elementwise
+        if rule is None:
+            raise ModelError(f"No receptive field rule for {func._schema.name} in {self._where()}. {self._help(name)}")
+        self.add(name, None, rule, args, kwargs, results)
 
-class _ShapeInterpreter(fx.Interpreter):
-    """Runs a graph on tensors that have a shape and no content, and keeps every value."""
+    def _write(self, name: str, part: Tensor, args: Any) -> None:
+        """An operator in place on a slice: the tensor that was sliced depends on what was written."""
+        cuts: list[tuple[str, Any]] = []
+        whole = part
+        while id(whole) in self._parts:
+            whole, cut, cut_args = self._parts[id(whole)]
+            cuts.insert(0, (cut, cut_args))
+        source = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, Tensor)]
+        shape = tuple(part.shape)
+        self.add("write", None, partial(_written, cuts, shape), [whole, *source], {}, [whole])
 
-    def __init__(self, model: nn.Module, graph: fx.Graph, mode: FakeTensorMode) -> None:
-        super().__init__(model, graph=graph)
-        self.extra_traceback = False
-        self.mode = mode
-        self.values: dict[fx.Node, Any] = {}
+    def _stood_for(self, tensor: Tensor) -> Any:
+        place = self.place(tensor)
+        return tensor if place is None else _Place(place)
 
-    def run_node(self, n: fx.Node) -> Any:
-        self.values[n] = super().run_node(n)
-        return self.values[n]
+    def _where(self) -> str:
+        return f"module {self.running[-1]!r} ({self.modules[-1]})" if self.running[-1] else "the model's own forward"
 
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            return super().call_module(target, args, kwargs)
-        except DataDependentOutputException:
-            # A module that reads a number, such as an inflation its f, runs by itself on zeros.
-            with unset_fake_temporarily():
-                args, kwargs = tree_map_only(Tensor, _zeros, (args, kwargs))
-                result = super().call_module(target, args, kwargs)
-            return tree_map_only(Tensor, self.mode.from_tensor, result)
+    def _help(self, name: str) -> str:
+        known = f", or of the whole module: register({self.modules[-1]}, rule)" if self.running[-1] else ""
+        return f"Add its rule with rfsearch.receptive.register({name!r}, rule){known}."
+
+
+def _written(cuts: Sequence[tuple[str, Any]], shape: Shape, call: Call) -> Field:
+    """The field of a tensor after something was written into its slice."""
+    whole, *sources = call.args
+    like = call.field
+    base = whole if isinstance(whole, Field) else like.unseeing(tuple(whole.shape))
+    places = [np.arange(size) for size in base.shape]
+    dims = list(range(len(base.shape)))  # of the slice, in terms of the whole
+    for cut, args in cuts:
+        dim = (args[0] if args else 0) % len(dims)
+        if cut == "select":
+            places[dims[dim]] = places[dims[dim]][[args[1]]]
+            del dims[dim]
+        else:
+            start, stop, step = (*args[1:], *[None] * 3)[:3]
+            places[dims[dim]] = places[dims[dim]][slice(start, stop, step)]
+    kept = tuple(len(part) for part in places)
+    sources = [source for source in sources if isinstance(source, Field)]
+    new = hull(sources, shape) if sources else like.unseeing(shape)
+    new = new.viewed(kept)
+
+    def put(old: Axis, fresh: Axis) -> Axis:
+        cut = [dim for dim, part in enumerate(places) if len(part) < base.shape[dim]]
+        sizes = [
+            base.shape[dim] if dim in cut else max(old.reach.shape[dim + 1], fresh.reach.shape[dim + 1])
+            for dim in range(len(places))
+        ]
+        reach = np.broadcast_to(old.reach, (3, *sizes)).copy()
+        where = tuple(part if dim in cut else np.arange(sizes[dim]) for dim, part in enumerate(places))
+        reach[np.ix_(np.arange(3), *where)] = np.broadcast_to(fresh.reach, (3, *map(len, where)))
+        if old.dim is not None or fresh.dim is None:
+            return Axis(reach, old.extent, old.dim)
+        return Axis(reach, fresh.jump * sizes[fresh.dim], fresh.dim)
+
+    return Field(base.shape, tuple(map(put, base.axes, new.axes)))
+
+
+def _run(model: nn.Module, shape: Shape, real: bool) -> tuple[_Recorder, Any]:
+    """Send an image without content (`real`: of zeros) through the model."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    fake = contextlib.nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
+    recorder = _Recorder()
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one fused operator that hides what it does
+    try:
+        with fake, torch.no_grad(), _watched(model, recorder):
+            image = torch.zeros(shape, dtype=like.dtype, device=like.device)
+            with recorder:
+                recorder.image = recorder.enter(image)
+                return recorder, model(image)
+    except (ModelError, DataDependentOutputException, DynamicOutputShapeException):
+        raise
+    except Exception as cause:
+        raise ModelError(
+            f"{type(model).__name__} cannot run on one image of {' x '.join(map(str, shape))} (B x C x its axes), in "
+            f"{recorder._where()}: {_reason(cause)}."
+        ) from cause
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
+
+
+@contextlib.contextmanager
+def _watched(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Tell the recorder which module is at work and what each gave; run modules with a rule of their own behind it."""
+    undo: list[Callable[[], Any]] = []
+    try:
+        for path, module in model.named_modules():
+            rule = rule_of_module(module)
+            if rule is not None:
+                module.forward = partial(_by_rule, recorder, module, rule, module.forward)
+                undo.append(partial(module.__dict__.pop, "forward"))
+            undo.append(module.register_forward_pre_hook(partial(_enter, recorder, path)).remove)
+            undo.append(module.register_forward_hook(partial(_leave, recorder, path)).remove)
+        yield
+    finally:
+        for step in undo:
+            step()
+
+
+def _enter(recorder: _Recorder, path: str, module: nn.Module, args: Any) -> None:
+    recorder.running.append(path)
+    recorder.modules.append(type(module).__name__)
+
+
+def _leave(recorder: _Recorder, path: str, module: nn.Module, args: Any, result: Any) -> None:
+    recorder.running.pop()
+    recorder.modules.pop()
+    place = recorder.place(result) if isinstance(result, Tensor) else None
+    if place is not None:
+        recorder.outputs.pop(path, None)
+        recorder.outputs[path] = place
+
+
+def _by_rule(
+    recorder: _Recorder, module: nn.Module, rule: Rule, forward: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Run a module unobserved and write it down as one operator."""
+    if recorder.paused:
+        return forward(*args, **kwargs)
+    recorder.paused = True
+    try:
+        result = forward(*args, **kwargs)
+    except DataDependentOutputException:
+        # A module that reads a number, such as an inflation its f, runs by itself on zeros.
+        mode = next(leaf.fake_mode for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor))
+        with unset_fake_temporarily():
+            result = forward(*tree_map_only(Tensor, _zeros, args), **tree_map_only(Tensor, _zeros, kwargs))
+        result = tree_map_only(Tensor, mode.from_tensor, result)
+    finally:
+        recorder.paused = False
+    results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    if any(recorder.place(leaf) is not None for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)):
+        recorder.add(type(module).__name__, module, rule, args, kwargs, results)
+    return result
 
 
 def _zeros(like: Tensor) -> Tensor:
@@ -142,108 +458,25 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _trace(model: nn.Module, tracer: fx.Tracer) -> fx.Graph:
-    try:
-        return tracer.trace(model)
-    except Exception as cause:
-        raise ModelError(
-            f"{type(model).__name__} cannot be traced: {_reason(cause)}. Keep control flow that depends on the data "
-            "or on the input's shape inside a module, and give that module a rule: "
-            "rfsearch.receptive.register(ModuleType, rule)."
-        ) from cause
+def _quoted(found: Field, image: Shape) -> ReceptiveField:
+    return ReceptiveField(tuple(_axis(axis, size) for axis, size in zip(found.axes, image[2:], strict=True)))
 
 
-def _run(model: nn.Module, graph: fx.Graph, shape: Shape) -> dict[fx.Node, Any]:
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    interpreter = _ShapeInterpreter(model, graph, mode)
-    try:
-        with mode, torch.no_grad():
-            interpreter.run(torch.empty(shape, dtype=like.dtype, device=like.device))
-    except Exception as cause:
-        done = len(interpreter.values)
-        node = next((node for i, node in enumerate(graph.nodes) if i == done), None)
-        raise ModelError(
-            f"{type(model).__name__} cannot run on one image of {' x '.join(map(str, shape))} (B x C x H x W), at "
-            f"{node.target if node else 'its input'}: {_reason(cause)}."
-        ) from cause
-    return interpreter.values
-
-
-def _propagate(model: nn.Module, graph: fx.Graph, values: dict[fx.Node, Any]) -> dict[fx.Node, Field]:
-    """The field of every node whose value holds tensors that depend on the image."""
-    fields: dict[fx.Node, Field] = {}
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            if not fields:
-                fields[node] = Field(Axis(1.0, 1.0, dim=2), Axis(1.0, 1.0, dim=3))
-            continue
-        sources = [source for source in node.all_input_nodes if source in fields]
-        if node.op == "output" or not sources or not _tensors(values[node]):
-            continue
-        name, module, rule = str(node.target), None, None
-        if node.op == "call_module":
-            module = model.get_submodule(name)
-            name, rule = f"{name} ({type(module).__name__})", rule_of_module(module)
-        else:
-            name = getattr(node.target, "__name__", name)
-            rule = rule_of_function(node.target)
-        if rule is None:
-            raise ModelError(f"No receptive field rule for {_described(node, module)}. {how_to_register(module)}")
-        fields[node] = rule(
-            Call(
-                name=name,
-                module=module,
-                args=fx.node.map_arg(node.args, values.__getitem__),
-                kwargs=fx.node.map_arg(node.kwargs, values.__getitem__),
-                inputs=tuple(fields[source] for source in sources),
-                shapes=tuple(_shape(values[source]) for source in sources),
-                output=_shape(values[node]),
-            )
-        )
-    return fields
-
-
-def _result(model: nn.Module, graph: fx.Graph, fields: dict[fx.Node, Field]) -> fx.Node:
-    result = next(node for node in graph.nodes if node.op == "output").args[0]
-    if isinstance(result, dict):
-        result = result.get("out")
-    if not isinstance(result, fx.Node):
-        raise ModelError(
-            f"The receptive field of a model is that of one tensor or of the entry 'out' of a dict. "
-            f"{type(model).__name__} returns neither; name a module with receptive_field_at."
-        )
-    if result not in fields:
-        raise ModelError(f"The output of {type(model).__name__} does not depend on its input.")
-    return result
-
-
-def _quoted(field: Field, shape: Shape) -> ReceptiveField:
-    """A unit that sees the whole axis sees the image's extent, or what the arithmetic says where that is larger."""
-    (height, width), (h, w) = (field.height, field.width), shape[2:]
-    return ReceptiveField(
-        height_px=max(height.px, float(h)) if height.whole else height.px,
-        width_px=max(width.px, float(w)) if width.whole else width.px,
-        jump_h=height.jump,
-        jump_w=width.jump,
-    )
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
-def _shape(value: Any) -> Shape:
-    return tuple(_tensors(value)[0].shape)
-
-
-def _described(node: fx.Node, module: nn.Module | None) -> str:
-    if module is not None:
-        return f"the module {type(module).__module__}.{type(module).__qualname__} at {node.target!r}"
-    if isinstance(node.target, str):
-        return f"the tensor method {node.target!r}"
-    home = getattr(node.target, "__module__", None) or "builtins"
-    return f"the function {home}.{getattr(node.target, '__name__', node.target)}"
+def _axis(axis: Axis, image_px: int) -> AxisField:
+    """Channels and all dimensions but the axis' own together; of its units the middle half is quoted."""
+    at = None if axis.dim is None else axis.dim + 1
+    reach = axis.reach.max(axis=tuple(i for i in range(1, axis.reach.ndim) if i != at)).reshape(3, -1)
+    windows = np.stack([-reach[0], reach[1]], axis=1)
+    windows[~np.isfinite(windows)] = np.nan
+    units = len(windows)
+    middle = slice(units // 4, max(units // 4 + 1, units - units // 4))
+    if np.isnan(windows[middle]).all():
+        middle = slice(0, units)
+    sees = windows[middle][~np.isnan(windows[middle, 0])]
+    local = float((sees[:, 1] - sees[:, 0]).max() + 1) if len(sees) else 0.0
+    places = np.arange(units)[middle][~np.isnan(windows[middle, 0])]
+    offset = float((sees.mean(axis=1) - places * axis.jump).mean()) if len(sees) else (image_px - 1) / 2
+    return AxisField(local, abs(axis.jump), offset, bool(reach[2].max() > 0), image_px, windows)
 
 
 def _reason(cause: Exception) -> str:
