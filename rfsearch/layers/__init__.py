@@ -9,6 +9,7 @@ from rfsearch.layers.inflation import (
     inflated_size,
     interpolate,
 )
+from rfsearch.layers.initialisation import low_centre_
 from rfsearch.layers.lsdfn import LSDFN, SampleStride
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "inflate",
     "inflated_size",
     "interpolate",
+    "low_centre_",
 ]

@@ -1,6 +1,7 @@
 """Receptive fields, in pixels of the image: theoretical, by arithmetic over whatever a model runs, and effective."""
 
 from rfsearch.receptive.closed_form import new_receptive_field
+from rfsearch.receptive.effective import EffectiveField, effective_receptive_field
 from rfsearch.receptive.field import Axis, Field
 from rfsearch.receptive.rules import Call, register
 from rfsearch.receptive.trace import (
@@ -17,9 +18,11 @@ __all__ = [
     "Axis",
     "AxisField",
     "Call",
+    "EffectiveField",
     "Field",
     "ReceptiveField",
     "Trace",
+    "effective_receptive_field",
     "new_receptive_field",
     "receptive_field",
     "receptive_field_at",

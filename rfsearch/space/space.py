@@ -50,8 +50,9 @@ class Recipe(_Frozen):
     weight decay; f_delay: share of the training before it may move; f_clip: largest size of its gradient, none if left
     out; f_background: what a background pixel counts in f's gradient, 1 like any other; normalisation: of f's gradient,
     exact or the paper's (Wei eq. 10-11). guidance_weight: W of loss guidance (Wei eq. 12).
-    rungs: validations on the way, on rung_images of the validation split. Augmentation: flip, scale range, shift as a
-    share of the side, brightness and contrast as +- shares.
+    low_centre: kernels start with less weight at their centre (see `rfsearch.layers.initialisation.low_centre_`); of no
+    effect on a space with trained weights. rungs: validations on the way, on rung_images of the validation split.
+    Augmentation: flip, scale range, shift as a share of the side, brightness and contrast as +- shares.
     """
 
     steps: int = Field(gt=0)
@@ -72,6 +73,7 @@ class Recipe(_Frozen):
     f_background: float = Field(default=1.0, ge=0)
     guidance_weight: float = Field(default=1.2, gt=0)
     normalisation: Literal["exact", "paper"] = "exact"
+    low_centre: bool = False
     rungs: int = Field(default=3, ge=0)
     rung_images: int = Field(default=64, gt=0)
     eval_batch_size: int = Field(default=16, gt=0)

@@ -17,7 +17,7 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
 from rfsearch.errors import ModelError, TrialError
-from rfsearch.layers import LSDFN, Inflation, InflationFactor, SampleStride, guided, inflated_size
+from rfsearch.layers import LSDFN, Inflation, InflationFactor, SampleStride, guided, inflated_size, low_centre_
 from rfsearch.ledger import Cost
 from rfsearch.receptive import receptive_fields
 from rfsearch.space import Candidate, Choice, Recipe, Space
@@ -241,6 +241,8 @@ def built(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module
         loaded, said = load_imagenet_vgg16(model, space.weights)
         if not loaded:
             raise ModelError(f"The run started from trained weights that are not to be had here. {said}")
+    elif space.recipe.low_centre:
+        low_centre_(model)
     return assemble(model, candidate, settings_of(space, data.classes))
 
 
