@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rfsearch import interrupt
+from rfsearch import cli_models, interrupt
 from rfsearch.errors import RequestError
 from rfsearch.interrupt import Interrupted, deferred
 
@@ -137,7 +137,7 @@ def plan(
     )
     with tempfile.TemporaryDirectory() as cache:
         the_plan = run.plan(request, _device(gpus_per_trial, cpus_per_trial or 1), Path(cache))
-        rows = [run.forecast_row(c, f, the_plan.image_px) for c, f in the_plan.forecasts()]
+        rows = run.forecast_rows(the_plan)
         arms = the_plan.arms
         if as_json:
             body = {"reference_flop": the_plan.reference_flop, "arms": len(arms), "candidates": rows}
@@ -148,7 +148,15 @@ def plan(
         for notice in the_plan.notices:
             out_console.print(notice, style="yellow", highlight=False)
         out_console.print(plan_table(rows, the_plan.reference_flop))
-        if (left_out := len(the_plan.candidates) - len(rows)) > 0:
+        if any(row["alike"] for row in rows):
+            out_console.print(
+                "Alike: at this image size no unit reads another part of the image. A run tries them all the same: "
+                "what they read of it is spaced differently.",
+                highlight=False,
+            )
+        for rf_px in sorted({row["rf_px"] for row in rows})[:: max(1, len(rows) - 1)]:
+            out_console.print(str(the_plan.sizes.compare(rf_px)), highlight=False)
+        if (left_out := len(the_plan.candidates) - run.PLANNED_MOST) > 0:
             out_console.print(f"and {left_out} more candidates", highlight=False)
         for sentence in [*run.guides(the_plan), *run.drawn(the_plan)]:
             out_console.print(sentence, highlight=False)
@@ -328,6 +336,10 @@ def doctor(as_json: JsonOption = False) -> None:
             table.add_row(mark, check.name, check.found)
         out_console.print(table)
     raise typer.Exit(0 if all(check.ok for check in found) else 2)
+
+
+app.command("rf")(cli_models.rf)
+app.command("sites")(cli_models.sites)
 
 
 def _first_sentence(doc: str) -> str:

@@ -25,7 +25,8 @@ class Forecast:
     """What one full training of a candidate should cost, its peak memory (bytes), and its receptive field (px).
 
     least: what the shortest training costs that still gives a score: one step, and scoring the outcome.
-    stretch: what it costs from one look to the next. path_rf_px: of each path, where paths are parallel.
+    stretch: what it costs from one look to the next. path_rf_px: of each path, where paths are parallel. seen: a
+    fingerprint of what every unit reads of the image, equal for candidates whose receptive fields cannot be told apart.
     """
 
     cost: Cost
@@ -34,6 +35,7 @@ class Forecast:
     peak_bytes: int
     rf_px: int
     path_rf_px: Mapping[str, int] = field(default_factory=dict)
+    seen: str = ""
 
 
 @dataclass

@@ -41,22 +41,31 @@ def fields(rf_px: int, path_rf_px: Mapping[str, int]) -> str:
 
 
 def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
-    """Every candidate with its receptive field and what its full training should cost. rows: `run.forecast_row`s."""
+    """Every candidate with its receptive field and what its full training should cost. rows: `run.forecast_rows`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", overflow="fold")
-    for name in ("RF (px)", "of image", "training", "x", "time", "peak memory"):
+    for name in ("RF (px)", "of image", "objects\nwithin", "training", "x", "time", "peak memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            str(Candidate.from_json(row["candidate"])),
+            _alike(row),
             fields(row["rf_px"], row["path_rf_px"]),
             f"{100 * row['share']:.0f} %",
+            "-" if row["objects"] is None else f"{100 * row['objects']:.0f} %",
             si(row["flop"], "FLOP"),
             f"{row['flop'] / reference_flop:.2f}",
             duration(row["seconds"]),
             si(row["peak_bytes"], "B"),
         )
     return table
+
+
+def _alike(row: Mapping[str, Any]) -> str:
+    """A candidate, and the dilations of those whose receptive fields cannot be told apart from its own."""
+    candidate = Candidate.from_json(row["candidate"])
+    others = [[str(choice.dilation) for _, choice in Candidate.from_json(text)] for text in row["alike"]]
+    said = ", ".join("/".join(dict.fromkeys(dilations)) for dilations in others)
+    return f"{candidate} (alike: d={said})" if said else str(candidate)
 
 
 def side_by_side(rows: Sequence[Measured], metric: str) -> Table:

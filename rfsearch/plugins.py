@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rfsearch.errors import ModelError, RequestError, SpaceError, nearest
+from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Group = Literal["spaces", "backbones", "strategies", "tasks"]
+
+# The SPECs of networks of other packages begin with these; see rfsearch.backbones.zoos.
+_ZOOS = ("torchvision", "timm", "smp")
 
 
 def names(group: Group) -> list[str]:
@@ -62,7 +69,16 @@ def space_file(name_or_file: str) -> Path:
 
 
 def backbone(spec: str) -> Callable[..., Any]:
-    """The callable behind a backbone SPEC: a plugin's name, `package.module:callable` or `path/to/file.py:callable`."""
+    """The callable behind a backbone SPEC, `(num_classes, in_channels=3) -> nn.Module`.
+
+    spec: a plugin's name, `torchvision:NAME`, `timm:NAME`, `smp:ARCH/ENCODER`, `package.module:callable` or
+    `path/to/file.py:callable`. Raises SpaceError for an unknown name, ModelError for a network that is not there.
+    """
+    zoo, _, network = spec.partition(":")
+    if zoo in _ZOOS and network:
+        from rfsearch.backbones import zoos
+
+        return zoos.builder(zoo, network)
     source, _, attribute = spec.rpartition(":")
     if not source:
         return load("backbones", spec)
@@ -77,6 +93,67 @@ def backbone(spec: str) -> Callable[..., Any]:
         public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise ModelError(f"backbone {spec!r}: {source} has no callable {attribute!r}.{nearest(attribute, public)}")
     return made
+
+
+def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Module:
+    """The network behind a backbone SPEC. Whatever is wrong with its callable is one ModelError."""
+    from torch import nn
+
+    make = backbone(spec)
+    try:
+        inspect.signature(make).bind(num_classes, in_channels)
+    except TypeError as error:
+        raise ModelError(
+            f"backbone {spec!r} is a callable (num_classes, in_channels=3) -> nn.Module. This one does not take "
+            f"({num_classes}, {in_channels}): {error}."
+        ) from error
+    except ValueError:  # a callable of an extension, whose signature nobody knows
+        pass
+    try:
+        model = make(num_classes, in_channels)
+    except RfsearchError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"backbone {spec!r} fails when it is built for {num_classes} classes and {in_channels} channels: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"backbone {spec!r} gives a torch.nn.Module. Got {_described(model)}.")
+    return model
+
+
+def check_logits(output: Any, num_classes: int, batch: int, spec: str) -> Tensor:
+    """The logits, B x num_classes x h x w, in what a backbone gave for `batch` images: that itself, or its key `out`.
+
+    Raises ModelError for anything else, whose message says what it is.
+    """
+    from torch import Tensor
+
+    rule = f"backbone {spec!r} maps {batch} images to logits of {batch} x {num_classes} x h x w"
+    logits = output
+    if isinstance(output, Mapping):
+        if "out" not in output:
+            raise ModelError(f"{rule}, as a tensor or under the key 'out'.{nearest('out', map(str, output))}")
+        logits = output["out"]
+    if not isinstance(logits, Tensor):
+        raise ModelError(f"{rule}, as a tensor or under the key 'out'. Got {_described(logits)}.")
+    shape = tuple(logits.shape)
+    if len(shape) != 4 or shape[:2] != (batch, num_classes) or 0 in shape:
+        raise ModelError(f"{rule}. Got {_described(logits)}.")
+    if not logits.is_floating_point():
+        raise ModelError(f"{rule}, in floating point. Got {_described(logits)} of {logits.dtype}.")
+    return logits
+
+
+def _described(value: Any) -> str:
+    """A value in a message: its type and shape, those of its parts for a list or tuple."""
+    if isinstance(value, list | tuple):
+        parts = ", ".join(_described(part) for part in value[:3])
+        return f"a {type(value).__name__} of {len(value)} ({parts}{', ...' if len(value) > 3 else ''})"
+    shape = getattr(value, "shape", None)
+    said = f" of shape {' x '.join(map(str, shape)) or 'scalar'}" if isinstance(shape, tuple) else ""
+    return f"{type(value).__name__}{said}"
 
 
 def _module_of_file(path: Path) -> Any:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,6 +24,7 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.data import ImageSet, read_folder, read_helen, read_voc, rendered_faces
+from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
 from rfsearch.ledger import Budget, Journal, Record, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA
@@ -30,7 +32,7 @@ from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, 
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
 from rfsearch.strategies import Formed, Listing
 from rfsearch.strategies.listed import Listed
-from rfsearch.surgery import Site, build, check_fits, check_labels, match_sites, measure_sites
+from rfsearch.surgery import Site, build, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
 
 FORM_MARK = "@"
@@ -89,6 +91,11 @@ class Plan:
     def image_px(self) -> int:
         """The longer side of an image, which a receptive field is compared with."""
         return max(self.data.image_size)
+
+    @cached_property
+    def sizes(self) -> ObjectSizes:
+        """Of the objects of the training images."""
+        return object_sizes(self.data.splits["train"], self.data.classes, self.data.ignore_index)
 
     def forecasts(self) -> list[tuple[Candidate, Forecast]]:
         """Of the first PLANNED_MOST candidates."""
@@ -172,6 +179,9 @@ def _plan(
     model, weights, notices = _network(space, data)
     space = space.with_(weights=weights, sites=match_sites(model, space.sites))
     sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
+    if request.backbone or request.sites:
+        space, said = _fitted(space, model, sites)
+        notices += said
     swept = [] if request.candidates else [space.uniform(Choice(d)) for d in space.dilations]
     if LSDFN in _forms(request, space) and not request.candidates:  # a search that draws strides may draw the largest
         swept.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
@@ -195,6 +205,29 @@ def _plan(
             f"{budget.spent(least):.3g} {budget.currency}, {least.flop / reference_flop:.2g}x. Ask for more."
         )
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
+
+
+def _fitted(space: Space, model: nn.Module, sites: list[Site]) -> tuple[Space, list[str]]:
+    """A space whose dilations were chosen for another network or other sites: without those that do not fit here, and
+    with the network as it stands for its hand default."""
+    largest = min(site.largest_dilation for site in sites)
+    try:
+        own = {choice.dilation for _, choice in neutral(model, space.sites)}
+    except SpaceError:  # a dilation that differs between axes is no choice
+        own = set()
+    reference = own.pop() if len(own) == 1 and max(own) <= largest else 1
+    fitting, said = {d for d in space.dilations if d <= largest} | {reference}, []
+    if left_out := [str(d) for d in space.dilations if d > largest]:
+        fitting.add(largest)
+        tightest = min(sites, key=lambda site: site.largest_dilation)
+        size = " x ".join(map(str, tightest.map_size))
+        said.append(
+            f"Left out, since their kernels are longer than the map of {tightest.path} ({size} px): dilations "
+            f"{', '.join(left_out)}. Largest that fits: {largest}."
+        )
+    if reference != space.reference:
+        said.append(f"Hand default: dilation {reference}, the network as it stands.")
+    return space.with_(dilations=tuple(sorted(fitting)), reference=reference), said
 
 
 def guides(the_plan: Plan) -> list[str]:
@@ -271,7 +304,7 @@ def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
 
 def _network(space: Space, data: ImageSet) -> tuple[Any, str, list[str]]:
     """The network, the weights that were to be had ("none" if it trains from scratch), and what a reader must know."""
-    model = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
+    model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
     notices = [data.notice] if data.notice else []
     if space.weights == "none":
         return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
@@ -329,7 +362,7 @@ def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str
             "folder": str(Path(the_plan.request.data).resolve()) if the_plan.request.data else None,
             "splits": {name: len(split) for name, split in data.splits.items()},
         },
-        "forecast": [forecast_row(c, f, the_plan.image_px) for c, f in the_plan.forecasts()],
+        "forecast": forecast_rows(the_plan),
         "flop_per_s": the_plan.forecaster.flop_per_s,
         "notices": the_plan.notices,
         "versions": versions(),
@@ -339,16 +372,43 @@ def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str
     write_manifest(run_dir, manifest)
 
 
-def forecast_row(candidate: Candidate, forecast: Forecast, image_px: int) -> dict[str, Any]:
-    return {
-        "candidate": candidate.to_json(),
-        "rf_px": forecast.rf_px,
-        "path_rf_px": dict(forecast.path_rf_px),
-        "share": forecast.rf_px / image_px,
-        "flop": forecast.cost.flop,
-        "seconds": forecast.cost.device_s,
-        "peak_bytes": forecast.peak_bytes,
-    }
+def forecast_rows(the_plan: Plan) -> list[dict[str, Any]]:
+    """What is known of each candidate before anything is trained; see `Plan.forecasts`.
+
+    alike: other candidates of the list, not told again, whose receptive fields cannot be told apart from this one's at
+    the images' size. objects: share of the training images' objects that are no longer than the receptive field.
+    """
+    rows: dict[tuple[Candidate, str], dict[str, Any]] = {}
+    px = np.concatenate([np.zeros(0), *the_plan.sizes.px.values()])
+    for candidate, forecast in the_plan.forecasts():
+        key = (_undilated(candidate), forecast.seen)
+        if key in rows:
+            rows[key]["alike"].append(candidate.to_json())
+            continue
+        rows[key] = {
+            "candidate": candidate.to_json(),
+            "alike": [],
+            "rf_px": forecast.rf_px,
+            "path_rf_px": dict(forecast.path_rf_px),
+            "share": forecast.rf_px / the_plan.image_px,
+            "objects": float((px <= forecast.rf_px).mean()) if len(px) else None,
+            "flop": forecast.cost.flop,
+            "seconds": forecast.cost.device_s,
+            "peak_bytes": forecast.peak_bytes,
+        }
+    return list(rows.values())
+
+
+def _undilated(candidate: Candidate) -> Candidate:
+    """A candidate but for its dilations."""
+    return Candidate.of(
+        {
+            site: replace(choice, dilation=1)
+            if isinstance(choice, Choice)
+            else [replace(path, dilation=1) for path in choice]
+            for site, choice in candidate.choices
+        }
+    )
 
 
 def reopen(run_dir: Path, device: torch.device) -> Plan:
@@ -431,7 +491,7 @@ def trained(run_dir: Path, trial: str | None = None) -> nn.Module:
         raise RunDirectoryError(f"{run_dir}: no checkpoint of trial {trial!r} is kept.{nearest(trial, kept)}")
     state = torch.load(file, map_location="cpu", weights_only=True)
     classes = tuple(manifest["data"]["classes"])
-    network = plugins.backbone(space.backbone)(len(classes), IN_CHANNELS)
+    network = plugins.make_backbone(space.backbone, len(classes), IN_CHANNELS)
     model = build(network, Candidate.from_json(state["candidate"]), settings_of(space, classes))
     model.load_state_dict(state["model"])
     return model.eval()

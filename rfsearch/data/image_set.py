@@ -56,6 +56,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def some(self, most: int) -> Split:
+        """At most that many of the images, spread evenly over the split."""
+        count = len(self)
+        if count <= most:
+            return self
+        chosen = [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
+        return Split(self.images[chosen], self.labels[chosen], tuple(self.names[i] for i in chosen))
+
     def __getstate__(self) -> dict[str, Any]:
         return {"images": _by_path(self.images), "labels": _by_path(self.labels), "names": self.names}
 

@@ -9,6 +9,7 @@ Wei: Wei, Sun, Lin et al., "Learning adaptive receptive fields for deep image pa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
@@ -31,29 +32,30 @@ def inflate(
     """Resample a feature map so that the next layer sees 1/f of its receptive field (Wei eq. 1-5).
 
     x: B x C x H x W. f: scalar, dimensionless, > 0. Returns B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1), in
-    the type of x: target pixel t samples the source at t / f, bilinear. Differentiable once in x and in f.
+    the type of x: target pixel t samples the source at t / f, bilinear. A B x C x L or B x C x D x H x W is resampled
+    alike, axis by axis. Differentiable once in x and in f.
 
     normalisation: "exact" is the derivative; "paper" divides the part that reaches f by the target's pixel count
-    (eq. 10-11). pixel_weight: B x 1 x h x w, what each target pixel counts in f's gradient. A sample that falls exactly
-    on a pixel has two slopes, one each side; f gets their mean, so that at f = 1, where every sample does, the blur of
-    moving either way cancels.
+    (eq. 10-11). pixel_weight: B x 1 x h x w, what each target pixel counts in f's gradient, of 2-D maps only. A sample
+    that falls exactly on a pixel has two slopes, one each side; f gets their mean, so that at f = 1, where every sample
+    does, the blur of moving either way cancels.
     """
     value = _positive(f)
     size = inflated_size(_map_size(x), value)
     return _resample(x, f, size, 1 / value, -1 / value**2, normalisation, pixel_weight)
 
 
-def inflated_size(size: tuple[int, int], f: float) -> tuple[int, int]:
-    """The size of an inflated map (Wei eq. 1). size: (H, W), px. Returns (floor(f (H-1)) + 1, floor(f (W-1)) + 1)."""
-    (height, width), f = size, _positive(f)
-    return math.floor(_rounded_up(f * (height - 1))) + 1, math.floor(_rounded_up(f * (width - 1))) + 1
+def inflated_size(size: Sequence[int], f: float) -> tuple[int, ...]:
+    """The size of an inflated map (Wei eq. 1). size: (H, W) or other axes, px. Returns floor(f (n-1)) + 1 of each."""
+    f = _positive(f)
+    return tuple(math.floor(_rounded_up(f * (n - 1))) + 1 for n in size)
 
 
 def interpolate(
     x: Tensor,
     f: Tensor | float,
     stride: float,
-    size: tuple[int, int],
+    size: Sequence[int],
     normalisation: Normalisation = "exact",
     pixel_weight: Tensor | None = None,
 ) -> Tensor:
@@ -61,12 +63,13 @@ def interpolate(
 
     x: B x C x H x W, one pixel every `stride / f` px of the label map. f: scalar, the factor that inflated it.
     size: (h, w) of the label map, px. Returns B x C x h x w: label pixel t samples x at t f / stride, bilinear, and
-    beyond the last pixel of x takes that pixel, with no gradient for f. Differentiable once in x and in f;
-    normalisation and pixel_weight as in `inflate`.
+    beyond the last pixel of x takes that pixel, with no gradient for f. A B x C x L or B x C x D x H x W likewise, for
+    one or three sizes. Differentiable once in x and in f; normalisation and pixel_weight as in `inflate`.
     """
     value = _positive(f)
-    _map_size(x)
-    return _resample(x, f, (int(size[0]), int(size[1])), value / stride, 1 / stride, normalisation, pixel_weight)
+    if len(size) != len(_map_size(x)):
+        raise ModelError(f"A map is resized to one size an axis. Got x.shape={tuple(x.shape)} and size={tuple(size)}.")
+    return _resample(x, f, tuple(int(n) for n in size), value / stride, 1 / stride, normalisation, pixel_weight)
 
 
 class InflationFactor(nn.Module):
@@ -108,7 +111,7 @@ class InflationFactor(nn.Module):
 class Inflation(nn.Module):
     """`inflate` by a shared factor: B x C x H x W to B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1).
 
-    pixel_weight: what each target pixel counts in f's gradient, by its label.
+    Or of one or three axes. pixel_weight: what each target pixel counts in f's gradient, by its label; of 2-D maps.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class Inflation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         f = self.factor.f
-        weight = self.pixel_weight(inflated_size(_map_size(x), _positive(f))) if self.pixel_weight else None
+        weight = _shown(self.pixel_weight, inflated_size(_map_size(x), _positive(f)))
         return inflate(x, f, self.normalisation, weight)
 
     def extra_repr(self) -> str:
@@ -129,7 +132,7 @@ class Inflation(nn.Module):
 
 
 class Interpolation(nn.Module):
-    """`interpolate` by a shared factor: B x C x H x W to B x C x h x w.
+    """`interpolate` by a shared factor: B x C x H x W to B x C x h x w, or of one or three axes.
 
     stride: of the map before inflation, in px of the label map per pixel. pixel_weight: as for `Inflation`.
     """
@@ -147,26 +150,37 @@ class Interpolation(nn.Module):
         self.normalisation = _known(normalisation)
         self.pixel_weight = pixel_weight
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        weight = self.pixel_weight((int(size[0]), int(size[1]))) if self.pixel_weight else None
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        weight = _shown(self.pixel_weight, size)
         return interpolate(x, self.factor.f, self.stride, size, self.normalisation, weight)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, normalisation={self.normalisation!r}"
 
 
+def _shown(pixel_weight: LabelWeight | None, size: Sequence[int]) -> Tensor | None:
+    """What each pixel of a target map counts."""
+    if pixel_weight is None:
+        return None
+    if len(size) != 2:
+        raise ModelError(f"Pixels are weighted by their labels on 2-D maps only. Got a map of {tuple(size)} px.")
+    return pixel_weight((int(size[0]), int(size[1])))
+
+
 def _resample(
     x: Tensor,
     f: Tensor | float,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     step: float,
     step_slope: float,
     normalisation: Normalisation,
     pixel_weight: Tensor | None,
 ) -> Tensor:
     """Sample x bilinearly every `step` px from its first pixel on, `size` times an axis; step_slope: d step / d f."""
-    share = 1 / (size[0] * size[1]) if _known(normalisation) == "paper" else 1.0
-    if step == 1 and size == x.shape[-2:] and not (isinstance(f, Tensor) and f.requires_grad):
+    share = 1 / math.prod(size) if _known(normalisation) == "paper" else 1.0
+    if pixel_weight is not None and len(size) != 2:
+        raise ModelError(f"A pixel_weight is B x 1 x h x w, of 2-D maps only. Got x.shape={tuple(x.shape)}.")
+    if step == 1 and size == x.shape[2:] and not (isinstance(f, Tensor) and f.requires_grad):
         return x
     # The output keeps the type of x: autocast would otherwise round a single precision map to half.
     with _no_autocast(x.device):
@@ -175,47 +189,60 @@ def _resample(
 
 
 class _Resample(torch.autograd.Function):
-    """V = Y U X^T for every channel U, with Y and X the weights of eq. 1 as matrices: two matrix products."""
+    """V = Y U X^T for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices: a matrix product an
+    axis, the last one first."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         f: Tensor | float,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         step: float,
         step_slope: float,
         share: float,
         pixel_weight: Tensor | None,
     ) -> Tensor:
         ctx.pixel_weight = pixel_weight
-        ctx.source, ctx.size, ctx.step, ctx.step_slope, ctx.share = x.shape[-2:], size, step, step_slope, share
+        ctx.source, ctx.size, ctx.step, ctx.step_slope, ctx.share = x.shape[2:], size, step, step_slope, share
         ctx.save_for_backward(*((x, f) if ctx.needs_input_grad[1] else ()))
-        rows, columns = _weights(x.shape[-2], size[0], step, x), _weights(x.shape[-1], size[1], step, x)
-        return torch.matmul(rows, torch.matmul(x, columns.mT))
+        return _along(x, [_weights(n, t, step, x) for n, t in zip(ctx.source, size, strict=True)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (height, width), size, step = ctx.source, ctx.size, ctx.step
+        axes, step = list(zip(ctx.source, ctx.size, strict=True)), ctx.step
         with _no_autocast(grad.device):
-            rows, columns = _weights(height, size[0], step, grad), _weights(width, size[1], step, grad)
-            grad_columns = torch.matmul(grad, columns)
-            grad_x = torch.matmul(rows.mT, grad_columns) if ctx.needs_input_grad[0] else None
+            *others, last = (_weights(n, t, step, grad) for n, t in axes)
+            grad_last = torch.matmul(grad, last)
+            grad_x = _along(grad_last, [weights.mT for weights in others], -2) if ctx.needs_input_grad[0] else None
             grad_f = None
             if ctx.needs_input_grad[1]:
                 x, f = ctx.saved_tensors
-                row_slopes = ctx.step_slope * _slopes(height, size[0], step, grad)
-                column_slopes = ctx.step_slope * _slopes(width, size[1], step, grad)
-                counted, counted_columns = grad, grad_columns
+                *slopes, last_slopes = (ctx.step_slope * _slopes(n, t, step, grad) for n, t in axes)
+                counted, counted_last = grad, grad_last
                 if ctx.pixel_weight is not None:
                     counted = grad * ctx.pixel_weight.to(grad.dtype)
-                    counted_columns = torch.matmul(counted, columns)
-                # eq. 5: the sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df)
-                along_y = _inner(counted_columns, torch.matmul(row_slopes, x))
-                along_x = _inner(torch.matmul(counted, column_slopes), torch.matmul(rows, x))
-                grad_f = (ctx.share * (along_y + along_x)).to(f.device, f.dtype).reshape(f.shape)
+                    counted_last = torch.matmul(counted, last)
+                # eq. 5: the sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df), the last axis of each product
+                # resampled on the gradient's side, the others on the map's
+                moved = [[*others[:a], slope, *others[a + 1 :]] for a, slope in enumerate(slopes)]
+                parts = [_inner(counted_last, _along(x, matrices, -2)) for matrices in moved]
+                parts.append(_inner(torch.matmul(counted, last_slopes), _along(x, others, -2)))
+                grad_f = (ctx.share * sum(parts)).to(f.device, f.dtype).reshape(f.shape)
         return grad_x, grad_f, None, None, None, None, None
+
+
+def _along(x: Tensor, matrices: Sequence[Tensor], last: int = -1) -> Tensor:
+    """Every line of x times a matrix, target x source, for each of the axes that end with `last`."""
+    for axis, matrix in zip(range(last, -4, -1), reversed(matrices), strict=False):
+        if axis == -1:
+            x = torch.matmul(x, matrix.mT)
+        elif axis == -2:
+            x = torch.matmul(matrix, x)
+        else:
+            x = torch.matmul(matrix, x.flatten(-2)).unflatten(-1, x.shape[-2:])
+    return x
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -279,10 +306,13 @@ def _positive(f: Tensor | float) -> float:
     return value
 
 
-def _map_size(x: Tensor) -> tuple[int, int]:
-    if x.dim() != 4 or min(x.shape[-2:]) < 1:
-        raise ModelError(f"A feature map is B x C x H x W with H, W >= 1. Got x.shape={tuple(x.shape)}.")
-    return x.shape[-2], x.shape[-1]
+def _map_size(x: Tensor) -> tuple[int, ...]:
+    if not 3 <= x.dim() <= 5 or min(x.shape[2:]) < 1:
+        raise ModelError(
+            "A feature map is B x C x L, B x C x H x W or B x C x D x H x W with every axis of it at least 1 px. "
+            f"Got x.shape={tuple(x.shape)}."
+        )
+    return tuple(x.shape[2:])
 
 
 def _known(normalisation: str) -> Normalisation:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from rfsearch.errors import ModelError, SpaceError, nearest
+from rfsearch.errors import SpaceError, nearest
 from rfsearch.layers import (
     LSDFN,
     Inflation,
@@ -23,6 +22,7 @@ from rfsearch.layers.inflation import Normalisation
 from rfsearch.space import Candidate, Choice, SamplingSpec
 from rfsearch.surgery.dilation import set_dilation
 from rfsearch.surgery.inserts import InflatedSite, ParallelSite, SampledSite
+from rfsearch.surgery.places import check_apart, convolutions, gather, lone_convolution, members
 
 BACKGROUND = "background"
 
@@ -56,7 +56,8 @@ class Forkable(Protocol):
 class Learnable:
     """What a built model can learn of its receptive field, by path of the candidate.
 
-    modules: the module path of each path's convolution, or of what stands in its place.
+    modules: the module path of each path's convolution, or of what stands in its place; of a span that stands as it
+    did, the path of its last module.
     """
 
     modules: dict[str, str]
@@ -67,7 +68,9 @@ class Learnable:
 def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
     """A copy of the model with the candidate's receptive field; the model's own weights are kept.
 
-    Raises ModelError for a site that the model lacks or that is no 2-D convolution.
+    A choice's dilation is that of a convolution, or what the dilations in a container or span are multiplied by; all
+    are in the state dict from then on. Raises ModelError for a site that the model lacks or that holds no convolution,
+    SpaceError for sites that overlap and for a choice that its site cannot have.
     """
     return assemble(model, candidate, settings or Settings())[0]
 
@@ -76,6 +79,7 @@ def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tupl
     """What `build` gives, and what of it can be learned."""
     check_labels(candidate, settings)
     model = copy.deepcopy(model)
+    check_apart(model, [site for site, _ in candidate.choices])
     learnable = Learnable({}, {}, {})
     for site, choice in candidate.choices:
         if isinstance(choice, Choice):
@@ -86,8 +90,7 @@ def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tupl
                 (f"{site}/{i}", module, path) for i, (module, path) in enumerate(zip(modules, choice, strict=True), 1)
             ]
         for name, module, path in places:
-            learnable.modules[name] = module
-            _set(model, name, module, path, settings, learnable)
+            learnable.modules[name] = _set(model, name, module, path, settings, learnable)
     return model, learnable
 
 
@@ -108,52 +111,57 @@ def check_labels(candidate: Candidate, settings: Settings) -> None:
         )
 
 
-def convolution_at(model: nn.Module, site: str) -> nn.Conv2d:
-    """The 2-D convolution that a module path names, or that stands inside what was put in its place."""
-    try:
-        module = model.get_submodule(site)
-    except AttributeError:
-        raise ModelError(f"site {site!r}: the model has no such module.") from None
-    if isinstance(module, InflatedSite | SampledSite):
-        return module.conv
-    if not isinstance(module, nn.Conv2d):
-        raise ModelError(f"site {site!r} is a {type(module).__name__}; a site is a 2-D convolution.")
-    return module
-
-
-def _fork(model: nn.Module, site: str, count: int) -> Sequence[str]:
-    conv = convolution_at(model, site)
-    modules = model.fork(site, count) if isinstance(model, Forkable) else None
+def _fork(model: nn.Module, site: str, count: int) -> list[str]:
+    convolutions(model, site)  # there are some
+    modules = None
+    if isinstance(model, Forkable) and lone_convolution(model, site) is not None:
+        modules = model.fork(site, count)
     if modules is None:
-        model.set_submodule(site, ParallelSite(conv, count))
-        modules = [f"{site}.paths.{i}" for i in range(count)]
+        path = gather(model, site)
+        model.set_submodule(path, ParallelSite(model.get_submodule(path), count))
+        modules = [f"{path}.paths.{i}" for i in range(count)]
     return modules
 
 
-def _set(model: nn.Module, name: str, module: str, choice: Choice, settings: Settings, learnable: Learnable) -> None:
-    """Give one path its receptive field and its guidance. module: the path of its convolution."""
-    conv = convolution_at(model, module)
-    set_dilation(conv, choice.dilation)
+def _set(model: nn.Module, name: str, place: str, choice: Choice, settings: Settings, learnable: Learnable) -> str:
+    """Give one path its receptive field and its guidance. place: of its convolution, container or span.
+
+    Returns the path of the module that now gives its output.
+    """
+    conv, parts = lone_convolution(model, place), convolutions(model, place)
+    for part in parts:
+        set_dilation(part, choice.dilation if conv is not None else [d * choice.dilation for d in part.dilation])
+    module = members(model, place)[-1]
     if choice.learned or choice.f != 1.0:
-        learnable.factors[name] = _inflate(model, module, conv, choice, settings)
+        module = gather(model, place)
+        learnable.factors[name] = _inflate(model, module, choice, settings)
     if choice.sampling:
+        if not isinstance(conv, nn.Conv2d):
+            what = type(conv).__name__ if conv is not None else "container or span"
+            raise SpaceError(f"{place}: an LS-DFN block stands behind one 2-D convolution. Got a {what}.")
         block = _block(conv, choice, settings)
         learnable.strides[name] = block.stride
         model.set_submodule(module, SampledSite(conv, block))
     if choice.labels:
+        if not all(isinstance(part, nn.Conv2d) for part in parts):
+            raise SpaceError(f"{name}: a path is guided by labels on 2-D maps only.")
         ids = [settings.classes.index(label) for label in choice.labels]
         _guide(model, module, WeightedGradient(ids, settings.guidance_weight))
+    return module
 
 
-def _inflate(model: nn.Module, module: str, conv: nn.Conv2d, choice: Choice, settings: Settings) -> InflationFactor:
+def _inflate(model: nn.Module, module: str, choice: Choice, settings: Settings) -> InflationFactor:
     """Put a new factor into the inflation layers beside a convolution, or bring layers for it."""
     factor = InflationFactor(choice.f, choice.learned, settings.f_bounds)
+    inside = model.get_submodule(module)
+    if isinstance(inside, InflatedSite | SampledSite):
+        inside = inside.conv
     beside = [child for child in _parent(model, module).children() if isinstance(child, Inflation)]
-    if beside:
+    if beside and lone_convolution(model, module) is not None:
         old = {inflation.factor for inflation in beside}
         root: nn.Module = model
     else:
-        root = InflatedSite(conv, factor)
+        root = InflatedSite(inside, factor)
         model.set_submodule(module, root)
         old = {factor}
     weight = None

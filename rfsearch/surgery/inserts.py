@@ -10,43 +10,50 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, WeightedGradient
+from rfsearch.surgery.dilation import Convolution, is_plain, output_size
+from rfsearch.surgery.shapes import output_shape
 
 
 class InflatedSite(nn.Module):
-    """A convolution between an inflation and the interpolation that undoes it: input and output keep their sizes.
+    """A convolution or span between an inflation and the interpolation that undoes it: input and output keep their
+    sizes.
 
-    B x C x H x W to B x C' x H' x W', H' x W' as the bare convolution gives. For a model that does not bring an
-    inflation layer of its own, as the parsing networks of Wei do.
+    B x C x H x W, or of one or three axes, to what the bare `conv` gives for it. conv: a convolution, or any module
+    that maps one map to one. For a model that does not bring an inflation layer of its own, as the parsing networks of
+    Wei do.
     """
 
-    def __init__(self, conv: nn.Conv2d, factor: InflationFactor) -> None:
+    def __init__(self, conv: nn.Module, factor: InflationFactor) -> None:
         super().__init__()
         self.inflation = Inflation(factor)
         self.conv = conv
         self.interpolation = Interpolation(factor, stride=1)
+        self._sizes: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.interpolation(self.conv(self.inflation(x)), self._plain_size(x))
 
-    def _plain_size(self, x: Tensor) -> tuple[int, int]:
-        """The size of the convolution's output without inflation, px."""
+    def _plain_size(self, x: Tensor) -> tuple[int, ...]:
+        """The size of the output without inflation, px; that of a span is found once for each size of its input."""
         conv = self.conv
-        left, right, top, bottom = conv._reversed_padding_repeated_twice  # what the convolution pads, mode by mode
-        sizes = []
-        for axis, padding in enumerate((top + bottom, left + right)):
-            extent = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-            sizes.append((x.shape[2 + axis] + padding - extent) // conv.stride[axis] + 1)
-        return sizes[0], sizes[1]
+        if isinstance(conv, Convolution) and is_plain(conv):
+            return output_size(conv, x.shape[2:])
+        dilations = [part.dilation for part in conv.modules() if isinstance(part, Convolution)]
+        key = (*x.shape[1:], *dilations)  # where nothing is padded, a dilation changes the size too
+        if key not in self._sizes:
+            self._sizes[key] = output_shape(conv, (1, *x.shape[1:]))[2:]
+        return self._sizes[key]
 
 
 class ParallelSite(nn.Module):
-    """A convolution in several parallel paths, initialised alike and averaged, so that alike they are the one it was.
+    """A convolution or span in several parallel paths, initialised alike and averaged, so that alike they are the one
+    it was.
 
-    B x C x H x W to B x C' x H' x W', as the convolution gives. For a model that cannot fork itself behind a site, as
-    the parsing networks of Wei do. Behind each path stands its loss guidance.
+    B x C x H x W to B x C' x H' x W', or of one or three axes, as the bare `conv` gives. For a model that cannot fork
+    itself behind a site, as the parsing networks of Wei do. Behind each path stands its loss guidance.
     """
 
-    def __init__(self, conv: nn.Conv2d, count: int) -> None:
+    def __init__(self, conv: nn.Module, count: int) -> None:
         super().__init__()
         self.paths = nn.ModuleList([conv, *(copy.deepcopy(conv) for _ in range(count - 1))])
         self.guidance = nn.ModuleList(WeightedGradient() for _ in range(count))

@@ -5,81 +5,219 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.space import Candidate, Choice, Sampling
-from rfsearch.surgery.build import convolution_at
+from rfsearch.surgery.dilation import Convolution
+from rfsearch.surgery.places import check_apart, convolutions, lone_convolution
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place: its module path, kernel (height, width), and the size of its input map (height, width) in px."""
+    """One place by its name, and the convolution that decides what fits: of several, that with the least room.
+
+    kernel: its taps an axis, such as (height, width). map_size: of its input map, px an axis. unit: px between its
+    taps at a dilation of 1, which is more than 1 where a container or span is dilated on top of what it has.
+    """
 
     path: str
-    kernel: tuple[int, int]
-    map_size: tuple[int, int]
+    kernel: tuple[int, ...]
+    map_size: tuple[int, ...]
+    unit: tuple[int, ...]
 
     def span(self, dilation: int) -> int:
-        """The longer side of the dilated kernel, px of the site's map."""
-        return max((k - 1) * dilation + 1 for k in self.kernel)
+        """The longest side of the dilated kernel, px of the site's map."""
+        return max((k - 1) * unit * dilation + 1 for k, unit in zip(self.kernel, self.unit, strict=True))
 
     @property
     def largest_dilation(self) -> int:
         """The largest dilation whose kernel still fits into the map."""
-        fits = [(size - 1) // (k - 1) for k, size in zip(self.kernel, self.map_size, strict=True) if k > 1]
-        return max(1, min(fits))
+        axes = zip(self.kernel, self.unit, self.map_size, strict=True)
+        return max(1, min(((size - 1) // ((k - 1) * unit) for k, unit, size in axes if k > 1), default=1))
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """A convolution of a model, and whether its receptive field may be changed.
+
+    kind: its class, such as Conv2d. kernel, stride, dilation: an axis each, px. map_size: of the map that it reads, px
+    an axis, or None where it never ran. largest_dilation: whose kernel still fits into that map, or None where it
+    cannot be set. why_not: the reason for that, "" where it can.
+    """
+
+    path: str
+    kind: str
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    in_channels: int
+    out_channels: int
+    map_size: tuple[int, ...] | None
+    largest_dilation: int | None
+    why_not: str
 
 
 def match_sites(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
-    """Module paths of the convolutions that the patterns name: whole paths, or shell patterns such as `layer4.*`.
+    """The sites that the patterns name.
 
-    Only 2-D convolutions with a kernel larger than 1 have a receptive field to set. A pattern that matches none is a
-    SpaceError with the nearest path.
+    A pattern is the module path of a convolution or a shell pattern such as `layer4.*` for several; the path of a
+    container, such as `layer4`; or a span `first:last` of children of one nn.Sequential, both included. Only 1-D, 2-D
+    and 3-D convolutions with a kernel larger than 1 have a receptive field to set. A pattern that matches none is a
+    SpaceError with the nearest path, and so are sites that overlap.
     """
-    paths = [
-        name for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
-    ]
+    paths = _paths(model)
+    containers = {path.rpartition(".")[0] for path in paths}
+    containers |= {path[:end] for path in containers for end, sign in enumerate(path) if sign == "."}
+    known = [*paths, *sorted(containers - {""})]
     found: dict[str, None] = {}
     for pattern in patterns:
         hits = fnmatch.filter(paths, pattern)
+        if not hits and (pattern in known or _holds_one(model, pattern)):
+            hits = [pattern]
         if not hits:
             raise SpaceError(
-                f"site {pattern!r} matches no convolution with a kernel larger than 1 px.{nearest(pattern, paths)}"
+                f"site {pattern!r} matches no convolution with a kernel larger than 1 px.{nearest(pattern, known)}"
             )
         found.update(dict.fromkeys(hits))
+    check_apart(model, tuple(found))
     return tuple(found)
 
 
-def measure_sites(model: nn.Module, paths: Sequence[str], image_size: tuple[int, int], in_channels: int) -> list[Site]:
-    """Send one empty image of H x W through the model and see how large each site's input map is."""
-    sizes: dict[str, tuple[int, int]] = {}
-    hooks = []
+def measure_sites(model: nn.Module, paths: Sequence[str], image_size: Sequence[int], in_channels: int) -> list[Site]:
+    """Send one empty image of the model's axes, such as H x W px, through it: how large is each site's input map?"""
+    maps = _maps(model, (1, in_channels, *image_size))
+    sites = []
     for path in paths:
+        lone = lone_convolution(model, path) is not None
+        inside = [
+            _site(path, conv, maps[conv], conv.dilation if not lone else (1,) * len(conv.kernel_size))
+            for conv in convolutions(model, path)
+            if conv in maps
+        ]
+        if not inside:
+            raise ModelError(f"site {path!r} is never used when the network runs.")
+        sites.append(min(inside, key=lambda site: site.largest_dilation))
+    return sites
 
-        def note(module: nn.Module, args: tuple[Tensor, ...], path: str = path) -> None:
-            sizes[path] = (args[0].shape[-2], args[0].shape[-1])
 
-        hooks.append(convolution_at(model, path).register_forward_pre_hook(note))
-    training = model.training
+def list_sites(model: nn.Module, input_shape: Sequence[int]) -> list[SiteRow]:
+    """Every convolution of a model in the order of its forward pass, those that never run last.
+
+    input_shape: B x C x H x W, or of one or three axes.
+    """
+    maps = _maps(model, input_shape)
+    names = {module: name for name, module in model.named_modules() if isinstance(module, _ConvNd)}
+    rows = []
+    for conv in [*maps, *(conv for conv in names if conv not in maps)]:
+        size, why_not = maps.get(conv), ""
+        if conv.transposed:
+            why_not = "transposed"
+        elif max(conv.kernel_size) == 1:
+            why_not = f"{_by(conv.kernel_size)} kernel: reads one pixel"
+        elif size is None:
+            why_not = "never runs on this input"
+        elif all(n == 1 for n, k in zip(size, conv.kernel_size, strict=True) if k > 1):
+            why_not = "input map is 1 px: a dilated tap would see padding only"
+        largest = None
+        if not why_not and size is not None:
+            largest = _site(names[conv], conv, size, (1,) * len(size)).largest_dilation
+        rows.append(
+            SiteRow(
+                names[conv],
+                type(conv).__name__,
+                tuple(conv.kernel_size),
+                tuple(conv.stride),
+                tuple(conv.dilation),
+                conv.groups,
+                conv.in_channels,
+                conv.out_channels,
+                size,
+                largest,
+                why_not,
+            )
+        )
+    return rows
+
+
+def neutral(model: nn.Module, sites: Sequence[str]) -> Candidate:
+    """The candidate that leaves a model as it is: every site at the dilation that it has.
+
+    Raises SpaceError for a convolution whose dilation differs from axis to axis, which no candidate says.
+    """
+    choices = {}
+    for site in sites:
+        conv = lone_convolution(model, site)
+        if conv is None:
+            convolutions(model, site)  # there are some
+            choices[site] = Choice(1)
+            continue
+        seen = {d for d, k in zip(conv.dilation, conv.kernel_size, strict=True) if k > 1}
+        if len(seen) > 1:
+            raise SpaceError(
+                f"site {site!r}: a candidate dilates every axis alike, this convolution has {_by(conv.dilation)}. "
+                "Its container may be a site: there a dilation multiplies what each convolution has."
+            )
+        choices[site] = Choice(seen.pop() if seen else 1)
+    return Candidate.of(choices)
+
+
+def _paths(model: nn.Module) -> list[str]:
+    """Of the convolutions that have a receptive field to set."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Convolution) and max(module.kernel_size) > 1
+    ]
+
+
+def _holds_one(model: nn.Module, span: str) -> bool:
+    """Whether a name is a span that holds a convolution to set. Raises ModelError for a span that is none."""
+    return ":" in span and bool(convolutions(model, span))
+
+
+def _site(path: str, conv: _ConvNd, map_size: tuple[int, ...], unit: tuple[int, ...]) -> Site:
+    return Site(path, tuple(conv.kernel_size), map_size, tuple(unit))
+
+
+def _maps(model: nn.Module, shape: Sequence[int]) -> dict[_ConvNd, tuple[int, ...]]:
+    """The size of the map that each convolution reads, px an axis, in the order in which they run on an empty input.
+
+    Of one that runs more than once, the smallest on each axis.
+    """
+    sizes: dict[_ConvNd, tuple[int, ...]] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert isinstance(module, _ConvNd)
+        x: Tensor = args[0] if args else kwargs["input"]
+        size = tuple(x.shape[-len(module.kernel_size) :])
+        sizes[module] = tuple(map(min, size, sizes.get(module, size)))
+
+    hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in model.modules() if isinstance(m, _ConvNd)]
+    modes = [(module, module.training) for module in model.modules()]
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, in_channels, *image_size))
+            model.eval()(torch.zeros(*shape, device=like.device, dtype=like.dtype))
     except Exception as error:
         raise ModelError(
-            f"the network does not take a {in_channels}-channel image of {image_size[0]} x {image_size[1]} px: {error}"
+            f"the network does not take a {shape[1]}-channel image of {_by(shape[2:], ' x ')} px: {error}"
         ) from error
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         for hook in hooks:
             hook.remove()
-    silent = [path for path in paths if path not in sizes]
-    if silent:
-        raise ModelError(f"site {silent[0]!r} is never used when the network runs.")
-    kernels = {path: convolution_at(model, path).kernel_size for path in paths}
-    return [Site(path, (kernels[path][0], kernels[path][1]), sizes[path]) for path in paths]
+    return sizes
+
+
+def _by(sizes: Sequence[int], sign: str = "x") -> str:
+    return sign.join(map(str, sizes))
 
 
 def check_fits(sites: Sequence[Site], candidates: Sequence[Candidate], asked_by: str, kernel: int = 3) -> None:
@@ -100,10 +238,11 @@ def check_fits(sites: Sequence[Site], candidates: Sequence[Candidate], asked_by:
 
 def _check_fits(site: Site, choice: Choice, where: str, asked_by: str) -> None:
     if choice.dilation > site.largest_dilation:
-        kernel, span, (height, width) = max(site.kernel), site.span(choice.dilation), site.map_size
+        times = " times its own" if any(unit > 1 for unit in site.unit) else ""
         raise SpaceError(
-            f"{site.path}: a {kernel}x{kernel} kernel at dilation {choice.dilation}{where} spans {span} px, "
-            f"its input map is {height} x {width} px. Largest dilation that fits: {site.largest_dilation}. "
+            f"{site.path}: a {_by(site.kernel)}{' px' if len(site.kernel) == 1 else ''} kernel at dilation "
+            f"{choice.dilation}{times}{where} spans {site.span(choice.dilation)} px, its input map is "
+            f"{_by(site.map_size, ' x ')} px. Largest dilation that fits: {site.largest_dilation}. "
             f"Asked for by {asked_by}."
         )
 
@@ -111,9 +250,9 @@ def _check_fits(site: Site, choice: Choice, where: str, asked_by: str) -> None:
 def _check_sampling_fits(site: Site, sampling: Sampling, kernel: int, asked_by: str) -> None:
     room = min(site.map_size) - kernel
     if sampling.gamma * (sampling.s - 1) > room:
-        (height, width), span = site.map_size, sampling.gamma * (sampling.s - 1) + kernel
+        span = sampling.gamma * (sampling.s - 1) + kernel
         raise SpaceError(
             f"{site.path}: {sampling.s} x {sampling.s} regions at sample stride {sampling.gamma:g} span {span:g} px, "
-            f"the map is {height} x {width} px. Largest sample stride that fits: {room / (sampling.s - 1):.3g}. "
-            f"Asked for by {asked_by}."
+            f"the map is {_by(site.map_size, ' x ')} px. Largest sample stride that fits: "
+            f"{room / (sampling.s - 1):.3g}. Asked for by {asked_by}."
         )

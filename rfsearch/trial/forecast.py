@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,12 +74,12 @@ class Forecaster:
         scored = len(splits["val"]) + (len(splits["test"]) if "test" in splits else 0)
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
-        rf_px, path_rf_px = fields_of(model, learnable, candidate, self._data.image_size)
+        fields = fields_of(model, learnable, candidate, self._data.image_size)
         whole = self._cost(step.flop * recipe.steps + image.flop * (scored + looks), epoch * recipe.steps)
         least = self._cost(step.flop + image.flop * scored, epoch)
         looks_at = len(recipe.rung_steps())
         stretch = Cost(whole.flop / looks_at, whole.device_s / looks_at, whole.epochs / looks_at)
-        return Forecast(whole, least, stretch, step.peak_bytes, rf_px, path_rf_px)
+        return Forecast(whole, least, stretch, step.peak_bytes, fields.rf_px, fields.path_rf_px, fields.seen)
 
     def _cost(self, flop: float, epochs: float) -> Cost:
         return Cost(flop, flop / self.flop_per_s, epochs)
@@ -109,7 +110,8 @@ class Forecaster:
         labels = torch.zeros(batch, *size, dtype=torch.int64, device="meta")
         if not training:
             with torch.no_grad(), Meter() as meter:
-                model(images)
+                output = model(images)
+            self._check(output, batch)
             return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model))
         task = plugins.load("tasks", self._space.task)(self._space.metric, self._data, self._space.recipe.class_weights)
         optimizer = torch.optim.SGD(
@@ -117,10 +119,15 @@ class Forecaster:
         )
         prime_momentum(optimizer)
         with Meter() as meter, guided(model, labels):
-            task.loss(model(images), labels).backward()
+            output = model(images)
+            self._check(output, batch)
+            task.loss(output, labels).backward()
             optimizer.step()
         batch_bytes = (images.numel() + 2 * labels.numel()) * _BYTES_PER_VALUE
         return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies=2) + batch_bytes)
+
+    def _check(self, output: Any, batch: int) -> None:
+        plugins.check_logits(output, self._data.num_classes, batch, self._space.backbone)
 
     def _measured_rate(self) -> float:
         """FLOP per second over a few real steps, the first one (which warms caches and counts) left out."""

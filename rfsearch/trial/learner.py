@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ class Learner:
         self._seconds = {"step": 0.0, "image": 0.0}
         self._inflated: list[Inflation] = [m for m in self.model.modules() if isinstance(m, Inflation)]
         self._blocks: list[LSDFN] = [m for m in self.model.modules() if isinstance(m, LSDFN)]
-        self._map_sizes: dict[Inflation, tuple[int, int]] = {}
+        self._map_sizes: dict[Inflation, tuple[int, ...]] = {}
         for inflation in self._inflated:
             inflation.register_forward_pre_hook(self._note_map)
         if self._inflated:
@@ -227,7 +229,7 @@ class Learner:
 
     def _note_map(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(module, Inflation)
-        self._map_sizes[module] = (args[0].shape[-2], args[0].shape[-1])
+        self._map_sizes[module] = tuple(args[0].shape[2:])
 
     def _synchronise(self) -> None:
         if self._device.type == "cuda":
@@ -236,7 +238,7 @@ class Learner:
 
 def built(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module, Learnable]:
     """The space's network with its weights loaded and the candidate's receptive field set, and what it can learn."""
-    model: nn.Module = plugins.backbone(space.backbone)(data.num_classes, IN_CHANNELS)
+    model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
     if space.weights != "none":
         loaded, said = load_imagenet_vgg16(model, space.weights)
         if not loaded:
@@ -251,14 +253,29 @@ def build_model(space: Space, data: ImageSet, candidate: Candidate) -> nn.Module
     return built(space, data, candidate)[0]
 
 
-def fields_of(
-    model: nn.Module, learnable: Learnable, candidate: Candidate, image_size: tuple[int, int]
-) -> tuple[int, dict[str, int]]:
-    """The receptive field of a model, px, and that of each path behind its convolution where paths are parallel."""
+@dataclass(frozen=True)
+class Fields:
+    """Receptive fields of a built model. rf_px: of a unit of its output, what it reads by itself where it also sees the
+    whole image. path_rf_px: behind the convolution of each path, where paths are parallel. seen: a fingerprint of which
+    part of the image every unit reads, of the output and of every site's map."""
+
+    rf_px: int
+    path_rf_px: dict[str, int]
+    seen: str
+
+
+def fields_of(model: nn.Module, learnable: Learnable, candidate: Candidate, image_size: tuple[int, int]) -> Fields:
+    """The receptive fields of a model that holds a candidate."""
     fields = receptive_fields(model, (1, IN_CHANNELS, *image_size))
     parallel = {site for site, choice in candidate.choices if not isinstance(choice, Choice)}
     parts = {path: module for path, module in learnable.modules.items() if path.rpartition("/")[0] in parallel}
-    return fields[""].px, {path: fields[module].px for path, module in parts.items()}
+    seen = hashlib.sha256()
+    for module in ("", *learnable.modules.values()):
+        for axis in fields[module].axes:
+            seen.update(np.clip(axis.windows, 0, axis.image_px - 1).round(3).tobytes())
+    output = fields[""]
+    rf_px = output.local_px or output.px
+    return Fields(rf_px, {path: fields[module].px for path, module in parts.items()}, seen.hexdigest())
 
 
 def settings_of(space: Space, classes: tuple[str, ...]) -> Settings:

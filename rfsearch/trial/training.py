@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from rfsearch.data import ImageSet, Split
+from rfsearch.data import ImageSet
 from rfsearch.errors import TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.record import Status
 from rfsearch.space import Candidate, Space
-from rfsearch.trial.learner import Learner, fields_of
+from rfsearch.trial.learner import Fields, Learner, fields_of
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import held_bytes
 
@@ -51,7 +51,7 @@ class Training:
         self._trace: list[tuple[int, str, float]] = []
         self._step = 0
         self._rf_init = 0
-        self._known_fields: tuple[int, dict[str, int]] | None = None
+        self._known_fields: Fields | None = None
         self._learner: Learner | None = None
         self._clock_base = self._clock_start = 0.0
 
@@ -112,7 +112,7 @@ class Training:
         self._learner = Learner(
             self._space, self._data, self._candidate, self._assignment.train_seed, self._device, memory
         )
-        self._rf_init, _ = self._fields()
+        self._rf_init = self._fields().rf_px
         self._trace += [(0, site, value) for site, value in self._learner.learned_values().items()]
         if self._progress_file.exists():
             state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
@@ -124,7 +124,7 @@ class Training:
 
     def _look(self, learner: Learner) -> Record:
         """Validate on part of the validation split and keep a checkpoint to resume from."""
-        some = _evenly(self._data.splits["val"], self._space.recipe.rung_images)
+        some = self._data.splits["val"].some(self._space.recipe.rung_images)
         score, flop = learner.score(some)
         self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=self._clock())
         self._rungs.append(Rung(self._step, score.primary, learner.f_values(), self._cost))
@@ -150,7 +150,7 @@ class Training:
             flop += more
         inference, latency_ms = learner.weigh_inference()
         self._directory.mkdir(parents=True, exist_ok=True)
-        learner.save_examples(_evenly(splits.get("test", splits["val"]), _EXAMPLES), self._directory / "examples.npz")
+        learner.save_examples(splits.get("test", splits["val"]).some(_EXAMPLES), self._directory / "examples.npz")
         _save(
             {"model": learner.model.state_dict(), "candidate": self._assignment.candidate},
             self._directory / "model.pt",
@@ -169,16 +169,16 @@ class Training:
 
     def _record(self, status: Status) -> Record:
         learner = self._learner
-        rf_px, paths = self._fields() if learner and status != "failed" else (self._rf_init, {})
+        fields = self._fields() if learner and status != "failed" else Fields(self._rf_init, {}, "")
         return Record(
             trial=self._assignment.trial,
             strategy=self._assignment.strategy,
             seed=self._assignment.seed,
             status=status,
             candidate=self._assignment.candidate,
-            rf_px=rf_px,
+            rf_px=fields.rf_px,
             rf_init_px=self._rf_init,
-            path_rf_px=paths,
+            path_rf_px=fields.path_rf_px,
             cost=self._cost,
             f=_finite(learner.f_values()) if learner else {},
             gamma=_finite(learner.gamma_values()) if learner else {},
@@ -190,8 +190,8 @@ class Training:
             train_peak_bytes=learner.train_peak_bytes if learner else None,
         )
 
-    def _fields(self) -> tuple[int, dict[str, int]]:
-        """The receptive field as it stands, px, and that of each parallel path."""
+    def _fields(self) -> Fields:
+        """The receptive fields as they stand."""
         assert self._learner is not None
         if not self._candidate.learned and self._known_fields is not None:
             return self._known_fields
@@ -208,15 +208,6 @@ class Training:
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     """What of these a ledger can hold: a factor that diverged is no number."""
     return {site: value for site, value in values.items() if math.isfinite(value)}
-
-
-def _evenly(split: Split, most: int) -> Split:
-    """At most that many images of a split, evenly spread over it."""
-    count = len(split.names)
-    if count <= most:
-        return split
-    chosen = [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
-    return Split(split.images[chosen], split.labels[chosen], tuple(split.names[i] for i in chosen))
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
-from rfsearch.layers import Inflation, InflationFactor, Interpolation, LabelWeight, guided, inflate, interpolate
+from rfsearch.layers import (
+    Inflation,
+    InflationFactor,
+    Interpolation,
+    LabelWeight,
+    guided,
+    inflate,
+    inflated_size,
+    interpolate,
+)
 from tests.references import inflation_loops as loops
 
 # On these maps no sample t / f or t f / 4 with t > 0 falls on a pixel, where the slope in f jumps and a finite
@@ -63,6 +72,49 @@ def test_interpolate_equals_the_loops(f: float, size: tuple[int, int]) -> None:
     torch.testing.assert_close(grad_x, loops.gradient_in_map(x.detach(), f / STRIDE, grad))
     assert grad_f.item() == pytest.approx(loops.interpolate_gradient_in_f(x.detach(), f, STRIDE, grad), rel=1e-9)
     assert abs(grad_f.item()) > 1e-3
+
+
+OTHER_RANKS = [(6,), (9,), (3, 4, 5), (4, 1, 3)]
+
+
+@pytest.mark.parametrize("f", [0.73, 1.37, 1.0, 2.0])
+@pytest.mark.parametrize("size", [*OTHER_RANKS, (4, 5)])
+def test_maps_of_one_and_three_axes_equal_the_loops(f: float, size: tuple[int, ...]) -> None:
+    x, factor = feature_map(2, 1, *size), scalar(f)
+    output = inflate(x, factor)
+    grad, (grad_x, grad_f) = gradients(output, x, factor)
+    u, inflated = x.detach(), tuple(loops.inflation_size(n, f) for n in size)
+    torch.testing.assert_close(output, loops.resample_any(u, 1 / f, inflated))
+    torch.testing.assert_close(grad_x, loops.gradient_in_map_any(u, 1 / f, grad))
+    assert grad_f.item() == pytest.approx(loops.gradient_in_step_any(u, 1 / f, grad) * (-1 / f**2), rel=1e-9, abs=1e-9)
+    assert inflated_size(size, f) == inflated
+    paper = gradients(inflate(x, factor, "paper"), factor)[1][0]
+    torch.testing.assert_close(paper, grad_f / math.prod(inflated))
+
+    labels = tuple(n + 2 for n in size)
+    output = interpolate(x, factor, 2, labels)
+    grad, (grad_x, grad_f) = gradients(output, x, factor)
+    torch.testing.assert_close(output, loops.resample_any(u, f / 2, labels))
+    torch.testing.assert_close(grad_x, loops.gradient_in_map_any(u, f / 2, grad))
+    assert grad_f.item() == pytest.approx(loops.gradient_in_step_any(u, f / 2, grad) / 2, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", OTHER_RANKS)
+def test_gradcheck_of_one_and_three_axes(size: tuple[int, ...]) -> None:
+    x, factor = feature_map(1, 2, *size), scalar(1.37)
+    assert torch.autograd.gradcheck(inflate, (x, factor))
+    assert torch.autograd.gradcheck(lambda u, g: interpolate(u, g, STRIDE, [n + 3 for n in size]), (x, factor))
+
+
+def test_layers_of_three_axes_share_a_factor() -> None:
+    factor = InflationFactor(1.5, learned=True)
+    x = feature_map(1, 2, 3, 4, 5, dtype=torch.float32)
+    inflated = Inflation(factor)(x)
+    assert inflated.shape == (1, 2, 4, 5, 7)
+    back = Interpolation(factor, 1)(inflated, x.shape[2:])
+    assert back.shape == x.shape
+    back.square().sum().backward()
+    assert factor.f.grad != 0
 
 
 @pytest.mark.parametrize("f", FACTORS)
@@ -340,8 +392,16 @@ def test_wrong_requests_are_refused() -> None:
         inflate(x, torch.tensor(math.nan))
     with pytest.raises(ModelError, match=r"\(3, 3\)"):
         inflate(x[0, 0], torch.tensor(1.5))
-    with pytest.raises(ModelError, match="H, W >= 1"):
+    with pytest.raises(ModelError, match="at least 1 px"):
         inflate(x[:, :, :0], torch.tensor(1.5))
+    with pytest.raises(ModelError, match="B x C x L.*\\(1, 1, 1, 1, 3, 3\\)"):
+        inflate(x[None, None], torch.tensor(1.5))
+    with pytest.raises(ModelError, match="one size an axis"):
+        interpolate(x, 1.5, 1, (3,))
+    with pytest.raises(ModelError, match="2-D maps only"):
+        inflate(x[0], 1.5, pixel_weight=torch.ones(1, 1, 4))
+    with pytest.raises(ModelError, match="2-D maps only"):
+        Inflation(InflationFactor(1.5), pixel_weight=LabelWeight([0], 0.5))(x[0])
     with pytest.raises(SpaceError, match="Did you mean 'paper'"):
         Inflation(InflationFactor(), "papers")
 

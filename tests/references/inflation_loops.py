@@ -6,6 +6,7 @@ U, between the samples of neighbouring target pixels: 1 / f for inflation (eq. 3
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -98,3 +99,41 @@ def interpolate(u: Tensor, f: float, stride: float, size: tuple[int, int]) -> Te
 def interpolate_gradient_in_f(u: Tensor, f: float, stride: float, grad: Tensor) -> float:
     """Eq. 9: dx_s/df = t_x / F."""
     return gradient_in_step(u, f / stride, grad) / stride
+
+
+def resample_any(u: Tensor, step: float, size: tuple[int, ...]) -> Tensor:
+    """Eq. 1 for any number of axes: V[t] is the sum over n of U[n] times the product over axes a of hat(s_a - n_a)."""
+    v = u.new_zeros(*u.shape[:2], *size)
+    for t in itertools.product(*map(range, size)):
+        for n in itertools.product(*map(range, u.shape[2:])):
+            weights = [hat(min(i * step, last - 1) - m) for i, m, last in zip(t, n, u.shape[2:], strict=True)]
+            v[(..., *t)] += u[(..., *n)] * math.prod(weights)
+    return v
+
+
+def gradient_in_map_any(u: Tensor, step: float, grad: Tensor) -> Tensor:
+    """Eq. 4 for any number of axes."""
+    result = torch.zeros_like(u)
+    for n in itertools.product(*map(range, u.shape[2:])):
+        for t in itertools.product(*map(range, grad.shape[2:])):
+            weights = [hat(min(i * step, last - 1) - m) for i, m, last in zip(t, n, u.shape[2:], strict=True)]
+            result[(..., *n)] += grad[(..., *t)] * math.prod(weights)
+    return result
+
+
+def gradient_in_step_any(u: Tensor, step: float, grad: Tensor) -> float:
+    """The sum over target pixels of dL/dV times, for each axis, the slope of U along it at the sampled place times the
+    target's index on that axis, or 0 beyond the last pixel."""
+    total, sizes = 0.0, u.shape[2:]
+    for b, c in itertools.product(*map(range, u.shape[:2])):
+        for t in itertools.product(*map(range, grad.shape[2:])):
+            places = [min(i * step, last - 1) for i, last in zip(t, sizes, strict=True)]
+            for axis, last in enumerate(sizes):
+                if t[axis] * step > last - 1:
+                    continue
+                line = u.new_zeros(last)  # U at the sampled place of every other axis
+                for n in itertools.product(*map(range, sizes)):
+                    weights = [hat(s - m) for a, (s, m) in enumerate(zip(places, n, strict=True)) if a != axis]
+                    line[n[axis]] += u[(b, c, *n)] * math.prod(weights)
+                total += grad[(b, c, *t)].item() * slope(line, places[axis]) * t[axis]
+    return total

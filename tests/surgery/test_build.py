@@ -1,13 +1,17 @@
 """Building a candidate: the untouched model at neutral settings, its weights kept, sizes kept at all others."""
 
+import copy
+import io
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import inflate, interpolate
-from rfsearch.space import Candidate, Choice
-from rfsearch.surgery import Settings, assemble, build, check_fits, match_sites, measure_sites
+from rfsearch.space import Candidate, Choice, Sampling
+from rfsearch.surgery import Settings, assemble, build, match_sites, neutral, set_dilation
 
 
 class Foreign(nn.Module):
@@ -54,7 +58,7 @@ def test_output_size_and_weights_are_kept(choice, site):
     assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize(("kernel", "padding", "stride"), [(4, 1, 1), (3, "same", 1), (3, 0, 1), (5, 2, 2), (2, 1, 1)])
+@pytest.mark.parametrize(("kernel", "padding", "stride"), [(4, 1, 1), (3, "same", 1), (3, 1, 2), (5, 2, 2), (2, 1, 1)])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_an_inflated_site_keeps_the_size_of_any_convolution(kernel, padding, stride, dilation):
     model = nn.Sequential(nn.Conv2d(3, 4, kernel, stride, padding))
@@ -105,26 +109,161 @@ def test_a_site_that_is_none_is_told():
         build(Foreign(), one(Choice(2), "body.0"))
 
 
-def test_patterns_find_sites_and_a_miss_names_the_nearest():
-    assert match_sites(Foreign(), ["*"]) == ("stem", "body.1")  # head is 1 x 1: nothing to dilate
-    assert match_sites(Foreign(), ["body.1"]) == ("body.1",)
-    with pytest.raises(SpaceError, match="'body.2' matches no convolution.*Did you mean 'body.1'"):
-        match_sites(Foreign(), ["body.2"])
+class Along(nn.Module):
+    """A network of one, two or three axes, strided and grouped, that pads in several ways."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        torch.manual_seed(rank)
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
+        norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[rank - 1]
+        self.stem = conv(2, 4, 3, stride=2, padding=1, bias=False)
+        self.norm = norm(4)
+        self.body = conv(4, 4, 4, padding="same", groups=2, padding_mode="replicate")
+        self.head = conv(4, 2, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(torch.relu(self.norm(self.stem(x))))))
 
 
-def test_the_largest_dilation_that_fits_the_map():
-    (site,) = measure_sites(Foreign(), ["body.1"], (46, 60), 3)
-    assert site.map_size == (23, 30)
-    assert (site.largest_dilation, site.span(11), site.span(16)) == (11, 23, 33)
-    check_fits([site], [one(Choice(11))], "test")
-    with pytest.raises(
-        SpaceError,
-        match=r"3x3 kernel at dilation 16 spans 33 px, its input map is 23 x 30 px. Largest dilation that fits: 11. "
-        r"Asked for by somewhere",
-    ):
-        check_fits([site], [one(Choice(16))], "somewhere")
+def along(rank: int) -> tuple[nn.Module, torch.Tensor]:
+    model = Along(rank)
+    x = torch.randn(2, 2, *[15, 14, 16][:rank], generator=torch.Generator().manual_seed(0))
+    model(x)  # batch statistics of its own
+    return model.eval(), x
 
 
-def test_a_network_that_refuses_the_image_is_told():
-    with pytest.raises(ModelError, match="does not take a 4-channel image of 20 x 16 px"):
-        measure_sites(Foreign(), ["body.1"], (20, 16), 4)
+RANKS = pytest.mark.parametrize("rank", [1, 2, 3])
+
+
+@RANKS
+def test_the_neutral_candidate_is_the_model_bit_for_bit(rank):
+    model, x = along(rank)
+    sites = match_sites(model, ["*"])
+    assert sites == ("stem", "body", "head")
+    for start in (model, build(model, Candidate.of({"body": Choice(3), "head": Choice(2)}))):
+        made = build(start, neutral(start, sites))
+        assert torch.equal(made.eval()(x), start.eval()(x))
+    assert neutral(start, sites) == Candidate.of({"stem": Choice(1), "body": Choice(3), "head": Choice(2)})
+
+
+def test_the_neutral_candidate_of_a_known_network_is_the_model_bit_for_bit():
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18().eval()
+    x = torch.randn(1, 3, 64, 48)
+    sites = match_sites(model, ["conv1", "layer1.*", "layer4", "layer2.0:layer2.1"])
+    assert torch.equal(build(model, neutral(model, sites))(x), model(x))
+
+
+def test_a_dilation_for_each_axis_is_no_candidate():
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, dilation=(1, 2)), nn.Conv2d(1, 1, (1, 3), dilation=(1, 2)))
+    with pytest.raises(SpaceError, match=r"'0': a candidate dilates every axis alike, this convolution has 1x2"):
+        neutral(model, ["0"])
+    assert neutral(model, ["1"]) == Candidate.of({"1": Choice(2)})
+
+
+@RANKS
+@pytest.mark.parametrize("choice", [Choice(2), Choice(1, f=1.5), Choice(2, f=0.7, learned=True)])
+@pytest.mark.parametrize("site", ["stem", "body", "head"])
+def test_any_number_of_axes_keeps_its_size_and_learns(rank, choice, site):
+    model, x = along(rank)
+    made, learnable = assemble(model, one(choice, site), Settings())
+    if site == "head":  # is not padded
+        assert made(x).shape[2:] == tuple(n - 2 * (choice.dilation - 1) for n in model(x).shape[2:])
+    else:
+        assert made(x).shape == model(x).shape
+    first = (slice(None), slice(None), *[slice(3)] * rank)
+    assert not torch.allclose(made(x)[first], model(x)[first])
+    made(x).square().mean().backward()
+    for factor in learnable.factors.values():
+        assert (factor.f.grad is not None) == choice.learned
+
+
+@RANKS
+def test_an_inflated_site_of_any_number_of_axes_is_the_written_out_composition(rank):
+    model, x = along(rank)
+    made = build(model, one(Choice(2, f=1.5), "body")).eval()
+    hidden = torch.relu(model.norm(model.stem(x)))
+    conv = copy.deepcopy(model.body)
+    set_dilation(conv, 2)
+    back = interpolate(conv(inflate(hidden, 1.5)), 1.5, 1, hidden.shape[2:])
+    assert torch.equal(made(x), model.head(torch.relu(back)))
+
+
+@RANKS
+def test_parallel_paths_of_any_number_of_axes(rank):
+    model, x = along(rank)
+    made = build(model, Candidate.of({"body": [Choice(1), Choice(1)]}))
+    torch.testing.assert_close(made(x), model(x))
+
+
+def test_what_is_for_two_axes_only_is_told():
+    settings = Settings(classes=("background", "a"))
+    for rank in (1, 3):
+        model, x = along(rank)
+        with pytest.raises(SpaceError, match=rf"body: an LS-DFN block .* 2-D convolution. Got a Conv{rank}d"):
+            build(model, one(Choice(1, sampling=Sampling(2.0)), "body"), settings)
+        with pytest.raises(SpaceError, match="body/1: a path is guided by labels on 2-D maps only"):
+            build(model, Candidate.of({"body": [Choice(1, labels=("a",)), Choice(1)]}), settings)
+        weighed = Settings(classes=("background", "a"), f_background=0.5)
+        with pytest.raises(ModelError, match="2-D maps only"):
+            build(model, one(Choice(1, f=1.5), "body"), weighed)(x)
+
+
+SEARCHED = {
+    "dilations": Candidate.of({"stem": Choice(2), "body.1": Choice(4)}),
+    "factors": Candidate.of({"stem": Choice(2, f=0.7), "body.1": Choice(4, f=1.3, learned=True)}),
+    "paths": Candidate.of({"stem": [Choice(2), Choice(3, f=0.7)], "body.1": [Choice(4, learned=True), Choice(2)]}),
+    "blocks": Candidate.of(
+        {"stem": Choice(2, sampling=Sampling(1.5, 3)), "body.1": Choice(4, sampling=Sampling(2.5, 3, True))}
+    ),
+}
+
+
+def moved(candidate: Candidate) -> Candidate:
+    """The same kind of candidate with every value another."""
+
+    def other(choice: Choice) -> Choice:
+        sampling = choice.sampling and Sampling(choice.sampling.gamma + 1, 3, choice.sampling.learned)
+        f = choice.f + 0.2 if choice.learned or choice.f != 1 else 1.0
+        return Choice(choice.dilation - 1, f, choice.learned, sampling=sampling)
+
+    return Candidate.of({s: other(c) if isinstance(c, Choice) else [*map(other, c)] for s, c in candidate.choices})
+
+
+@pytest.mark.parametrize("kind", SEARCHED)
+def test_everything_searched_survives_the_state_dict(kind):
+    """{2, 4} comes back as {2, 4}, into a model that was built as {1, 3}."""
+    saved = build(Foreign(), SEARCHED[kind]).eval()
+    for parameter in saved.parameters():
+        with torch.no_grad():
+            parameter.add_(0.01)
+    file = io.BytesIO()
+    torch.save(saved.state_dict(), file)
+    file.seek(0)
+    again = build(Foreign(), moved(SEARCHED[kind])).eval()
+    assert not torch.allclose(again(X), saved(X), atol=1e-3)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(again(X), saved(X))
+    with pytest.raises(RuntimeError, match="searched_dilation"):
+        Foreign().load_state_dict(saved.state_dict())
+
+
+@pytest.mark.parametrize("kind", SEARCHED)
+def test_everything_searched_survives_copies(kind):
+    saved = build(Foreign(), SEARCHED[kind]).eval()
+    expected = saved(X)  # also fills what is kept of the sizes
+    for again in (copy.deepcopy(saved), pickle.loads(pickle.dumps(saved))):
+        assert torch.equal(again(X), expected)
+        other = build(Foreign(), moved(SEARCHED[kind])).eval()
+        again.load_state_dict(other.state_dict())
+        assert torch.equal(again(X), other(X))
+    assert torch.equal(saved(X), expected)
+
+
+def test_a_neutral_dilation_is_kept_too_and_pretrained_weights_still_load():
+    model = Foreign()
+    made = build(model, one(Choice(1)))
+    assert made.state_dict()["body.1.searched_dilation"].tolist() == [1, 1]
+    made.load_state_dict(model.state_dict())

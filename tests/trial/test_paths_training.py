@@ -262,4 +262,5 @@ def test_fields_of_a_network_that_cannot_fork_itself(choice, whole, parts):
     """By hand: a stem of 3 px at stride 2, then the site; what a path adds is divided by its f."""
     candidate = Candidate.of({"body.1": choice})
     model, learnable = assemble(Foreign(), candidate, Settings())
-    assert fields_of(model, learnable, candidate, (48, 48)) == (whole, {f"body.1/{i}": px for i, px in parts.items()})
+    fields = fields_of(model, learnable, candidate, (48, 48))
+    assert (fields.rf_px, fields.path_rf_px) == (whole, {f"body.1/{i}": px for i, px in parts.items()})

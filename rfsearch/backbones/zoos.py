@@ -1,0 +1,247 @@
+"""Networks of other packages, untrained, by name: torchvision, timm and segmentation-models-pytorch.
+
+A segmentation network is taken as it is. A classifier becomes its feature network, up to its last map, with a 1x1
+convolution to the classes behind it: logits at that map's stride, 32 px for most. Nothing is downloaded. timm and
+segmentation-models-pytorch are optional, and imported when one of their networks is named.
+
+Where sites stand: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `features.layer4.0.conv2` in a
+classifier of it, `net.features.layer4.0.conv2` in one of timm, `net.encoder.layer4.0.conv2` in a network of
+segmentation-models-pytorch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+from torchvision.models import segmentation as torchvision_segmentation
+
+from rfsearch.errors import ModelError
+
+# Deviation of the head's weights: small logits, so that the first steps see a nearly uniform prediction.
+_STD = 0.01
+_NAMES_SHOWN = 6
+
+_TORCHVISION_SEGMENTATION = torchvision_models.list_models(module=torchvision_segmentation)
+# The parts of torchvision's classifiers are registered in the order of their use; at these the features end.
+_BEHIND_THE_FEATURES = ("avgpool", "dropout", "classifier", "fc", "head", "heads")
+
+
+def builder(zoo: str, name: str) -> Callable[..., nn.Module]:
+    """The callable `(num_classes, in_channels=3) -> nn.Module` of a network. zoo: a key of ZOOS.
+
+    Raises ModelError for a network that the zoo does not have, and for a zoo that is not installed.
+    """
+    return ZOOS[zoo](name)
+
+
+class Classifier(nn.Module):
+    """A feature network with a 1x1 convolution behind its last map: B x C x H x W to B x classes x h x w.
+
+    features: gives that map, or a list of maps that ends in it. channels: of the map, B x channels x h x w, or B x h x
+    w x channels where channels_last.
+    """
+
+    def __init__(self, features: nn.Module, channels: int, num_classes: int, channels_last: bool = False) -> None:
+        super().__init__()
+        self.features = features
+        self.head = nn.Conv2d(channels, num_classes, 1)
+        self._channels_last = channels_last
+        nn.init.normal_(self.head.weight, std=_STD)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.features(image)
+        x = maps if isinstance(maps, Tensor) else maps[-1]
+        logits: Tensor = self.head(x.permute(0, 3, 1, 2) if self._channels_last else x)
+        return logits
+
+
+class Padded(nn.Module):
+    """A network that wants sides divisible by `multiple` px, made to take every image.
+
+    An image of other sides is filled up with zeros on the right and below, and its logits are cut back to the image's
+    size, enlarged (bilinear) before where they are coarser. spec: of the network, for messages. only: (H, W) px of the
+    images that it takes, None where it takes all; another size is a ModelError.
+    """
+
+    def __init__(self, net: nn.Module, multiple: int, spec: str, only: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.multiple = multiple
+        self._spec = spec
+        self._only = tuple(only) if only else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        if self._only and (height, width) != self._only:
+            raise ModelError(
+                f"{self._spec} takes images of one size, {self._only[0]} x {self._only[1]} px (H x W). "
+                f"Got {height} x {width}. Set image_size = {list(self._only)} in the space, or take another network."
+            )
+        below, right = -height % self.multiple, -width % self.multiple
+        if not below and not right:
+            fitting: Tensor = self.net(image)
+            return fitting
+        padded = F.pad(image, (0, right, 0, below))
+        logits: Tensor = self.net(padded)
+        if logits.shape[-2:] != padded.shape[-2:]:
+            logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    if name in _TORCHVISION_SEGMENTATION:
+        return partial(_torchvision_segmentation, name)
+    classifiers = torchvision_models.list_models(module=torchvision_models)
+    if name in classifiers:
+        return partial(_torchvision_classifier, name)
+    raise ModelError(
+        f"backbone 'torchvision:{name}': torchvision has no such network."
+        f"{_closest(name, [*_TORCHVISION_SEGMENTATION, *classifiers])} It labels pixels with "
+        f"{', '.join(_TORCHVISION_SEGMENTATION)}, and has {len(classifiers)} classifiers."
+    )
+
+
+def _torchvision_segmentation(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
+    net = torchvision_models.get_model(
+        name, weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False
+    )
+    return _reading(net, in_channels)
+
+
+def _torchvision_classifier(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
+    # Two of them come with auxiliary classifiers.
+    extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    net = _reading(torchvision_models.get_model(name, weights=None, **extra), in_channels)
+    features = nn.Sequential()
+    for child_name, child in net.named_children():
+        if child_name in _BEHIND_THE_FEATURES:
+            break
+        features.add_module(child_name, child)
+    return Classifier(features, _channels(features, in_channels, f"torchvision:{name}"), num_classes)
+
+
+def _channels(features: nn.Module, in_channels: int, spec: str) -> int:
+    """Channels of a feature network's last map, found by sending an empty image through it."""
+    try:
+        last = _probe(features, in_channels, 96, 96)
+    except Exception as error:
+        raise ModelError(
+            f"backbone {spec!r}: no map of features stands in front of its classifier. torchvision labels pixels with "
+            f"{', '.join(_TORCHVISION_SEGMENTATION)}."
+        ) from error
+    return int(last.shape[1])
+
+
+def _timm(name: str) -> Callable[..., nn.Module]:
+    timm = _optional("timm", "timm", f"timm:{name}")
+    if not timm.is_model(name):
+        known = f"It has {len(timm.list_models())}, timm.list_models('*{name[:4]}*') finds some."
+        raise ModelError(
+            f"backbone 'timm:{name}': timm has no such network.{_closest(name, timm.list_models())} {known}"
+        )
+    return partial(_timm_classifier, name)
+
+
+def _timm_classifier(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
+    timm = _optional("timm", "timm", f"timm:{name}")
+    make = partial(
+        timm.create_model, name, pretrained=False, features_only=True, out_indices=(-1,), in_chans=in_channels
+    )
+    try:  # what has a position embedding or windows can fit them to every image, and is not asked to by default
+        features = make(dynamic_img_size=True)
+    except TypeError:
+        features = make()
+    stride = features.feature_info.reduction()[-1]
+    only = None
+    try:
+        _probe(features, in_channels, 3 * stride, 4 * stride)
+    except Exception:  # of any kind: what windows and position embeddings of a fixed size lead to
+        only = timm.get_pretrained_cfg(name).input_size[1:]
+    channels_last = getattr(features, "output_fmt", "NCHW") == "NHWC"
+    net = Classifier(features, features.feature_info.channels()[-1], num_classes, channels_last)
+    return Padded(net, stride, f"timm:{name}", only)
+
+
+def _smp(name: str) -> Callable[..., nn.Module]:
+    spec = f"smp:{name}"
+    smp = _optional("segmentation_models_pytorch", "smp", spec)
+    architecture, _, encoder = name.partition("/")
+    architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
+    if architecture.lower() not in architectures:
+        raise ModelError(
+            f"backbone {spec!r} is smp:ARCH/ENCODER, with one of {', '.join(architectures)} for ARCH."
+            f"{_closest(architecture, architectures)}"
+        )
+    encoders = smp.encoders.get_encoder_names()
+    if encoder not in encoders and not encoder.startswith("tu-"):
+        raise ModelError(
+            f"backbone {spec!r}: segmentation-models-pytorch has no encoder {encoder!r}.{_closest(encoder, encoders)} "
+            f"It has {len(encoders)}, and those of timm as tu-NAME."
+        )
+    return partial(_smp_segmentation, architecture, encoder)
+
+
+def _smp_segmentation(architecture: str, encoder: str, num_classes: int, in_channels: int = 3) -> nn.Module:
+    spec = f"smp:{architecture}/{encoder}"
+    smp = _optional("segmentation_models_pytorch", "smp", spec)
+    # The one decoder for transformers fits its encoder's position embedding to every image if asked to, and halves its
+    # map once more.
+    transformer = architecture.lower() == "dpt"
+    extra = {"dynamic_img_size": True} if transformer else {}
+    net = smp.create_model(architecture, encoder, None, in_channels, num_classes, **extra)
+    return Padded(net, net.encoder.output_stride * (2 if transformer else 1), spec)
+
+
+ZOOS: Mapping[str, Callable[[str], Callable[..., nn.Module]]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "smp": _smp,
+}
+"""By the prefix of a SPEC: from a network's name to its callable."""
+
+
+def _optional(module: str, extra: str, spec: str) -> Any:
+    """A package that an extra of rfsearch brings."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ModelError(
+            f"backbone {spec!r}: the package {module} cannot be imported ({error}). "
+            f"Run `pip install 'rfsearch[{extra}]'`."
+        ) from error
+
+
+def _closest(wanted: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name, where there are too many to print all."""
+    close = difflib.get_close_matches(wanted, list(known), n=_NAMES_SHOWN, cutoff=0.5)
+    return f" Closest: {', '.join(close)}." if close else ""
+
+
+def _reading(net: nn.Module, in_channels: int) -> nn.Module:
+    """The network, its first convolution made anew where the images have other than 3 channels."""
+    if in_channels != 3:
+        first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+        first.in_channels = in_channels
+        first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_channels, *first.kernel_size))
+        first.reset_parameters()
+    return net
+
+
+def _probe(features: nn.Module, in_channels: int, height: int, width: int) -> Any:
+    """What a feature network in training makes of an empty image; its state is left as it was."""
+    image = torch.zeros(1, in_channels, height, width, device=next(features.parameters()).device)
+    try:
+        with torch.no_grad():
+            return features.eval()(image)
+    finally:
+        features.train()

@@ -1,0 +1,223 @@
+"""What a model sees, layer by layer, and where that can be changed: what `rfsearch rf` and `rfsearch sites` tell."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rfsearch import plugins
+from rfsearch.data import ImageSet, eval_batches
+from rfsearch.data.object_sizes import ObjectSizes, object_sizes
+from rfsearch.errors import ModelError, RfsearchError, nearest
+from rfsearch.receptive import EffectiveField, ReceptiveField, Trace, effective_receptive_field, traced
+from rfsearch.surgery.sites import SiteRow, list_sites
+
+# Dilations that are tried at every site, up to the largest that fits.
+DILATIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_IMAGES = 20  # of noise or of the data, for an effective field (Luo et al.)
+_AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer that ran. kernel, stride, dilation: an axis each, px; empty where it has none. shape: of its output,
+    without the batch. field: of a unit of it."""
+
+    path: str
+    kind: str
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    shape: tuple[int, ...]
+    field: ReceptiveField
+
+    def to_json(self) -> dict[str, Any]:
+        body = {name: list(getattr(self, name)) for name in ("kernel", "stride", "dilation", "shape")}
+        return {"path": self.path, "kind": self.kind, **body, "axes": field_json(self.field)}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model sees. image: B x C x its axes. layers: in the order of the forward pass. at: the module path whose
+    field is told, "" the model's output. effective: None where it cannot be measured, and `why_not` says why. sizes: of
+    the objects of the data, None without data."""
+
+    image: tuple[int, ...]
+    layers: list[LayerRow]
+    at: str
+    field: ReceptiveField
+    effective: EffectiveField | None
+    why_not: str
+    sizes: ObjectSizes | None
+
+    @property
+    def sentences(self) -> list[str]:
+        """The findings, in words."""
+        axes = " x ".join(_px(axis.local_px) for axis in self.field.axes)
+        image = " x ".join(map(str, self.image[2:]))
+        where = f"of {self.at}" if self.at else "of the output"
+        if self.field.local_px:
+            larger = self.field.local_px > max(self.image[2:])
+            said = [
+                f"A unit {where} reads {axes} px by itself{', more than' if larger else ' of'} the image's {image}."
+            ]
+        else:
+            said = []
+        if self.field.whole:
+            said.append(f"{'It' if said else f'A unit {where}'} sees the whole image, through pooling or attention.")
+        if self.effective is not None:
+            share = f", {100 * self.effective.ratio:.0f} % of that" if self.effective.ratio else ""
+            fills = self.effective.size_px > 0.95 * min(self.image[2:])
+            end = ": all of the image, so it may be larger" if fills else ""
+            said.append(f"Its effective field is {self.effective.size_px:.0f} px across{share} (2-sigma rule){end}.")
+        elif self.why_not:
+            said.append(f"No effective field: {self.why_not}")
+        if self.sizes is not None:
+            compared = self.sizes.compare(self.field.px)
+            said.append(str(compared))
+            if self.effective is not None:
+                by_effect = self.sizes.compare(round(self.effective.size_px))
+                if by_effect.larger != compared.larger:
+                    said.append(f"By the effective field: {by_effect}")
+        return said
+
+
+def inspect(
+    model: nn.Module, image: Sequence[int], at: str = "", data: ImageSet | None = None, effective: bool = True
+) -> Inspection:
+    """Follow a model on images of a shape, B x C x its axes; measure its effective field on noise or on the data."""
+    trace = traced(model, image)
+    fields = trace.receptive_fields()
+    if at not in fields:
+        raise ModelError(
+            f"A receptive field is told at a module that ran and gave a tensor. Got {at!r}.{nearest(at, fields)}"
+        )
+    found, why_not = None, ""
+    if effective:
+        inputs: Any = _IMAGES
+        if data is not None and len(image) == 4:
+            inputs = _some_images(data)
+        local = [axis.px for axis in fields[at].axes]
+        try:
+            found = effective_receptive_field(
+                model, inputs, input_shape=tuple(image), at=at or None, theoretical_px=local
+            )
+        except RfsearchError as error:
+            why_not = str(error)
+    sizes = None
+    if data is not None:
+        sizes = object_sizes(data.splits["train"], data.classes, data.ignore_index)
+    return Inspection(tuple(image), _layers(model, trace, fields), at, fields[at], found, why_not, sizes)
+
+
+def network(spec: str, num_classes: int, in_channels: int) -> nn.Module:
+    """The untrained network of a backbone SPEC, its weights drawn from seed 0."""
+    torch.manual_seed(0)
+    return plugins.make_backbone(spec, num_classes, in_channels).eval()
+
+
+@dataclass(frozen=True)
+class SiteFields:
+    """A convolution, and the receptive field that each dilation would give. before: the field in front of the change,
+    of the model's output. by_dilation: of the model's output, and at the convolution itself, px."""
+
+    row: SiteRow
+    by_dilation: dict[int, tuple[ReceptiveField, ReceptiveField]]
+
+    def to_json(self) -> dict[str, Any]:
+        row = self.row
+        return {
+            "site": row.path,
+            "kind": row.kind,
+            "kernel": list(row.kernel),
+            "stride": list(row.stride),
+            "dilation": list(row.dilation),
+            "groups": row.groups,
+            "channels": [row.in_channels, row.out_channels],
+            "map": list(row.map_size) if row.map_size else None,
+            "largest_dilation": row.largest_dilation,
+            "why_not": row.why_not,
+            "rf_px": {str(d): model.local_px for d, (model, _) in self.by_dilation.items()},
+            "site_rf_px": {str(d): site.local_px for d, (_, site) in self.by_dilation.items()},
+        }
+
+
+def sites(model: nn.Module, image: Sequence[int]) -> list[SiteFields]:
+    """Every convolution of a model, and what each dilation of it would do to the model's receptive field."""
+    trace = traced(model, image)
+    found = []
+    for row in list_sites(model, image):
+        fields: dict[int, tuple[ReceptiveField, ReceptiveField]] = {}
+        if not row.why_not and row.largest_dilation:
+            for dilation in (d for d in DILATIONS if d <= row.largest_dilation):
+                changed = trace.receptive_fields({row.path: dilation})
+                fields[dilation] = changed[""], changed[row.path]
+        found.append(SiteFields(row, fields))
+    if not any(site.by_dilation for site in found):
+        why = "; ".join(f"{site.row.path}: {site.row.why_not}" for site in found[:5]) or "it has no convolution at all"
+        raise ModelError(f"{type(model).__name__} has no site: no convolution's receptive field may be changed. {why}.")
+    return found
+
+
+def write_layers(inspection: Inspection, path: Path) -> None:
+    """The table of layers as CSV, a row each."""
+    axes = _AXES[len(inspection.image) - 2]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = ("local_px", "whole", "jump_px", "offset_px")
+        heads = [f"{axis}_{column}" for axis in axes for column in columns]
+        writer.writerow(["path", "kind", "kernel", "stride", "dilation", "output", *heads])
+        for layer in inspection.layers:
+            parts = (layer.kernel, layer.stride, layer.dilation, layer.shape)
+            cells = [by(part) for part in parts]
+            for axis in layer.field.axes:
+                cells += [f"{axis.local_px:g}", str(axis.whole), f"{axis.jump:g}", f"{axis.offset:g}"]
+            writer.writerow([layer.path, layer.kind, *cells])
+
+
+def by(sizes: Sequence[int]) -> str:
+    """Sizes as 3x3, or 3 where they are all the same one of an axis only."""
+    return "x".join(map(str, sizes))
+
+
+def field_json(field: ReceptiveField) -> list[dict[str, Any]]:
+    return [
+        {"px": axis.px, "local_px": axis.local_px, "whole": axis.whole, "jump": axis.jump, "offset": axis.offset}
+        for axis in field.axes
+    ]
+
+
+def _px(value: float) -> str:
+    return f"{value:.0f}" if abs(value - round(value)) < 0.05 else f"{value:.1f}"
+
+
+def _layers(model: nn.Module, trace: Trace, fields: dict[str, ReceptiveField]) -> list[LayerRow]:
+    rows, axes = [], len(trace.shape) - 2
+    for path, field in fields.items():
+        module = model.get_submodule(path)
+        if not path or next(module.children(), None) is not None:
+            continue
+        kernel, stride, dilation = (
+            _per_axis(getattr(module, name, None), axes) for name in ("kernel_size", "stride", "dilation")
+        )
+        rows.append(LayerRow(path, type(module).__name__, kernel, stride, dilation, trace.shapes[path][1:], field))
+    return rows
+
+
+def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return (value,) * axes
+    return tuple(value) if isinstance(value, tuple | list) and all(isinstance(v, int) for v in value) else ()
+
+
+def _some_images(data: ImageSet) -> torch.Tensor:
+    """Images of the validation split, as networks get them."""
+    some = data.splits["val"].some(_IMAGES)
+    images, _ = next(iter(eval_batches(some, len(some), data.ignore_index)))
+    return images
