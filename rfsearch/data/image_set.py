@@ -32,6 +32,11 @@ _SIBLINGS_SHOWN = 12
 _CACHE_FORMAT = 1  # part of every cache key; raise it when the arrays' meaning changes
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most that many indices of so many, evenly spread."""
+    return [round(i * (count - 1) / max(1, most - 1)) for i in range(most)] if most < count else list(range(count))
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """images: N x 3 x H x W uint8 (RGB). labels: N x H x W uint8, a class id per pixel. names: one an image.
@@ -58,10 +63,9 @@ class Split:
 
     def some(self, most: int) -> Split:
         """At most that many of the images, spread evenly over the split."""
-        count = len(self)
-        if count <= most:
+        if len(self) <= most:
             return self
-        chosen = [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
+        chosen = evenly(len(self), most)
         return Split(self.images[chosen], self.labels[chosen], tuple(self.names[i] for i in chosen))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from rfsearch.data.image_set import Split
+from rfsearch.data.image_set import Split, evenly
 
 BACKGROUND = "background"
 _EIGHT = np.ones((3, 3), dtype=bool)
@@ -113,7 +113,7 @@ def object_sizes(
         raise ValueError(f"Label maps must be N x H x W. Got {labels.shape=}.")
     wanted = {i: name for i, name in enumerate(classes) if i != ignore_index and name not in leave_out}
     found: dict[str, list[int]] = {name: [] for name in wanted.values()}
-    chosen = _evenly(len(labels), most_images)
+    chosen = evenly(len(labels), most_images)
     for index in chosen:
         # One more than the id: find_objects gives the bounding box of each id from 1 on.
         ids = np.asarray(labels[index]).astype(np.int32) + 1
@@ -133,10 +133,3 @@ def _sizes(mask: np.ndarray) -> list[int]:
         for box, area in zip(boxes, areas, strict=True)
         if area >= SMALLEST_AREA
     ]
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """At most that many indices of so many, evenly spread."""
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]

@@ -18,7 +18,6 @@ one folder name and stop at the first fault.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -285,13 +284,9 @@ def _mat_reader(labels: Sequence[Path]) -> Callable[..., dict[str, Any]] | None:
     mat = next((path for path in labels if path.suffix == ".mat"), None)
     if mat is None:
         return None
-    try:
-        reader: Callable[..., dict[str, Any]] = importlib.import_module("scipy.io").loadmat
-    except ImportError as cause:
-        raise DataError(
-            f"{mat.parent}: SBD's annotation is in MATLAB files, which the package scipy reads, and that is not "
-            "installed. Run `pip install scipy`, or put the merged annotation into SegmentationClassAug."
-        ) from cause
+    from scipy.io import loadmat
+
+    reader: Callable[..., dict[str, Any]] = loadmat
     return reader
 
 

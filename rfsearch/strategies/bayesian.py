@@ -57,7 +57,7 @@ class Bayesian:
     def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
         """Optuna's median rule: worse at this step than the median of the trials that finished."""
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=0)
-        return pruner.prune(self._study(()), self._trial(candidate, TrialState.RUNNING, rungs, None))
+        return bool(pruner.prune(self._study(()), self._trial(candidate, TrialState.RUNNING, rungs, None)))
 
     def _study(self, pending: Sequence[Candidate]) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -116,9 +116,9 @@ _FORMULAS: dict[str, Formula] = {
         gelu_backward _softmax _safe_softmax _softmax_backward_data _log_softmax _log_softmax_backward_data
         binary_cross_entropy_with_logits""",
     ),
-    **_table(8, "gelu upsample_bilinear2d upsample_bilinear2d_aa"),
+    **_table(8, "gelu upsample_bilinear2d _upsample_bilinear2d_aa"),
     **_table(1, "upsample_nearest2d upsample_nearest2d_backward _upsample_nearest_exact2d"),
-    **_table(32, "upsample_bicubic2d"),
+    **_table(32, "upsample_bicubic2d _upsample_bicubic2d_aa"),
     **_table(_SAMPLE, "grid_sampler_2d"),
     # One arithmetic step per input element.
     **_table(
@@ -126,12 +126,13 @@ _FORMULAS: dict[str, Formula] = {
         """sum mean max min amax amin argmax argmin norm any all prod linalg_vector_norm nll_loss_forward
         nll_loss2d_forward logsumexp count_nonzero histc bincount adaptive_avg_pool2d _adaptive_avg_pool2d
         adaptive_max_pool2d _adaptive_avg_pool2d_backward avg_pool2d_backward adaptive_max_pool2d_backward
-        upsample_bicubic2d_backward reflection_pad1d_backward reflection_pad2d_backward replication_pad1d_backward
+        upsample_bicubic2d_backward _upsample_bicubic2d_aa_backward
+        reflection_pad1d_backward reflection_pad2d_backward replication_pad1d_backward
         replication_pad2d_backward col2im embedding_dense_backward""",
         _per_input,
     ),
     **_table(3, "var std var_mean std_mean", _per_input),
-    **_table(8, "upsample_bilinear2d_backward upsample_bilinear2d_aa_backward", _per_input),
+    **_table(8, "upsample_bilinear2d_backward _upsample_bilinear2d_aa_backward", _per_input),
     **_table(2 * _SAMPLE, "grid_sampler_2d_backward", _per_input),
     **_table(
         5,

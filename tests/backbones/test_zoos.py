@@ -43,7 +43,7 @@ STRIDES = {
     "timm:swin_tiny_patch4_window7_224": 32,
     "smp:unet/mobilenet_v2": 1,
     "smp:deeplabv3plus/mobilenet_v2": 1,
-    "smp:dpt/tu-test_vit": 1,
+    "smp:dpt/tu-vit_tiny_patch16_224": 1,
 }
 
 
@@ -62,10 +62,7 @@ def offline(monkeypatch):
 
 @pytest.mark.parametrize("check", testing.BACKBONE_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("spec", SOUND)
-def test_networks_of_other_packages_are_sound_backbones(check, spec, request):
-    if spec == "timm:test_vit" and check is testing.backbone_can_be_forecast:
-        reason = "resizing its position embedding (_upsample_bicubic2d_aa) has no FLOP formula"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError, strict=True))
+def test_networks_of_other_packages_are_sound_backbones(check, spec):
     check(plugins.backbone(spec))
 
 

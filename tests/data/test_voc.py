@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -295,17 +294,6 @@ def test_mapped_and_in_memory_are_one(root, voc, tmp_path):
     palette_map(voc / f"SegmentationClass/{VAL[0]}.png", np.full(SIZE, 20))
     changed = read_voc(root, memory_limit_bytes=0, cache=tmp_path / "cache")
     assert (changed.splits["test"].labels[0] == 20).all()
-
-
-def test_without_scipy_one_message_names_it_and_only_where_it_is_needed(root, voc, monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    write_sbd(root / "sbd", mat=lambda path, ids: listing(path, []))
-    with pytest.raises(DataError, match=r"sbd/cls: .*package scipy.*not installed\. Run `pip install scipy`") as caught:
-        read_voc(root)
-    assert "\n" not in str(caught.value)
-    write_augmented(voc)
-    assert names(read_voc(root), "train", "val") == {*TRAIN, *MORE}
 
 
 def break_everything(root, voc):

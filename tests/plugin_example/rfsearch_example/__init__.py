@@ -1,0 +1,93 @@
+"""One of each kind of plugin: a backbone, a strategy, a task and a space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rfsearch.data import IGNORE, ImageSet, Split
+from rfsearch.ledger import Record
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.strategies import Exhausted
+from rfsearch.tasks.segmentation import Scores, Segmentation
+
+
+def two_stage(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Two strided convolutions and a wide one: B x in_channels x H x W to logits at a stride of 4 px."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),  # "6", the site of corners.toml
+        nn.ReLU(),
+        nn.Conv2d(32, num_classes, 1),
+    )
+
+
+class Halving:
+    """Bisects the space's dilations, taken for a hill with one top: both ends first, then towards the better one."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._scores: dict[Candidate, float] = {}
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        # All that it knows are the records it was told, so that replaying them resumes it.
+        low, high = 0, len(self._space.dilations) - 1
+        while True:
+            for end in (low, high):
+                candidate = self._at(end)
+                if candidate not in self._scores:
+                    waiting = candidate in pending
+                    return candidate if not waiting else Exhausted("the next step depends on what is in training")
+            if high - low <= 1:
+                return Exhausted("the dilations between the best two have been tried")
+            middle = (low + high) // 2
+            better_above = self._scores[self._at(high)] > self._scores[self._at(low)]
+            low, high = (middle, high) if better_above else (low, middle)
+
+    def observe(self, record: Record) -> None:
+        # A trial that failed, or was stopped early, has no score that another could be compared with.
+        score = record.val if record.scored and record.val is not None else float("-inf")
+        self._scores[Candidate.from_json(record.candidate)] = score
+
+    def _at(self, index: int) -> Candidate:
+        dilation = sorted(self._space.dilations)[index]
+        paths = len(self._space.path_set.manual) if self._space.path_set else 1
+        return self._space.uniform([Choice(dilation)] * paths)
+
+
+class FocalSegmentation:
+    """Segmentation whose loss leaves out what is already sure: Lin et al., "Focal loss", ICCV 2017, eq. 4, gamma 2.
+
+    metric, data: as Segmentation has them, which scores. class_weights: of no effect, for the loss finds what is rare.
+    """
+
+    def __init__(self, metric: str, data: ImageSet, class_weights: str = "none") -> None:
+        self._plain = Segmentation(metric, data)
+        self.primary = self._plain.primary
+
+    def loss(self, logits: Tensor | Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """logits: B x classes x h x w; labels: B x H x W class ids, IGNORE where there is none."""
+        logits = logits if isinstance(logits, Tensor) else logits["out"]
+        logits = nn.functional.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+        cost = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        focal = (1 - torch.exp(-cost)) ** 2 * cost  # 0 where cross_entropy has left a pixel out
+        return focal.sum() / (labels != IGNORE).sum()
+
+    def predict(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return self._plain.predict(model, images, labels)
+
+    def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
+        return self._plain.score(model, split, batch_size, device)
+
+
+def corners() -> Path:
+    """The path of a space file."""
+    return Path(__file__).with_name("corners.toml")

@@ -1,0 +1,85 @@
+"""A plugin package, really installed: its names are listed, its own checks pass, a search with it can be planned."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("setuptools", reason="builds the plugin")
+
+SOURCE = Path(__file__).parent / "plugin_example"
+OF_THE_PLUGIN = {
+    ("backbone", "two-stage"),
+    ("strategy", "halving"),
+    ("task", "focal-segmentation"),
+    ("space", "corners"),
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    """A fresh virtual environment, with the plugin in it and the running interpreter's packages behind it."""
+    root = tmp_path_factory.mktemp("plugin")
+    # Built from a copy: a build leaves its folders beside the source.
+    shutil.copytree(SOURCE, root / "source", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+    told(sys.executable, "-m", "venv", "--without-pip", str(root / "env"), at=root)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(root / "env")}))
+    assert own.parts[-2:] == (version, "site-packages") or os.name == "nt"
+    # Through addsitedir rather than by path alone, so that what is installed there as editable is found too.
+    behind = sysconfig.get_path("purelib")
+    (own / "behind.pth").write_text(f"import site; site.addsitedir({behind!r})\n")
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
+    python(root, "-m", "pip", "install", *options, str(root / "source"))
+    return root
+
+
+def python(root: Path, *arguments: str) -> str:
+    """What the environment's interpreter prints."""
+    folder = "Scripts" if os.name == "nt" else "bin"
+    return told(str(root / "env" / folder / "python"), *arguments, at=root)
+
+
+def told(*command: str, at: Path) -> str:
+    # Away from the checkout, and without its path: only what is installed may be found.
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=at, env=env)
+    assert done.returncode == 0, f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def rfsearch(root: Path, *arguments: str) -> Any:
+    """What the command prints, read from JSON."""
+    return json.loads(python(root, "-c", "from rfsearch.cli import main; main()", *arguments, "--json"))
+
+
+def test_its_names_are_listed_beside_those_that_ship(environment):
+    found = {(row["kind"], row["name"]) for row in rfsearch(environment, "list")}
+    assert found >= OF_THE_PLUGIN
+    assert found >= {("backbone", "wei-small"), ("strategy", "random"), ("task", "segmentation"), ("space", "helen")}
+
+
+def test_a_search_of_its_space_with_its_strategy_can_be_planned(environment):
+    planned = rfsearch(environment, "plan", "--space", "corners", "--strategies", "halving")
+    assert planned["arms"] == 1
+    assert planned["reference_flop"] > 0
+    assert "Backbone two-stage: trains from scratch." in planned["notices"]
+
+
+def test_its_own_tests_pass(environment):
+    said = python(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "source/tests")
+    assert "passed" in said
+    assert "skipped" not in said
+
+
+def test_without_it_none_of_its_names_is_there():
+    from rfsearch import plugins
+
+    groups = {"backbone": "backbones", "strategy": "strategies", "task": "tasks", "space": "spaces"}
+    assert not any(name in plugins.names(groups[kind]) for kind, name in OF_THE_PLUGIN)
