@@ -26,35 +26,20 @@ from rfsearch.surgery import build, neutral
 
 NAME = "tried_with"
 SPACE = Path(__file__).with_name("tried_with.toml")
-HERE = f"{Path(__file__).resolve()}"
+USERS = Path(__file__).with_name("users_network.py").resolve()
 IMAGES = {"train": 24, "val": 8, "test": 8}
 NETWORKS = {
     "torchvision:lraspp_mobilenet_v3_large": "backbone.1[0-2].block.1.0",
     "torchvision:deeplabv3_resnet50": "backbone.layer4.*.conv2",
     "torchvision:fcn_resnet50": "backbone.layer4.*.conv2",
     "timm:resnet18": "net.features.layer3.*.conv2",
-    "timm:convnext_atto": "net.features.stages_2.blocks.0.conv_dw",
+    "timm:convnext_atto": "net.features.stages_0.blocks.*.conv_dw",
     "timm:mobilenetv4_conv_small": "net.features.blocks.2.*.dw_mid.conv",
     "timm:swin_tiny_patch4_window7_224": "",
     "smp:unet/resnet18": "net.encoder.layer3.*.conv2",
-    "smp:deeplabv3plus/mobilenet_v2": "net.decoder.aspp.0.convs.*",
+    "smp:deeplabv3plus/mobilenet_v2": "net.encoder.features.1[4-6].conv.1.0",
     "user's file": "context*",
 }
-
-
-class Users(nn.Module):
-    """Grouped, asymmetric and reflect-padded convolutions and a residual branch."""
-
-    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(in_channels, 16, 3, 2, 1)
-        self.context1 = nn.Conv2d(16, 16, 3, padding=1, groups=4, padding_mode="reflect")
-        self.context2 = nn.Conv2d(16, 16, (3, 5), padding=(1, 2))
-        self.head = nn.Conv2d(16, num_classes, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.stem(image).relu()
-        return self.head((x + self.context2(self.context1(x).relu())).relu())
 
 
 class Temporal(nn.Module):
@@ -93,7 +78,7 @@ def timed(work: Path, *args: str) -> tuple[float, subprocess.CompletedProcess[st
 
 def try_network(spec: str, site: str, data: Path, work: Path) -> dict[str, object]:
     """One row: seconds a command, or in words why it does not work."""
-    backbone = f"{HERE}:Users" if spec == "user's file" else spec
+    backbone = f"{USERS}:Users" if spec == "user's file" else spec
     at = ["--space", str(SPACE), "--data", str(data)]
     row: dict[str, object] = {"network": spec, "sites": site}
     commands = {
@@ -168,7 +153,7 @@ def main() -> None:
     rows.append(try_temporal())
     print(rows[-1], flush=True)
     if not chosen.only:
-        pd.DataFrame(rows).to_csv(RESULTS / f"{NAME}.csv", index=False)
+        pd.DataFrame(rows).rename(columns={"candidates": "told_apart"}).to_csv(RESULTS / f"{NAME}.csv", index=False)
         write_sidecar(NAME, provenance() | {"images": IMAGES, "size": "96 x 128 px"})
 
 
