@@ -13,6 +13,7 @@ from rfsearch.errors import (
     SpaceError,
     TrialError,
 )
+from rfsearch.patch import apply
 from rfsearch.space import Candidate, Choice, Space
 
 __version__ = "0.1.0"
@@ -30,4 +31,5 @@ __all__ = [
     "SpaceError",
     "TrialError",
     "__version__",
+    "apply",
 ]

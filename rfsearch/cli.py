@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rfsearch import cli_models, interrupt
+from rfsearch import cli_export, cli_models, interrupt
 from rfsearch.errors import RequestError
 from rfsearch.interrupt import Interrupted, deferred
 
@@ -340,6 +340,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 app.command("rf")(cli_models.rf)
 app.command("sites")(cli_models.sites)
+app.command("export")(cli_export.export)
 
 
 def _first_sentence(doc: str) -> str:

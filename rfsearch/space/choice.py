@@ -41,6 +41,8 @@ class Choice:
     learned: whether training may move f away from that value.
     labels: names of the classes whose gradient this path is guided by (Wei eq. 12).
     sampling: an LS-DFN block behind the convolution, or None.
+    fractional: whether training itself finds the dilation, at the cost of one convolution; `dilation` is where it
+    starts, and f is that over the dilation found.
     """
 
     dilation: int
@@ -48,6 +50,7 @@ class Choice:
     learned: bool = False
     labels: tuple[str, ...] = ()
     sampling: Sampling | None = None
+    fractional: bool = False
 
     def __post_init__(self) -> None:
         if self.dilation < 1:
@@ -56,6 +59,10 @@ class Choice:
             raise SpaceError(f"an inflation factor is greater than 0 and finite. Got {self.f}.")
         if self.sampling and (self.learned or self.f != 1.0):
             raise SpaceError("a site gets an inflation factor or an LS-DFN block, not both.")
+        if self.fractional and (self.sampling or self.learned or self.f != 1.0):
+            raise SpaceError(
+                "a site whose dilation is found in training gets neither an inflation nor an LS-DFN block."
+            )
 
     def to_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {"dilation": self.dilation}
@@ -63,6 +70,8 @@ class Choice:
             body["f"] = self.f
         if self.learned:
             body["learned"] = True
+        if self.fractional:
+            body["fractional"] = True
         if self.labels:
             body["labels"] = list(self.labels)
         if self.sampling:
@@ -82,10 +91,11 @@ class Choice:
             bool(body.get("learned", False)),
             tuple(map(str, body.get("labels", ()))),
             sampling,
+            bool(body.get("fractional", False)),
         )
 
     def __str__(self) -> str:
-        said = f"d={self.dilation}"
+        said = f"d found from {self.dilation}" if self.fractional else f"d={self.dilation}"
         if self.learned:
             said += f", f learned from {self.f:g}"
         elif self.f != 1.0:
@@ -142,7 +152,9 @@ class Candidate:
     @property
     def learned(self) -> bool:
         """Whether training may change this candidate's receptive field."""
-        return any(choice.learned or (choice.sampling and choice.sampling.learned) for _, choice in self)
+        return any(
+            choice.learned or choice.fractional or (choice.sampling and choice.sampling.learned) for _, choice in self
+        )
 
     def __str__(self) -> str:
         return "; ".join(f"{path}: {choice}" for path, choice in self)

@@ -20,7 +20,7 @@ from rfsearch.layers import (
 )
 from rfsearch.layers.inflation import Normalisation
 from rfsearch.space import Candidate, Choice, SamplingSpec
-from rfsearch.surgery.dilation import set_dilation
+from rfsearch.surgery.dilation import Convolution, set_dilation
 from rfsearch.surgery.inserts import InflatedSite, ParallelSite, SampledSite
 from rfsearch.surgery.places import check_apart, convolutions, gather, lone_convolution, members
 
@@ -53,6 +53,20 @@ class Forkable(Protocol):
 
 
 @dataclass(frozen=True)
+class Dilations:
+    """The dilations of one path: of its convolution, or of all in a container or span.
+
+    parts: each convolution, and its dilation an axis where the path's is 1.
+    """
+
+    parts: list[tuple[Convolution, tuple[int, ...]]]
+
+    def set(self, dilation: int) -> None:
+        for part, unit in self.parts:
+            set_dilation(part, [d * dilation for d in unit])
+
+
+@dataclass(frozen=True)
 class Learnable:
     """What a built model can learn of its receptive field, by path of the candidate.
 
@@ -63,6 +77,7 @@ class Learnable:
     modules: dict[str, str]
     factors: dict[str, InflationFactor]
     strides: dict[str, SampleStride]
+    dilations: dict[str, Dilations]
 
 
 def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
@@ -80,7 +95,7 @@ def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tupl
     check_labels(candidate, settings)
     model = copy.deepcopy(model)
     check_apart(model, [site for site, _ in candidate.choices])
-    learnable = Learnable({}, {}, {})
+    learnable = Learnable({}, {}, {}, {})
     for site, choice in candidate.choices:
         if isinstance(choice, Choice):
             places = [(site, site, choice)]
@@ -129,8 +144,10 @@ def _set(model: nn.Module, name: str, place: str, choice: Choice, settings: Sett
     Returns the path of the module that now gives its output.
     """
     conv, parts = lone_convolution(model, place), convolutions(model, place)
-    for part in parts:
-        set_dilation(part, choice.dilation if conv is not None else [d * choice.dilation for d in part.dilation])
+    dilations = Dilations([(part, (1,) * len(part.dilation) if conv is not None else part.dilation) for part in parts])
+    dilations.set(choice.dilation)
+    if choice.fractional:
+        learnable.dilations[name] = dilations
     module = members(model, place)[-1]
     if choice.learned or choice.f != 1.0:
         module = gather(model, place)

@@ -54,7 +54,7 @@ def set_dilation(conv: Convolution, dilation: int | Sequence[int]) -> None:
         )
     made = vars(conv).get("_made")
     if made is None:
-        pads, frame = conv._reversed_padding_repeated_twice, _frame(conv)
+        pads, frame = pads_of(conv), _frame(conv)
         framed = frame is not None and not any(pads)
         made = _Made(
             conv.dilation, conv.padding, conv.padding_mode, frame.padding if frame and framed else pads, framed
@@ -80,9 +80,25 @@ def is_plain(module: nn.Module) -> bool:
     )
 
 
+def pads_of(conv: Convolution) -> Sequence[int]:
+    """What a convolution pads, px, as F.pad takes it: before and after on its last axis first.
+
+    By the attributes that its forward pass reads. In mode "zeros" that is `padding`, which libraries change on finished
+    convolutions to turn strides into dilations; in every other mode it is a list made when the convolution was.
+    """
+    if conv.padding_mode != "zeros":
+        return conv._reversed_padding_repeated_twice
+    pads: list[int] = []
+    for i in reversed(range(len(conv.kernel_size))):
+        total = conv.dilation[i] * (conv.kernel_size[i] - 1) if conv.padding == "same" else 0
+        before = total // 2 if isinstance(conv.padding, str) else int(conv.padding[i])
+        pads += [before, total - before if isinstance(conv.padding, str) else before]
+    return pads if isinstance(conv.padding, str) else tuple(pads)
+
+
 def output_size(conv: Convolution, size: Sequence[int]) -> tuple[int, ...]:
     """Size of the map, px an axis, that a convolution gives for one of `size`, by its attributes alone."""
-    pads = conv._reversed_padding_repeated_twice  # what it pads in every mode, the last axis first
+    pads = pads_of(conv)
     return tuple(
         (source + before + after - d * (k - 1) - 1) // stride + 1
         for source, before, after, d, k, stride in zip(

@@ -9,8 +9,9 @@ from operator import add
 import torch
 from torch import Tensor, nn
 
+from rfsearch.errors import SpaceError
 from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, WeightedGradient
-from rfsearch.surgery.dilation import Convolution, is_plain, output_size
+from rfsearch.surgery.dilation import Convolution, is_plain, output_size, pads_of, set_dilation
 from rfsearch.surgery.shapes import output_shape
 
 
@@ -86,3 +87,50 @@ class SampledSite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return self.project(torch.cat([x, self.after(self.block(self.before(x)))], dim=1))
+
+
+class SplitSite(nn.Module):
+    """A convolution whose last output channels have another dilation: whole numbers in the place of a real one between.
+
+    Maps of any axes to what the bare `conv` gives for them, whose weights it takes: the last `channels` output channels
+    at `dilation` px between taps, the others at the convolution's own. Raises SpaceError for a convolution that cannot
+    be taken apart so: with groups, with a forward pass of its own, or with maps of two sizes from two dilations.
+    """
+
+    def __init__(self, conv: nn.Module, dilation: int, channels: int) -> None:
+        super().__init__()
+        if not isinstance(conv, Convolution) or not is_plain(conv) or conv.groups > 1:
+            raise SpaceError(f"Only a plain convolution of one group can be split between two dilations. Got {conv}.")
+        if not 0 < channels < conv.out_channels:
+            raise SpaceError(
+                f"A split leaves output channels on both sides: 1 to {conv.out_channels - 1}. Got {channels=}."
+            )
+        near = conv.out_channels - channels
+        self.near = _some_channels(conv, slice(0, near))
+        self.far = _some_channels(conv, slice(near, None))
+        set_dilation(self.far, dilation)
+        if _lost(self.near) != _lost(self.far):
+            raise SpaceError(
+                "A convolution that does not pad gives maps of two sizes at two dilations: it cannot be split."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.near(x), self.far(x)], dim=1)
+
+
+def _some_channels(conv: Convolution, which: slice) -> Convolution:
+    """A copy of a convolution with some of its output channels."""
+    part = copy.deepcopy(conv)
+    for name in ("weight", "bias"):
+        whole = getattr(conv, name)
+        if whole is not None:
+            setattr(part, name, nn.Parameter(whole.detach()[which].clone(), whole.requires_grad))
+    part.out_channels = part.weight.shape[0]
+    return part
+
+
+def _lost(conv: Convolution) -> tuple[int, ...]:
+    """By how much its kernel's span exceeds its padding, px an axis."""
+    pads = pads_of(conv)
+    axes = zip(conv.dilation, conv.kernel_size, pads[-2::-2], pads[-1::-2], strict=True)
+    return tuple(d * (k - 1) - before - after for d, k, before, after in axes)

@@ -26,6 +26,7 @@ from rfsearch.space import Candidate, Choice, Recipe, Space
 from rfsearch.surgery import Learnable, Settings, assemble
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
+from rfsearch.trial.narrowing import Narrowing
 
 IN_CHANNELS = 3
 _NAN_CHECK_STEPS = 10
@@ -60,6 +61,10 @@ class Learner:
             data.ignore_index,
             device,
         )
+        found = {path: choice.dilation for path, choice in candidate if choice.fractional}
+        self._starts = found
+        self._narrowing = Narrowing(list(found), space.dilations, space.recipe.steps, seed) if found else None
+        self._held_out = data.splits["val"].some(space.recipe.rung_images)
         self._step_flop: dict[tuple[int, ...], float] = {}
         self._last_flop = 0.0
         self._score_flop: dict[tuple[int, ...], float] = {}
@@ -76,6 +81,7 @@ class Learner:
     def train_step(self, step: int) -> float:
         """Take one optimiser step on batch number `step`; returns its FLOP."""
         started = time.perf_counter()
+        looked = self._narrow(step) if self._narrowing else 0.0
         self._set_rates(step)
         images, labels = self._batches.at(step)
         key = self._key(images.shape[0])
@@ -93,7 +99,7 @@ class Learner:
                 raise TrialError(f"the loss became {value} by step {step + 1}")
         self._seconds["step"] = time.perf_counter() - started
         self._last_flop = flop
-        return flop
+        return flop + looked
 
     def step_cost(self) -> Cost:
         """What the next step should cost: as the last one of its kind did."""
@@ -106,6 +112,7 @@ class Learner:
 
     def score(self, split: Split) -> tuple[Any, float]:
         """Scores of the present weights on a split, and the FLOP of finding them."""
+        self._stand()
         self.model.eval()
         started = time.perf_counter()
         with torch.no_grad():
@@ -154,8 +161,11 @@ class Learner:
         )
 
     def f_values(self) -> dict[str, float]:
-        """The inflation factor of every inflated path."""
-        return {path: factor.f.item() for path, factor in self.learnable.factors.items()}
+        """The inflation factor of every inflated path, and what stands for one where the dilation itself is found."""
+        found = self._narrowing.best if self._narrowing else {}
+        return {path: factor.f.item() for path, factor in self.learnable.factors.items()} | {
+            path: self._starts[path] / dilation for path, dilation in found.items()
+        }
 
     def gamma_values(self) -> dict[str, float]:
         """The sample stride of every LS-DFN block."""
@@ -163,23 +173,61 @@ class Learner:
 
     def learned_values(self) -> dict[str, float]:
         """The f or gamma of every path whose training moves it."""
-        return {path: _value_of(scalar).item() for path, scalar in self._learned.items()}
+        moved = {path: _value_of(scalar).item() for path, scalar in self._learned.items()}
+        return moved | {path: f for path, f in self.f_values().items() if path in self._starts}
 
     def state(self) -> dict[str, Any]:
         """Everything a training needs to go on as if it had never stopped."""
         random_state = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self._device)
-        return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "random": random_state}
+        self._stand()
+        state = {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "random": random_state}
+        return state | ({"narrowing": self._narrowing.state()} if self._narrowing else {})
 
     def load_state(self, state: Mapping[str, Any], step_flop: float) -> None:
         """Go on from what `state` gave. step_flop: what a step had cost then, until the next one is metered."""
         self._last_flop = step_flop
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._narrowing:
+            self._narrowing.load_state(state["narrowing"])
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
+
+    def _narrow(self, step: int) -> float:
+        """Narrow the brackets if it is time, and set the dilations of this step; the FLOP of looking."""
+        assert self._narrowing
+        looked = 0.0
+
+        def loss(dilations: Mapping[str, int]) -> float:
+            nonlocal looked
+            self._dilate(dilations)
+            looked += self.score_cost(len(self._held_out)).flop
+            total = 0.0
+            for images, labels in eval_batches(
+                self._held_out, self._recipe.eval_batch_size, self._data.ignore_index, self._device
+            ):
+                total += self.task.loss(self.model(images), labels).item() * len(images)
+            return total if math.isfinite(total) else math.inf
+
+        if self._narrowing.due(step):
+            self.model.eval()
+            with torch.no_grad():
+                self._narrowing.narrow(step, loss)
+            self.model.train()
+        self._dilate(self._narrowing.draw(step))
+        return looked
+
+    def _stand(self) -> None:
+        """Set the dilations that are best so far, where training is still trying others."""
+        if self._narrowing:
+            self._dilate(self._narrowing.best)
+
+    def _dilate(self, dilations: Mapping[str, int]) -> None:
+        for path, dilation in dilations.items():
+            self.learnable.dilations[path].set(dilation)
 
     def _optimise(self, images: Tensor, labels: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)

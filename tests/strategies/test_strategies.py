@@ -1,5 +1,6 @@
 """Every strategy that ships, on the contract: repeatable, stateless suggestions, and honest about what it was told."""
 
+import dataclasses
 import itertools
 import math
 
@@ -16,12 +17,12 @@ from rfsearch.strategies.random import RandomSearch
 NAMES = plugins.names("strategies")
 SPACE = read_space(plugins.space_file("helen"), None)
 FORMS = SPACE.forms
-# inflation has nothing to learn in an LS-DFN block, and lsdfn nothing anywhere else.
+# inflation and fractional have nothing to learn in an LS-DFN block, and lsdfn nothing anywhere else.
 PAIRS = [
     (name, form)
     for name in NAMES
     for form in FORMS
-    if (name, form) != ("inflation", "lsdfn") and (name != "lsdfn" or form == "lsdfn")
+    if not (name in ("inflation", "fractional") and form == "lsdfn") and (name != "lsdfn" or form == "lsdfn")
 ]
 every_pair = pytest.mark.parametrize(("name", "form"), PAIRS)
 
@@ -87,12 +88,38 @@ def test_what_it_suggests_is_learned_or_fixed_and_starts_within_what_is_searched
     space = SPACE.with_form(form)
     for candidate in played(made(name, space=space), 20):
         assert tuple(site for site, _ in candidate.choices) == space.sites
-        assert candidate.learned == (name in ("inflation", "lsdfn"))
+        assert candidate.learned == (name in ("inflation", "lsdfn")) or name == "fractional"
         for _, path in candidate:
             assert path.dilation in ((space.reference,) if path.sampling else space.dilations)
             assert space.f_search[0] <= path.f <= space.f_search[1]
             if path.sampling:
                 assert min(space.sampling.gammas) <= path.sampling.gamma <= max(space.sampling.gammas)
+
+
+@pytest.mark.parametrize("form", ["single", "bi", "tri"])
+def test_fractional_finds_dilations_once_and_then_trains_what_was_found_and_its_neighbours(form):
+    space = SPACE.with_form(form)
+    strategy = made("fractional", space=space)
+    finder = strategy.suggest(())
+    assert all(path.fractional for _, path in finder)
+    assert strategy.suggest([finder]) == space.default_candidate
+    strategy.observe(dataclasses.replace(record(finder, 0), status="failed", val=None))
+    assert strategy.suggest(()) == finder
+    starts = {path: choice.dilation for path, choice in finder}
+    ends = dict(zip(starts, (6, 3, 11), strict=False))
+    strategy.observe(dataclasses.replace(record(finder, 1), f={path: starts[path] / ends[path] for path in starts}))
+    tried = [strategy.suggest(())]
+    for number in range(2, 9):
+        strategy.observe(record(tried[-1], number))
+        tried.append(strategy.suggest(()))
+    shifts = {0: (6, 3, 11), -1: (4, 2, 8), 1: (8, 4, 11)}
+    fixed = [[choice.dilation for _, choice in candidate] for candidate in tried]
+    assert fixed[0] == list(shifts[0][: len(starts)])
+    assert sorted(fixed[:3]) == sorted(list(shift[: len(starts)]) for shift in shifts.values())
+    assert {candidate.learned for candidate in tried} == {False}
+    labels = [choice.labels for _, choice in finder]
+    assert all([choice.labels for _, choice in candidate] == labels for candidate in tried)
+    assert score(tried[3]) == max(map(score, tried))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -350,3 +350,16 @@ def test_a_dilation_that_finds_no_place_or_no_sense_is_an_error() -> None:
         with pytest.raises(RuntimeError, match="0.searched_dilation"):
             model.load_state_dict(state | {"0.searched_dilation": wrong})
         assert model[0].dilation == (1, 1)
+
+
+def test_a_convolution_whose_stride_was_turned_into_a_dilation_keeps_its_size():
+    """As segmentation libraries do with finished encoders: attributes change, what was derived from them does not."""
+    conv = nn.Conv2d(2, 2, 3, 2, padding=1)
+    conv.stride, conv.dilation, conv.padding = (1, 1), (2, 2), (2, 2)
+    x = torch.randn(1, 2, 9, 11)
+    expected = conv(x)
+    for dilation in (3, 1, 2):
+        set_dilation(conv, dilation)
+        assert conv(x).shape == (1, 2, 9, 11)
+        assert torch.equal(conv(x), nn.functional.conv2d(x, conv.weight, conv.bias, 1, dilation, dilation))
+    assert torch.equal(conv(x), expected)
