@@ -109,17 +109,34 @@ def test_fractional_finds_dilations_once_and_then_trains_what_was_found_and_its_
     ends = dict(zip(starts, (6, 3, 11), strict=False))
     strategy.observe(dataclasses.replace(record(finder, 1), f={path: starts[path] / ends[path] for path in starts}))
     tried = [strategy.suggest(())]
-    for number in range(2, 9):
+    for number in range(2, 14):
         strategy.observe(record(tried[-1], number))
         tried.append(strategy.suggest(()))
-    shifts = {0: (6, 3, 11), -1: (4, 2, 8), 1: (8, 4, 11)}
     fixed = [[choice.dilation for _, choice in candidate] for candidate in tried]
-    assert fixed[0] == list(shifts[0][: len(starts)])
-    assert sorted(fixed[:3]) == sorted(list(shift[: len(starts)]) for shift in shifts.values())
+    assert fixed[0] == list(ends.values())
+    # then what lies next to whatever leads, until that has been tried on both sides
+    for number in range(1, 13):
+        known = tried[:number]
+        if tried[number] not in known:
+            leader = [choice.dilation for _, choice in max(known, key=score)]
+            places = [space.dilations.index(d) for d in leader]
+            near = [[space.dilations[min(max(p + step, 0), 6)] for p in places] for step in (-1, 1)]
+            assert fixed[number] in near
+    best = max(set(tried), key=score)
+    assert tried[len(set(tried))] == best
+    if form == "single":
+        assert sorted(set(map(tuple, fixed))) == [(4,), (6,), (8,)]  # the landscape's top is at 5
     assert {candidate.learned for candidate in tried} == {False}
     labels = [choice.labels for _, choice in finder]
     assert all([choice.labels for _, choice in candidate] == labels for candidate in tried)
-    assert score(tried[3]) == max(map(score, tried))
+
+
+def test_fractional_climbs_from_a_bad_find_to_the_top():
+    strategy = made("fractional")
+    finder = strategy.suggest(())
+    strategy.observe(dataclasses.replace(record(finder, 0), f={"conv6": 4 / 11}))
+    seen = played(strategy, 5)
+    assert [c.choices[0][1].dilation for c in seen] == [11, 8, 6, 4, 6]
 
 
 @pytest.mark.parametrize("form", FORMS)
