@@ -126,9 +126,16 @@ class Board:
     def _line(self, record: Record, contest: Contest) -> Text:
         arm = next(a for a in contest.arms if (a.name, a.seed) == (record.strategy, record.seed))
         said = f"{record.status:<9} {record.trial:<18} {Candidate.from_json(record.candidate)}"
-        if Candidate.from_json(record.candidate).learned:
+        candidate = Candidate.from_json(record.candidate)
+        if candidate.learned:
+            searched = {path for path, choice in candidate if choice.fractional}
+            said += "".join(
+                f" -> {path} d={choice.dilation}" for path, choice in candidate.found(record.f) if path in searched
+            )
             for letter, values in (("f", record.f), ("gamma", record.gamma)):
-                said += "".join(f" -> {path} {letter}={value:.3f}" for path, value in values.items())
+                said += "".join(
+                    f" -> {path} {letter}={value:.3f}" for path, value in values.items() if path not in searched
+                )
         if record.status == "failed":
             return Text(f"{said}: {record.cause}", style="red")
         said += f", RF {fields(record.rf_px, record.path_rf_px)} px"

@@ -35,15 +35,14 @@ class Projected:
 
 def fixed(candidate: Candidate, f: Mapping[str, float], gamma: Mapping[str, float]) -> Candidate:
     """A candidate whose learned values are fixed to what they had become, by path."""
-    choices = {}
+    choices, searched = {}, {path for path, choice in candidate if choice.fractional}
+    candidate = candidate.found(f)
     for path, choice in candidate:
         sampling = choice.sampling
         if sampling:
             sampling = replace(sampling, gamma=gamma.get(path, sampling.gamma), learned=False)
-        if choice.fractional:  # f tells the whole dilation that training found
-            choices[path] = replace(choice, dilation=round(choice.dilation / f[path]), fractional=False)
-            continue
-        choices[path] = replace(choice, f=f.get(path, choice.f), learned=False, sampling=sampling)
+        own = f.get(path, choice.f) if path not in searched else 1.0
+        choices[path] = replace(choice, f=own, learned=False, sampling=sampling)
     return _again(candidate, choices)
 
 

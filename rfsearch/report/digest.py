@@ -11,7 +11,7 @@ from rfsearch.ledger import Cost, Record, Run
 from rfsearch.report.facts import Facts, canonical, parsed, read_facts
 from rfsearch.report.statistics import Noise, noise, replicates
 from rfsearch.report.wording import finite, plain
-from rfsearch.space.choice import Choice
+from rfsearch.space.choice import Candidate, Choice
 
 NEVER_LEFT = 0.03  # |f - f0| / f0 below which what was learned counts as not moved
 _AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
@@ -117,11 +117,18 @@ def best_of(records: Sequence[Record]) -> Record | None:
     return max(known, key=lambda pair: pair[0])[1] if known else None
 
 
+def ended(record: Record) -> Candidate | None:
+    """A trial's candidate with the dilations that its training found, or None where it holds unknown choices."""
+    known = parsed(record.candidate)
+    return known.found({path: f for path, f in record.f.items() if finite(f)}) if known else None
+
+
 def factors(record: Record) -> Mapping[str, float]:
     """The inflation factor each site ended with, where it is not 1."""
     known = parsed(record.candidate)
     found = {site: choice.f for site, choice in known} if known else {}
-    ended = {site: value for site, f in record.f.items() if (value := finite(f)) is not None}
+    searched = {site for site, choice in known or () if choice.fractional}
+    ended = {site: value for site, f in record.f.items() if site not in searched and (value := finite(f)) is not None}
     return {site: f for site, f in {**found, **ended}.items() if f != 1.0}
 
 
@@ -164,11 +171,14 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
     known = parsed(candidate)
     if known is None:
         return candidate
-    ended = factors(record) if record else {}
+    moved = factors(record) if record else {}
+    final = dict((ended(record) if record else known) or known)
     by_choice: dict[str, list[str]] = {}
     for path, choice in known:
-        text = f"dilation {choice.dilation}"
-        f = ended.get(path, choice.f)
+        text = f"dilation {final[path].dilation}"
+        if choice.fractional:
+            text += ", found in training," if record else " to start from, found in training,"
+        f = moved.get(path, choice.f)
         if choice.learned:
             text += f" with f = {plain(f)} learned from {plain(choice.f)}"
         elif f != 1.0:

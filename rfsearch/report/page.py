@@ -18,7 +18,7 @@ from rfsearch.ledger.record import Status
 from rfsearch.ledger.run_directory import write_whole
 from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
-from rfsearch.report.digest import Arm, Digest, digest, factors, setting_of
+from rfsearch.report.digest import Arm, Digest, digest, ended, factors, setting_of
 from rfsearch.report.facts import parsed
 from rfsearch.report.front import pareto_table
 from rfsearch.report.pictures import gallery
@@ -37,7 +37,6 @@ from rfsearch.report.wording import (
     prefixed,
     score,
 )
-from rfsearch.space.choice import Choice
 
 REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
@@ -175,15 +174,17 @@ def _dilations(record: Record) -> Cell:
     known = parsed(record.candidate)
     if known is None:
         return record.candidate, None
-    sites = {
-        site: [choice.dilation] if isinstance(choice, Choice) else [path.dilation for path in choice]
-        for site, choice in known.choices
-    }
-    words = {site: _by_path(map(str, dilations)) for site, dilations in sites.items()}
-    every = [d for dilations in sites.values() for d in dilations]
-    if len(set(words.values())) == 1:
-        return next(iter(words.values())), sum(every) / len(every)
-    return ", ".join(f"{site} {text}" for site, text in words.items()), sum(every) / len(every)
+    final = dict(ended(record) or known)
+    words: dict[str, list[str]] = {}
+    for path, choice in known:
+        site = path if path in dict(known.choices) else path.rpartition("/")[0]
+        text = f"{choice.dilation} → {final[path].dilation}" if choice.fractional else str(choice.dilation)
+        words.setdefault(site, []).append(text)
+    by_site = {site: _by_path(texts) for site, texts in words.items()}
+    mean = sum(choice.dilation for _, choice in known) / len(dict(known))
+    if len(set(by_site.values())) == 1:
+        return next(iter(by_site.values())), mean
+    return ", ".join(f"{site} {text}" for site, text in by_site.items()), mean
 
 
 def _factor(record: Record) -> Cell:

@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rfsearch.ledger import Cost, Record, Run
-from rfsearch.report.digest import NEVER_LEFT, Digest, Motion, digest, factors, motions, sampling_of, setting_of
+from rfsearch.report.digest import (
+    NEVER_LEFT,
+    Digest,
+    Motion,
+    digest,
+    ended,
+    factors,
+    motions,
+    sampling_of,
+    setting_of,
+)
 from rfsearch.report.facts import canonical, parsed
 from rfsearch.report.statistics import (
     SEEDS_FOR_A_TEST,
@@ -317,15 +327,15 @@ def _one_candidate(told: Digest, winner: Record) -> Iterator[str]:
 
 
 def _edge(told: Digest, winner: Record) -> Iterator[str]:
-    dilations, known = told.facts.dilations, parsed(winner.candidate)
+    dilations, known = told.facts.dilations, ended(winner)
     if len(dilations) < 2 or known is None:
         return
-    ended = factors(winner)
+    moved = factors(winner)
     for end, word, beyond in ((dilations[-1], "largest", "larger"), (dilations[0], "smallest", "smaller")):
         sites = [
             site
             for site, choice in known
-            if choice.dilation == end and not choice.sampling and _outward(ended, site, beyond)
+            if choice.dilation == end and not choice.sampling and _outward(moved, site, beyond)
         ]
         if sites and not (end == 1 and beyond == "smaller"):
             yield (
@@ -336,9 +346,9 @@ def _edge(told: Digest, winner: Record) -> Iterator[str]:
             yield f"The best dilation at {listing(sites)} is 1, the smallest there is."
 
 
-def _outward(ended: Mapping[str, float], site: str, beyond: str) -> bool:
+def _outward(moved: Mapping[str, float], site: str, beyond: str) -> bool:
     """Whether a site's inflation factor leaves its receptive field at or beyond that of its dilation."""
-    f = ended.get(site, 1.0)
+    f = moved.get(site, 1.0)
     return f <= 1.0 + NEVER_LEFT if beyond == "larger" else f >= 1.0 - NEVER_LEFT
 
 
@@ -393,15 +403,15 @@ def _short(told: Digest, winner: Record) -> Iterator[str]:
 
 
 def _setting(told: Digest, winner: Record) -> Setting | None:
-    known = parsed(winner.candidate)
+    known = ended(winner)
     if known is None:
         return None
     if any(not isinstance(choice, Choice) or choice.sampling for _, choice in known.choices):
         return _built_setting(told, winner, known)
-    ended = factors(winner)
+    moved = factors(winner)
     lines, code, nearest = [], [], {}
     for site, choice in known:
-        f = ended.get(site, 1.0)
+        f = moved.get(site, 1.0)
         dilation = max(1, round(choice.dilation / f))
         nearest[site] = Choice(dilation)
         lines.append(f"{site}: {_inflated(choice.dilation, f)}")
@@ -412,15 +422,15 @@ def _setting(told: Digest, winner: Record) -> Setting | None:
         ]
     note = "The padding keeps the map's size for odd kernels."
     return Setting(
-        tuple(lines), "\n".join(code), " ".join([note, *([_lost(told, Candidate.of(nearest))] if ended else [])])
+        tuple(lines), "\n".join(code), " ".join([note, *([_lost(told, Candidate.of(nearest))] if moved else [])])
     )
 
 
 def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:
     """Of a winner that no plain dilation can stand in for: parallel paths, or a block behind a site."""
-    ended, lines = factors(winner), []
+    moved, lines = factors(winner), []
     for path, choice in known:
-        parts = [_inflated(choice.dilation, ended.get(path, 1.0))]
+        parts = [_inflated(choice.dilation, moved.get(path, 1.0))]
         if path in winner.path_rf_px:
             parts.append(f"{winner.path_rf_px[path]:,} px")
         if choice.sampling:

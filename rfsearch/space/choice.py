@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rfsearch.errors import SpaceError
@@ -156,8 +156,23 @@ class Candidate:
             choice.learned or choice.fractional or (choice.sampling and choice.sampling.learned) for _, choice in self
         )
 
+    def found(self, f: Mapping[str, float]) -> Candidate:
+        """The same with the dilations that training found in the place of those it started from. f: start over found,
+        by path, as the ledger has it; a path without one stands as it started."""
+        choices: dict[str, Choice | Sequence[Choice]] = {}
+        for site, choice in self.choices:
+            if isinstance(choice, Choice):
+                choices[site] = _found(choice, f.get(site, 1.0))
+            else:
+                choices[site] = [_found(path, f.get(f"{site}/{i}", 1.0)) for i, path in enumerate(choice, start=1)]
+        return Candidate.of(choices)
+
     def __str__(self) -> str:
         return "; ".join(f"{path}: {choice}" for path, choice in self)
+
+
+def _found(choice: Choice, f: float) -> Choice:
+    return replace(choice, dilation=round(choice.dilation / f), fractional=False) if choice.fractional else choice
 
 
 def _choice_of(body: Any) -> Choice | Paths:

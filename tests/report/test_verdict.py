@@ -282,3 +282,17 @@ def test_verdict_as_json(make_run: MakeRun) -> None:
     body = json.loads(json.dumps(verdict.to_json()))
     assert body["best"]["trial"] == "t1"
     assert body["headline"] == verdict.headline
+
+
+def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> None:
+    """Started at 2 and ended at 8, the largest of the space: no inflation anywhere."""
+    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+    text, verdict = told(
+        make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=searched, f={"conv6": 0.25})]
+    )
+    assert verdict.headline.startswith("Dilation 8, found in training, at conv6 won")
+    assert verdict.setting is not None
+    assert "model.conv6.dilation = (8, 8)" in verdict.setting.code
+    assert "The best dilation, 8 at conv6, is the largest that was searched" in text
+    assert "inflated" not in text
+    assert "bound" not in text

@@ -15,7 +15,8 @@ reals = st.floats(0.25, 4, allow_nan=False).map(lambda f: round(f, 6))
 inflated = st.builds(Choice, dilations, reals, st.booleans(), labels)
 blocks = st.builds(Sampling, reals, st.integers(0, 4).map(lambda n: 2 * n + 1), st.booleans())
 sampled = st.builds(lambda d, named, block: Choice(d, labels=named, sampling=block), dilations, labels, blocks)
-choices = inflated | sampled
+searched = st.builds(lambda d, named: Choice(d, labels=named, fractional=True), dilations, labels)
+choices = inflated | sampled | searched
 sites = st.text(min_size=1, max_size=12)
 candidates = st.dictionaries(sites, choices | st.lists(choices, min_size=1, max_size=4), min_size=1, max_size=4).map(
     Candidate.of
@@ -124,3 +125,25 @@ def test_a_site_has_a_path():
 def test_impossible_choices_are_refused(dilation, f):
     with pytest.raises(SpaceError, match=r"Got"):
         Choice(dilation, f)
+
+
+def test_what_training_found_stands_in_the_place_of_where_it_started():
+    searched, fixed = Choice(4, labels=("eye",), fractional=True), Choice(3, f=0.5)
+    candidate = Candidate.of({"a": searched, "b": fixed, "c": [searched, fixed, searched]})
+    found = candidate.found({"a": 4 / 11, "c/1": 4 / 1, "b": 0.7, "c/2": 0.7})
+    assert found == Candidate.of(
+        {
+            "a": Choice(11, labels=("eye",)),
+            "b": fixed,
+            "c": [Choice(1, labels=("eye",)), fixed, Choice(4, labels=("eye",))],
+        }
+    )
+    assert candidate.learned
+    assert not found.learned
+    assert str(searched) == "d found from 4, guided by eye"
+
+
+@pytest.mark.parametrize("more", [{"f": 2.0}, {"learned": True}, {"sampling": Sampling(1.0)}])
+def test_a_dilation_found_in_training_goes_with_no_other_way(more):
+    with pytest.raises(SpaceError, match="neither an inflation nor an LS-DFN block"):
+        Choice(4, fractional=True, **more)
