@@ -1,5 +1,6 @@
 """Differentiable layers that set or learn a receptive field. Works without Ray."""
 
+from rfsearch.layers.fractional import FractionalConv2d, fractional_conv2d
 from rfsearch.layers.guidance import LabelWeight, WeightedGradient, guided
 from rfsearch.layers.inflation import (
     Inflation,
@@ -14,12 +15,14 @@ from rfsearch.layers.lsdfn import LSDFN, SampleStride
 
 __all__ = [
     "LSDFN",
+    "FractionalConv2d",
     "Inflation",
     "InflationFactor",
     "Interpolation",
     "LabelWeight",
     "SampleStride",
     "WeightedGradient",
+    "fractional_conv2d",
     "guided",
     "inflate",
     "inflated_size",
