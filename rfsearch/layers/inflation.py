@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
 from rfsearch.layers.guidance import LabelWeight
+from rfsearch.layers.precision import inner, no_autocast
 
 Normalisation = Literal["exact", "paper"]
 
@@ -183,7 +183,7 @@ def _resample(
     if step == 1 and size == x.shape[2:] and not (isinstance(f, Tensor) and f.requires_grad):
         return x
     # The output keeps the type of x: autocast would otherwise round a single precision map to half.
-    with _no_autocast(x.device):
+    with no_autocast(x.device):
         output: Tensor = _Resample.apply(x, f, size, step, step_slope, share, pixel_weight)
     return output
 
@@ -212,7 +212,7 @@ class _Resample(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         axes, step = list(zip(ctx.source, ctx.size, strict=True)), ctx.step
-        with _no_autocast(grad.device):
+        with no_autocast(grad.device):
             *others, last = (_weights(n, t, step, grad) for n, t in axes)
             grad_last = torch.matmul(grad, last)
             grad_x = _along(grad_last, [weights.mT for weights in others], -2) if ctx.needs_input_grad[0] else None
@@ -227,8 +227,8 @@ class _Resample(torch.autograd.Function):
                 # eq. 5: the sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df), the last axis of each product
                 # resampled on the gradient's side, the others on the map's
                 moved = [[*others[:a], slope, *others[a + 1 :]] for a, slope in enumerate(slopes)]
-                parts = [_inner(counted_last, _along(x, matrices, -2)) for matrices in moved]
-                parts.append(_inner(torch.matmul(counted, last_slopes), _along(x, others, -2)))
+                parts = [inner(counted_last, _along(x, matrices, -2)) for matrices in moved]
+                parts.append(inner(torch.matmul(counted, last_slopes), _along(x, others, -2)))
                 grad_f = (ctx.share * sum(parts)).to(f.device, f.dtype).reshape(f.shape)
         return grad_x, grad_f, None, None, None, None, None
 
@@ -243,11 +243,6 @@ def _along(x: Tensor, matrices: Sequence[Tensor], last: int = -1) -> Tensor:
         else:
             x = torch.matmul(matrix, x.flatten(-2)).unflatten(-1, x.shape[-2:])
     return x
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast off; a device that only holds shapes has none."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _weights(source: int, target: int, step: float, like: Tensor) -> Tensor:
@@ -289,12 +284,6 @@ def _snapped(position: Tensor) -> Tensor:
 def _rounded_up(product: float) -> float:
     """A product that misses a whole number by rounding only must not be floored below it."""
     return product * (1 + _ROUNDING)
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """The sum over all pixels of a * b, at least in single precision."""
-    wide = torch.promote_types(a.dtype, torch.float32)
-    return torch.sum(a.to(wide) * b.to(wide))
 
 
 def _positive(f: Tensor | float) -> float:

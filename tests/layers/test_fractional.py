@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
-from rfsearch.layers import FractionalConv2d, fractional, fractional_conv2d
+from rfsearch.layers import FractionalConv2d, fractional_conv2d, sampled
 from rfsearch.trial import Meter
 from tests.references import fractional_loops as loops
 
@@ -191,7 +191,7 @@ def test_the_size_of_a_piece_changes_nothing(monkeypatch: pytest.MonkeyPatch, li
         return output, *gradients(output, x, weight, bias, dilation)
 
     expected = results()
-    monkeypatch.setattr(fractional, "_CPU_PIECE", limit)
+    monkeypatch.setattr(sampled, "_CPU_PIECE", limit)
     for mine, theirs in zip(results(), expected, strict=True):
         torch.testing.assert_close(mine, theirs)
 
