@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
-from rfsearch.layers import FractionalConv2d, fractional_conv2d, sampled
+from rfsearch.layers import FractionalConv2d, fractional, fractional_conv2d, sampled
 from rfsearch.trial import Meter
 from tests.references import fractional_loops as loops
 
@@ -273,8 +273,8 @@ def cheapest(monkeypatch: pytest.MonkeyPatch, *arguments, **options) -> str:
     for form, name in {"plain": "_whole", "splat": "_splat"}.items():
         original = getattr(fractional, name)
         monkeypatch.setattr(fractional, name, lambda *a, f=form, o=original: ran.append(f) or o(*a))
-    sampled = fractional._Sampled.apply
-    monkeypatch.setattr(fractional._Sampled, "apply", lambda *a: ran.append("sampled") or sampled(*a))
+    apply = sampled.Sampled.apply
+    monkeypatch.setattr(sampled.Sampled, "apply", lambda *a: ran.append("sampled") or apply(*a))
     fractional_conv2d(*arguments, **options)
     monkeypatch.undo()
     (form,) = ran
