@@ -128,7 +128,7 @@ class Board:
         said = f"{record.status:<9} {record.trial:<18} {Candidate.from_json(record.candidate)}"
         candidate = Candidate.from_json(record.candidate)
         if candidate.learned:
-            searched = {path for path, choice in candidate if choice.fractional}
+            searched = {path for path, choice in candidate if choice.searched and path in record.f}
             said += "".join(
                 f" -> {path} d={choice.dilation}" for path, choice in candidate.found(record.f) if path in searched
             )

@@ -254,8 +254,10 @@ def _data(space: Space, manifest: Mapping[str, Any], folder: str | None, cache: 
 
 def _patch(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
     """What the trial's network had become."""
+    candidate = Candidate.from_json(record.candidate)
     low, high = space.f_bounds  # single precision may miss a bound by its rounding
-    f = {path: min(max(value, low), high) for path, value in record.f.items()}
+    searched = {path for path, choice in candidate if choice.searched}  # whose f is no factor and knows no bounds
+    f = {path: value if path in searched else min(max(value, low), high) for path, value in record.f.items()}
     smallest, largest = space.sampling.bounds
     gamma = {path: min(max(value, smallest), largest) for path, value in record.gamma.items()}
     recipe = space.recipe
@@ -265,8 +267,9 @@ def _patch(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
         guidance_weight=recipe.guidance_weight,
         f_background=recipe.f_background,
         sampling=space.sampling,
+        dilations=space.dilations if any(choice.layer for _, choice in candidate) else (),
     )
-    return Patch(space.backbone, classes, fixed(Candidate.from_json(record.candidate), f, gamma), settings)
+    return Patch(space.backbone, classes, fixed(candidate, f, gamma), settings)
 
 
 class _Bench:
@@ -358,6 +361,8 @@ def take_weights(source: nn.Module, target: nn.Module) -> None:
     with torch.no_grad():
         for old, new in zip(given, taken, strict=True):
             new.copy_(old)
+    for left, right in zip(_telling(source), _telling(target), strict=True):
+        right.set_extra_state(left.get_extra_state())
 
 
 def _weights(model: nn.Module) -> Iterator[Tensor]:
@@ -367,6 +372,12 @@ def _weights(model: nn.Module) -> Iterator[Tensor]:
             for name, tensor in chain(module._parameters.items(), module._buffers.items()):
                 if tensor is not None and name != DILATION and name not in module._non_persistent_buffers_set:
                     yield tensor
+
+
+def _telling(model: nn.Module) -> list[nn.Module]:
+    """The modules that keep more in a state dict than tensors of their own."""
+    plain = nn.Module.get_extra_state
+    return [module for module in model.modules() if type(module).get_extra_state is not plain]
 
 
 def _channels(conv: nn.Module) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "rfsearch-patch"
 VERSION = 1
-_KEYS = ("dilation", "f", "learned", "labels", "gamma", "s", "gamma_learned", "split")
+_KEYS = ("dilation", "f", "learned", "labels", "gamma", "s", "gamma_learned", "layer", "split")
 
 
 def apply(model: nn.Module, patch: str | Path | Mapping[str, Any]) -> nn.Module:
@@ -34,9 +34,10 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any]) -> nn.Module:
 
     patch: a file that `rfsearch export` wrote, its text, or what is in it. The state dict written beside it then loads
     strictly and gives the exported network. Dilations alone leave the model's own layers, dilated differently; another
-    f keeps an inflation layer and the interpolation that undoes it, f being fixed.
+    f keeps an inflation layer and the interpolation that undoes it, f being fixed. A choice with a `layer` has that in
+    the place of its convolution: whatever brought it is needed here too.
 
-    Raises SpaceError for what is no patch, and ModelError for a site that the model lacks.
+    Raises SpaceError for what is no patch, and ModelError for a site that the model lacks or a layer that is not here.
     """
     return Patch.read(patch).build(model)
 
@@ -54,7 +55,8 @@ class Split:
 
 
 class PatchSettings(BaseModel):
-    """What the layers of a patched network need beside their choices; see `rfsearch.surgery.Settings`."""
+    """What the layers of a patched network need beside their choices; see `rfsearch.surgery.Settings`. dilations: only
+    where a choice names a layer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,6 +65,7 @@ class PatchSettings(BaseModel):
     guidance_weight: float = 1.2
     f_background: float = 1.0
     sampling: SamplingSpec = SamplingSpec()
+    dilations: tuple[int, ...] = ()
 
 
 class _File(BaseModel):
@@ -91,13 +94,14 @@ class Patch:
         for path, split in self.splits.items():
             site, number = self.site_of(path)
             (sites[site] if number is None else sites[site][number])["split"] = vars(split)
+        left_out = set() if self.settings.dilations else {"dilations"}
         return {
             "format": FORMAT,
             "version": VERSION,
             "backbone": self.backbone,
             "classes": list(self.classes),
             "sites": sites,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json", exclude=left_out),
         }
 
     def site_of(self, path: str) -> tuple[str, int | None]:

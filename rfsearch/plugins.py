@@ -79,19 +79,25 @@ def backbone(spec: str) -> Callable[..., Any]:
         from rfsearch.backbones import zoos
 
         return zoos.builder(zoo, network)
+    return named(spec, "backbone") if ":" in spec else load("backbones", spec)
+
+
+def named(spec: str, what: str) -> Callable[..., Any]:
+    """The callable that a SPEC names: `package.module:callable` or `path/to/file.py:callable`.
+
+    what: what it makes, for messages. Raises ModelError where it is not there.
+    """
     source, _, attribute = spec.rpartition(":")
-    if not source:
-        return load("backbones", spec)
     try:
         module = _module_of_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except FileNotFoundError:
-        raise ModelError(f"backbone {spec!r}: no file {source}.") from None
+        raise ModelError(f"{what} {spec!r}: no file {source}.") from None
     except Exception as error:
-        raise ModelError(f"backbone {spec!r}: {source} does not import: {type(error).__name__}: {error}.") from error
+        raise ModelError(f"{what} {spec!r}: {source} does not import: {type(error).__name__}: {error}.") from error
     made = getattr(module, attribute, None)
     if not callable(made):
         public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise ModelError(f"backbone {spec!r}: {source} has no callable {attribute!r}.{nearest(attribute, public)}")
+        raise ModelError(f"{what} {spec!r}: {source} has no callable {attribute!r}.{nearest(attribute, public)}")
     return made
 
 
@@ -160,7 +166,7 @@ def _module_of_file(path: Path) -> Any:
     """Import a file under a name of its own, so that its classes can be found again when a worker unpickles them."""
     if not path.is_file():
         raise FileNotFoundError(path)
-    name = f"rfsearch_backbone_{path.stem}"
+    name = f"rfsearch_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")

@@ -34,10 +34,13 @@ class Projected:
 
 
 def fixed(candidate: Candidate, f: Mapping[str, float], gamma: Mapping[str, float]) -> Candidate:
-    """A candidate whose learned values are fixed to what they had become, by path."""
-    choices, searched = {}, {path for path, choice in candidate if choice.fractional}
-    candidate = candidate.found(f)
-    for path, choice in candidate:
+    """A candidate whose learned values are fixed to what they had become, by path. A layer in a convolution's place
+    starts where it started, as its state dict expects it."""
+    choices, searched = {}, {path for path, choice in candidate if choice.searched}
+    for (path, start), (_, choice) in zip(candidate, candidate.found(f), strict=True):
+        if start.layer:
+            choices[path] = start
+            continue
         sampling = choice.sampling
         if sampling:
             sampling = replace(sampling, gamma=gamma.get(path, sampling.gamma), learned=False)

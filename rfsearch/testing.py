@@ -185,6 +185,11 @@ STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
 
 
 def _check_choice(site: str, choice: Choice, space: Space) -> None:
+    if choice.layer:
+        try:
+            plugins.named(choice.layer, "layer")
+        except RfsearchError as error:
+            raise AssertionError(f"a layer is to be had by its SPEC. {error}") from error
     sampling = choice.sampling
     _hold(
         (sampling is not None) == (space.form == LSDFN),

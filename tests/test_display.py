@@ -11,6 +11,8 @@ from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.display import Board, duration, si, side_by_side
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history
 from rfsearch.reproduce import Measured
+from rfsearch.space import Candidate, Choice
+from rfsearch.strategies.listed import Listed
 from tests.toys import helen_space
 
 
@@ -80,3 +82,18 @@ def test_printed_and_measured_share_a_row_and_paths_a_cell():
     assert told[2].split() == ["two", "paths", "316", "63", "-", "0.71", "0.9", "0.974", "|", "0.89"]
     assert told[3].split() == ["too", "far", "-", "-", "0.5", "-", "-", "-"]
     assert told[4].strip() == "it does not fit"
+
+
+@pytest.mark.parametrize(("f", "end"), [({"conv6": 0.5}, "d=2, layer dcls -> conv6 d=4, RF"), ({}, "layer dcls, RF")])
+def test_what_a_layer_has_found_is_on_its_line(tmp_path, f, end):
+    candidate = Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")})
+    space = helen_space()
+    arm = Arm("listed", 0, Listed([candidate]), Budget("1000flop", "flop", 1000.0))
+    full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
+    contest = Contest([arm], Journal(tmp_path), read_history(tmp_path), lambda _: full, space.reference_candidate)
+    given, told = contest.next(), io.StringIO()
+    assert given is not None
+    record = Record(given.trial, "listed", 0, "completed", given.candidate, 47, 31, Cost(100.0, 1.0, 1.0), f, val=0.5)
+    board = Board(Console(file=told, width=200), "title", "score", contest)
+    board.watch(contest.finish(record), contest)
+    assert end in told.getvalue()

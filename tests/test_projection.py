@@ -97,3 +97,10 @@ def test_learned_values_are_fixed_to_what_they_had_become():
 def test_a_dilation_found_in_training_is_the_one_of_the_patch(found):
     searched = Candidate.of({"a": Choice(3, fractional=True)})
     assert fixed(searched, {"a": 3 / found}, {}) == Candidate.of({"a": Choice(found)})
+
+
+def test_a_layer_is_fixed_where_it_started_whatever_it_found():
+    started = Candidate.of({"a": [Choice(2, layer="peers.dcls:dcls"), Choice(4, fractional=True)]})
+    assert fixed(started, {"a/1": 0.5, "a/2": 0.5}, {}) == Candidate.of(
+        {"a": [Choice(2, layer="peers.dcls:dcls"), Choice(8)]}
+    )

@@ -1,7 +1,7 @@
 """Small spaces and hostile networks that the tests share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from rfsearch import plugins
 from rfsearch.backbones.small import wei_small
 from rfsearch.data import ImageSet, rendered_faces
 from rfsearch.space import Space, read_space
+from rfsearch.surgery import set_dilation
 
 TOY = """\
 name = "toy"
@@ -108,3 +109,61 @@ def hungry_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 def dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
     return _Hostile(num_classes, in_channels, _die)
+
+
+CLIMBING = f"{__name__}:Climbing"
+
+
+class Climbing(nn.Module):
+    """A layer for a convolution's place: at twice its cost until half of the training, then at the next dilation.
+
+    Twice the convolution at shares `share` and 1 - share: what it gives is what the convolution gives.
+    """
+
+    def __init__(self, conv: nn.Conv2d, dilations: Sequence[int]) -> None:
+        super().__init__()
+        self.conv, self._dilations, self.twice = conv, sorted(dilations), True
+        self.share = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) * self.share + self.conv(x) * (1 - self.share) if self.twice else self.conv(x)
+
+    def advance(self, step: int, steps: int) -> None:
+        if self.twice and 2 * step >= steps:
+            place = self._dilations.index(self.conv.dilation[0])
+            set_dilation(self.conv, self._dilations[min(place + 1, len(self._dilations) - 1)])
+            self.twice = False
+
+    @property
+    def dilation(self) -> float:
+        return float(self.conv.dilation[0])
+
+    @property
+    def work(self) -> bool:
+        return self.twice
+
+    def undecayed(self) -> list[nn.Parameter]:
+        return [self.share]
+
+    def get_extra_state(self) -> dict[str, bool]:
+        return {"twice": self.twice}
+
+    def set_extra_state(self, state: dict[str, bool]) -> None:
+        self.twice = state["twice"]
+
+
+def same_layer(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
+    """The convolution itself, whose own `dilation` is no answer to what training has found."""
+    return conv
+
+
+def no_layer(conv: nn.Conv2d, dilations: Sequence[int]) -> list[nn.Module]:
+    return [conv]
+
+
+def strided_layer(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
+    return nn.Sequential(conv, nn.AvgPool2d(2))
+
+
+def raising_layer(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
+    raise KeyError("grid")

@@ -127,7 +127,7 @@ def factors(record: Record) -> Mapping[str, float]:
     """The inflation factor each site ended with, where it is not 1."""
     known = parsed(record.candidate)
     found = {site: choice.f for site, choice in known} if known else {}
-    searched = {site for site, choice in known or () if choice.fractional}
+    searched = {site for site, choice in known or () if choice.searched}
     ended = {site: value for site, f in record.f.items() if site not in searched and (value := finite(f)) is not None}
     return {site: f for site, f in {**found, **ended}.items() if f != 1.0}
 
@@ -176,7 +176,10 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
     by_choice: dict[str, list[str]] = {}
     for path, choice in known:
         text = f"dilation {final[path].dilation}"
-        if choice.fractional:
+        if choice.layer:
+            text += f" with layer {choice.layer_name}"
+            text += f", found in training from {choice.dilation}," if record and path in record.f else ""
+        elif choice.fractional:
             text += ", found in training," if record else " to start from, found in training,"
         f = moved.get(path, choice.f)
         if choice.learned:

@@ -300,7 +300,7 @@ def _learned_lines(record: Record, told: Digest) -> list[_Learned]:
     known, found = dict(parsed(record.candidate) or ()), []
     for path, points in _traces(record).items():
         choice = known.get(path)
-        if choice is None or choice.fractional:
+        if choice is None or choice.searched:
             continue
         guided = f", guided by {', '.join(choice.labels)}" if choice.labels else ""
         if choice.sampling:

@@ -178,7 +178,9 @@ def _dilations(record: Record) -> Cell:
     words: dict[str, list[str]] = {}
     for path, choice in known:
         site = path if path in dict(known.choices) else path.rpartition("/")[0]
-        text = f"{choice.dilation} → {final[path].dilation}" if choice.fractional else str(choice.dilation)
+        found = choice.fractional or (choice.layer and path in record.f)
+        text = f"{choice.dilation} → {final[path].dilation}" if found else str(choice.dilation)
+        text += f" ({choice.layer_name})" if choice.layer else ""
         words.setdefault(site, []).append(text)
     by_site = {site: _by_path(texts) for site, texts in words.items()}
     mean = sum(choice.dilation for _, choice in known) / len(dict(known))

@@ -406,7 +406,7 @@ def _setting(told: Digest, winner: Record) -> Setting | None:
     known = ended(winner)
     if known is None:
         return None
-    if any(not isinstance(choice, Choice) or choice.sampling for _, choice in known.choices):
+    if any(not isinstance(choice, Choice) or choice.sampling or choice.layer for _, choice in known.choices):
         return _built_setting(told, winner, known)
     moved = factors(winner)
     lines, code, nearest = [], [], {}
@@ -427,10 +427,12 @@ def _setting(told: Digest, winner: Record) -> Setting | None:
 
 
 def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:
-    """Of a winner that no plain dilation can stand in for: parallel paths, or a block behind a site."""
+    """Of a winner that no plain dilation can stand in for: parallel paths, a block behind a site or a layer in it."""
     moved, lines = factors(winner), []
     for path, choice in known:
         parts = [_inflated(choice.dilation, moved.get(path, 1.0))]
+        if choice.layer:
+            parts.append(f"with the layer {choice.layer}")
         if path in winner.path_rf_px:
             parts.append(f"{winner.path_rf_px[path]:,} px")
         if choice.sampling:

@@ -43,6 +43,8 @@ class Choice:
     sampling: an LS-DFN block behind the convolution, or None.
     fractional: whether training itself finds the dilation, at the cost of one convolution; `dilation` is where it
     starts, and f is that over the dilation found.
+    layer: SPEC of a layer in the convolution's place, `package.module:callable` or `path/to/file.py:callable`; see
+    `rfsearch.surgery.stand_in`. `dilation` is where it starts. Empty: the convolution itself.
     """
 
     dilation: int
@@ -51,6 +53,7 @@ class Choice:
     labels: tuple[str, ...] = ()
     sampling: Sampling | None = None
     fractional: bool = False
+    layer: str = ""
 
     def __post_init__(self) -> None:
         if self.dilation < 1:
@@ -63,6 +66,25 @@ class Choice:
             raise SpaceError(
                 "a site whose dilation is found in training gets neither an inflation nor an LS-DFN block."
             )
+        if self.layer and (self.fractional or self.sampling or self.learned or self.f != 1.0):
+            raise SpaceError(
+                "a site with a layer in its convolution's place gets no inflation, no LS-DFN block and no other search "
+                f"of its dilation. Got {self.layer!r} with one of them."
+            )
+        if self.layer and not all(self.layer.rpartition(":")):
+            raise SpaceError(
+                f"a layer is a SPEC, package.module:callable or path/to/file.py:callable. Got {self.layer!r}."
+            )
+
+    @property
+    def searched(self) -> bool:
+        """Whether training itself may find the dilation: the ledger's f, where it has one, is then start over found."""
+        return self.fractional or bool(self.layer)
+
+    @property
+    def layer_name(self) -> str:
+        """The name of the layer's callable, empty without a layer."""
+        return self.layer.rpartition(":")[2]
 
     def to_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {"dilation": self.dilation}
@@ -72,6 +94,8 @@ class Choice:
             body["learned"] = True
         if self.fractional:
             body["fractional"] = True
+        if self.layer:
+            body["layer"] = self.layer
         if self.labels:
             body["labels"] = list(self.labels)
         if self.sampling:
@@ -92,6 +116,7 @@ class Choice:
             tuple(map(str, body.get("labels", ()))),
             sampling,
             bool(body.get("fractional", False)),
+            str(body.get("layer", "")),
         )
 
     def __str__(self) -> str:
@@ -100,6 +125,8 @@ class Choice:
             said += f", f learned from {self.f:g}"
         elif self.f != 1.0:
             said += f", f={self.f:.3g}"
+        if self.layer:
+            said += f", layer {self.layer_name}"
         if self.labels:
             more = f" +{len(self.labels) - 1}" if len(self.labels) > 1 else ""
             said += f", guided by {self.labels[0]}{more}"
@@ -153,12 +180,12 @@ class Candidate:
     def learned(self) -> bool:
         """Whether training may change this candidate's receptive field."""
         return any(
-            choice.learned or choice.fractional or (choice.sampling and choice.sampling.learned) for _, choice in self
+            choice.learned or choice.searched or (choice.sampling and choice.sampling.learned) for _, choice in self
         )
 
     def found(self, f: Mapping[str, float]) -> Candidate:
         """The same with the dilations that training found in the place of those it started from. f: start over found,
-        by path, as the ledger has it; a path without one stands as it started."""
+        by path, as the ledger has it; a path without one stands as it started. A layer stays, for it was trained."""
         choices: dict[str, Choice | Sequence[Choice]] = {}
         for site, choice in self.choices:
             if isinstance(choice, Choice):
@@ -172,7 +199,8 @@ class Candidate:
 
 
 def _found(choice: Choice, f: float) -> Choice:
-    return replace(choice, dilation=round(choice.dilation / f), fractional=False) if choice.fractional else choice
+    found = max(1, round(choice.dilation / f))
+    return replace(choice, dilation=found, fractional=False) if choice.searched else choice
 
 
 def _choice_of(body: Any) -> Choice | Paths:

@@ -14,14 +14,14 @@ class Fractional:
     """One training that shares its weights between all dilations of the space and narrows down to one a path (see
     `rfsearch.trial.narrowing`). What a budget leaves goes to plain trainings: of what was found, then of the neighbours
     of whatever leads, one place down and up on every path, until the leader has none left to try; then of everything
-    again with fresh training seeds, the leaders first. A worker that is free while the dilations are still being found
-    trains the hand default.
+    again with fresh training seeds, the leaders first. While the dilations are still being found, workers that are free
+    are left to other arms: what they would train is not known yet.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
         if space.form == LSDFN:
             raise SpaceError("fractional finds dilations; lsdfn learns the sample stride of an LS-DFN block.")
-        self._dilations, self._default = sorted(space.dilations), space.default_candidate
+        self._dilations = sorted(space.dilations)
         self._order = (-1, 1) if seed % 2 == 0 else (1, -1)
         paths = space.path_set
         labels = paths.labels or ((),) * len(paths.manual) if paths else ((),)
@@ -38,7 +38,7 @@ class Fractional:
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         if self._found is None:
-            return self._default if self._finder in pending else self._finder
+            return Exhausted("the dilations are still being found") if self._finder in pending else self._finder
         tries = {c: self._tries.get(c, 0) + list(pending).count(c) for c in {**self._tries, **dict.fromkeys(pending)}}
         ladder = [self._plain(shift) for shift in range(-len(self._dilations), len(self._dilations) + 1)]
         ladder = list(dict.fromkeys(ladder))

@@ -23,6 +23,7 @@ from rfsearch.space import Candidate, Choice, SamplingSpec
 from rfsearch.surgery.dilation import Convolution, set_dilation
 from rfsearch.surgery.inserts import InflatedSite, ParallelSite, SampledSite
 from rfsearch.surgery.places import check_apart, convolutions, gather, lone_convolution, members
+from rfsearch.surgery.stand_in import stand_in
 
 BACKGROUND = "background"
 
@@ -33,7 +34,8 @@ class Settings:
 
     f_bounds: of learned factors. normalisation: of the gradient that reaches f. classes: names in order of id, which a
     path's labels refer to. guidance_weight: W of Wei eq. 12. f_background: what a pixel of the class `background`
-    counts in f's gradient. sampling: channels and bounds of LS-DFN blocks.
+    counts in f's gradient. sampling: channels and bounds of LS-DFN blocks. dilations: of the space, which a layer in
+    a convolution's place is told.
     """
 
     f_bounds: tuple[float, float] = (0.25, 4.0)
@@ -42,6 +44,7 @@ class Settings:
     guidance_weight: float = 1.2
     f_background: float = 1.0
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    dilations: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -71,13 +74,14 @@ class Learnable:
     """What a built model can learn of its receptive field, by path of the candidate.
 
     modules: the module path of each path's convolution, or of what stands in its place; of a span that stands as it
-    did, the path of its last module.
+    did, the path of its last module. layers: those in the place of convolutions; see `rfsearch.surgery.stand_in`.
     """
 
     modules: dict[str, str]
     factors: dict[str, InflationFactor]
     strides: dict[str, SampleStride]
     dilations: dict[str, Dilations]
+    layers: dict[str, nn.Module]
 
 
 def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
@@ -95,7 +99,7 @@ def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tupl
     check_labels(candidate, settings)
     model = copy.deepcopy(model)
     check_apart(model, [site for site, _ in candidate.choices])
-    learnable = Learnable({}, {}, {}, {})
+    learnable = Learnable({}, {}, {}, {}, {})
     for site, choice in candidate.choices:
         if isinstance(choice, Choice):
             places = [(site, site, choice)]
@@ -159,6 +163,12 @@ def _set(model: nn.Module, name: str, place: str, choice: Choice, settings: Sett
         block = _block(conv, choice, settings)
         learnable.strides[name] = block.stride
         model.set_submodule(module, SampledSite(conv, block))
+    if choice.layer:
+        if not isinstance(conv, nn.Conv2d):
+            what = type(conv).__name__ if conv is not None else "container or span"
+            raise SpaceError(f"{place}: a layer stands in the place of one 2-D convolution. Got a {what}.")
+        learnable.layers[name] = stand_in(choice.layer, name, conv, settings.dilations or (choice.dilation,))
+        model.set_submodule(module, learnable.layers[name])
     if choice.labels:
         if not all(isinstance(part, nn.Conv2d) for part in parts):
             raise SpaceError(f"{name}: a path is guided by labels on 2-D maps only.")

@@ -25,7 +25,7 @@ from rfsearch.ledger import Cost
 from rfsearch.space import Candidate, Space
 from rfsearch.trial.learner import IN_CHANNELS, Learner, build_model, built, fields_of, prime_momentum
 from rfsearch.trial.meter import Meter, held_bytes
-from rfsearch.trial.narrowing import most_looks
+from rfsearch.trial.narrowing import held_out, most_looks, prelude_steps
 
 _TIMED_STEPS = 3
 _TIMED_S = 10.0  # after that many seconds, what has been timed must do
@@ -71,14 +71,15 @@ class Forecaster:
         recipe, splits = self._space.recipe, self._data.splits
         step = self._pass(candidate, training=True)
         image = self._pass(candidate, training=False)
-        held_out = min(recipe.rung_images, len(splits["val"]))
         searched = sum(choice.fractional for _, choice in candidate)
-        looks = held_out * (len(recipe.rung_steps()) - 1 + most_looks(len(self._space.dilations), searched))
+        looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
+        looks += len(held_out(self._data, recipe)) * most_looks(len(self._space.dilations), searched)
         scored = len(splits["val"]) + (len(splits["test"]) if "test" in splits else 0)
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
         fields = fields_of(model, learnable, candidate, self._data.image_size)
-        whole = self._cost(step.flop * recipe.steps + image.flop * (scored + looks), epoch * recipe.steps)
+        steps = recipe.steps + prelude_steps(recipe, candidate)
+        whole = self._cost(step.flop * steps + image.flop * (scored + looks), epoch * steps)
         least = self._cost(step.flop + image.flop * scored, epoch)
         looks_at = len(recipe.rung_steps())
         stretch = Cost(whole.flop / looks_at, whole.device_s / looks_at, whole.epochs / looks_at)

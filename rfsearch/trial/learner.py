@@ -6,7 +6,7 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from rfsearch.layers import LSDFN, Inflation, InflationFactor, SampleStride, gui
 from rfsearch.ledger import Cost
 from rfsearch.receptive import receptive_fields
 from rfsearch.space import Candidate, Choice, Recipe, Space
-from rfsearch.surgery import Learnable, Settings, assemble
+from rfsearch.surgery import Advancing, Changing, Learnable, Settings, Undecayed, assemble, found_dilation
+from rfsearch.trial.averaging import AveragedWeights
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
-from rfsearch.trial.narrowing import Narrowing
+from rfsearch.trial.narrowing import Narrowing, held_out, prelude_steps
 
 IN_CHANNELS = 3
 _NAN_CHECK_STEPS = 10
@@ -51,7 +52,9 @@ class Learner:
         self.model = model.to(device)
         scalars: dict[str, InflationFactor | SampleStride] = {**self.learnable.factors, **self.learnable.strides}
         self._learned = {path: scalar for path, scalar in scalars.items() if _value_of(scalar).requires_grad}
-        self._optimizer = _optimizer(self.model, self._learned.values(), space)
+        layers = self.learnable.layers.values()
+        undecayed = [p for layer in layers if isinstance(layer, Undecayed) for p in layer.undecayed()]
+        self._optimizer = _optimizer(self.model, self._learned.values(), undecayed, space)
         self._batches = Batches(
             data.splits["train"],
             space.recipe.batch_size,
@@ -62,12 +65,15 @@ class Learner:
             device,
         )
         found = {path: choice.dilation for path, choice in candidate if choice.fractional}
-        self._starts = found
-        self._narrowing = Narrowing(list(found), space.dilations, space.recipe.steps, seed) if found else None
-        self._held_out = data.splits["val"].some(space.recipe.rung_images)
-        self._step_flop: dict[tuple[int, ...], float] = {}
+        self._starts = {path: choice.dilation for path, choice in candidate if choice.searched}
+        self.prelude = prelude_steps(space.recipe, candidate)
+        self._finding = space.recipe.model_copy(update={"steps": self.prelude})
+        self._narrowing = Narrowing(list(found), space.dilations, self.prelude, seed) if found else None
+        self._average = AveragedWeights(self.model, space.recipe.steps) if found else None
+        self._held_out = held_out(data, space.recipe)
+        self._step_flop: dict[tuple[Hashable, ...], float] = {}
         self._last_flop = 0.0
-        self._score_flop: dict[tuple[int, ...], float] = {}
+        self._score_flop: dict[tuple[Hashable, ...], float] = {}
         self._seconds = {"step": 0.0, "image": 0.0}
         self._inflated: list[Inflation] = [m for m in self.model.modules() if isinstance(m, Inflation)]
         self._blocks: list[LSDFN] = [m for m in self.model.modules() if isinstance(m, LSDFN)]
@@ -78,10 +84,16 @@ class Learner:
             self._forward_one()  # what a step costs is kept by the sizes of its maps, before it moves f
         self.train_peak_bytes: int | None = None
 
+    @property
+    def steps(self) -> int:
+        """Of the whole training: the recipe's, and before them those in which dilations are found."""
+        return self.prelude + self._recipe.steps
+
     def train_step(self, step: int) -> float:
         """Take one optimiser step on batch number `step`; returns its FLOP."""
         started = time.perf_counter()
         looked = self._narrow(step) if self._narrowing else 0.0
+        looked += self._advance(step) if self.learnable.layers else 0.0
         self._set_rates(step)
         images, labels = self._batches.at(step)
         key = self._key(images.shape[0])
@@ -93,7 +105,7 @@ class Learner:
                 loss = self._optimise(images, labels)
             flop = self._step_flop[key] = meter.flop
             self.train_peak_bytes = self._memory.bytes() if self._memory else None
-        if (step + 1) % _NAN_CHECK_STEPS == 0 or step + 1 == self._recipe.steps:
+        if (step + 1) % _NAN_CHECK_STEPS == 0 or step + 1 == self.steps:
             value = loss.item()
             if not math.isfinite(value):
                 raise TrialError(f"the loss became {value} by step {step + 1}")
@@ -162,7 +174,10 @@ class Learner:
 
     def f_values(self) -> dict[str, float]:
         """The inflation factor of every inflated path, and what stands for one where the dilation itself is found."""
-        found = self._narrowing.best if self._narrowing else {}
+        found: dict[str, float] = dict(self._narrowing.best) if self._narrowing else {}
+        for path, layer in self.learnable.layers.items():
+            if (dilation := found_dilation(layer)) is not None:
+                found[path] = dilation
         return {path: factor.f.item() for path, factor in self.learnable.factors.items()} | {
             path: self._starts[path] / dilation for path, dilation in found.items()
         }
@@ -182,16 +197,23 @@ class Learner:
         if self._device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self._device)
         self._stand()
-        state = {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "random": random_state}
-        return state | ({"narrowing": self._narrowing.state()} if self._narrowing else {})
+        state: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random": random_state,
+        }
+        if self._narrowing and self._average:
+            state |= {"narrowing": self._narrowing.state(), "average": self._average.state()}
+        return state
 
     def load_state(self, state: Mapping[str, Any], step_flop: float) -> None:
         """Go on from what `state` gave. step_flop: what a step had cost then, until the next one is metered."""
         self._last_flop = step_flop
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        if self._narrowing:
+        if self._narrowing and self._average:
             self._narrowing.load_state(state["narrowing"])
+            self._average.load_state(state["average"])
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
@@ -199,26 +221,31 @@ class Learner:
     def _narrow(self, step: int) -> float:
         """Narrow the brackets if it is time, and set the dilations of this step; the FLOP of looking."""
         assert self._narrowing
+        assert self._average
         looked = 0.0
 
-        def loss(dilations: Mapping[str, int]) -> float:
+        def score(dilations: Mapping[str, int]) -> float:
             nonlocal looked
             self._dilate(dilations)
             looked += self.score_cost(len(self._held_out)).flop
-            total = 0.0
-            for images, labels in eval_batches(
-                self._held_out, self._recipe.eval_batch_size, self._data.ignore_index, self._device
-            ):
-                total += self.task.loss(self.model(images), labels).item() * len(images)
-            return total if math.isfinite(total) else math.inf
+            found = self.task.score(self.model, self._held_out, self._recipe.batch_size, self._device).primary
+            return float(found) if math.isfinite(found) else -math.inf
 
+        if self._narrowing.open:
+            looked += self._average.update()
         if self._narrowing.due(step):
-            self.model.eval()
-            with torch.no_grad():
-                self._narrowing.narrow(step, loss)
-            self.model.train()
+            with self._average.shown():
+                self._narrowing.narrow(step, score)
         self._dilate(self._narrowing.draw(step))
         return looked
+
+    def _advance(self, step: int) -> float:
+        """Let the layers in the place of convolutions change before a step; the FLOP of that."""
+        with torch.no_grad(), Meter() as meter:
+            for layer in self.learnable.layers.values():
+                if isinstance(layer, Advancing):
+                    layer.advance(step, self.steps)
+        return meter.flop
 
     def _stand(self) -> None:
         """Set the dilations that are best so far, where training is still trying others."""
@@ -254,17 +281,19 @@ class Learner:
     def _set_rates(self, step: int) -> None:
         """The recipe's learning rate at this step, and whether f may move yet."""
         recipe = self._recipe
-        rate = recipe.rate(step)
+        rate = recipe.rate(step - self.prelude) if step >= self.prelude else self._finding.rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
-        moving = step >= recipe.f_delay * recipe.steps
+        moving = step - self.prelude >= recipe.f_delay * recipe.steps
         for scalar in self._learned.values():
             _value_of(scalar).requires_grad_(moving)
 
-    def _key(self, batch: int) -> tuple[int, ...]:
+    def _key(self, batch: int) -> tuple[Hashable, ...]:
         """What the cost of a pass depends on: its batch, the size of every inflated map, how far every LS-DFN block
-        reads and which of its places lie between pixels, and whether f or gamma is learned."""
-        sizes: list[int] = [batch]
+        reads and which of its places lie between pixels, whether f or gamma is learned, and what the layers in the
+        place of convolutions say."""
+        sizes: list[Hashable] = [batch]
+        sizes += [layer.work for layer in self.learnable.layers.values() if isinstance(layer, Changing)]
         for block in self._blocks:
             gamma = block.stride.gamma
             offsets = [gamma.item() * number for number in range((block.s + 1) // 2)]
@@ -335,6 +364,7 @@ def settings_of(space: Space, classes: tuple[str, ...]) -> Settings:
         guidance_weight=space.recipe.guidance_weight,
         f_background=space.recipe.f_background,
         sampling=space.sampling,
+        dilations=space.dilations,
     )
 
 
@@ -352,12 +382,18 @@ def augment_of(recipe: Recipe) -> Augment:
     )
 
 
-def _optimizer(model: nn.Module, learned: Collection[InflationFactor | SampleStride], space: Space) -> torch.optim.SGD:
+def _optimizer(
+    model: nn.Module,
+    learned: Collection[InflationFactor | SampleStride],
+    undecayed: Sequence[nn.Parameter],
+    space: Space,
+) -> torch.optim.SGD:
     """Stochastic gradient descent; a learned f or gamma has its own rate and no weight decay, trained weights their own
-    rate."""
+    rate, what a layer says no weight decay."""
     recipe = space.recipe
     kinds = {id(_value_of(scalar)): "f" if isinstance(scalar, InflationFactor) else "gamma" for scalar in learned}
-    groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": [], "gamma": []}
+    kinds |= {id(parameter): "undecayed" for parameter in undecayed}
+    groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": [], "gamma": [], "undecayed": []}
     for name, parameter in model.named_parameters():
         if id(parameter) in kinds:
             groups[kinds[id(parameter)]].append(parameter)
@@ -366,13 +402,13 @@ def _optimizer(model: nn.Module, learned: Collection[InflationFactor | SampleStr
         elif parameter.requires_grad:
             groups["new"].append(parameter)
     multipliers = {"new": 1.0, "trained": recipe.pretrained_lr_multiplier, "f": recipe.f_lr_multiplier}
-    multipliers["gamma"] = recipe.gamma_lr_multiplier
+    multipliers |= {"gamma": recipe.gamma_lr_multiplier, "undecayed": 1.0}
     optimizer = torch.optim.SGD(
         [
             {
                 "params": parameters,
                 "multiplier": multipliers[kind],
-                "weight_decay": 0.0 if kind in ("f", "gamma") else recipe.weight_decay,
+                "weight_decay": 0.0 if kind in ("f", "gamma", "undecayed") else recipe.weight_decay,
             }
             for kind, parameters in groups.items()
             if parameters

@@ -1,9 +1,10 @@
-"""One training that finds its own dilation: weights shared by all dilations first, then a bracket that narrows.
+"""A training that finds its own dilations before it begins: weights shared by all of them, then a bracket that narrows.
 
 A dilation changes the shape of no weight and no map, so a network can be trained with another dilation at every step,
-at the cost of one. While it is, a look at held-out images tells how well each dilation serves the weights as they are:
-at first all of the space's, then those next to the best, then its neighbours. Where training starts does not matter,
-and no gradient has to see farther than a pixel.
+at the cost of one. A prelude a quarter as long as a training does that, its rate falling to zero. On the way, looks at
+held-out images tell how well each dilation scores with the weights that all share: at first all of the space's, then
+those next to the best, then its neighbours. A full training of what was found follows, from those weights. Where the
+search starts does not matter, and no gradient has to see farther than a pixel.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# Looks, as shares of the training, and how many places on either side of the best stay in the bracket after each.
-# Before about a sixth of a short training, losses do not tell dilations apart yet; what comes after the last look is
-# left for the dilation that was found.
-LOOKS = ((0.17, 2), (0.25, 1), (0.33, 0))
+from rfsearch.data import ImageSet, Split
+from rfsearch.space import Candidate, Recipe
+
+# The length of the prelude, as a share of a full training.
+PRELUDE = 0.25
+# Looks, as shares of the prelude, and how many places on either side of the best stay in the bracket after each.
+LOOKS = ((0.4, 2), (0.7, 1), (1.0, 0))
 
 
 class Narrowing:
     """The brackets of a training's sites.
 
-    paths: of the candidate, those whose dilation is searched. dilations: that each may get. steps: of the training.
+    paths: of the candidate, those whose dilation is searched. dilations: that each may get. steps: of the prelude.
     seed: of the draws.
     """
 
@@ -31,9 +35,14 @@ class Narrowing:
         self._brackets = {path: (0, len(self._dilations) - 1) for path in paths}
         self._best = {path: (len(self._dilations) - 1) // 2 for path in paths}
 
+    @property
+    def open(self) -> bool:
+        """Whether any bracket still holds more than one dilation."""
+        return any(low < high for low, high in self._brackets.values())
+
     def due(self, step: int) -> bool:
         """Whether the brackets are to be narrowed before that step."""
-        return step in self._reach and any(low < high for low, high in self._brackets.values())
+        return step in self._reach and self.open
 
     def draw(self, step: int) -> dict[str, int]:
         """The dilations to train with at a step: any of the brackets', the same for the same step and seed."""
@@ -45,16 +54,16 @@ class Narrowing:
         """The dilations that served best at the last look; before the first, the middle of the space's."""
         return {path: self._dilations[place] for path, place in self._best.items()}
 
-    def narrow(self, step: int, loss: Callable[[Mapping[str, int]], float]) -> None:
+    def narrow(self, step: int, score: Callable[[Mapping[str, int]], float]) -> None:
         """Look at every dilation of every bracket, one path after the other, the other paths at their best so far.
 
-        loss: of given dilations on held-out images, with the weights as they are.
+        score: of given dilations on held-out images, with the weights as they are; higher is better.
         """
         for path, (low, high) in self._brackets.items():
             if low == high:
                 continue
-            found = {place: loss(self.best | {path: self._dilations[place]}) for place in range(low, high + 1)}
-            self._best[path] = min(found, key=lambda place: found[place])
+            found = {place: score(self.best | {path: self._dilations[place]}) for place in range(low, high + 1)}
+            self._best[path] = max(found, key=lambda place: found[place])
             reach = self._reach[step]
             self._brackets[path] = max(low, self._best[path] - reach), min(high, self._best[path] + reach)
 
@@ -66,10 +75,22 @@ class Narrowing:
         self._best = dict(state["best"])
 
 
+def prelude_steps(recipe: Recipe, candidate: Candidate) -> int:
+    """The steps of a candidate's training in which its dilations are found; none where there are none to find."""
+    return max(1, round(PRELUDE * recipe.steps)) if any(choice.fractional for _, choice in candidate) else 0
+
+
 def most_looks(dilations: int, paths: int) -> int:
-    """How many dilations a whole training looks at, at most."""
+    """How many dilations are looked at, at most."""
     sizes, left = [dilations], dilations
     for _, reach in LOOKS[:-1]:
         left = min(left, 2 * reach + 1)
         sizes.append(left)
     return paths * sum(size for size in sizes if size > 1)
+
+
+def held_out(data: ImageSet, recipe: Recipe) -> Split:
+    """The validation images of a look: whole batches, since they are normalised by their own statistics."""
+    val = data.splits["val"]
+    most = min(recipe.rung_images, len(val))
+    return val.some(max(most // recipe.batch_size * recipe.batch_size, min(most, recipe.batch_size)))

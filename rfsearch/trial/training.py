@@ -83,20 +83,20 @@ class Training:
                 return replace(self._record("pruned"), val=self._rungs[-1].val)
         learner, recipe = self._learner, self._space.recipe
         assert learner is not None
-        rung_steps = recipe.rung_steps()
+        rung_steps = {learner.prelude + step for step in recipe.rung_steps()}
         splits = self._data.splits
         scored_at_the_end = sum(len(splits[name]) for name in ("val", "test") if name in splits)
-        while self._step < recipe.steps:
+        while self._step < learner.steps:
             self._cost = replace(self._cost, device_s=self._clock())
             if self._exceeds(learner.step_cost() + learner.score_cost(scored_at_the_end)):
                 break
             flop = learner.train_step(self._step)
             self._step += 1
             self._cost = replace(self._cost, flop=self._cost.flop + flop, epochs=learner.epochs(self._step))
-            if self._step % max(1, recipe.steps // _TRACE_POINTS) == 0:
+            if self._step % max(1, learner.steps // _TRACE_POINTS) == 0:
                 self._trace += [(self._step, site, value) for site, value in learner.learned_values().items()]
             some = min(recipe.rung_images, len(splits["val"]))
-            due = self._step in rung_steps and self._step < recipe.steps
+            due = self._step in rung_steps and self._step < learner.steps
             if due and not self._exceeds(learner.score_cost(some + scored_at_the_end)):
                 return self._look(learner)
         return self._finish(learner)
@@ -141,7 +141,7 @@ class Training:
 
     def _finish(self, learner: Learner) -> Record:
         """Score the final weights on the whole validation and test split, weigh inference, and keep the checkpoint."""
-        status: Status = "completed" if self._step == self._space.recipe.steps else "cut"
+        status: Status = "completed" if self._step == learner.steps else "cut"
         splits = self._data.splits
         val, flop = learner.score(splits["val"])
         test = None

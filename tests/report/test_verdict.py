@@ -296,3 +296,22 @@ def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> Non
     assert "The best dilation, 8 at conv6, is the largest that was searched" in text
     assert "inflated" not in text
     assert "bound" not in text
+
+
+@pytest.mark.parametrize(
+    ("f", "headline"),
+    [
+        ({"conv6": 0.25}, "Dilation 8 with layer dcls, found in training from 2, at conv6 won"),
+        ({}, "Dilation 2 with layer dcls at conv6 won"),
+    ],
+)
+def test_a_layer_is_told_with_what_it_found(make_run: MakeRun, f: dict[str, float], headline: str) -> None:
+    """No plain dilation stands in for it, so the trained network is what is offered."""
+    layer = Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}).to_json()
+    text, verdict = told(make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=layer, f=f)])
+    assert verdict.headline.startswith(headline)
+    assert verdict.setting is not None
+    assert verdict.setting.plain == (f"conv6: dilation {8 if f else 2}, with the layer peers.dcls:dcls",)
+    assert "trained(" in verdict.setting.code
+    assert "inflated" not in text
+    assert "bound" not in text

@@ -16,7 +16,8 @@ inflated = st.builds(Choice, dilations, reals, st.booleans(), labels)
 blocks = st.builds(Sampling, reals, st.integers(0, 4).map(lambda n: 2 * n + 1), st.booleans())
 sampled = st.builds(lambda d, named, block: Choice(d, labels=named, sampling=block), dilations, labels, blocks)
 searched = st.builds(lambda d, named: Choice(d, labels=named, fractional=True), dilations, labels)
-choices = inflated | sampled | searched
+standing = st.builds(lambda d, named, spec: Choice(d, labels=named, layer=spec), dilations, labels, st.just("a.b:c"))
+choices = inflated | sampled | searched | standing
 sites = st.text(min_size=1, max_size=12)
 candidates = st.dictionaries(sites, choices | st.lists(choices, min_size=1, max_size=4), min_size=1, max_size=4).map(
     Candidate.of
@@ -147,3 +148,32 @@ def test_what_training_found_stands_in_the_place_of_where_it_started():
 def test_a_dilation_found_in_training_goes_with_no_other_way(more):
     with pytest.raises(SpaceError, match="neither an inflation nor an LS-DFN block"):
         Choice(4, fractional=True, **more)
+
+
+def test_a_layer_is_written_only_where_there_is_one():
+    candidate = Candidate.of({"a": Choice(4, layer="peers.dcls:dcls"), "b": Choice(2)})
+    assert json.loads(candidate.to_json()) == {
+        "a": {"dilation": 4, "layer": "peers.dcls:dcls"},
+        "b": {"dilation": 2},
+    }
+    assert candidate.learned
+    assert str(candidate) == "a: d=4, layer dcls; b: d=2"
+
+
+@pytest.mark.parametrize(("f", "dilation"), [(4 / 5.4, 5), (4 / 5.6, 6), (100.0, 1)])
+def test_what_a_layer_has_found_is_its_dilation_and_the_layer_stays(f, dilation):
+    candidate = Candidate.of({"a": Choice(4, layer="peers/dcls.py:dcls")})
+    assert candidate.found({"a": f}) == Candidate.of({"a": Choice(dilation, layer="peers/dcls.py:dcls")})
+    assert candidate.found({}) == candidate
+
+
+@pytest.mark.parametrize("more", [{"f": 2.0}, {"learned": True}, {"sampling": Sampling(1.0)}, {"fractional": True}])
+def test_a_layer_goes_with_no_other_way(more):
+    with pytest.raises(SpaceError, match="a site with a layer in its convolution's place gets no inflation"):
+        Choice(4, layer="a:b", **more)
+
+
+@pytest.mark.parametrize("spec", ["dcls", "a.b:", ":dcls"])
+def test_a_layer_is_named_in_full(spec):
+    with pytest.raises(SpaceError, match=rf"a layer is a SPEC, package.module:callable or .*Got '{spec}'"):
+        Choice(4, layer=spec)

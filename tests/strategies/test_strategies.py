@@ -80,7 +80,9 @@ def test_every_status_can_be_observed(name, form, status):
     strategy = made(name, space=SPACE.with_form(form))
     candidate = strategy.suggest(())
     strategy.observe(record(candidate, 0, status))
-    assert isinstance(strategy.suggest([candidate]), Candidate)
+    assert isinstance(strategy.suggest(()), Candidate)
+    waits = name == "fractional" and status in ("pruned", "failed")  # for the training that finds, begun again
+    assert isinstance(strategy.suggest([candidate]), Exhausted if waits else Candidate)
 
 
 @every_pair
@@ -102,7 +104,7 @@ def test_fractional_finds_dilations_once_and_then_trains_what_was_found_and_its_
     strategy = made("fractional", space=space)
     finder = strategy.suggest(())
     assert all(path.fractional for _, path in finder)
-    assert strategy.suggest([finder]) == space.default_candidate
+    assert isinstance(strategy.suggest([finder]), Exhausted)  # for now: what to train next is not known yet
     strategy.observe(dataclasses.replace(record(finder, 0), status="failed", val=None))
     assert strategy.suggest(()) == finder
     starts = {path: choice.dilation for path, choice in finder}

@@ -8,24 +8,26 @@ from collections.abc import Mapping
 
 import pytest
 
-from rfsearch.trial.narrowing import LOOKS, Narrowing, most_looks
+from rfsearch.data import rendered_faces
+from rfsearch.space import Candidate, Choice, Recipe
+from rfsearch.trial.narrowing import LOOKS, Narrowing, held_out, most_looks, prelude_steps
 
 DILATIONS = (1, 2, 3, 4, 6, 8, 11)
 
 
 def by_distance(best: Mapping[str, int], asked: list[dict[str, int]]):
-    """A loss that grows with the distance, in octaves, of every path from its best dilation."""
+    """A score that falls with the distance, in octaves, of every path from its best dilation."""
 
-    def loss(dilations: Mapping[str, int]) -> float:
+    def score(dilations: Mapping[str, int]) -> float:
         asked.append(dict(dilations))
-        return sum(abs(math.log2(dilation / best[path])) for path, dilation in dilations.items())
+        return -sum(abs(math.log2(dilation / best[path])) for path, dilation in dilations.items())
 
-    return loss
+    return score
 
 
 def run(best: Mapping[str, int], steps: int = 100, seed: int = 0) -> tuple[Narrowing, list[dict[str, int]], list[dict]]:
     narrowing, asked, drawn = Narrowing(list(best), DILATIONS, steps, seed), [], []
-    for step in range(steps):
+    for step in range(steps + 20):  # and a while of what follows the prelude
         if narrowing.due(step):
             narrowing.narrow(step, by_distance(best, asked))
         drawn.append(narrowing.draw(step))
@@ -85,7 +87,23 @@ def test_one_dilation_needs_no_look() -> None:
     assert most_looks(1, 1) == 0
 
 
-def test_a_loss_that_is_no_number_is_never_best() -> None:
+def test_a_score_that_is_no_number_is_never_best() -> None:
     narrowing = Narrowing(["a"], DILATIONS, 100, 0)
-    narrowing.narrow(17, lambda dilations: math.inf if dilations["a"] < 6 else dilations["a"])
+    narrowing.narrow(40, lambda dilations: -math.inf if dilations["a"] < 6 else -dilations["a"])
     assert narrowing.best == {"a": 6}
+
+
+@pytest.mark.parametrize(("images", "most", "batch", "looked_at"), [
+    (101, 64, 8, 64), (101, 101, 8, 96), (20, 64, 8, 16), (5, 64, 8, 5), (101, 4, 8, 4), (9, 64, 8, 8),
+])  # fmt: skip
+def test_a_look_is_at_whole_batches(images: int, most: int, batch: int, looked_at: int) -> None:
+    data = rendered_faces(1, images, 1, (32, 32))
+    recipe = Recipe(steps=10, lr=0.1, rung_images=most, batch_size=batch)
+    assert len(held_out(data, recipe)) == looked_at
+
+
+def test_only_what_is_to_be_found_gets_a_prelude() -> None:
+    recipe = Recipe(steps=300, lr=0.1, batch_size=8)
+    plain, searched = Choice(4), Choice(4, fractional=True)
+    assert prelude_steps(recipe, Candidate.of({"a": plain})) == 0
+    assert prelude_steps(recipe, Candidate.of({"a": plain, "b": [plain, searched]})) == 75

@@ -1,0 +1,188 @@
+"""How much training compute each strategy needs to match an exhaustive sweep, and what it holds at equal full budgets.
+
+Reads finished runs. A strategy's curve is the score of its incumbent, which validation chose, against the training
+compute it has spent, averaged over its seeds; scores are of the test split wherever a run has one. The target is the
+score at which the exhaustive sweep ends, each dilation trained once, less the standard error of its mean over seeds.
+Intervals hold 95 % of what paired resampling of the seeds gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from provenance import RESULTS, provenance, write_sidecar
+
+from rfsearch.ledger import Record, read_run
+from rfsearch.report.digest import Arm, best_of, digest
+from rfsearch.space import Candidate
+
+COLUMNS = ["dataset", "strategy", "start", "seeds", "compute_to_target", "low", "high", "final_score", "final_low",
+           "final_high"]  # fmt: skip
+RESAMPLES = 4000
+ANY = "any"
+Curve = list[tuple[float, float]]
+"""Compute spent (FLOP) and the incumbent's score from there on, one a change, in order."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="DATASET=RUN[,RUN]", help="runs of one data set, with equal budgets")
+    parser.add_argument("--name", default="headline", help="of the table under results/")
+    asked = parser.parse_args()
+    rows, sidecar = [], {}
+    for given in asked.runs:
+        dataset, _, folders = given.partition("=")
+        found, said = of_dataset([Path(folder) for folder in folders.split(",")])
+        rows += [{"dataset": dataset, **row} for row in found]
+        sidecar[dataset] = said
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table.to_csv(RESULTS / f"{asked.name}.csv", index=False)
+    write_sidecar(asked.name, {**provenance(), "method": " ".join((__doc__ or "").split()), "datasets": sidecar})
+    print(table.to_string(index=False))
+
+
+def of_dataset(folders: Sequence[Path]) -> tuple[list[dict], dict]:
+    """The rows of one data set and what stands beside them."""
+    runs = [digest(read_run(folder)) for folder in folders]
+    split = runs[0].split
+    arms: dict[str, dict[int, Arm]] = {}
+    for run in runs:
+        for arm in run.arms:
+            arms.setdefault(arm.strategy, {})[arm.seed] = arm
+    seeds = sorted(arms["exhaustive"])
+    dilations = sorted({choice.dilation for arm in arms["exhaustive"].values() for r in arm.records
+                        for _, choice in Candidate.from_json(r.candidate)})  # fmt: skip
+    score: Callable[[Record], float] = lambda record: getattr(record, split)  # noqa: E731
+
+    sweeps = {seed: arm.records[: len(dilations)] for seed, arm in arms["exhaustive"].items()}
+    sweep_flop = float(np.mean([sum(r.cost.flop for r in sweep) for sweep in sweeps.values()]))
+    sweep_scores = {seed: score(best) for seed, sweep in sweeps.items() if (best := best_of(sweep))}
+    curves = {(name, ANY): {seed: curve_of(arm, score) for seed, arm in by.items()} for name, by in arms.items()}
+    for name, by_seed in arms.items():
+        if name.partition("@")[0] == "inflation":
+            for seed, arm in by_seed.items():
+                for record in first_trainings(arm):
+                    at = "/".join(str(choice.dilation) for _, choice in Candidate.from_json(record.candidate))
+                    curves.setdefault((name, at), {})[seed] = [(record.cost.flop, score(record))]
+
+    rows = []
+    for (name, start), by_seed in curves.items():
+        if set(by_seed) != set(seeds):
+            continue  # a budget that ended before every start had been tried in every arm
+        reached = resampled(seeds, lambda drawn, by_seed=by_seed: to_target(drawn, by_seed, sweep_scores) / sweep_flop)
+        final = resampled(seeds, lambda drawn, by_seed=by_seed: float(np.mean([by_seed[s][-1][1] for s in drawn])))
+        rows.append(
+            {
+                "strategy": name, "start": start, "seeds": len(seeds),
+                **dict(zip(("compute_to_target", "low", "high"), map(shown, reached), strict=True)),
+                **dict(zip(("final_score", "final_low", "final_high"), (round(x, 4) for x in final), strict=True)),
+            }
+        )  # fmt: skip
+    rows.sort(key=lambda row: (row["strategy"], row["start"] != ANY, [int(d) for d in row["start"].split("/")]
+                               if row["start"] != ANY else []))  # fmt: skip
+    manifest = runs[0].run.manifest
+    by_dilation = {
+        d: [score(r) for sweep in sweeps.values() for r in sweep
+            if [c.dilation for _, c in Candidate.from_json(r.candidate)] == [d]]
+        for d in dilations
+    }  # fmt: skip
+    return rows, {
+        "score": f"{manifest['space']['primary']}, {split}",
+        "commands": [run.run.manifest["command"] for run in runs],
+        "data": manifest["data"]["summary"],
+        "budget": manifest["budget"],
+        "machine": manifest["machine"],
+        "sweep_flop": sweep_flop,
+        "target": round(target_of(seeds, sweep_scores), 4),
+        "exhaustive_by_dilation": {
+            str(d): {"mean": round(float(np.mean(v)), 4), "scores": [round(x, 4) for x in v]}
+            for d, v in by_dilation.items() if v
+        },
+        "found": {name: {str(seed): str(answer(arm)) for seed, arm in by.items()} for name, by in arms.items()},
+        "spent_of_budget": {name: [round(arm.spent.flop / manifest["budget"]["limit"], 4) for arm in by.values()]
+                            for name, by in arms.items()},
+        "fractional_minus": {
+            other: differences(seeds, curves["fractional", ANY], curves[other, ANY])
+            for other in arms if other != "fractional" and "fractional" in arms and set(arms[other]) == set(seeds)
+        },
+    }  # fmt: skip
+
+
+def curve_of(arm: Arm, score: Callable[[Record], float]) -> Curve:
+    """Of an arm's incumbent."""
+    curve, best, spent = [], None, 0.0
+    for record in arm.records:
+        spent += record.cost.flop
+        if record.beats(best):
+            best = record
+            curve.append((spent, score(record)))
+    return curve
+
+
+def first_trainings(arm: Arm) -> list[Record]:
+    """Of each candidate, the first that was scored."""
+    found: dict[str, Record] = {}
+    for record in arm.records:
+        if record.scored and record.status == "completed":
+            found.setdefault(record.candidate, record)
+    return list(found.values())
+
+
+def answer(arm: Arm) -> Candidate | None:
+    """What an arm would answer with, its learned values put in."""
+    best = arm.incumbent
+    return Candidate.from_json(best.candidate).found(best.f) if best else None
+
+
+def target_of(drawn: Sequence[int], sweep_scores: Mapping[int, float]) -> float:
+    """The sweep's mean score less its standard error; of the seeds there are, however often each was drawn."""
+    error = np.std(list(sweep_scores.values()), ddof=1) / math.sqrt(len(sweep_scores)) if len(sweep_scores) > 1 else 0.0
+    return float(np.mean([sweep_scores[seed] for seed in drawn]) - error)
+
+
+def to_target(drawn: Sequence[int], by_seed: Mapping[int, Curve], sweep_scores: Mapping[int, float]) -> float:
+    """The compute (FLOP) at which the mean curve of the drawn seeds first reaches the target; infinite where never.
+
+    An arm without an incumbent yet holds the mean below every target.
+    """
+    target = target_of(drawn, sweep_scores)
+    moments = sorted({spent for seed in drawn for spent, _ in by_seed[seed]})
+    for spent in moments:
+        held = [held_at(by_seed[seed], spent) for seed in drawn]
+        if np.mean(held) >= target:
+            return spent
+    return math.inf
+
+
+def held_at(curve: Curve, spent: float) -> float:
+    value = -math.inf
+    for at, score in curve:
+        if at <= spent:
+            value = score
+    return value
+
+
+def resampled(seeds: Sequence[int], statistic: Callable[[Sequence[int]], float]) -> tuple[float, float, float]:
+    """A statistic of the seeds, and the 95 % interval that paired resampling of them gives."""
+    generator = np.random.default_rng(0)
+    drawn = sorted(statistic(generator.choice(seeds, len(seeds))) for _ in range(RESAMPLES if len(seeds) > 1 else 1))
+    return statistic(seeds), drawn[int(0.025 * len(drawn))], drawn[min(len(drawn) - 1, int(0.975 * len(drawn)))]
+
+
+def differences(seeds: Sequence[int], ours: Mapping[int, Curve], theirs: Mapping[int, Curve]) -> list[float]:
+    """Final score of one less that of the other, paired by seed: mean and 95 % interval."""
+    gaps = {seed: ours[seed][-1][1] - theirs[seed][-1][1] for seed in seeds}
+    return [round(x, 4) for x in resampled(seeds, lambda drawn: float(np.mean([gaps[s] for s in drawn])))]
+
+
+def shown(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    main()

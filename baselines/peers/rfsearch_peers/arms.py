@@ -1,0 +1,109 @@
+"""How a peer's layer is searched with: trained from every dilation, or searched with and then trained plainly."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from rfsearch.ledger import Record
+from rfsearch.space import SINGLE, Candidate, Choice, Space
+from rfsearch.strategies import Exhausted, Sweep
+from rfsearch_peers.needs import check_installed
+
+
+class LayerSweep:
+    """One training from each dilation of the space with a layer in the convolution's place, the hand default's first,
+    then repeats of the leaders (see `Sweep`). What is trained is the answer.
+
+    A subclass says which: layer: its SPEC. modules: what it calls. name: of the peer and of its extra.
+    """
+
+    form: ClassVar[str] = SINGLE
+    name: ClassVar[str]
+    layer: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, space: Space, seed: int) -> None:
+        check_installed(self.name, self.modules)
+        self.candidates = [space.uniform(Choice(d, layer=self.layer)) for d in space.dilations]
+        self._sweep = Sweep(self.candidates, seed, space.uniform(Choice(space.reference, layer=self.layer)))
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        return self._sweep.suggest(pending)
+
+    def observe(self, record: Record) -> None:
+        self._sweep.observe(record)
+
+
+class SearchThenTrain:
+    """Trainings whose layer searches a dilation, each followed by a plain training of what it found: at every site the
+    dilation of the space next to it, unless that has been trained.
+
+    The first search starts at the hand default. Where a method searches again, the next one starts where the last one
+    ended, and once that is no new place, at a dilation that no search has started from, in an order shuffled by the
+    seed. What a budget leaves after that is spent on repeating the plain trainings with fresh training seeds, the
+    leaders first.
+
+    A subclass says: layer, modules, name: as of `LayerSweep`. searches_again: whether one search is not all.
+    """
+
+    form: ClassVar[str] = SINGLE
+    name: ClassVar[str]
+    layer: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]] = ()
+    searches_again: ClassVar[bool]
+
+    def __init__(self, space: Space, seed: int) -> None:
+        check_installed(self.name, self.modules)
+        self._dilations = sorted(space.dilations)
+        others = [d for d in self._dilations if d != space.reference]
+        random.Random(seed).shuffle(others)
+        starts = [space.reference, *others] if self.searches_again else [space.reference]
+        self._starts = [space.uniform(Choice(d, layer=self.layer)) for d in starts]
+        self._found: dict[Candidate, None] = {}
+        self._scores: dict[Candidate, list[float]] = {}
+        self._tries: dict[Candidate, int] = {}
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """What may be tried beforehand: the searches."""
+        return self._starts
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        tries = {c: self._tries.get(c, 0) + list(pending).count(c) for c in {**self._tries, **dict.fromkeys(pending)}}
+        ended = list(reversed(self._found)) if self.searches_again else []
+        searches = [self._starts[0], *map(self._search_from, ended), *self._starts]
+        fresh = [candidate for candidate in (*self._found, *searches) if not tries.get(candidate)]
+        if fresh:
+            return fresh[0]
+        if not any(self._scores.get(candidate) for candidate in self._found):
+            why = "what the searches found is still in training" if pending else "no search found what could be scored"
+            return Exhausted(why)
+        fewest = min(tries[candidate] for candidate in self._found)
+        return max((c for c in self._found if tries[c] == fewest), key=self._mean)
+
+    def observe(self, record: Record) -> None:
+        candidate = Candidate.from_json(record.candidate)
+        self._tries[candidate] = self._tries.get(candidate, 0) + 1
+        if not record.scored or record.val is None or not math.isfinite(record.val):
+            return
+        if any(choice.layer for _, choice in candidate):
+            ends = {path: choice.dilation / record.f.get(path, 1.0) for path, choice in candidate}
+            self._found.setdefault(self._plain(ends))
+        else:
+            self._scores.setdefault(candidate, []).append(record.val)
+
+    def _mean(self, candidate: Candidate) -> float:
+        scores = self._scores.get(candidate, [])
+        return sum(scores) / len(scores) if scores else -math.inf
+
+    def _plain(self, ends: Mapping[str, float]) -> Candidate:
+        """Plain convolutions at the space's dilations next to those that a search ended at, by path."""
+        nearest = {path: min((abs(d - end), d) for d in self._dilations)[1] for path, end in ends.items()}
+        return Candidate.of({path: Choice(dilation) for path, dilation in nearest.items()})
+
+    def _search_from(self, plain: Candidate) -> Candidate:
+        return Candidate.of({path: replace(choice, layer=self.layer) for path, choice in plain})

@@ -1,0 +1,67 @@
+"""What a training's weights look like without the noise of its last steps, for a look while its rate is still high.
+
+Two things shake a network in the middle of training: every step moves the weights about, and the running statistics of
+batch normalisation lag behind them. Weights averaged over the last steps, normalised by the statistics of the batch at
+hand, show what the training has learned so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# Of a training's steps, how many the average reaches back over.
+_REACH = 0.04
+
+
+class AveragedWeights:
+    """The exponential average of a model's parameters over the last 4 % of a training of `steps` steps."""
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        self._model, self._share = model, 1 / max(1.0, _REACH * steps)
+        self._values = [parameter.detach().clone() for parameter in model.parameters()]
+
+    @torch.no_grad()
+    def update(self) -> float:
+        """Take in the weights as they are; returns the FLOP of that."""
+        for value, parameter in zip(self._values, self._model.parameters(), strict=True):
+            value.lerp_(parameter, self._share)
+        return 2.0 * sum(value.numel() for value in self._values)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Within it the model holds the average, evaluates, and normalises by the batch; afterwards it is as before."""
+        model = self._model
+        modes = [(module, module.training) for module in model.modules()]
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        model.eval()
+        for norm in norms:
+            norm.train()
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+            for norm, (momentum, tracked) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, tracked
+            for module, training in modes:
+                module.training = training
+
+    def state(self) -> list[Tensor]:
+        return self._values
+
+    def load_state(self, values: Sequence[Tensor]) -> None:
+        self._values = [value.clone() for value in values]
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        held = [parameter.detach().clone() for parameter in self._model.parameters()]
+        for parameter, value in zip(self._model.parameters(), self._values, strict=True):
+            parameter.copy_(value)
+        self._values = held

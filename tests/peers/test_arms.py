@@ -1,0 +1,165 @@
+"""The strategies of the peers: what all strategies keep to, in which order they try, and a run through Ray."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rfsearch_peers.arms import SearchThenTrain
+from rfsearch_peers.dash import Dash
+from rfsearch_peers.dcls import LearnedSpacings
+from rfsearch_peers.deformable import Deformables
+from rfsearch_peers.rfnext import RFNext
+
+from rfsearch import testing
+from rfsearch.errors import RequestError
+from rfsearch.ledger import Cost, Record, read_run
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.strategies import Exhausted, Strategy
+from tests.peers.test_layers import needs
+from tests.toys import helen_space, toy_file
+
+PEERS = Path(__file__).resolve().parents[2] / "baselines" / "peers"
+STRATEGIES = [
+    Deformables,
+    Dash,
+    pytest.param(LearnedSpacings, marks=needs("DCLS", "dcls")),
+    pytest.param(RFNext, marks=needs("mmcv", "mmcv-lite")),
+]
+SPACE = helen_space()  # dilations 1, 2, 3, 4, 6, 8, 11; 1 is the hand default
+
+
+@pytest.mark.parametrize("check", testing.STRATEGY_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_keeps_to_what_every_strategy_does(strategy, check) -> None:
+    check(strategy, SPACE)
+
+
+class Searching(SearchThenTrain):
+    name, layer, searches_again = "searching", "tests.toys:same_layer", True
+
+
+def of(space: Space, dilation: int, layer: str = "") -> Candidate:
+    return space.uniform(Choice(dilation, layer=layer))
+
+
+def tell(strategy: Strategy, candidate: Candidate, found: float, val: float, status: str = "completed") -> None:
+    """Finish a trial; of a search, one that found a dilation."""
+    ((path, choice),) = candidate
+    f = {path: choice.dilation / found} if choice.layer else {}
+    strategy.observe(
+        Record("t", "s", 0, status, candidate.to_json(), 1, 1, Cost(1.0), f, val=None if status == "failed" else val)  # type: ignore[arg-type]
+    )
+
+
+def test_it_searches_trains_what_was_found_and_searches_on_from_there() -> None:
+    strategy, search = Searching(SPACE, 0), Searching.layer
+    finds = {1: 5.2, 6: 6.4, 2: 11.0, 11: 9.0}  # from each start
+    seen = []
+    for _ in range(6):
+        candidate = strategy.suggest([])
+        assert isinstance(candidate, Candidate)
+        ((_, choice),) = candidate
+        seen.append((choice.dilation, choice.layer))
+        tell(strategy, candidate, finds.get(choice.dilation, 3.0), 0.5)
+    # 5.2 is next to 6; from 6 it finds 6 again, which has been trained: so another start, drawn by the seed.
+    assert seen[:3] == [(1, search), (6, ""), (6, search)]
+    other = seen[3][0]
+    assert seen[3][1] == search
+    assert other not in (1, 6)
+    assert seen[4] == ({2: 11, 11: 8}.get(other, 3), "")
+
+
+def test_once_all_starts_are_searched_the_leaders_are_repeated() -> None:
+    strategy = Searching(SPACE, 1)
+    scores = {4: 0.7, 8: 0.6}
+    for number in range(30):
+        candidate = strategy.suggest([])
+        assert isinstance(candidate, Candidate)
+        ((_, choice),) = candidate
+        if number >= len(SPACE.dilations) + 2:  # seven searches, two findings
+            break
+        tell(strategy, candidate, 4.0 if choice.dilation < 6 else 8.0, scores.get(choice.dilation, 0.0))
+    assert candidate == of(SPACE, 4)
+    tell(strategy, candidate, 4.0, 0.7)
+    assert strategy.suggest([]) == of(SPACE, 8)
+
+
+def test_one_search_is_all_for_dash() -> None:
+    strategy = Dash(SPACE, 0)
+    first = strategy.suggest([])
+    assert first == of(SPACE, 1, Dash.layer)
+    assert isinstance(strategy.suggest([first]), Exhausted)
+    tell(strategy, first, 8.0, 0.2)
+    for _ in range(3):
+        assert strategy.suggest([]) == of(SPACE, 8)
+        tell(strategy, of(SPACE, 8), 8.0, 0.5)
+
+
+def test_a_search_that_failed_found_nothing() -> None:
+    strategy = Dash(SPACE, 0)
+    tell(strategy, of(SPACE, 1, Dash.layer), 8.0, 0.2, "failed")
+    assert strategy.suggest([]) == Exhausted("no search found what could be scored")
+
+
+def test_sweeps_begin_at_the_hand_default_and_try_every_dilation() -> None:
+    strategy = Deformables(SPACE, 0)
+    seen = []
+    for _ in SPACE.dilations:
+        candidate = strategy.suggest([])
+        assert isinstance(candidate, Candidate)
+        seen.append(candidate)
+        tell(strategy, candidate, 1.0, 0.5)
+    assert seen[0] == of(SPACE, SPACE.reference, Deformables.layer)
+    assert set(seen) == {of(SPACE, d, Deformables.layer) for d in SPACE.dilations}
+
+
+@pytest.mark.parametrize(("strategy", "module"), [(LearnedSpacings, "DCLS"), (RFNext, "mmengine")])
+def test_a_missing_package_is_told_before_anything_is_trained(strategy, module, monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
+    with pytest.raises(RequestError, match=rf"{strategy.name} calls .*{module} is not installed. Get it with: pip"):
+        strategy(SPACE, 0)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package really installed in it."""
+    pytest.importorskip("setuptools", minversion="77", reason="builds the package")
+    root = tmp_path_factory.mktemp("peers")
+    # Built from a copy: a build leaves its folders beside the source.
+    shutil.copytree(PEERS, root / "source", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", root / "site", root / "source"]
+    subprocess.run(command, check=True, capture_output=True)
+    return root / "site"
+
+
+def test_a_run_searches_trains_and_reports(site: Path, tmp_path: Path) -> None:
+    """Through Ray, from an installed package: one search and one plain training, both charged."""
+    words = [
+        "run",
+        "--space",
+        toy_file(tmp_path, budget="3.4x", steps=8),
+        "--strategies",
+        "dash",
+        "--out",
+        tmp_path / "run",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", *map(str, words)]
+    told = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    search, plain = read_run(tmp_path / "run").records[:2]
+    ((path, choice),) = Candidate.from_json(search.candidate)
+    assert choice.layer == Dash.layer
+    found = choice.dilation / search.f[path]
+    assert Candidate.from_json(plain.candidate) == Candidate.of({path: Choice(round(found))})
+    assert search.cost.flop > 1.5 * plain.cost.flop > 0
+    assert f"{path} d={round(found)}" in told.stdout
+    assert "(dash)" in (tmp_path / "run" / "report.html").read_text()

@@ -1,0 +1,98 @@
+"""Training with a layer in a convolution's place: it is let change, told of, charged, and resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rfsearch import plugins
+from rfsearch.export import _patch as patch_of
+from rfsearch.ledger import Record
+from rfsearch.space import Choice, Space
+from rfsearch.trial import Forecaster
+from rfsearch.trial.learner import Learner
+from tests.toys import CLIMBING
+from tests.trial.test_training import CPU, DATA, finished, toy_space, training
+
+CHOICE = Choice(2, layer=CLIMBING)
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    return toy_space(tmp_path)
+
+
+def test_what_it_finds_is_the_records_and_the_trace_shows_how(space: Space, tmp_path: Path) -> None:
+    record = finished(training(space, CHOICE, tmp_path))
+    assert record.status == "completed"
+    assert record.f == {"conv6": 2 / 4}
+    assert space.uniform(CHOICE).found(record.f) == space.uniform(Choice(4, layer=CLIMBING))
+    assert [f for _, _, f in record.trace] == [1.0] * 5 + [0.5] * 4  # 8 steps, the fifth at the next dilation
+    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)
+    assert (record.rf_init_px, record.rf_px) == tuple(expected(space.uniform(Choice(d))).rf_px for d in (2, 4))
+
+
+def test_a_step_is_metered_again_when_the_layers_work_changes(space: Space) -> None:
+    learner, anew = (Learner(space, DATA, space.uniform(CHOICE), 0, CPU) for _ in range(2))
+    seen = []
+    for step in range(space.recipe.steps):
+        seen.append(learner.train_step(step))
+        assert anew.train_step(step) == seen[-1]
+        anew._step_flop.clear()  # so that every step is metered
+    assert len(set(seen[:4])) == len(set(seen[4:])) == 1
+    assert seen[0] > 1.1 * seen[-1]
+
+
+def test_scoring_costs_what_the_layer_is_now(space: Space) -> None:
+    learner = Learner(space, DATA, space.uniform(CHOICE), 0, CPU)
+    before = learner.score_cost(1).flop
+    learner.train_step(space.recipe.steps - 1)
+    plain = Learner(space, DATA, space.uniform(Choice(4)), 0, CPU).score_cost(1).flop
+    assert before > learner.score_cost(1).flop == plain
+
+
+def test_what_it_does_between_steps_is_charged(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.toys.Climbing.advance", lambda self, step, steps: self.conv.weight * 1)
+    learner = Learner(space, DATA, space.uniform(CHOICE), 0, CPU)
+    with_it = learner.train_step(0)
+    monkeypatch.setattr("tests.toys.Climbing.advance", lambda self, step, steps: None)
+    assert with_it == learner.train_step(1) + learner.model.get_submodule("conv6").conv.weight.numel()
+
+
+def test_weight_decay_leaves_what_the_layer_says_alone(tmp_path: Path) -> None:
+    space = toy_space(tmp_path, weight_decay=1.0, momentum=0.0)
+    learner = Learner(space, DATA, space.uniform(CHOICE), 0, CPU)
+    layer = learner.model.get_submodule("conv6")
+    before = layer.share.item()  # both shares see the same map, so no loss moves it
+    weight = layer.conv.weight.detach().clone()
+    learner.train_step(0)
+    assert layer.share.item() == pytest.approx(before, abs=1e-6)
+    assert not torch.equal(layer.conv.weight, weight)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_resumed_it_ends_as_if_never_stopped(space: Space, tmp_path: Path, looks: int) -> None:
+    def timeless(record: Record) -> Record:
+        rungs = tuple(replace(rung, cost=replace(rung.cost, device_s=0)) for rung in record.rungs)
+        cost = replace(record.cost, device_s=0)
+        return replace(record, cost=cost, rungs=rungs, infer_latency_ms=None, train_peak_bytes=None)
+
+    whole = finished(training(space, CHOICE, tmp_path / "whole"))
+    first = training(space, CHOICE, tmp_path / "half")
+    for _ in range(looks):
+        first.advance()
+    assert timeless(finished(training(space, CHOICE, tmp_path / "half"))) == timeless(whole)
+
+
+def test_an_exported_winner_keeps_its_layer_from_where_it_started(space: Space, tmp_path: Path) -> None:
+    record = finished(training(space, CHOICE, tmp_path))
+    patch = patch_of(space, DATA.classes, record)
+    assert patch.candidate == space.uniform(CHOICE)
+    assert patch.settings.dilations == space.dilations
+    state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)["model"]
+    model = patch.build(plugins.make_backbone(space.backbone, DATA.num_classes, 3))
+    model.load_state_dict(state)
+    assert model.get_submodule("conv6").dilation == 4.0
