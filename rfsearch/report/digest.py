@@ -9,7 +9,7 @@ from typing import Literal
 
 from rfsearch.ledger import Cost, Record, Run
 from rfsearch.report.facts import Facts, canonical, parsed, read_facts
-from rfsearch.report.statistics import Noise, noise, replicates
+from rfsearch.report.statistics import Noise, noise, replicates, trained
 from rfsearch.report.wording import finite, plain
 from rfsearch.space.choice import Candidate, Choice
 
@@ -95,7 +95,7 @@ class Digest:
 
     def trainings(self, record: Record) -> Sequence[float]:
         """Reported scores of all full trainings of a record's candidate; of the record alone where it was none."""
-        group = replicates(self.records, self.score).get((record.candidate, record.steps), {})
+        group = replicates(self.records, self.score).get(trained(record), {})
         own = self.score(record)
         return list(group.values()) if record.status == "completed" else [own] if own is not None else []
 

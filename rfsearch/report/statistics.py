@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfsearch.ledger import Record
+from rfsearch.report.facts import parsed
 from rfsearch.report.wording import finite
 
 SEEDS_FOR_A_TEST = 7
@@ -48,7 +49,7 @@ class Noise:
 def replicates(
     records: Iterable[Record], score: Callable[[Record], float | None]
 ) -> Mapping[tuple[str, int], Mapping[int, float]]:
-    """Scores of completed trainings, by candidate and length (steps), then by training seed.
+    """Scores of completed trainings, by what was trained, then by training seed.
 
     The same candidate under the same training seed is one training, however many arms asked for it.
     """
@@ -56,8 +57,14 @@ def replicates(
     for record in records:
         value = finite(score(record))
         if record.status == "completed" and value is not None:
-            found[record.candidate, record.steps].setdefault(record.train_seed, value)
+            found[trained(record)].setdefault(record.train_seed, value)
     return found
+
+
+def trained(record: Record) -> tuple[str, int]:
+    """What a record is a training of: its candidate with the dilations that were found, as JSON, and its steps."""
+    known = parsed(record.candidate)
+    return known.found(record.f).to_json() if known else record.candidate, record.steps
 
 
 def noise(records: Iterable[Record], score: Callable[[Record], float | None]) -> Noise | None:
