@@ -6,7 +6,16 @@ import statistics
 
 import pytest
 
-from rfsearch.report.statistics import bootstrap_interval, holm, noise, probability_of_improvement, wilcoxon_p
+from rfsearch.ledger import Record
+from rfsearch.report.statistics import (
+    bootstrap_interval,
+    holm,
+    noise,
+    probability_of_improvement,
+    replicates,
+    wilcoxon_p,
+)
+from rfsearch.space import Candidate, Choice
 from tests.report.made_up import record
 
 
@@ -42,6 +51,17 @@ def test_interval_covers_about_as_often_as_it_says() -> None:
         low, high = bootstrap_interval(list(rng.normal(0.5, 0.1, 30)), resamples=500)
         covered += low <= 0.5 <= high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_trainings_that_found_different_dilations_are_no_replicates() -> None:
+    searched = Candidate.of({"conv6": Choice(4, fractional=True)}).to_json()
+
+    def found(name: str, seed: int, dilation: int) -> Record:
+        return record(name, train_seed=seed, candidate=searched, f={"conv6": 4 / dilation}, steps=125)
+
+    ended = [found("a", 0, 4), found("b", 1, 6), found("c", 2, 4), record("plain", 4, train_seed=3)]
+    groups = replicates(ended, lambda r: r.test)
+    assert sorted(map(sorted, groups.values())) == [[0, 2], [1], [3]]
 
 
 def test_noise_pools_candidates_and_knows_real_replicates() -> None:

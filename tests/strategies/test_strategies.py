@@ -1,6 +1,5 @@
 """Every strategy that ships, on the contract: repeatable, stateless suggestions, and honest about what it was told."""
 
-import dataclasses
 import itertools
 import math
 
