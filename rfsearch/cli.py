@@ -58,7 +58,7 @@ StrategiesOption = Annotated[
     typer.Option(
         "--strategies",
         help="Comma-separated, each may name a form: inflation@bi, exhaustive@lsdfn. "
-        "Default: exhaustive,random,optuna,inflation.",
+        "Default: exhaustive,random,optuna,inflation,fractional.",
     ),
 ]
 PathsOption = Annotated[int | None, typer.Option("--paths", help="Parallel paths at every site: 1, 2 or 3.")]

@@ -120,7 +120,8 @@ def entrants(request: Request, space: Space) -> dict[str, Callable[[int], Any]]:
         given = [Candidate.from_json(text) for text in request.candidates]
         return {"listed": lambda seed: Listed(given)}
     found: dict[str, Callable[[int], Any]] = {}
-    suited = ("exhaustive", "random", "optuna", "lsdfn" if space.form == LSDFN else "inflation")
+    learned = ("lsdfn",) if space.form == LSDFN else ("inflation", "fractional")
+    suited = ("exhaustive", "random", "optuna", *learned)
     for asked in request.strategies or suited:
         name, _, form = asked.partition(FORM_MARK)
         strategy = plugins.load("strategies", name)

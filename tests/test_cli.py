@@ -266,7 +266,7 @@ def test_a_form_says_what_it_is_in_the_name_of_its_arm(paths_space):
         request = Request(space=str(paths_space), strategies=strategies, paths=paths)
         return list(entrants(request, check(request)))
 
-    assert named() == ["exhaustive", "random", "optuna", "inflation"]
+    assert named() == ["exhaustive", "random", "optuna", "inflation", "fractional"]
     assert named("inflation", "inflation@bi", "random@single") == ["inflation", "inflation@bi", "random"]
     assert named("inflation@single", "inflation@bi", paths=2) == ["inflation@single", "inflation"]
 

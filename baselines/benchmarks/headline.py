@@ -1,9 +1,10 @@
 """How much training compute each strategy needs to match an exhaustive sweep, and what it holds at equal full budgets.
 
 Reads finished runs. A strategy's curve is the score of its incumbent, which validation chose, against the training
-compute it has spent, averaged over its seeds; scores are of the test split wherever a run has one. The target is the
-score at which the exhaustive sweep ends, each dilation trained once, less the standard error of its mean over seeds.
-Intervals hold 95 % of what paired resampling of the seeds gives.
+compute that its trainings had taken, in the order in which they ended, averaged over its seeds; scores are of the test
+split wherever a run has one. The target is the score at which the exhaustive sweep ends, each dilation trained once and
+the best kept, less the standard error of its mean over seeds. Intervals hold 95 % of what paired resampling of the
+seeds gives; empty is never.
 """
 
 from __future__ import annotations

@@ -1,0 +1,116 @@
+"""What one network tells of every dilation without being trained at any: how its scores rank the trainings themselves.
+
+For each data set, Spearman's rank correlation over the dilations with the mean validation score of an exhaustive
+sweep's trainings: of a network whose weights all dilations have shared for a quarter of a training (the prelude of
+`fractional`, here without narrowing), and of the sweep's own winner, set to every dilation as it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from provenance import RESULTS, provenance, write_sidecar
+from scipy.stats import spearmanr
+
+from rfsearch import plugins
+from rfsearch.data import ImageSet
+from rfsearch.ledger import read_run
+from rfsearch.ledger.run_directory import read_manifest
+from rfsearch.report.digest import digest
+from rfsearch.run import load_data, trained
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.surgery import set_dilation
+from rfsearch.trial.learner import Learner
+
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="DATASET=RUN", help="runs with exhaustive arms")
+    parser.add_argument("--seeds", type=int, default=3, help="preludes of each data set")
+    asked = parser.parse_args()
+    rows = []
+    for given in asked.runs:
+        dataset, _, folder = given.partition("=")
+        rows += [{"dataset": dataset, **row} for row in of_run(Path(folder), asked.seeds)]
+    table = pd.DataFrame(rows)
+    table.to_csv(RESULTS / "first_guess.csv", index=False)
+    groups = table.groupby(["dataset", "network"], sort=False).rank_correlation
+    correlations = groups.agg(["mean", "min", "max"]).round(3).T.to_dict()
+    write_sidecar(
+        "first_guess",
+        {
+            **provenance(),
+            "method": " ".join((__doc__ or "").split()),
+            "rank_correlation": {
+                " ".join(map(str, key)): row for key, row in correlations.round(3).T.to_dict().items()
+            },
+        },
+    )
+    print(table.to_string(index=False))
+
+
+def of_run(folder: Path, seeds: int) -> list[dict]:
+    manifest = read_manifest(folder)
+    space = Space.model_validate(manifest["resolved_space"])
+    arms = {arm.seed: arm for arm in digest(read_run(folder)).arms if arm.strategy == "exhaustive"}
+    (site,), dilations = space.sites, sorted(space.dilations)
+    by_dilation: dict[int, list[float]] = {d: [] for d in dilations}
+    for arm in arms.values():
+        for record in arm.records:
+            ((_, choice),) = Candidate.from_json(record.candidate)
+            if record.status == "completed" and record.val is not None:
+                by_dilation[choice.dilation].append(record.val)
+    means = [float(np.mean(by_dilation[d])) for d in dilations]
+    rows = [row_of("trained at each", None, means, means, dilations)]
+    with tempfile.TemporaryDirectory() as cache:
+        data = load_data(space, manifest["request"]["data"], Path(cache))
+        for seed in range(seeds):
+            rows.append(row_of("shared for a quarter", seed, after_prelude(space, data, seed), means, dilations))
+        for seed, arm in arms.items():
+            scores = swept(folder, arm.incumbent.trial, space, data, site) if arm.incumbent else []
+            rows.append(row_of("the sweep's winner", seed, scores, means, dilations))
+    return rows
+
+
+def row_of(network: str, seed: int | None, scores: list[float], means: list[float], dilations: list[int]) -> dict:
+    by_dilation = {f"d={d}": round(score, 4) for d, score in zip(dilations, scores, strict=True)}
+    correlation = round(float(spearmanr(scores, means).statistic), 3)
+    return {"network": network, "seed": seed, "rank_correlation": correlation, **by_dilation}
+
+
+def after_prelude(space: Space, data: ImageSet, seed: int) -> list[float]:
+    """Scores of all dilations, ascending, after a prelude in which none was left out."""
+    torch.manual_seed(seed)
+    searched = space.uniform(Choice(min(space.dilations), fractional=True))
+    learner = Learner(space, data, searched, 1000 * seed, CPU)
+    narrowing = learner._narrowing
+    assert narrowing is not None
+    narrowing._reach = {learner.prelude: 0}  # one look only, at all of them, when the prelude is over
+    found: list[float] = []
+    narrow = narrowing.narrow
+    narrowing.narrow = lambda step, score: narrow(step, lambda d: found.append(score(d)) or found[-1])  # type: ignore[method-assign, func-returns-value]
+    for step in range(learner.prelude + 1):
+        learner.train_step(step)
+    return found
+
+
+def swept(folder: Path, trial: str, space: Space, data: ImageSet, site: str) -> list[float]:
+    """Scores of a trained network with its site set to every dilation, ascending."""
+    model, scores = trained(folder, trial), []
+    task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
+    for dilation in sorted(space.dilations):
+        conv = model.get_submodule(site)
+        set_dilation(conv, [dilation] * len(conv.dilation))
+        scores.append(task.score(model, data.splits["val"], space.recipe.eval_batch_size, CPU).primary)
+    return scores
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Time and peak memory of inflation and interpolation with a gradient in f, against `F.interpolate` of the same sizes,
+which has none."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from side_by_side import Case, compare, judged
+from torch import Tensor
+from torch.nn import functional as F
+
+from rfsearch.layers import inflate, interpolate
+from rfsearch.layers.inflation import inflated_size
+
+NAME = "inflation"
+BATCH, CHANNELS, SIZE = 2, 128, 63
+FACTORS = [0.7, 1.3, 1.5, 2.6]
+TARGET_TIME, TARGET_MEMORY = 1.25, 1.1
+
+
+def cases() -> list[Case]:
+    torch.manual_seed(0)
+    image = torch.randn(BATCH, CHANNELS, SIZE, SIZE, requires_grad=True)
+    found = []
+    for f in FACTORS:
+        factor, size = torch.tensor(f, requires_grad=True), inflated_size((SIZE, SIZE), f)
+
+        def resized(size: tuple[int, ...] = size) -> Tensor:
+            wide = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
+            return F.interpolate(wide, size=(SIZE, SIZE), mode="bilinear", align_corners=True)
+
+        def ours(factor: Tensor = factor) -> Tensor:
+            return interpolate(inflate(image, factor), factor, 1, (SIZE, SIZE))
+
+        theirs = f"F.interpolate twice, {size[0]} px"
+        found += [Case(theirs, theirs, resized, [image]), Case(f"inflation, f {f}", theirs, ours, [image, factor])]
+    return found
+
+
+def targets(table: pd.DataFrame, time_of: str) -> dict[str, dict[str, object]]:
+    ours = [f"inflation, f {f}" for f in FACTORS]
+    times = max(table[time_of][name] / table[time_of][table.beside[name]] for name in ours)
+    memory = max(table.peak_times[name] for name in ours)
+    return {
+        "at_most_1.25_times_interpolate": judged(times, times <= TARGET_TIME),
+        "at_most_1.1_times_its_memory": judged(memory, memory <= TARGET_MEMORY),
+    }
+
+
+if __name__ == "__main__":
+    compare(NAME, cases, targets, {"x": [BATCH, CHANNELS, SIZE, SIZE]})

@@ -1,0 +1,19 @@
+"""Every layer timed against its peers, one benchmark after the other: the whole speed table in one command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = ("fractional", "inflation", "lsdfn")
+
+
+def main() -> None:
+    for name in BENCHMARKS:
+        print(f"== {name}", flush=True)
+        subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py"), *sys.argv[1:]], check=True)
+
+
+if __name__ == "__main__":
+    main()
