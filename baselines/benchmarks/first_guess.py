@@ -2,7 +2,7 @@
 
 For each data set, Spearman's rank correlation over the dilations with the mean validation score of an exhaustive
 sweep's trainings: of a network whose weights all dilations have shared for a quarter of a training (the prelude of
-`fractional`, here without narrowing), and of the sweep's own winner, set to every dilation as it stands.
+`fractional`), and of the sweep's own winner, set to every dilation as it stands.
 """
 
 from __future__ import annotations
@@ -86,16 +86,15 @@ def row_of(network: str, seed: int | None, scores: list[float], means: list[floa
 
 
 def after_prelude(space: Space, data: ImageSet, seed: int) -> list[float]:
-    """Scores of all dilations, ascending, after a prelude in which none was left out."""
-    torch.manual_seed(seed)
+    """Scores of all dilations, ascending, at the look that ends a prelude."""
+    torch.manual_seed(1000 * seed)
     searched = space.uniform(Choice(min(space.dilations), fractional=True))
     learner = Learner(space, data, searched, 1000 * seed, CPU)
-    narrowing = learner._narrowing
-    assert narrowing is not None
-    narrowing._reach = {learner.prelude: 0}  # one look only, at all of them, when the prelude is over
     found: list[float] = []
-    narrow = narrowing.narrow
-    narrowing.narrow = lambda step, score: narrow(step, lambda d: found.append(score(d)) or found[-1])  # type: ignore[method-assign, func-returns-value]
+    prelude = learner._prelude
+    assert prelude is not None
+    look = prelude.look
+    prelude.look = lambda score: look(lambda d: found.append(score(d)) or found[-1])  # type: ignore[method-assign, func-returns-value]
     for step in range(learner.prelude + 1):
         learner.train_step(step)
     return found

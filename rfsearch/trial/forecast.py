@@ -25,7 +25,7 @@ from rfsearch.ledger import Cost
 from rfsearch.space import Candidate, Space
 from rfsearch.trial.learner import IN_CHANNELS, Learner, build_model, built, fields_of, prime_momentum
 from rfsearch.trial.meter import Meter, held_bytes
-from rfsearch.trial.narrowing import held_out, most_looks, prelude_steps
+from rfsearch.trial.prelude import held_out, looked_at, prelude_steps
 
 _TIMED_STEPS = 3
 _TIMED_S = 10.0  # after that many seconds, what has been timed must do
@@ -73,7 +73,7 @@ class Forecaster:
         image = self._pass(candidate, training=False)
         searched = sum(choice.fractional for _, choice in candidate)
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
-        looks += len(held_out(self._data, recipe)) * most_looks(len(self._space.dilations), searched)
+        looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
         scored = len(splits["val"]) + (len(splits["test"]) if "test" in splits else 0)
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         model, learnable = built(self._space.with_(weights="none"), self._data, candidate)

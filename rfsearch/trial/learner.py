@@ -27,7 +27,7 @@ from rfsearch.surgery import Advancing, Changing, Learnable, Settings, Undecayed
 from rfsearch.trial.averaging import AveragedWeights
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
-from rfsearch.trial.narrowing import Narrowing, held_out, prelude_steps
+from rfsearch.trial.prelude import Prelude, held_out, prelude_steps
 
 IN_CHANNELS = 3
 _NAN_CHECK_STEPS = 10
@@ -67,8 +67,7 @@ class Learner:
         found = {path: choice.dilation for path, choice in candidate if choice.fractional}
         self._starts = {path: choice.dilation for path, choice in candidate if choice.searched}
         self.prelude = prelude_steps(space.recipe, candidate)
-        self._finding = space.recipe.model_copy(update={"steps": self.prelude})
-        self._narrowing = Narrowing(list(found), space.dilations, self.prelude, seed) if found else None
+        self._prelude = Prelude(list(found), space.dilations, self.prelude, seed) if found else None
         self._average = AveragedWeights(self.model, space.recipe.steps) if found else None
         self._held_out = held_out(data, space.recipe)
         self._step_flop: dict[tuple[Hashable, ...], float] = {}
@@ -92,7 +91,7 @@ class Learner:
     def train_step(self, step: int) -> float:
         """Take one optimiser step on batch number `step`; returns its FLOP."""
         started = time.perf_counter()
-        looked = self._narrow(step) if self._narrowing else 0.0
+        looked = self._find(step) if self._prelude else 0.0
         looked += self._advance(step) if self.learnable.layers else 0.0
         self._set_rates(step)
         images, labels = self._batches.at(step)
@@ -174,7 +173,7 @@ class Learner:
 
     def f_values(self) -> dict[str, float]:
         """The inflation factor of every inflated path, and what stands for one where the dilation itself is found."""
-        found: dict[str, float] = dict(self._narrowing.best) if self._narrowing else {}
+        found: dict[str, float] = dict(self._prelude.best) if self._prelude else {}
         for path, layer in self.learnable.layers.items():
             if (dilation := found_dilation(layer)) is not None:
                 found[path] = dilation
@@ -202,25 +201,22 @@ class Learner:
             "optimizer": self._optimizer.state_dict(),
             "random": random_state,
         }
-        if self._narrowing and self._average:
-            state |= {"narrowing": self._narrowing.state(), "average": self._average.state()}
-        return state
+        return state | ({"prelude": self._prelude.state()} if self._prelude else {})
 
     def load_state(self, state: Mapping[str, Any], step_flop: float) -> None:
         """Go on from what `state` gave. step_flop: what a step had cost then, until the next one is metered."""
         self._last_flop = step_flop
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        if self._narrowing and self._average:
-            self._narrowing.load_state(state["narrowing"])
-            self._average.load_state(state["average"])
+        if self._prelude:
+            self._prelude.load_state(state["prelude"])
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
 
-    def _narrow(self, step: int) -> float:
-        """Narrow the brackets if it is time, and set the dilations of this step; the FLOP of looking."""
-        assert self._narrowing
+    def _find(self, step: int) -> float:
+        """Set the dilations of this step, after a look at the end of the prelude; the FLOP of looking."""
+        assert self._prelude
         assert self._average
         looked = 0.0
 
@@ -231,12 +227,12 @@ class Learner:
             found = self.task.score(self.model, self._held_out, self._recipe.batch_size, self._device).primary
             return float(found) if math.isfinite(found) else -math.inf
 
-        if self._narrowing.open:
+        if step <= self.prelude:
             looked += self._average.update()
-        if self._narrowing.due(step):
+        if step == self.prelude:
             with self._average.shown():
-                self._narrowing.narrow(step, score)
-        self._dilate(self._narrowing.draw(step))
+                self._prelude.look(score)
+        self._dilate(self._prelude.at(step))
         return looked
 
     def _advance(self, step: int) -> float:
@@ -249,8 +245,8 @@ class Learner:
 
     def _stand(self) -> None:
         """Set the dilations that are best so far, where training is still trying others."""
-        if self._narrowing:
-            self._dilate(self._narrowing.best)
+        if self._prelude:
+            self._dilate(self._prelude.best)
 
     def _dilate(self, dilations: Mapping[str, int]) -> None:
         for path, dilation in dilations.items():
@@ -281,7 +277,7 @@ class Learner:
     def _set_rates(self, step: int) -> None:
         """The recipe's learning rate at this step, and whether f may move yet."""
         recipe = self._recipe
-        rate = recipe.rate(step - self.prelude) if step >= self.prelude else self._finding.rate(step)
+        rate = recipe.rate(step - self.prelude if step >= self.prelude else step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
         moving = step - self.prelude >= recipe.f_delay * recipe.steps

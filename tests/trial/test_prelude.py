@@ -1,0 +1,88 @@
+"""A prelude that finds the dilations of a training: its draws and its look by hand, and a network that needs one."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from rfsearch.data import rendered_faces
+from rfsearch.space import Candidate, Choice, Recipe
+from rfsearch.trial.prelude import Prelude, held_out, looked_at, prelude_steps
+
+DILATIONS = (1, 2, 3, 4, 6, 8, 11)
+
+
+def by_distance(best: Mapping[str, int], asked: list[dict[str, int]]) -> Callable[[Mapping[str, int]], float]:
+    """A score that falls with the distance, in octaves, of every path from its best dilation."""
+
+    def score(dilations: Mapping[str, int]) -> float:
+        asked.append(dict(dilations))
+        return -sum(abs(math.log2(dilation / best[path])) for path, dilation in dilations.items())
+
+    return score
+
+
+@pytest.mark.parametrize("best", DILATIONS)
+def test_it_ends_at_the_best_dilation_wherever_that_is(best: int) -> None:
+    prelude, asked = Prelude(["conv"], DILATIONS, 100, 0), []
+    assert {prelude.at(step)["conv"] for step in range(100)} == set(DILATIONS)
+    prelude.look(by_distance({"conv": best}, asked))
+    assert prelude.best == prelude.at(100) == prelude.at(399) == {"conv": best}
+    assert len(asked) == looked_at(len(DILATIONS), 1) == 7
+
+
+def test_paths_are_looked_at_one_after_the_other() -> None:
+    prelude, asked = Prelude(["a", "b"], DILATIONS, 100, 0), []
+    prelude.look(by_distance({"a": 2, "b": 8}, asked))
+    assert prelude.best == {"a": 2, "b": 8}
+    assert [d["a"] for d in asked] == [*DILATIONS, *[2] * 7]
+    assert [d["b"] for d in asked] == [*[4] * 7, *DILATIONS]  # the middle, until it has been looked at
+    assert len(asked) == looked_at(len(DILATIONS), 2)
+
+
+def test_all_dilations_are_drawn_alike_and_the_same_again() -> None:
+    prelude = Prelude(["a", "b"], DILATIONS, 100_000, seed=3)
+    drawn = [prelude.at(step) for step in range(3500)]
+    assert drawn == [Prelude(["a", "b"], DILATIONS, 100_000, seed=3).at(step) for step in range(3500)]
+    assert drawn != [Prelude(["a", "b"], DILATIONS, 100_000, seed=4).at(step) for step in range(3500)]
+    counts = Counter((d["a"], d["b"]) for d in drawn)
+    assert len(counts) == 49
+    assert 30 < min(counts.values()) <= max(counts.values()) < 120  # 71 expected
+
+
+def test_it_goes_on_from_its_state() -> None:
+    prelude, again = (Prelude(["a"], DILATIONS, 100, 0) for _ in range(2))
+    prelude.look(by_distance({"a": 8}, []))
+    again.load_state(prelude.state())
+    assert again.at(100) == {"a": 8}
+
+
+def test_one_dilation_needs_no_look() -> None:
+    prelude, asked = Prelude(["a"], [3], 100, 0), []
+    prelude.look(by_distance({"a": 3}, asked))
+    assert (asked, prelude.best, prelude.at(5), looked_at(1, 1)) == ([], {"a": 3}, {"a": 3}, 0)
+
+
+def test_a_score_that_is_no_number_is_never_best() -> None:
+    prelude = Prelude(["a"], DILATIONS, 100, 0)
+    prelude.look(lambda dilations: -math.inf if dilations["a"] < 6 else -dilations["a"])
+    assert prelude.best == {"a": 6}
+
+
+@pytest.mark.parametrize(("images", "most", "batch", "looked"), [
+    (101, 64, 8, 64), (101, 101, 8, 96), (20, 64, 8, 16), (5, 64, 8, 5), (101, 4, 8, 4), (9, 64, 8, 8),
+])  # fmt: skip
+def test_a_look_is_at_whole_batches(images: int, most: int, batch: int, looked: int) -> None:
+    data = rendered_faces(1, images, 1, (32, 32))
+    recipe = Recipe(steps=10, lr=0.1, rung_images=most, batch_size=batch)
+    assert len(held_out(data, recipe)) == looked
+
+
+def test_only_what_is_to_be_found_gets_a_prelude() -> None:
+    recipe = Recipe(steps=300, lr=0.1, batch_size=8)
+    plain, searched = Choice(4), Choice(4, fractional=True)
+    assert prelude_steps(recipe, Candidate.of({"a": plain})) == 0
+    assert prelude_steps(recipe, Candidate.of({"a": plain, "b": [plain, searched]})) == 75
