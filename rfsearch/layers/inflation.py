@@ -18,12 +18,14 @@ from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
 from rfsearch.layers.guidance import LabelWeight
-from rfsearch.layers.precision import inner, no_autocast
+from rfsearch.layers.precision import inner, no_autocast, wide
 
 Normalisation = Literal["exact", "paper"]
 
 # f is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
 _ROUNDING = 2.0**-23
+# Values of a map that are resampled at a time on a CPU, together with several as large.
+_CACHED = 2**17
 
 
 def inflate(
@@ -190,7 +192,8 @@ def _resample(
 
 class _Resample(torch.autograd.Function):
     """V = Y U X^T for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices: a matrix product an
-    axis, the last one first."""
+    axis, the last axis last, since that product is one for all lines. Some maps at a time, so that what is in between
+    stays in the caches."""
 
     @staticmethod
     def forward(
@@ -206,43 +209,77 @@ class _Resample(torch.autograd.Function):
         ctx.pixel_weight = pixel_weight
         ctx.source, ctx.size, ctx.step, ctx.step_slope, ctx.share = x.shape[2:], size, step, step_slope, share
         ctx.save_for_backward(*((x, f) if ctx.needs_input_grad[1] else ()))
-        return _along(x, [_weights(n, t, step, x) for n, t in zip(ctx.source, size, strict=True)])
+        weights = [_weights(n, t, step, x) for n, t in zip(ctx.source, size, strict=True)]
+        maps, output = x.reshape(-1, *ctx.source), x.new_empty(x.shape[0] * x.shape[1], *size)
+        for piece in _pieces(output):
+            output[piece] = _pushed(maps[piece], weights)[-1]
+        return output.view(*x.shape[:2], *size)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         axes, step = list(zip(ctx.source, ctx.size, strict=True)), ctx.step
         with no_autocast(grad.device):
-            *others, last = (_weights(n, t, step, grad) for n, t in axes)
-            grad_last = torch.matmul(grad, last)
-            grad_x = _along(grad_last, [weights.mT for weights in others], -2) if ctx.needs_input_grad[0] else None
-            grad_f = None
-            if ctx.needs_input_grad[1]:
-                x, f = ctx.saved_tensors
-                *slopes, last_slopes = (ctx.step_slope * _slopes(n, t, step, grad) for n, t in axes)
-                counted, counted_last = grad, grad_last
-                if ctx.pixel_weight is not None:
-                    counted = grad * ctx.pixel_weight.to(grad.dtype)
-                    counted_last = torch.matmul(counted, last)
-                # eq. 5: the sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df), the last axis of each product
-                # resampled on the gradient's side, the others on the map's
-                moved = [[*others[:a], slope, *others[a + 1 :]] for a, slope in enumerate(slopes)]
-                parts = [inner(counted_last, _along(x, matrices, -2)) for matrices in moved]
-                parts.append(inner(torch.matmul(counted, last_slopes), _along(x, others, -2)))
-                grad_f = (ctx.share * sum(parts)).to(f.device, f.dtype).reshape(f.shape)
+            weights = [_weights(n, t, step, grad) for n, t in axes]
+            grads = grad.reshape(-1, *ctx.size)
+            grad_maps = grad.new_empty(len(grads), *ctx.source) if ctx.needs_input_grad[0] else None
+            x, f = ctx.saved_tensors if ctx.needs_input_grad[1] else (None, None)
+            slopes = [ctx.step_slope * _slopes(n, t, step, grad) for n, t in axes] if x is not None else []
+            maps = x.reshape(-1, *ctx.source) if x is not None else grads
+            counted = (grad * ctx.pixel_weight.to(grad.dtype)).view_as(grads) if ctx.pixel_weight is not None else grads
+            total = grad.new_zeros((), dtype=wide(grad))
+            for piece in _pieces(grads):
+                pulled = _pulled(grads[piece], weights)
+                if grad_maps is not None:
+                    grad_maps[piece] = pulled[0]
+                if x is not None:
+                    if counted is not grads:
+                        pulled = _pulled(counted[piece], weights)
+                    total += _slope(maps[piece], pulled, weights, slopes)
+            grad_x = None if grad_maps is None else grad_maps.view(*grad.shape[:2], *ctx.source)
+            grad_f = None if f is None else (ctx.share * total).to(f.device, f.dtype).reshape(f.shape)
         return grad_x, grad_f, None, None, None, None, None
 
 
-def _along(x: Tensor, matrices: Sequence[Tensor], last: int = -1) -> Tensor:
-    """Every line of x times a matrix, target x source, for each of the axes that end with `last`."""
-    for axis, matrix in zip(range(last, -4, -1), reversed(matrices), strict=False):
-        if axis == -1:
-            x = torch.matmul(x, matrix.mT)
-        elif axis == -2:
-            x = torch.matmul(matrix, x)
-        else:
-            x = torch.matmul(matrix, x.flatten(-2)).unflatten(-1, x.shape[-2:])
-    return x
+def _pushed(maps: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Maps, N x one axis or more, and what each further axis's matrix makes of them, from the first axis on."""
+    stages = [maps]
+    for axis, matrix in enumerate(matrices, start=1):
+        stages.append(_along(stages[-1], axis, matrix))
+    return stages
+
+
+def _pulled(grads: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of the stages of `_pushed`, of the maps first. grads: of the last stage."""
+    stages = [grads]
+    for axis in range(len(matrices), 0, -1):
+        stages.insert(0, _along(stages[0], axis, matrices[axis - 1].mT))
+    return stages
+
+
+def _slope(maps: Tensor, pulled: Sequence[Tensor], weights: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+    """The sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df), eq. 5, of some maps. pulled: of `_pulled`."""
+    pushed, last = _pushed(maps, weights[:-1]), len(slopes)
+    # of the last axis on the gradient's side: the product is as large and its outcome smaller
+    total = inner(pushed[-1], _along(pulled[last], last, slopes[-1].mT))
+    for axis, slope in enumerate(slopes[:-1], start=1):
+        total = total + inner(_along(pushed[axis - 1], axis, slope), pulled[axis])
+    return total
+
+
+def _along(maps: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """Every line of N x ... maps along an axis, counted from 1, times a target x source matrix."""
+    if axis == maps.dim() - 1:
+        return torch.matmul(maps, matrix.mT)
+    lines = maps.flatten(0, axis - 1).flatten(2)  # ... x source x what follows
+    moved = torch.bmm(matrix.expand(len(lines), *matrix.shape), lines)
+    return moved.view(*maps.shape[:axis], len(matrix), *maps.shape[axis + 1 :])
+
+
+def _pieces(maps: Tensor) -> list[slice]:
+    """Some maps at a time: on a CPU as many as the caches hold with what is made of them, elsewhere all."""
+    count = max(1, _CACHED // maps[0].numel()) if maps.device.type == "cpu" and len(maps) else max(1, len(maps))
+    return [slice(start, start + count) for start in range(0, len(maps), count)]
 
 
 def _weights(source: int, target: int, step: float, like: Tensor) -> Tensor:
