@@ -94,7 +94,7 @@ def after_prelude(space: Space, data: ImageSet, seed: int) -> list[float]:
     prelude = learner._prelude
     assert prelude is not None
     look = prelude.look
-    prelude.look = lambda score: look(lambda d: found.append(score(d)) or found[-1])  # type: ignore[method-assign, func-returns-value]
+    prelude.look = lambda step, score: look(step, lambda d: found.append(score(d)) or found[-1])  # type: ignore[method-assign, func-returns-value]
     for step in range(learner.prelude + 1):
         learner.train_step(step)
     return found

@@ -7,11 +7,11 @@ hand, show what the training has learned so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # Of a training's steps, how many the average reaches back over.
@@ -52,6 +52,12 @@ class AveragedWeights:
                 norm.momentum, norm.num_batches_tracked = momentum, tracked
             for module, training in modes:
                 module.training = training
+
+    def state(self) -> list[Tensor]:
+        return self._values
+
+    def load_state(self, values: Sequence[Tensor]) -> None:
+        self._values = [value.clone() for value in values]
 
     @torch.no_grad()
     def _exchange(self) -> None:

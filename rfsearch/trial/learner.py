@@ -67,7 +67,7 @@ class Learner:
         found = {path: choice.dilation for path, choice in candidate if choice.fractional}
         self._starts = {path: choice.dilation for path, choice in candidate if choice.searched}
         self.prelude = prelude_steps(space.recipe, candidate)
-        self._prelude = Prelude(list(found), space.dilations, self.prelude, seed) if found else None
+        self._prelude = Prelude(list(found), space.dilations, space.recipe.steps, seed) if found else None
         self._average = AveragedWeights(self.model, space.recipe.steps) if found else None
         self._held_out = held_out(data, space.recipe)
         self._step_flop: dict[tuple[Hashable, ...], float] = {}
@@ -201,15 +201,18 @@ class Learner:
             "optimizer": self._optimizer.state_dict(),
             "random": random_state,
         }
-        return state | ({"prelude": self._prelude.state()} if self._prelude else {})
+        if self._prelude and self._average:
+            state |= {"prelude": self._prelude.state(), "average": self._average.state()}
+        return state
 
     def load_state(self, state: Mapping[str, Any], step_flop: float) -> None:
         """Go on from what `state` gave. step_flop: what a step had cost then, until the next one is metered."""
         self._last_flop = step_flop
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        if self._prelude:
+        if self._prelude and self._average:
             self._prelude.load_state(state["prelude"])
+            self._average.load_state(state["average"])
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
@@ -227,11 +230,11 @@ class Learner:
             found = self.task.score(self.model, self._held_out, self._recipe.batch_size, self._device).primary
             return float(found) if math.isfinite(found) else -math.inf
 
-        if step <= self.prelude:
+        if self._prelude.sharing(step):
             looked += self._average.update()
-        if step == self.prelude:
+        if self._prelude.due(step):
             with self._average.shown():
-                self._prelude.look(score)
+                self._prelude.look(step, score)
         self._dilate(self._prelude.at(step))
         return looked
 

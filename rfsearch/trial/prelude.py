@@ -2,8 +2,9 @@
 
 A dilation changes the shape of no weight and no map, so a network can be trained with another dilation at every step,
 at the cost of one. A prelude a quarter as long as a training does that; a look at held-out images then tells how well
-each dilation scores with those weights, and a full training of the best one follows, from them. Where the search starts
-does not matter, and no gradient has to see farther than a pixel.
+each dilation scores with those weights. A full training follows, from them, which the best dilation shares with its two
+neighbours for a while, until a second look decides. Where the search starts does not matter, and no gradient has to see
+farther than a pixel.
 """
 
 from __future__ import annotations
@@ -15,53 +16,70 @@ from typing import Any
 from rfsearch.data import ImageSet, Split
 from rfsearch.space import Candidate, Recipe
 
-# Of a full training's steps. Shorter ones did not always tell dilations apart on rendered faces.
-_SHARE = 0.25
+# Of a full training's steps: the prelude, and what of the training itself is still shared between neighbours. After the
+# prelude alone, rendered faces look best at larger dilations than they do in the end.
+_PRELUDE = 0.25
+_SHARED = 0.15
 
 
 class Prelude:
     """The dilations that a training's searched paths have, step by step.
 
-    paths: of the candidate. dilations: that each may get. steps: of the prelude. seed: of the draws.
+    paths: of the candidate. dilations: that each may get. steps: of a full training. seed: of the draws.
     """
 
     def __init__(self, paths: Sequence[str], dilations: Sequence[int], steps: int, seed: int) -> None:
-        self.steps = steps
         self._dilations, self._seed = sorted(dilations), seed
+        first = _share(_PRELUDE, steps)
+        self._looks = (first, first + _share(_SHARED, steps))
+        self._open = dict.fromkeys(paths, self._dilations)
         self.best = dict.fromkeys(paths, self._dilations[(len(self._dilations) - 1) // 2])
-        """The dilations that scored best; before the look, the middle of the space's."""
+        """The dilations that scored best; before the first look, the middle of the space's."""
+
+    def due(self, step: int) -> bool:
+        """Whether there is something to look at before a step."""
+        return step in self._looks and self.sharing(step)
+
+    def sharing(self, step: int) -> bool:
+        """Whether several dilations still share the weights that go into a step."""
+        return step <= self._looks[-1] and any(len(dilations) > 1 for dilations in self._open.values())
 
     def at(self, step: int) -> dict[str, int]:
-        """The dilations to train with at a step: any in the prelude, the same for the same step and seed."""
-        if step >= self.steps:
-            return self.best
+        """The dilations to train with at a step: any that are left, the same for the same step and seed."""
         chance = random.Random(f"{self._seed}/{step}")
-        return {path: chance.choice(self._dilations) for path in self.best}
+        return {path: chance.choice(dilations) for path, dilations in self._open.items()}
 
-    def look(self, score: Callable[[Mapping[str, int]], float]) -> None:
+    def look(self, step: int, score: Callable[[Mapping[str, int]], float]) -> None:
         """Set each path to the dilation that scores best, one after the other, the other paths at their best so far.
 
         score: of given dilations on held-out images, with the weights as they are; higher is better.
         """
-        for path in self.best if len(self._dilations) > 1 else ():
-            found = {dilation: score(self.best | {path: dilation}) for dilation in self._dilations}
-            self.best[path] = max(found, key=lambda dilation: found[dilation])
+        for path, dilations in self._open.items():
+            found = {d: score(self.best | {path: d}) for d in dilations} if len(dilations) > 1 else {dilations[0]: 0.0}
+            best = self.best[path] = max(found, key=lambda dilation: found[dilation])
+            place = self._dilations.index(best)
+            near = self._dilations[max(0, place - 1) : place + 2] if step < self._looks[-1] else [best]
+            self._open[path] = [dilation for dilation in dilations if dilation in near]
 
     def state(self) -> dict[str, Any]:
-        return {"best": dict(self.best)}
+        return {"best": dict(self.best), "open": dict(self._open)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.best = dict(state["best"])
+        self.best, self._open = dict(state["best"]), dict(state["open"])
+
+
+def _share(share: float, steps: int) -> int:
+    return max(1, round(share * steps))
 
 
 def prelude_steps(recipe: Recipe, candidate: Candidate) -> int:
     """The steps of a candidate's training in which its dilations are found; none where there are none to find."""
-    return max(1, round(_SHARE * recipe.steps)) if any(choice.fractional for _, choice in candidate) else 0
+    return _share(_PRELUDE, recipe.steps) if any(choice.fractional for _, choice in candidate) else 0
 
 
 def looked_at(dilations: int, paths: int) -> int:
-    """How many times held-out images are scored to find the dilations of so many paths."""
-    return dilations * paths if dilations > 1 else 0
+    """How many times held-out images are scored at most to find the dilations of so many paths."""
+    return (dilations + min(3, dilations)) * paths if dilations > 1 else 0
 
 
 def held_out(data: ImageSet, recipe: Recipe) -> Split:

@@ -70,3 +70,17 @@ def test_afterwards_the_model_is_as_before(failing: bool) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
     assert model[1].momentum == before[1].momentum
+
+
+def test_it_goes_on_from_its_state() -> None:
+    model = network()
+    average, again = AveragedWeights(model, 500), AveragedWeights(model, 500)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    average.update()
+    again.load_state(copy.deepcopy(average.state()))
+    with torch.no_grad():
+        model[0].weight.mul_(3)
+    average.update()
+    again.update()
+    assert all(torch.equal(one, other) for one, other in zip(average.state(), again.state(), strict=True))

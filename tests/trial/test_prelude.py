@@ -25,21 +25,41 @@ def by_distance(best: Mapping[str, int], asked: list[dict[str, int]]) -> Callabl
     return score
 
 
+def run(best: Mapping[str, int], steps: int = 400, seed: int = 0) -> tuple[Prelude, list[dict[str, int]], list[dict]]:
+    """A prelude of a quarter and a training of `steps`: what was looked at, and the dilations of every step."""
+    prelude, asked, drawn = Prelude(list(best), DILATIONS, steps, seed), [], []
+    for step in range(round(1.25 * steps)):
+        if prelude.due(step):
+            prelude.look(step, by_distance(best, asked))
+        drawn.append(prelude.at(step))
+    return prelude, asked, drawn
+
+
 @pytest.mark.parametrize("best", DILATIONS)
 def test_it_ends_at_the_best_dilation_wherever_that_is(best: int) -> None:
-    prelude, asked = Prelude(["conv"], DILATIONS, 100, 0), []
-    assert {prelude.at(step)["conv"] for step in range(100)} == set(DILATIONS)
-    prelude.look(by_distance({"conv": best}, asked))
-    assert prelude.best == prelude.at(100) == prelude.at(399) == {"conv": best}
-    assert len(asked) == looked_at(len(DILATIONS), 1) == 7
+    prelude, asked, drawn = run({"conv": best})
+    assert prelude.best == {"conv": best}
+    place = DILATIONS.index(best)
+    near = DILATIONS[max(0, place - 1) : place + 2]
+    assert {d["conv"] for d in drawn[:100]} == set(DILATIONS)
+    assert {d["conv"] for d in drawn[100:160]} == set(near)
+    assert {d["conv"] for d in drawn[160:]} == {best}
+    assert len(asked) == 7 + len(near) <= looked_at(len(DILATIONS), 1)
+
+
+def test_the_second_look_may_turn_to_a_neighbour_only() -> None:
+    prelude = Prelude(["a"], DILATIONS, 400, 0)
+    prelude.look(100, by_distance({"a": 6}, []))
+    asked: list[dict[str, int]] = []
+    prelude.look(160, by_distance({"a": 3}, asked))
+    assert (prelude.best, [d["a"] for d in asked]) == ({"a": 4}, [4, 6, 8])
 
 
 def test_paths_are_looked_at_one_after_the_other() -> None:
-    prelude, asked = Prelude(["a", "b"], DILATIONS, 100, 0), []
-    prelude.look(by_distance({"a": 2, "b": 8}, asked))
+    prelude, asked, _ = run({"a": 2, "b": 8})
     assert prelude.best == {"a": 2, "b": 8}
-    assert [d["a"] for d in asked] == [*DILATIONS, *[2] * 7]
-    assert [d["b"] for d in asked] == [*[4] * 7, *DILATIONS]  # the middle, until it has been looked at
+    assert [d["a"] for d in asked] == [*DILATIONS, *[2] * 7, 1, 2, 3, *[2] * 3]
+    assert [d["b"] for d in asked] == [*[4] * 7, *DILATIONS, *[8] * 3, 6, 8, 11]  # first the middle, not looked at yet
     assert len(asked) == looked_at(len(DILATIONS), 2)
 
 
@@ -54,21 +74,22 @@ def test_all_dilations_are_drawn_alike_and_the_same_again() -> None:
 
 
 def test_it_goes_on_from_its_state() -> None:
-    prelude, again = (Prelude(["a"], DILATIONS, 100, 0) for _ in range(2))
-    prelude.look(by_distance({"a": 8}, []))
+    prelude, again = (Prelude(["a"], DILATIONS, 400, 0) for _ in range(2))
+    prelude.look(100, by_distance({"a": 8}, []))
     again.load_state(prelude.state())
-    assert again.at(100) == {"a": 8}
+    assert again.best == {"a": 8}
+    assert [again.at(step) for step in range(100, 160)] == [prelude.at(step) for step in range(100, 160)]
 
 
 def test_one_dilation_needs_no_look() -> None:
-    prelude, asked = Prelude(["a"], [3], 100, 0), []
-    prelude.look(by_distance({"a": 3}, asked))
-    assert (asked, prelude.best, prelude.at(5), looked_at(1, 1)) == ([], {"a": 3}, {"a": 3}, 0)
+    prelude = Prelude(["a"], [3], 400, 0)
+    assert not any(prelude.due(step) or prelude.sharing(step) for step in range(500))
+    assert (prelude.best, prelude.at(5), looked_at(1, 1)) == ({"a": 3}, {"a": 3}, 0)
 
 
 def test_a_score_that_is_no_number_is_never_best() -> None:
-    prelude = Prelude(["a"], DILATIONS, 100, 0)
-    prelude.look(lambda dilations: -math.inf if dilations["a"] < 6 else -dilations["a"])
+    prelude = Prelude(["a"], DILATIONS, 400, 0)
+    prelude.look(100, lambda dilations: -math.inf if dilations["a"] < 6 else -dilations["a"])
     assert prelude.best == {"a": 6}
 
 
