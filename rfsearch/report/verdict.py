@@ -25,6 +25,7 @@ from rfsearch.report.statistics import (
     bootstrap_interval,
     holm,
     probability_of_improvement,
+    trained,
     wilcoxon_p,
 )
 from rfsearch.report.wording import (
@@ -88,7 +89,7 @@ def verdict_of(told: Digest) -> Verdict:
     return Verdict(
         headline=_headline(told, winner),
         findings=(*_price(told, winner), *_against_default(told, winner), *_against_strategies(told, winner)),
-        certainty=(*_seeds(told, winner), *_noise(told, winner)),
+        certainty=(*_finds(told), *_seeds(told, winner), *_noise(told, winner)),
         warnings=(
             *_unfinished(told),
             *_failures(told),
@@ -114,7 +115,7 @@ def _nothing_scored(told: Digest) -> str:
 
 def _headline(told: Digest, winner: Record) -> str:
     setting = setting_of(winner.candidate, winner)
-    if winner.rf_init_px != winner.rf_px and _is_learned(winner):
+    if winner.rf_init_px != winner.rf_px and _has_moved(winner):
         field = f"a receptive field of {winner.rf_px:,} px, moved there from {winner.rf_init_px:,} px"
     else:
         field = f"a receptive field of {winner.rf_px:,} px"
@@ -307,8 +308,9 @@ def _failures(told: Digest) -> Iterator[str]:
 
 
 def _one_candidate(told: Digest, winner: Record) -> Iterator[str]:
-    scored = {r.candidate for r in told.scored}
-    if len(told.facts.planned) == len(scored) == 1:
+    scored = {trained(r)[0] for r in told.scored}
+    searching = any(choice.fractional for r in told.scored for _, choice in parsed(r.candidate) or ())
+    if len(told.facts.planned) == len(scored) == 1 and not searching:
         yield "The space holds one distinguishable candidate: there was nothing to choose from."
     elif len(scored) == 1:
         yield "Only one candidate was scored, so nothing was compared."
@@ -320,7 +322,7 @@ def _one_candidate(told: Digest, winner: Record) -> Iterator[str]:
     elif len({(r.val, told.score(r)) for r in told.scored}) == 1:
         yield f"All {len(scored)} scored candidates score the same: this data cannot tell them apart."
     else:
-        tied = {r.candidate for r in told.scored if r.val == winner.val} - {winner.candidate}
+        tied = {trained(r)[0] for r in told.scored if r.val == winner.val} - {trained(winner)[0]}
         if tied:
             others = counted(len(tied), "other candidate")
             yield f"{others} reached the same validation score: a tie, of which the first one is named."
@@ -352,9 +354,22 @@ def _outward(moved: Mapping[str, float], site: str, beyond: str) -> bool:
     return f <= 1.0 + NEVER_LEFT if beyond == "larger" else f >= 1.0 - NEVER_LEFT
 
 
-def _is_learned(record: Record) -> bool:
+def _has_moved(record: Record) -> bool:
+    """Whether training moved a receptive field away from where it started; a search of dilations starts at them all."""
     known = parsed(record.candidate)
-    return known is not None and known.learned
+    return known is not None and known.learned and not all(choice.fractional for _, choice in known)
+
+
+def _finds(told: Digest) -> Iterator[str]:
+    """How often trainings that search their dilations found the same ones."""
+    found: Counter[str] = Counter()
+    for record in told.scored:
+        known, end = parsed(record.candidate), ended(record)
+        if known and end and record.status == "completed" and any(choice.fractional for _, choice in known):
+            found["/".join(str(choice.dilation) for _, choice in end)] += 1
+    if found.total() > 1:
+        listed = listing([f"{times} found {dilations}" for dilations, times in found.most_common()])
+        yield f"Of {found.total()} trainings that searched the dilation themselves, {listed}."
 
 
 def _learned(told: Digest, winner: Record) -> Iterator[str]:

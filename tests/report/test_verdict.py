@@ -284,6 +284,26 @@ def test_verdict_as_json(make_run: MakeRun) -> None:
     assert body["headline"] == verdict.headline
 
 
+def test_what_several_searches_found_is_counted(make_run: MakeRun) -> None:
+    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+
+    def found(number: int, dilation: int, **changes: object) -> Record:
+        f = {"conv6": 2 / dilation}
+        return record(f"t{number}", dilation, candidate=searched, f=f, train_seed=number, rf_init_px=1, **changes)
+
+    trials = [found(0, 4), found(1, 8, val=0.8), found(2, 4), found(3, 1, status="cut", val=0.1)]
+    text, verdict = told(make_run, trials)
+    assert "Of 3 trainings that searched the dilation themselves, 2 found 4 and 1 found 8." in text
+    assert "moved there" not in verdict.headline
+    assert "nothing to choose from" not in text
+
+
+def test_one_search_is_not_counted(make_run: MakeRun) -> None:
+    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+    text, _ = told(make_run, [*sweep(), record("t3", 4, val=0.8, candidate=searched, f={"conv6": 0.5})])
+    assert "searched the dilation" not in text
+
+
 def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> None:
     """Started at 2 and ended at 8, the largest of the space: no inflation anywhere."""
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
