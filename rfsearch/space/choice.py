@@ -120,7 +120,7 @@ class Choice:
         )
 
     def __str__(self) -> str:
-        said = f"d found from {self.dilation}" if self.fractional else f"d={self.dilation}"
+        said = "d to be found" if self.fractional else f"d={self.dilation}"
         if self.learned:
             said += f", f learned from {self.f:g}"
         elif self.f != 1.0:

@@ -141,7 +141,7 @@ def test_what_training_found_stands_in_the_place_of_where_it_started():
     )
     assert candidate.learned
     assert not found.learned
-    assert str(searched) == "d found from 4, guided by eye"
+    assert str(searched) == "d to be found, guided by eye"
 
 
 @pytest.mark.parametrize("more", [{"f": 2.0}, {"learned": True}, {"sampling": Sampling(1.0)}])
