@@ -240,14 +240,15 @@ def test_plan_of_two_paths_shows_every_pair_with_the_field_of_each_path(call, pa
     pairs = [tuple(path["dilation"] for path in paths) for paths in found]
     assert {p for p in pairs if p[0] != p[1]} == {(1, 2), (1, 4), (2, 4)}
     alike = [paths for paths, p in zip(found, pairs, strict=True) if p[0] == p[1]]
-    assert len(found) == 6
+    assert len(found) == 7
     assert all(paths[0]["labels"] == ["left eye", "right eye"] and "labels" not in paths[1] for paths in alike)
-    assert all(path["learned"] for paths in alike for path in paths)
+    assert [[path.get("learned", False) for path in paths] for paths in alike] == [[True] * 2] * 3 + [[False] * 2]
+    assert all(path["fractional"] for path in alike[-1])
     for row, pair in zip(body["candidates"], pairs, strict=True):
         fields = {f"conv6/{i}": 15 + 8 * d for i, d in enumerate(pair, start=1)}
         assert row["path_rf_px"] == fields
         assert row["rf_px"] == max(fields.values())
-    assert body["arms"] == 4
+    assert body["arms"] == 5
 
 
 def test_one_plan_compares_forms(call, paths_space):

@@ -222,7 +222,7 @@ class _Resample(torch.autograd.Function):
         with no_autocast(grad.device):
             weights = [_weights(n, t, step, grad) for n, t in axes]
             grads = grad.reshape(-1, *ctx.size)
-            grad_maps = grad.new_empty(len(grads), *ctx.source) if ctx.needs_input_grad[0] else None
+            grad_maps = grad.new_empty(grads.shape[0], *ctx.source) if ctx.needs_input_grad[0] else None
             x, f = ctx.saved_tensors if ctx.needs_input_grad[1] else (None, None)
             slopes = [ctx.step_slope * _slopes(n, t, step, grad) for n, t in axes] if x is not None else []
             maps = x.reshape(-1, *ctx.source) if x is not None else grads
@@ -272,13 +272,16 @@ def _along(maps: Tensor, axis: int, matrix: Tensor) -> Tensor:
     if axis == maps.dim() - 1:
         return torch.matmul(maps, matrix.mT)
     lines = maps.flatten(0, axis - 1).flatten(2)  # ... x source x what follows
-    moved = torch.bmm(matrix.expand(len(lines), *matrix.shape), lines)
+    moved = torch.bmm(matrix.expand(lines.shape[0], *matrix.shape), lines)
     return moved.view(*maps.shape[:axis], len(matrix), *maps.shape[axis + 1 :])
 
 
 def _pieces(maps: Tensor) -> list[slice]:
-    """Some maps at a time: on a CPU as many as the caches hold with what is made of them, elsewhere all."""
-    count = max(1, _CACHED // maps[0].numel()) if maps.device.type == "cpu" and len(maps) else max(1, len(maps))
+    """Some maps at a time: on a CPU as many as the caches hold with what is made of them; else, and where a program for
+    any number of images is exported, all."""
+    if maps.device.type != "cpu" or torch.compiler.is_exporting():
+        return [slice(None)]
+    count = max(1, _CACHED // math.prod(maps.shape[1:]))
     return [slice(start, start + count) for start in range(0, len(maps), count)]
 
 
