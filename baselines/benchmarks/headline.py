@@ -58,7 +58,9 @@ def of_dataset(folders: Sequence[Path]) -> tuple[list[dict], dict]:
     seeds = sorted(arms["exhaustive"])
     dilations = sorted({choice.dilation for arm in arms["exhaustive"].values() for r in arm.records
                         for _, choice in Candidate.from_json(r.candidate)})  # fmt: skip
-    score: Callable[[Record], float] = lambda record: getattr(record, split)  # noqa: E731
+
+    def score(record: Record) -> float:
+        return getattr(record, split)
 
     sweeps = {seed: arm.records[: len(dilations)] for seed, arm in arms["exhaustive"].items()}
     sweep_flop = float(np.mean([sum(r.cost.flop for r in sweep) for sweep in sweeps.values()]))

@@ -69,7 +69,6 @@ class Learner:
         self.prelude = prelude_steps(space.recipe, candidate)
         self._prelude = Prelude(list(found), space.dilations, space.recipe.steps, seed) if found else None
         self._average = AveragedWeights(self.model, space.recipe.steps) if found else None
-        self._held_out = held_out(data, space.recipe)
         self._step_flop: dict[tuple[Hashable, ...], float] = {}
         self._last_flop = 0.0
         self._score_flop: dict[tuple[Hashable, ...], float] = {}
@@ -226,13 +225,14 @@ class Learner:
         def score(dilations: Mapping[str, int]) -> float:
             nonlocal looked
             self._dilate(dilations)
-            looked += self.score_cost(len(self._held_out)).flop
-            found = self.task.score(self.model, self._held_out, self._recipe.batch_size, self._device).primary
+            looked += self.score_cost(len(images)).flop
+            found = self.task.score(self.model, images, self._recipe.batch_size, self._device).primary
             return float(found) if math.isfinite(found) else -math.inf
 
         if self._prelude.sharing(step):
             looked += self._average.update()
         if self._prelude.due(step):
+            images = held_out(self._data, self._recipe)
             with self._average.shown():
                 self._prelude.look(step, score)
         self._dilate(self._prelude.at(step))

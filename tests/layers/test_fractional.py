@@ -58,6 +58,15 @@ CASES = {
 }
 
 
+def check_slopes(output: Tensor, dilation: Tensor, literal: tuple, **options) -> None:
+    """The gradient in the dilation of each axis is that of the loops."""
+    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    (slopes,) = torch.autograd.grad(output, dilation, grad)
+    for axis in range(2):
+        slope = loops.slope_in_dilation(*literal, grad=grad, axis=axis, **options)
+        assert slopes[axis].item() == pytest.approx(slope, rel=1e-6, abs=1e-6)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_real_dilation_equals_the_loops(case, form: str) -> None:
@@ -69,11 +78,7 @@ def test_a_real_dilation_equals_the_loops(case, form: str) -> None:
     literal = (x.detach(), weight.detach(), bias.detach(), delta, stride)
     expected = loops.convolve(*literal, groups=groups)
     torch.testing.assert_close(output, expected)
-    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    (slopes,) = torch.autograd.grad(output, dilation, grad)
-    for axis in range(2):
-        slope = loops.slope_in_dilation(*literal, grad=grad, axis=axis, groups=groups)
-        assert slopes[axis].item() == pytest.approx(slope, rel=1e-6, abs=1e-6)
+    check_slopes(output, dilation, literal, groups=groups)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -84,11 +89,7 @@ def test_the_map_is_continued_as_its_padding_mode_says(mode: str, form: str, del
     output = fractional_conv2d(x, weight, None, dilation, padding_mode=mode, form=form)
     literal = (x.detach(), weight.detach(), None, delta)
     torch.testing.assert_close(output, loops.convolve(*literal, mode=mode))
-    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    (slopes,) = torch.autograd.grad(output, dilation, grad)
-    for axis in range(2):
-        slope = loops.slope_in_dilation(*literal, grad=grad, axis=axis, mode=mode)
-        assert slopes[axis].item() == pytest.approx(slope, rel=1e-6, abs=1e-6)
+    check_slopes(output, dilation, literal, mode=mode)
 
 
 @pytest.mark.parametrize("form", FORMS)
