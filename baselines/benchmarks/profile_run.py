@@ -1,6 +1,7 @@
 """Where the time of a trial and of a whole run goes.
 
-A trial: one training of the hand default on one thread, as a worker trains it, its stages timed one inside the other.
+A trial: one training of the hand default on one thread, as a worker that has trained before trains it, its stages timed
+one inside the other.
 A run: `rfsearch run` in a process of its own, its ledger watched from outside: what of the wall time was training, and
 what a trial takes besides, from being handed out to its record, on a fresh worker and on one that has trained before.
 """
@@ -101,6 +102,7 @@ def profile_trial(space_name: str, folder: str | None) -> list[dict[str, Any]]:
     originals = {stage: getattr(owner, name) for stage, (owner, name) in STAGES.items()}
     with tempfile.TemporaryDirectory() as scratch:
         data = load_data(space, folder, Path(scratch))
+        Learner(space, data, space.default_candidate, 0, torch.device("cpu"))  # imports what the first one imports
         for stage, (owner, name) in STAGES.items():
             setattr(owner, name, timed(stage, originals[stage]))
         try:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("fractional", "inflation", "lsdfn")
+BENCHMARKS = ("fractional", "inflation", "lsdfn", "formats")
 
 
 def main() -> None:

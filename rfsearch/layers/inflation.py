@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
 from rfsearch.layers.guidance import LabelWeight
-from rfsearch.layers.precision import inner, no_autocast, wide
+from rfsearch.layers.resampling import ROUNDING, on_pixels, resample
 
 Normalisation = Literal["exact", "paper"]
-
-# f is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
-_ROUNDING = 2.0**-23
-# Values of a map that are resampled at a time on a CPU, together with several as large.
-_CACHED = 2**17
 
 
 def inflate(
@@ -129,6 +123,12 @@ class Inflation(nn.Module):
         weight = _shown(self.pixel_weight, inflated_size(_map_size(x), _positive(f)))
         return inflate(x, f, self.normalisation, weight)
 
+    def work(self, size: Sequence[int]) -> tuple[int, ...]:
+        """What the cost of inflating a map of that size depends on."""
+        f = self.factor.f.item()
+        inflated = inflated_size(size, f)
+        return *inflated, int(self.factor.f.requires_grad and on_pixels(max(inflated), 1 / f))
+
     def extra_repr(self) -> str:
         return f"normalisation={self.normalisation!r}"
 
@@ -156,6 +156,11 @@ class Interpolation(nn.Module):
         weight = _shown(self.pixel_weight, size)
         return interpolate(x, self.factor.f, self.stride, size, self.normalisation, weight)
 
+    def work(self, size: Sequence[int]) -> tuple[int, ...]:
+        """What the cost of interpolating to that size depends on, beside the size of the inflated map."""
+        f = self.factor.f
+        return int(f.requires_grad), int(f.requires_grad and on_pixels(max(size), f.item() / self.stride))
+
     def extra_repr(self) -> str:
         return f"stride={self.stride}, normalisation={self.normalisation!r}"
 
@@ -178,152 +183,15 @@ def _resample(
     normalisation: Normalisation,
     pixel_weight: Tensor | None,
 ) -> Tensor:
-    """Sample x bilinearly every `step` px from its first pixel on, `size` times an axis; step_slope: d step / d f."""
     share = 1 / math.prod(size) if _known(normalisation) == "paper" else 1.0
     if pixel_weight is not None and len(size) != 2:
         raise ModelError(f"A pixel_weight is B x 1 x h x w, of 2-D maps only. Got x.shape={tuple(x.shape)}.")
-    if step == 1 and size == x.shape[2:] and not (isinstance(f, Tensor) and f.requires_grad):
-        return x
-    # The output keeps the type of x: autocast would otherwise round a single precision map to half.
-    with no_autocast(x.device):
-        output: Tensor = _Resample.apply(x, f, size, step, step_slope, share, pixel_weight)
-    return output
-
-
-class _Resample(torch.autograd.Function):
-    """V = Y U X^T for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices: a matrix product an
-    axis, the last axis last, since that product is one for all lines. Some maps at a time, so that what is in between
-    stays in the caches."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        f: Tensor | float,
-        size: tuple[int, ...],
-        step: float,
-        step_slope: float,
-        share: float,
-        pixel_weight: Tensor | None,
-    ) -> Tensor:
-        ctx.pixel_weight = pixel_weight
-        ctx.source, ctx.size, ctx.step, ctx.step_slope, ctx.share = x.shape[2:], size, step, step_slope, share
-        ctx.save_for_backward(*((x, f) if ctx.needs_input_grad[1] else ()))
-        weights = [_weights(n, t, step, x) for n, t in zip(ctx.source, size, strict=True)]
-        maps, output = x.reshape(-1, *ctx.source), x.new_empty(x.shape[0] * x.shape[1], *size)
-        for piece in _pieces(output):
-            output[piece] = _pushed(maps[piece], weights)[-1]
-        return output.view(*x.shape[:2], *size)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        axes, step = list(zip(ctx.source, ctx.size, strict=True)), ctx.step
-        with no_autocast(grad.device):
-            weights = [_weights(n, t, step, grad) for n, t in axes]
-            grads = grad.reshape(-1, *ctx.size)
-            grad_maps = grad.new_empty(grads.shape[0], *ctx.source) if ctx.needs_input_grad[0] else None
-            x, f = ctx.saved_tensors if ctx.needs_input_grad[1] else (None, None)
-            slopes = [ctx.step_slope * _slopes(n, t, step, grad) for n, t in axes] if x is not None else []
-            maps = x.reshape(-1, *ctx.source) if x is not None else grads
-            counted = (grad * ctx.pixel_weight.to(grad.dtype)).view_as(grads) if ctx.pixel_weight is not None else grads
-            total = grad.new_zeros((), dtype=wide(grad))
-            for piece in _pieces(grads):
-                pulled = _pulled(grads[piece], weights)
-                if grad_maps is not None:
-                    grad_maps[piece] = pulled[0]
-                if x is not None:
-                    if counted is not grads:
-                        pulled = _pulled(counted[piece], weights)
-                    total += _slope(maps[piece], pulled, weights, slopes)
-            grad_x = None if grad_maps is None else grad_maps.view(*grad.shape[:2], *ctx.source)
-            grad_f = None if f is None else (ctx.share * total).to(f.device, f.dtype).reshape(f.shape)
-        return grad_x, grad_f, None, None, None, None, None
-
-
-def _pushed(maps: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Maps, N x one axis or more, and what each further axis's matrix makes of them, from the first axis on."""
-    stages = [maps]
-    for axis, matrix in enumerate(matrices, start=1):
-        stages.append(_along(stages[-1], axis, matrix))
-    return stages
-
-
-def _pulled(grads: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients of the stages of `_pushed`, of the maps first. grads: of the last stage."""
-    stages = [grads]
-    for axis in range(len(matrices), 0, -1):
-        stages.insert(0, _along(stages[0], axis, matrices[axis - 1].mT))
-    return stages
-
-
-def _slope(maps: Tensor, pulled: Sequence[Tensor], weights: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
-    """The sum over target pixels of dL/dV (dV/dy dy/df + dV/dx dx/df), eq. 5, of some maps. pulled: of `_pulled`."""
-    pushed, last = _pushed(maps, weights[:-1]), len(slopes)
-    # of the last axis on the gradient's side: the product is as large and its outcome smaller
-    total = inner(pushed[-1], _along(pulled[last], last, slopes[-1].mT))
-    for axis, slope in enumerate(slopes[:-1], start=1):
-        total = total + inner(_along(pushed[axis - 1], axis, slope), pulled[axis])
-    return total
-
-
-def _along(maps: Tensor, axis: int, matrix: Tensor) -> Tensor:
-    """Every line of N x ... maps along an axis, counted from 1, times a target x source matrix."""
-    if axis == maps.dim() - 1:
-        return torch.matmul(maps, matrix.mT)
-    lines = maps.flatten(0, axis - 1).flatten(2)  # ... x source x what follows
-    moved = torch.bmm(matrix.expand(lines.shape[0], *matrix.shape), lines)
-    return moved.view(*maps.shape[:axis], len(matrix), *maps.shape[axis + 1 :])
-
-
-def _pieces(maps: Tensor) -> list[slice]:
-    """Some maps at a time: on a CPU as many as the caches hold with what is made of them; else, and where a program for
-    any number of images is exported, all."""
-    if maps.device.type != "cpu" or torch.compiler.is_exporting():
-        return [slice(None)]
-    count = max(1, _CACHED // math.prod(maps.shape[1:]))
-    return [slice(start, start + count) for start in range(0, len(maps), count)]
-
-
-def _weights(source: int, target: int, step: float, like: Tensor) -> Tensor:
-    """Bilinear weights of one axis (eq. 1), target x source: row t holds max(0, 1 - |position of t - n|)."""
-    position = _positions(source, target, step)
-    before = position.floor()
-    after = (before + 1).clamp(max=source - 1)
-    part = position - before
-    weights = torch.zeros(target, source, dtype=torch.float64)
-    weights.scatter_add_(1, before.long()[:, None], (1 - part)[:, None])
-    weights.scatter_add_(1, after.long()[:, None], part[:, None])
-    return weights.to(like.device, like.dtype)
-
-
-def _slopes(source: int, target: int, step: float, like: Tensor) -> Tensor:
-    """The derivative of `_weights` in `step`, target x source: t times the source's slope around its position."""
-    position = _positions(source, target, step)
-    before = (position.ceil() - 1).clamp(min=0)
-    after = (position.floor() + 1).clamp(max=source - 1)
-    inside = _snapped(torch.arange(target, dtype=torch.float64) * step) <= source - 1
-    speed = torch.arange(target, dtype=torch.float64) * inside / (after - before).clamp(min=1)
-    slopes = torch.zeros(target, source, dtype=torch.float64)
-    slopes.scatter_add_(1, before.long()[:, None], -speed[:, None])
-    slopes.scatter_add_(1, after.long()[:, None], speed[:, None])
-    return slopes.to(like.device, like.dtype)
-
-
-def _positions(source: int, target: int, step: float) -> Tensor:
-    """Where each target pixel of one axis samples the source, px, within the source."""
-    return _snapped(torch.arange(target, dtype=torch.float64) * step).clamp(max=source - 1)
-
-
-def _snapped(position: Tensor) -> Tensor:
-    """Positions that miss a whole pixel by rounding only, put back onto it."""
-    whole = position.round()
-    return torch.where(torch.isclose(position, whole, rtol=2 * _ROUNDING, atol=0), whole, position)
+    return resample(x, f, size, step, share * step_slope, pixel_weight)
 
 
 def _rounded_up(product: float) -> float:
     """A product that misses a whole number by rounding only must not be floored below it."""
-    return product * (1 + _ROUNDING)
+    return product * (1 + ROUNDING)
 
 
 def _positive(f: Tensor | float) -> float:

@@ -51,7 +51,8 @@ class Segmentation:
 
     def predict(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """B x H x W class ids."""
-        return self._at_label_size(model(images), labels).argmax(dim=1)
+        # on a CPU several times as fast as argmax, which gives the same
+        return self._at_label_size(model(images), labels).max(dim=1).indices
 
     @torch.no_grad()
     def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:

@@ -19,7 +19,7 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
 from rfsearch.errors import ModelError, TrialError
-from rfsearch.layers import LSDFN, Inflation, InflationFactor, SampleStride, guided, inflated_size, low_centre_
+from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, SampleStride, guided, low_centre_
 from rfsearch.ledger import Cost
 from rfsearch.receptive import receptive_fields
 from rfsearch.space import Candidate, Choice, Recipe, Space
@@ -73,12 +73,12 @@ class Learner:
         self._last_flop = 0.0
         self._score_flop: dict[tuple[Hashable, ...], float] = {}
         self._seconds = {"step": 0.0, "image": 0.0}
-        self._inflated: list[Inflation] = [m for m in self.model.modules() if isinstance(m, Inflation)]
+        resampling = [m for m in self.model.modules() if isinstance(m, Inflation | Interpolation)]
         self._blocks: list[LSDFN] = [m for m in self.model.modules() if isinstance(m, LSDFN)]
-        self._map_sizes: dict[Inflation, tuple[int, ...]] = {}
-        for inflation in self._inflated:
-            inflation.register_forward_pre_hook(self._note_map)
-        if self._inflated:
+        self._map_sizes: dict[Inflation | Interpolation, tuple[int, ...]] = {}
+        for layer in resampling:
+            layer.register_forward_pre_hook(self._note_map)
+        if resampling:
             self._forward_one()  # what a step costs is kept by the sizes of its maps, before it moves f
         self.train_peak_bytes: int | None = None
 
@@ -288,24 +288,23 @@ class Learner:
             _value_of(scalar).requires_grad_(moving)
 
     def _key(self, batch: int) -> tuple[Hashable, ...]:
-        """What the cost of a pass depends on: its batch, the size of every inflated map, how far every LS-DFN block
-        reads and which of its places lie between pixels, whether f or gamma is learned, and what the layers in the
-        place of convolutions say."""
+        """What the cost of a pass depends on: its batch, what inflations, interpolations and the layers in the place of
+        convolutions say, how far every LS-DFN block reads, which of its places lie between pixels and whether gamma is
+        learned."""
         sizes: list[Hashable] = [batch]
         sizes += [layer.work for layer in self.learnable.layers.values() if isinstance(layer, Changing)]
         for block in self._blocks:
             gamma = block.stride.gamma
             offsets = [gamma.item() * number for number in range((block.s + 1) // 2)]
             sizes += [math.ceil(offsets[-1]), *(int(offset % 1 == 0) for offset in offsets), int(gamma.requires_grad)]
-        for inflation in self._inflated:
-            if inflation in self._map_sizes:
-                f = inflation.factor.f
-                sizes += [*inflated_size(self._map_sizes[inflation], f.item()), int(f.requires_grad)]
+        for resampling, size in self._map_sizes.items():
+            sizes += resampling.work(size)
         return tuple(sizes)
 
-    def _note_map(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, Inflation)
-        self._map_sizes[module] = tuple(args[0].shape[2:])
+    def _note_map(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        """The size of the map that a layer inflates, or that it interpolates to."""
+        assert isinstance(layer, Inflation | Interpolation)
+        self._map_sizes[layer] = tuple(args[0].shape[2:] if isinstance(layer, Inflation) else args[1])
 
     def _synchronise(self) -> None:
         if self._device.type == "cuda":

@@ -76,6 +76,12 @@ def _deformable_convolution_backward(args: Sequence[Any], kwargs: Mapping[str, A
     return grad.numel() / grad.shape[1] * (4.0 * weight.numel() + 3 * (_SAMPLE + masked) * sampled)
 
 
+def _grid_sampler_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """_SAMPLE for each of the gradients, of the map and of the grid, that is asked for."""
+    grad, wanted = args[0], args[6]
+    return _SAMPLE * sum(wanted) * grad.numel()
+
+
 def _table(steps: float, names: str, formula: Callable[[float], Formula] = _per_output) -> dict[str, Formula]:
     return dict.fromkeys(names.split(), formula(steps))
 
@@ -133,7 +139,7 @@ _FORMULAS: dict[str, Formula] = {
     ),
     **_table(3, "var std var_mean std_mean", _per_input),
     **_table(8, "upsample_bilinear2d_backward _upsample_bilinear2d_aa_backward", _per_input),
-    **_table(2 * _SAMPLE, "grid_sampler_2d_backward", _per_input),
+    "grid_sampler_2d_backward": _grid_sampler_backward,
     **_table(
         5,
         """native_batch_norm cudnn_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional
