@@ -48,9 +48,7 @@ def main() -> None:
         {
             **provenance(),
             "method": " ".join((__doc__ or "").split()),
-            "rank_correlation": {
-                " ".join(map(str, key)): row for key, row in correlations.round(3).T.to_dict().items()
-            },
+            "rank_correlation": {" ".join(map(str, key)): row for key, row in correlations.items()},
         },
     )
     print(table.to_string(index=False))

@@ -33,12 +33,13 @@ Curve = list[tuple[float, float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="DATASET=RUN[,RUN]", help="runs of one data set, with equal budgets")
+    parser.add_argument("--seeds", type=int, help="the first so many only; without, all of the sweep")
     parser.add_argument("--name", default="headline", help="of the table under results/")
     asked = parser.parse_args()
     rows, sidecar = [], {}
     for given in asked.runs:
         dataset, _, folders = given.partition("=")
-        found, said = of_dataset([Path(folder) for folder in folders.split(",")])
+        found, said = of_dataset([Path(folder) for folder in folders.split(",")], asked.seeds)
         rows += [{"dataset": dataset, **row} for row in found]
         sidecar[dataset] = said
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -47,14 +48,15 @@ def main() -> None:
     print(table.to_string(index=False))
 
 
-def of_dataset(folders: Sequence[Path]) -> tuple[list[dict], dict]:
+def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[dict], dict]:
     """The rows of one data set and what stands beside them."""
     runs = [digest(read_run(folder)) for folder in folders]
     split = runs[0].split
     arms: dict[str, dict[int, Arm]] = {}
     for run in runs:
         for arm in run.arms:
-            arms.setdefault(arm.strategy, {})[arm.seed] = arm
+            if first is None or arm.seed < first:
+                arms.setdefault(arm.strategy, {})[arm.seed] = arm
     seeds = sorted(arms["exhaustive"])
     dilations = sorted({choice.dilation for arm in arms["exhaustive"].values() for r in arm.records
                         for _, choice in Candidate.from_json(r.candidate)})  # fmt: skip
