@@ -72,53 +72,54 @@ class _Resample(torch.autograd.Function):
         pixel_weight: Tensor | None,
         learned: bool,
     ) -> Tensor:
-        *rows, line = (_Samples(n, t, step) for n, t in zip(x.shape[2:], size, strict=True))
-        axes: list[_Rows | _Line] = [_Rows(samples, axis, x) for axis, samples in enumerate(rows, start=1)]
-        axes.append(_Line(line, x))
+        *others, last = (_Samples(n, t, step) for n, t in zip(x.shape[2:], size, strict=True))
+        rows, line = [_Rows(samples, axis, x) for axis, samples in enumerate(others, start=1)], _Line(last, x)
         maps, output = x.reshape(-1, *x.shape[2:]), x.new_empty(x.shape[0] * x.shape[1], *size)
         for piece in _pieces(output):
-            output[piece] = _pushed(maps[piece], axes)
+            line.moved(_pushed(maps[piece], rows), out=output[piece])
         ctx.save_for_backward(*((x, f, pixel_weight) if learned else (None, None, None)))
-        ctx.axes, ctx.step_slope = axes, step_slope
+        ctx.rows, ctx.line, ctx.step_slope = rows, line, step_slope
         return output.view(*x.shape[:2], *size)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        axes: list[_Rows | _Line] = ctx.axes
+        rows, line = ctx.rows, ctx.line
         x, f, pixel_weight = ctx.saved_tensors
         grad_x = grad_f = None
         with no_autocast(grad.device):
             if ctx.needs_input_grad[0]:
-                source = [axis.samples.source for axis in axes]
+                source = [axis.samples.source for axis in (*rows, line)]
                 grads, pulled = grad.reshape(-1, *grad.shape[2:]), grad.new_empty(grad.shape[:2].numel(), *source)
                 for piece in _pieces(grads):
-                    pulled[piece] = _pulled(grads[piece], axes)
+                    line.pulled(_pulled(grads[piece], rows), out=pulled[piece])
                 grad_x = pulled.view(*grad.shape[:2], *source)
             if f is not None:
                 counted = grad if pixel_weight is None else grad * pixel_weight.to(grad.dtype)
-                grad_f = (ctx.step_slope * _summed_slope(counted, x, axes)).to(f.device, f.dtype).reshape(f.shape)
+                grad_f = (
+                    (ctx.step_slope * _summed_slope(counted, x, [*rows, line])).to(f.device, f.dtype).reshape(f.shape)
+                )
         return grad_x, grad_f, None, None, None, None, None
 
 
 def _pushed(maps: Tensor, axes: Sequence[_Rows | _Line]) -> Tensor:
-    """N x one axis or more, resampled along them: what grows maps, last."""
-    for axis in sorted(axes, key=lambda axis: axis.samples.grows):
+    """N x one axis or more, resampled along them."""
+    for axis in axes:
         maps = axis.moved(maps)
     return maps
 
 
 def _slope(maps: Tensor, axes: Sequence[_Rows | _Line]) -> Tensor:
     """What resampled maps change by with the step, that of all axes (eq. 5)."""
-    first, *others = axes
+    *others, last = axes
     if not others:
-        return first.sloped(maps)
-    return first.sloped(_pushed(maps, others)) + first.moved(_slope(maps, others))
+        return last.sloped(maps)
+    return last.sloped(_pushed(maps, others)) + last.moved(_slope(maps, others))
 
 
-def _pulled(grads: Tensor, axes: Sequence[_Rows | _Line]) -> Tensor:
+def _pulled(grads: Tensor, rows: Sequence[_Rows]) -> Tensor:
     """From the gradient of resampled maps that of the maps."""
-    for axis in axes:
+    for axis in rows:
         grads = axis.pulled(grads)
     return grads
 
@@ -155,7 +156,7 @@ class _Samples:
     """Where the targets of one axis sample its source, px, and how fast that moves with the step."""
 
     def __init__(self, source: int, target: int, step: float) -> None:
-        self.source, self.grows = source, target > source
+        self.source = source
         self.index = np.arange(target, dtype=float)
         asked = _snapped(self.index * step)
         self.inside = asked <= source - 1
@@ -195,17 +196,17 @@ class _Line:
     def __init__(self, samples: _Samples, like: Tensor) -> None:
         self.samples, self.like = samples, like.new_empty(0)
 
-    def moved(self, maps: Tensor) -> Tensor:
+    def moved(self, maps: Tensor, out: Tensor | None = None) -> Tensor:
         """Maps, resampled."""
-        return torch.matmul(maps, self._weights.mT)
+        return torch.matmul(maps, self._weights.mT, out=out)
 
     def sloped(self, maps: Tensor) -> Tensor:
         """What resampled maps change by with the step."""
         return torch.matmul(maps, _like(self.samples.slopes().T, self.like))
 
-    def pulled(self, grads: Tensor) -> Tensor:
+    def pulled(self, grads: Tensor, out: Tensor | None = None) -> Tensor:
         """`moved`, transposed: from the gradient of resampled maps to that of the maps."""
-        return torch.matmul(grads, self._weights)
+        return torch.matmul(grads, self._weights, out=out)
 
     @cached_property
     def _weights(self) -> Tensor:
