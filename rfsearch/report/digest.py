@@ -117,6 +117,18 @@ def best_of(records: Sequence[Record]) -> Record | None:
     return max(known, key=lambda pair: pair[0])[1] if known else None
 
 
+def has_start(record: Record) -> bool:
+    """Whether a training's receptive field starts somewhere: a search of dilations starts at all of them."""
+    known = parsed(record.candidate)
+    return known is None or not all(choice.fractional for _, choice in known)
+
+
+def has_moved(record: Record) -> bool:
+    """Whether training moved a receptive field away from where it started."""
+    known = parsed(record.candidate)
+    return known is not None and known.learned and has_start(record) and record.rf_init_px != record.rf_px
+
+
 def ended(record: Record) -> Candidate | None:
     """A trial's candidate with the dilations that its training found, or None where it holds unknown choices."""
     known = parsed(record.candidate)

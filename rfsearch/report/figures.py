@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rfsearch.ledger import Record, anytime_table
-from rfsearch.report.digest import Digest, Split, motions, setting_of
+from rfsearch.report.digest import Digest, Split, has_moved, has_start, motions, setting_of
 from rfsearch.report.facts import parsed
 from rfsearch.report.front import AXES, Axis, held_against
 from rfsearch.report.wording import byte_scale, finite, plain, score, si_scale
@@ -195,7 +195,7 @@ def against_rf(told: Digest) -> Figure | None:
         value = _value(split)
         shown = [(r, v) for r in told.scored if (v := value(r)) is not None]
         before = len(data)
-        moved = [(r, v) for r, v in shown if r.rf_init_px != r.rf_px]
+        moved = [(r, v) for r, v in shown if has_moved(r)]
         if moved:
             data.append({
                 "type": "scatter", "mode": "lines", "name": "way from the initial RF", "hoverinfo": "skip",
@@ -232,7 +232,9 @@ def against_rf(told: Digest) -> Figure | None:
     }
     layout = _layout("receptive field, px", _score_title(splits[0]))
     layout["yaxis"]["range"] = ranges[splits[0]]
-    layout["xaxis"].update(_rf_axis([x for r in told.scored for x in (r.rf_px, r.rf_init_px)]))
+    layout["xaxis"].update(
+        _rf_axis([r.rf_px for r in told.scored] + [r.rf_init_px for r in told.scored if has_start(r)])
+    )
     switches = (Switch("score", _split_options(splits, owner, ranges)),)
     return Figure(
         "against-rf", "Scatter plot: score of each trial against its receptive field.", data, layout, switches

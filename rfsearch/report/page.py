@@ -18,7 +18,7 @@ from rfsearch.ledger.record import Status
 from rfsearch.ledger.run_directory import write_whole
 from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
-from rfsearch.report.digest import Arm, Digest, digest, ended, factors, setting_of
+from rfsearch.report.digest import Arm, Digest, digest, ended, factors, has_start, setting_of
 from rfsearch.report.facts import parsed
 from rfsearch.report.front import pareto_table
 from rfsearch.report.pictures import gallery
@@ -147,7 +147,7 @@ def _trial(record: Record, names: Sequence[str], told: Digest) -> dict[str, Any]
     unit = told.facts.reference_flop
     cells: list[Cell] = [
         _dilations(record),
-        (f"{record.rf_init_px:,}", record.rf_init_px),
+        (f"{record.rf_init_px:,}", record.rf_init_px) if has_start(record) else (MISSING, None),
         _factor(record),
         *([_labels(record)] if _guides(told) else []),
         (_by_path([f"{px:,}" for px in record.path_rf_px.values()]) or f"{record.rf_px:,}", record.rf_px),
@@ -178,8 +178,11 @@ def _dilations(record: Record) -> Cell:
     words: dict[str, list[str]] = {}
     for path, choice in known:
         site = path if path in dict(known.choices) else path.rpartition("/")[0]
-        found = choice.fractional or (choice.layer and path in record.f)
-        text = f"{choice.dilation} → {final[path].dilation}" if found else str(choice.dilation)
+        text = str(choice.dilation)
+        if choice.fractional:
+            text = f"found {final[path].dilation}"
+        elif choice.layer and path in record.f:
+            text += f" → {final[path].dilation}"
         text += f" ({choice.layer_name})" if choice.layer else ""
         words.setdefault(site, []).append(text)
     by_site = {site: _by_path(texts) for site, texts in words.items()}

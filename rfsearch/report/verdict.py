@@ -15,6 +15,7 @@ from rfsearch.report.digest import (
     digest,
     ended,
     factors,
+    has_moved,
     motions,
     sampling_of,
     setting_of,
@@ -115,7 +116,7 @@ def _nothing_scored(told: Digest) -> str:
 
 def _headline(told: Digest, winner: Record) -> str:
     setting = setting_of(winner.candidate, winner)
-    if winner.rf_init_px != winner.rf_px and _has_moved(winner):
+    if has_moved(winner):
         field = f"a receptive field of {winner.rf_px:,} px, moved there from {winner.rf_init_px:,} px"
     else:
         field = f"a receptive field of {winner.rf_px:,} px"
@@ -352,12 +353,6 @@ def _outward(moved: Mapping[str, float], site: str, beyond: str) -> bool:
     """Whether a site's inflation factor leaves its receptive field at or beyond that of its dilation."""
     f = moved.get(site, 1.0)
     return f <= 1.0 + NEVER_LEFT if beyond == "larger" else f >= 1.0 - NEVER_LEFT
-
-
-def _has_moved(record: Record) -> bool:
-    """Whether training moved a receptive field away from where it started; a search of dilations starts at them all."""
-    known = parsed(record.candidate)
-    return known is not None and known.learned and not all(choice.fractional for _, choice in known)
 
 
 def _finds(told: Digest) -> Iterator[str]:

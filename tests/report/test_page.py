@@ -20,6 +20,7 @@ from rfsearch.ledger.run_directory import ANYTIME_COLUMNS
 from rfsearch.report import write
 from rfsearch.report.digest import digest
 from rfsearch.report.figures import anytime, pareto
+from rfsearch.space import Candidate, Choice
 from tests.report.made_up import MakeRun, candidate, examples, record
 
 _VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -214,6 +215,18 @@ def test_scores_are_headed_by_their_classes(make_run: MakeRun) -> None:
     assert page.row("trial")[8:11] == ["miou dataset", "iou eyes", "iou 7"]
     assert "(miou_dataset; chosen on validation, 0.700)" in page.text
     assert "mean-iou, miou_dataset" in page.text
+
+
+def test_a_search_of_dilations_has_no_start(make_run: MakeRun) -> None:
+    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+    found = record("searched", 8, candidate=searched, f={"conv6": 0.25}, rf_init_px=92)
+    learned = record("learned", 2, learned=True, f={"conv6": 0.7}, rf_px=120)
+    page = Page(write(make_run([found, learned]).directory))
+    assert page.row("searched")[2:4] == ["found 8", "–"]
+    assert page.row("learned")[2:4] == ["2", "92"]
+    (way,) = [t for t in page.figures["against-rf"]["data"] if t["name"].startswith("way") and t["visible"]]
+    assert way["x"][:2] == [92, 120]
+    assert len(way["x"]) == 3  # of the other one only
 
 
 def test_data_notice_is_given_once(make_run: MakeRun) -> None:
