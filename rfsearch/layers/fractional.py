@@ -118,7 +118,8 @@ class FractionalConv2d(nn.Module):
         start = torch.tensor(values[: 1 if shared else 2], dtype=torch.float64).log()
         self.log_dilation = nn.Parameter(start.to(conv.weight.device, torch.float32), requires_grad=learned)
         self.register_buffer("bounds", torch.tensor([low, high], dtype=torch.float32, device=conv.weight.device))
-        self._read: tuple[Tensor, int, torch.dtype, tuple[float, float]] | None = None
+        self._read: tuple[Tensor, int, torch.dtype] | None = None
+        self._last = self._now()
 
     @property
     def learned(self) -> bool:
@@ -152,14 +153,29 @@ class FractionalConv2d(nn.Module):
             "auto",
         )
 
+    def places(self, size: Sequence[int]) -> list[list[list[float]]]:
+        """Where every output reads every tap: along each axis of a map of `size` = (H, W), outputs x taps, px of the
+        map, real valued and beyond the map where the kernel reads its padding."""
+        paddings = (self.padding, self.padding) if isinstance(self.padding, str) else self.padding
+        found = []
+        for a, value in enumerate(self._now()):
+            frame = Frame.of(size[a], self.weight.shape[2 + a], self.stride[a], paddings[a], self.padded_for[a])
+            found.append([[o * frame.stride + place for place in frame.places(value)] for o in range(frame.count)])
+        return found
+
     def _now(self) -> tuple[float, float]:
-        """The dilation on the host. Read again only when it changed, where reading waits for the device."""
+        """The dilation on the host. Read again only when it changed, where reading waits for the device; where tensors
+        have no values, as it was last read."""
         log = self.log_dilation
+        if log.device.type == "meta":
+            return self._last
         if log.device.type == "cpu":
-            return _values(log.detach().double().exp())
-        if self._read is None or self._read[0] is not log or self._read[1:3] != (log._version, log.dtype):
-            self._read = (log, log._version, log.dtype, _values(log.detach().double().exp()))
-        return self._read[3]
+            self._last = _values(log.detach().double().exp())
+            return self._last
+        if self._read is None or self._read[0] is not log or self._read[1:] != (log._version, log.dtype):
+            self._last = _values(log.detach().double().exp())
+            self._read = (log, log._version, log.dtype)
+        return self._last
 
     def extra_repr(self) -> str:
         dilation = ", ".join(f"{value:.4g}" for value in self.dilation.tolist())

@@ -138,6 +138,10 @@ class Frame:
             taps.append(Tap(first, tap.part, tap.after, tap.before))
         return Axis(self.size, self.stride, self.count, tuple(taps))
 
+    def places(self, delta: float) -> list[float]:
+        """Where output pixel 0 reads its taps at a dilation, px of the map."""
+        return [tap.first + tap.part for tap in _taps(self.taps, delta, self.offset)]
+
     def reach(self, delta: float, slopes: bool) -> Pair:
         """Pixels before and behind the map that the taps read. slopes: those for the gradient in delta too."""
         places = [place for tap in _taps(self.taps, delta, self.offset) for place, _ in tap.weights(slopes)]

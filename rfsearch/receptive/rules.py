@@ -8,9 +8,9 @@ Conventions:
 - A unit that mixes every unit of an axis (global pooling, attention over all tokens, a linear layer over a flattened
   map) sees that axis whole, and nothing by itself: what it gates or is added to keeps the field of its own.
 - Statistics of normalisation layers are not counted; batch norm is in evaluation mode.
-- `Inflation`, `Interpolation` and `LSDFN` sample at real positions. Between two units a sample's field lies between
-  theirs: (k - 1) d j / f px for a kernel behind an inflation (Wei sec. 3.3 without its rounding), although bilinear
-  weights touch both. A resampling without such a learned scale reads every unit that has a weight.
+- `Inflation`, `Interpolation`, `LSDFN` and `FractionalConv2d` sample at real positions. Between two units a sample's
+  field lies between theirs: (k - 1) d j / f px for a kernel behind an inflation (Wei sec. 3.3 without its rounding),
+  although bilinear weights touch both. A resampling without such a learned scale reads every unit that has a weight.
 - A deformable convolution is quoted at its regular grid, all offsets zero: where its taps really fall, the image says.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from torch import nn
 
 from rfsearch.errors import ModelError
-from rfsearch.layers import LSDFN, Inflation, Interpolation, WeightedGradient
+from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, Interpolation, WeightedGradient
 from rfsearch.receptive.field import Field, Shape, hull, joined
 
 
@@ -447,6 +447,18 @@ def _large_sampling_field(call: Call) -> Field:
     return field.mixed([1]).spread(call.output)
 
 
+def _fractional(call: Call) -> Field:
+    """k taps a real d apart, between which the field is that of a plain convolution: (k - 1) d j px."""
+    conv, field = call.module, call.field
+    for i, places in enumerate(conv.places(field.shape[2:])):
+        taps = np.asarray(places).T
+        if conv.padding_mode == "circular":
+            taps %= field.shape[2 + i]
+        at_taps = [field.sampled(2 + i, tap, stride=conv.stride[i]) for tap in taps]
+        field = hull(at_taps, at_taps[0].shape)
+    return _over_channels(field, conv.groups, call.output[1])
+
+
 def _of_axis(value: Any, i: int) -> int:
     return value if isinstance(value, int) else value[i if len(value) > 1 else 0]
 
@@ -469,6 +481,7 @@ _RULES: dict[Operator, Rule] = {
     Inflation: _inflation,
     Interpolation: _interpolation,
     LSDFN: _large_sampling_field,
+    FractionalConv2d: _fractional,
     **_by_name(
         (  # element by element, where torch does not mark them so
             elementwise,
