@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
+from rfsearch.layers.host import on_host
 from rfsearch.layers.precision import no_autocast
 from rfsearch.layers.sampled import Frame, Pair, Sampled, snapped
 
@@ -118,7 +119,6 @@ class FractionalConv2d(nn.Module):
         start = torch.tensor(values[: 1 if shared else 2], dtype=torch.float64).log()
         self.log_dilation = nn.Parameter(start.to(conv.weight.device, torch.float32), requires_grad=learned)
         self.register_buffer("bounds", torch.tensor([low, high], dtype=torch.float32, device=conv.weight.device))
-        self._read: tuple[Tensor, int, torch.dtype] | None = None
         self._last = self._now()
 
     @property
@@ -164,17 +164,9 @@ class FractionalConv2d(nn.Module):
         return found
 
     def _now(self) -> tuple[float, float]:
-        """The dilation on the host. Read again only when it changed, where reading waits for the device; where tensors
-        have no values, as it was last read."""
-        log = self.log_dilation
-        if log.device.type == "meta":
-            return self._last
-        if log.device.type == "cpu":
-            self._last = _values(log.detach().double().exp())
-            return self._last
-        if self._read is None or self._read[0] is not log or self._read[1:] != (log._version, log.dtype):
-            self._last = _values(log.detach().double().exp())
-            self._read = (log, log._version, log.dtype)
+        """The dilation on the host; where tensors have no values, as it was last read."""
+        if self.log_dilation.device.type != "meta":
+            self._last = _values([math.exp(value) for value in on_host(self.log_dilation)])
         return self._last
 
     def extra_repr(self) -> str:

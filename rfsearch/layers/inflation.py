@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
 from rfsearch.layers.guidance import LabelWeight
+from rfsearch.layers.host import on_host
 from rfsearch.layers.resampling import ROUNDING, on_pixels, resample
 
 Normalisation = Literal["exact", "paper"]
@@ -125,7 +126,7 @@ class Inflation(nn.Module):
 
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
         """What the cost of inflating a map of that size depends on."""
-        f = self.factor.f.item()
+        f = on_host(self.factor.f)[0]
         inflated = inflated_size(size, f)
         return *inflated, int(self.factor.f.requires_grad and on_pixels(max(inflated), 1 / f))
 
@@ -159,7 +160,7 @@ class Interpolation(nn.Module):
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
         """What the cost of interpolating to that size depends on, beside the size of the inflated map."""
         f = self.factor.f
-        return int(f.requires_grad), int(f.requires_grad and on_pixels(max(size), f.item() / self.stride))
+        return int(f.requires_grad), int(f.requires_grad and on_pixels(max(size), on_host(f)[0] / self.stride))
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, normalisation={self.normalisation!r}"
@@ -195,7 +196,7 @@ def _rounded_up(product: float) -> float:
 
 
 def _positive(f: Tensor | float) -> float:
-    value = float(f.detach() if isinstance(f, Tensor) else f)
+    value = on_host(f)[0] if isinstance(f, Tensor) else float(f)
     if not math.isfinite(value):
         raise TrialError(f"An inflation factor is finite. Got f={value}: its training diverged; lower its rate.")
     if value <= 0:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
+from rfsearch.layers.host import on_host
 
 # gamma is kept in single precision: an offset that should be whole may miss it by this fraction.
 _ROUNDING = 2.0**-22
@@ -535,7 +536,7 @@ def _side(square: int) -> int:
 
 
 def _positive(gamma: Tensor | float) -> float:
-    value = float(gamma.detach() if isinstance(gamma, Tensor) else gamma)
+    value = on_host(gamma)[0] if isinstance(gamma, Tensor) else float(gamma)
     if not math.isfinite(value):
         raise TrialError(f"A sample stride is finite. Got gamma={value}: its training diverged; lower its rate.")
     if value <= 0:

@@ -20,6 +20,7 @@ from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
 from rfsearch.errors import ModelError, TrialError
 from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, SampleStride, guided, low_centre_
+from rfsearch.layers.host import on_host
 from rfsearch.ledger import Cost
 from rfsearch.receptive import receptive_fields
 from rfsearch.space import Candidate, Choice, Recipe, Space
@@ -176,17 +177,17 @@ class Learner:
         for path, layer in self.learnable.layers.items():
             if (dilation := found_dilation(layer)) is not None:
                 found[path] = dilation
-        return {path: factor.f.item() for path, factor in self.learnable.factors.items()} | {
+        return {path: on_host(factor.f)[0] for path, factor in self.learnable.factors.items()} | {
             path: self._starts[path] / dilation for path, dilation in found.items()
         }
 
     def gamma_values(self) -> dict[str, float]:
         """The sample stride of every LS-DFN block."""
-        return {path: stride.gamma.item() for path, stride in self.learnable.strides.items()}
+        return {path: on_host(stride.gamma)[0] for path, stride in self.learnable.strides.items()}
 
     def learned_values(self) -> dict[str, float]:
         """The f or gamma of every path whose training moves it."""
-        moved = {path: _value_of(scalar).item() for path, scalar in self._learned.items()}
+        moved = {path: on_host(_value_of(scalar))[0] for path, scalar in self._learned.items()}
         return moved | {path: f for path, f in self.f_values().items() if path in self._starts}
 
     def state(self) -> dict[str, Any]:
@@ -295,7 +296,7 @@ class Learner:
         sizes += [layer.work for layer in self.learnable.layers.values() if isinstance(layer, Changing)]
         for block in self._blocks:
             gamma = block.stride.gamma
-            offsets = [gamma.item() * number for number in range((block.s + 1) // 2)]
+            offsets = [on_host(gamma)[0] * number for number in range((block.s + 1) // 2)]
             sizes += [math.ceil(offsets[-1]), *(int(offset % 1 == 0) for offset in offsets), int(gamma.requires_grad)]
         for resampling, size in self._map_sizes.items():
             sizes += resampling.work(size)
