@@ -131,6 +131,7 @@ def plan(
 
     from rfsearch import run
     from rfsearch.display import duration, plan_table, si
+    from rfsearch.report.wording import counted
 
     request = _request(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
@@ -164,8 +165,8 @@ def plan(
             total = the_plan.budget.limit * len(arms)
             seconds = total / the_plan.forecaster.flop_per_s
             out_console.print(
-                f"{len(arms)} arms x {the_plan.budget.text}: {si(total, 'FLOP')}, about {duration(seconds)} of one "
-                f"worker's time. 1x = {si(the_plan.reference_flop, 'FLOP')}.",
+                f"{counted(len(arms), 'arm')} x {the_plan.budget.text}: {si(total, 'FLOP')}, "
+                f"about {duration(seconds)} of one worker's time. 1x = {si(the_plan.reference_flop, 'FLOP')}.",
                 highlight=False,
             )
 
@@ -415,12 +416,13 @@ def _title(the_plan: Plan) -> str:
 
 def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> None:
     from rfsearch.display import si
+    from rfsearch.report.wording import counted
 
     console.print(_title(the_plan), style="bold", highlight=False)
     for notice in the_plan.notices:
         console.print(notice, style="yellow", highlight=False)
     console.print(
-        f"{len(the_plan.arms)} arms x {the_plan.budget.text} (1x = one full training, "
+        f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} (1x = one full training, "
         f"{si(the_plan.reference_flop, 'FLOP')}), {workers} trials at a time. Everything goes to {run_dir}.",
         highlight=False,
     )

@@ -129,13 +129,10 @@ class Board:
         candidate = Candidate.from_json(record.candidate)
         if candidate.learned:
             searched = {path for path, choice in candidate if choice.searched and path in record.f}
-            said += "".join(
-                f" -> {path} d={choice.dilation}" for path, choice in candidate.found(record.f) if path in searched
-            )
+            ended = [f"{path} d={choice.dilation}" for path, choice in candidate.found(record.f) if path in searched]
             for letter, values in (("f", record.f), ("gamma", record.gamma)):
-                said += "".join(
-                    f" -> {path} {letter}={value:.3f}" for path, value in values.items() if path not in searched
-                )
+                ended += [f"{path} {letter}={value:.3f}" for path, value in values.items() if path not in searched]
+            said += f" -> {', '.join(ended)}" if ended else ""
         if record.status == "failed":
             return Text(f"{said}: {record.cause}", style="red")
         said += f", RF {fields(record.rf_px, record.path_rf_px)} px"

@@ -126,6 +126,8 @@ def entrants(request: Request, space: Space) -> dict[str, Callable[[int], Any]]:
         name, _, form = asked.partition(FORM_MARK)
         strategy = plugins.load("strategies", name)
         own = strategy.form if isinstance(strategy, Formed) else space.form
+        if isinstance(strategy, Formed) and form not in ("", own):
+            raise SpaceError(f"{name} searches the form {own} only. Got {asked!r}. Nearest legal: {name!r}.")
         label = name if form in ("", own) else asked
         if label in found:
             raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")

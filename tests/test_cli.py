@@ -76,6 +76,7 @@ def wrong(told: tuple[int, str, str], *parts: str) -> None:
         (["--space", "helen", "--paths", "2", "--strategies", "random@bi,random"], ["each strategy once"]),
         (["--space", "helen", "--strategies", "inflation@by"], ["Got 'by'", "Did you mean 'bi'?"]),
         (["--space", "helen", "--strategies", "@bi"], ["unknown strategy ''"]),
+        (["--space", "helen", "--strategies", "lsdfn@bi"], ["searches the form lsdfn only", "Nearest legal: 'lsdfn'"]),
         (["--space", "helen", "--paths", "5"], ["--paths is one of 1, 2, 3", "Got 5. Nearest: 3", "[paths.NAME]"]),
         (["--space", "helen", "--paths", "0"], ["--paths is one of 1, 2, 3", "Got 0. Nearest: 1"]),
         (["--space", "helen", "--budget", "0x"], ["'0x'", "7x"]),

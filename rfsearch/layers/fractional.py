@@ -119,7 +119,7 @@ class FractionalConv2d(nn.Module):
         start = torch.tensor(values[: 1 if shared else 2], dtype=torch.float64).log()
         self.log_dilation = nn.Parameter(start.to(conv.weight.device, torch.float32), requires_grad=learned)
         self.register_buffer("bounds", torch.tensor([low, high], dtype=torch.float32, device=conv.weight.device))
-        self._last = self._now()
+        self._last = values
 
     @property
     def learned(self) -> bool:
@@ -164,8 +164,8 @@ class FractionalConv2d(nn.Module):
         return found
 
     def _now(self) -> tuple[float, float]:
-        """The dilation on the host; where tensors have no values, as it was last read."""
-        if self.log_dilation.device.type != "meta":
+        """The dilation on the host; as it was last read where tensors have no values or a program is exported."""
+        if self.log_dilation.device.type != "meta" and not torch.compiler.is_exporting():
             self._last = _values([math.exp(value) for value in on_host(self.log_dilation)])
         return self._last
 

@@ -196,6 +196,8 @@ def _rounded_up(product: float) -> float:
 
 
 def _positive(f: Tensor | float) -> float:
+    if isinstance(f, Tensor) and f.numel() != 1:
+        raise ModelError(f"An inflation factor is one number. Got a tensor of shape {tuple(f.shape)}.")
     value = on_host(f)[0] if isinstance(f, Tensor) else float(f)
     if not math.isfinite(value):
         raise TrialError(f"An inflation factor is finite. Got f={value}: its training diverged; lower its rate.")
@@ -210,6 +212,8 @@ def _map_size(x: Tensor) -> tuple[int, ...]:
             "A feature map is B x C x L, B x C x H x W or B x C x D x H x W with every axis of it at least 1 px. "
             f"Got x.shape={tuple(x.shape)}."
         )
+    if not x.is_floating_point():
+        raise ModelError(f"A feature map is of a floating-point type. Got {x.dtype}.")
     return tuple(x.shape[2:])
 
 

@@ -536,6 +536,8 @@ def _side(square: int) -> int:
 
 
 def _positive(gamma: Tensor | float) -> float:
+    if isinstance(gamma, Tensor) and gamma.numel() != 1:
+        raise ModelError(f"A sample stride is one number. Got a tensor of shape {tuple(gamma.shape)}.")
     value = on_host(gamma)[0] if isinstance(gamma, Tensor) else float(gamma)
     if not math.isfinite(value):
         raise TrialError(f"A sample stride is finite. Got gamma={value}: its training diverged; lower its rate.")

@@ -117,6 +117,11 @@ class Learner:
         flop = self._step_flop.get(self._key(self._recipe.batch_size), self._last_flop)
         return Cost(flop, self._seconds["step"], self.epochs(1))
 
+    def look_cost(self, step: int) -> Cost:
+        """What is looked at before a step, so that dilations are found, costs."""
+        looks = self._prelude.looks(step) if self._prelude else 0
+        return self.score_cost(looks * len(held_out(self._data, self._recipe))) if looks else Cost()
+
     def epochs(self, steps: int) -> float:
         """Passes over the training images in that many steps."""
         return self._batches.epochs(steps)

@@ -40,6 +40,10 @@ class Prelude:
         """Whether there is something to look at before a step."""
         return step in self._looks and self.sharing(step)
 
+    def looks(self, step: int) -> int:
+        """How many times held-out images are scored before a step."""
+        return sum(len(found) for found in self._open.values() if len(found) > 1) if self.due(step) else 0
+
     def sharing(self, step: int) -> bool:
         """Whether several dilations still share the weights that go into a step."""
         return step <= self._looks[-1] and any(len(dilations) > 1 for dilations in self._open.values())

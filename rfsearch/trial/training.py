@@ -88,7 +88,8 @@ class Training:
         scored_at_the_end = sum(len(splits[name]) for name in ("val", "test") if name in splits)
         while self._step < learner.steps:
             self._cost = replace(self._cost, device_s=self._clock())
-            if self._exceeds(learner.step_cost() + learner.score_cost(scored_at_the_end)):
+            step = learner.look_cost(self._step) + learner.step_cost()
+            if self._exceeds(step + learner.score_cost(scored_at_the_end)):
                 break
             flop = learner.train_step(self._step)
             self._step += 1

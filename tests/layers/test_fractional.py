@@ -440,3 +440,14 @@ def test_other_mistakes_are_named() -> None:
         fractional_conv2d(x, weight, None, 5.5, padding_mode="reflect")
     with pytest.raises(ModelError, match="spans 9 px, its padded map is 5 px"):
         fractional_conv2d(x, weight, None, 1.5, padding=0, padded_for=4)
+
+
+def test_it_is_built_without_values_and_exported_with_them() -> None:
+    with torch.device("meta"):
+        shapes = FractionalConv2d(nn.Conv2d(4, 6, 3, padding=2, dilation=2), 2.0)
+    assert shapes(torch.zeros(2, 4, 9, 9, device="meta")).shape == (2, 6, 9, 9)
+    layer = FractionalConv2d(convolution(padding=2, dilation=2, dtype=torch.float32), 2.6).eval()
+    x = random(2, 4, 9, 9, dtype=torch.float32)
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,)).module()
+        torch.testing.assert_close(program(x), layer(x))

@@ -390,6 +390,10 @@ def test_wrong_requests_are_refused() -> None:
         inflate(x, torch.tensor(-1.0))
     with pytest.raises(TrialError, match="diverged"):
         inflate(x, torch.tensor(math.nan))
+    with pytest.raises(ModelError, match="one number"):
+        inflate(x, torch.tensor([1.0, 2.0]))
+    with pytest.raises(ModelError, match=r"floating-point type. Got torch.int64"):
+        inflate(x.long(), 1.5)
     with pytest.raises(ModelError, match=r"\(3, 3\)"):
         inflate(x[0, 0], torch.tensor(1.5))
     with pytest.raises(ModelError, match="at least 1 px"):

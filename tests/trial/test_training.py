@@ -78,6 +78,15 @@ def test_it_is_cut_within_one_step_of_its_limit(space, tmp_path, share):
     assert record.val is not None
 
 
+def test_looks_that_find_dilations_keep_the_limit_too(space, tmp_path):
+    searched = Choice(1, fractional=True)
+    whole = finished(training(space, searched, tmp_path)).cost.flop
+    for share in (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8):
+        record = finished(training(space, searched, tmp_path / str(share), limit=share * whole))
+        assert record.status == "cut"
+        assert record.cost.flop <= share * whole
+
+
 def test_an_epoch_budget_is_kept_in_epochs(space, tmp_path):
     record = finished(training(space, Choice(1), tmp_path, limit=0.5, currency="epochs"))
     assert (record.status, record.cost.epochs) == ("cut", 0.5)
