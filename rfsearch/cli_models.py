@@ -112,11 +112,10 @@ def sites(
     refused: dict[str, int] = {}
     for site in found:
         row = site.row
-        if row.why_not:
+        if row.why_not and not every:
             reason = re.sub(r"^\S+ kernel", "1x1 kernel", row.why_not)
             refused[reason] = refused.get(reason, 0) + 1
-            if not every:
-                continue
+            continue
         fields = "  ".join(f"{d}:\u00a0{field.local_px}" for d, (field, _) in site.by_dilation.items())
         table.add_row(
             row.path,

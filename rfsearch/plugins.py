@@ -79,6 +79,8 @@ def backbone(spec: str) -> Callable[..., Any]:
         from rfsearch.backbones import zoos
 
         return zoos.builder(zoo, network)
+    if spec.endswith(".py"):
+        raise SpaceError(f"a file holds a backbone by the name of a callable: {spec}:make. Got {spec!r}.")
     return named(spec, "backbone") if ":" in spec else load("backbones", spec)
 
 

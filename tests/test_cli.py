@@ -88,6 +88,7 @@ def wrong(told: tuple[int, str, str], *parts: str) -> None:
         (["--space", "helen", "--gpus-per-trial", "1.5"], ["--gpus-per-trial", "whole number"]),
         (["--space", "camvid"], ["'camvid' has no embedded data", "--data"]),
         (["--space", "nowhere.toml"], ["nowhere.toml", "no such space file"]),
+        (["--space", "helen", "--backbone", "net.py"], ["by the name of a callable: net.py:make"]),
         (["--space", "helen", "--backbone", "wei-smal"], ["unknown backbone 'wei-smal'", "'wei-small'"]),
         (["--space", "helen", "--backbone", "nothing.py:net"], ["no file", "nothing.py"]),
         (["--space", "helen", "--backbone", "json:net"], ["json has no callable 'net'"]),

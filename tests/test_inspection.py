@@ -155,6 +155,9 @@ def test_rf_prints_a_table(nets: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert code == 0
     assert "1x1 kernel" in said
     assert "3x3 g4" in said
+    assert "more may not be changed" not in said  # they are all listed
+    code, said, _ = call(capsys, "sites", f"{nets}:Net", "--input", "3x64x64")
+    assert "more may not be changed" in said
 
 
 @pytest.mark.parametrize(
