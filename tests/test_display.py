@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -84,31 +85,25 @@ def test_printed_and_measured_share_a_row_and_paths_a_cell():
     assert told[4].strip() == "it does not fit"
 
 
-def test_what_was_found_at_several_sites_is_one_list(tmp_path):
-    candidate = Candidate.of({"a": Choice(2, fractional=True), "b": Choice(2, fractional=True)})
-    space = helen_space()
+def line_of(folder: Path, candidate: Candidate, f: dict[str, float]) -> str:
+    """What the display says of a finished training."""
     arm = Arm("listed", 0, Listed([candidate]), Budget("1000flop", "flop", 1000.0))
     full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
-    contest = Contest([arm], Journal(tmp_path), read_history(tmp_path), lambda _: full, space.reference_candidate)
+    space = helen_space()
+    contest = Contest([arm], Journal(folder), read_history(folder), lambda _: full, space.reference_candidate)
     given, told = contest.next(), io.StringIO()
     assert given is not None
-    f = {"a": 0.5, "b": 2.0}
     record = Record(given.trial, "listed", 0, "completed", given.candidate, 47, 31, Cost(100.0, 1.0, 1.0), f, val=0.5)
     board = Board(Console(file=told, width=200), "title", "score", contest)
     board.watch(contest.finish(record), contest)
-    assert "to be found -> a d=4, b d=1, RF" in told.getvalue()
+    return told.getvalue()
+
+
+def test_what_was_found_at_several_sites_is_one_list(tmp_path):
+    candidate = Candidate.of({"a": Choice(2, fractional=True), "b": Choice(2, fractional=True)})
+    assert "to be found -> a d=4, b d=1, RF" in line_of(tmp_path, candidate, {"a": 0.5, "b": 2.0})
 
 
 @pytest.mark.parametrize(("f", "end"), [({"conv6": 0.5}, "d=2, layer dcls -> conv6 d=4, RF"), ({}, "layer dcls, RF")])
 def test_what_a_layer_has_found_is_on_its_line(tmp_path, f, end):
-    candidate = Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")})
-    space = helen_space()
-    arm = Arm("listed", 0, Listed([candidate]), Budget("1000flop", "flop", 1000.0))
-    full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
-    contest = Contest([arm], Journal(tmp_path), read_history(tmp_path), lambda _: full, space.reference_candidate)
-    given, told = contest.next(), io.StringIO()
-    assert given is not None
-    record = Record(given.trial, "listed", 0, "completed", given.candidate, 47, 31, Cost(100.0, 1.0, 1.0), f, val=0.5)
-    board = Board(Console(file=told, width=200), "title", "score", contest)
-    board.watch(contest.finish(record), contest)
-    assert end in told.getvalue()
+    assert end in line_of(tmp_path, Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}), f)
