@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -163,9 +163,14 @@ class FractionalConv2d(nn.Module):
             found.append([[o * frame.stride + place for place in frame.places(value)] for o in range(frame.count)])
         return found
 
+    def _apply(self, *args: Any, **options: Any) -> FractionalConv2d:
+        self._now()  # before a move to a device without values
+        super()._apply(*args, **options)
+        return self
+
     def _now(self) -> tuple[float, float]:
-        """The dilation on the host; as it was last read where tensors have no values or a program is exported."""
-        if self.log_dilation.device.type != "meta" and not torch.compiler.is_exporting():
+        """The dilation on the host; where tensors have no values, as it was before they lost them."""
+        if self.log_dilation.device.type != "meta":
             self._last = _values([math.exp(value) for value in on_host(self.log_dilation)])
         return self._last
 
