@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
 from rfsearch.layers.guidance import LabelWeight
 from rfsearch.layers.host import on_host
-from rfsearch.layers.resampling import ROUNDING, on_pixels, resample
+from rfsearch.layers.resampling import ROUNDING, resample
 
 Normalisation = Literal["exact", "paper"]
 
@@ -128,7 +128,7 @@ class Inflation(nn.Module):
         """What the cost of inflating a map of that size depends on."""
         f = on_host(self.factor.f)[0]
         inflated = inflated_size(size, f)
-        return *inflated, int(self.factor.f.requires_grad and on_pixels(max(inflated), 1 / f))
+        return inflated
 
     def extra_repr(self) -> str:
         return f"normalisation={self.normalisation!r}"
@@ -160,7 +160,7 @@ class Interpolation(nn.Module):
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
         """What the cost of interpolating to that size depends on, beside the size of the inflated map."""
         f = self.factor.f
-        return int(f.requires_grad), int(f.requires_grad and on_pixels(max(size), on_host(f)[0] / self.stride))
+        return (int(f.requires_grad),)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, normalisation={self.normalisation!r}"

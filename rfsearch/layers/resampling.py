@@ -1,14 +1,14 @@
 """Bilinear resampling of maps at real steps, with a gradient in the step: what inflation and interpolation share.
 
-A map is resampled axis by axis. Along its last axis all lines are multiplied with a matrix; along another a target is a
-mix of two whole rows, which is cheaper.
+A map is resampled axis by axis. A target row is a mix of two source rows, and torch's bags of embeddings are just that:
+weighted sums of whole rows, in one pass. Along its last axis a map is transposed for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from rfsearch.layers.precision import inner, no_autocast, wide
 
 # A step is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
 ROUNDING = 2.0**-23
-# Values of a map that are resampled at a time on a CPU, together with several as large.
+# Values of maps that are resampled at a time by each thread of a CPU, together with several as large.
 _CACHED = 2**18
 
 _Array = NDArray[Any]
@@ -45,224 +45,180 @@ def resample(
     learned = isinstance(f, Tensor) and f.requires_grad and torch.is_grad_enabled()
     if step == 1 and size == x.shape[2:] and not learned:
         return x
+    samples = [_samples(n, t, step) for n, t in zip(x.shape[2:], size, strict=True)]
     # The output keeps the type of x: autocast would otherwise round a single precision map to half.
     with no_autocast(x.device):
-        output: Tensor = _Resample.apply(x, f, size, step, step_slope, pixel_weight, learned)
+        if torch.compiler.is_exporting():
+            return _multiplied(x, samples)
+        output: Tensor = _Resample.apply(x, f, samples, step_slope, pixel_weight, learned)
     return output
 
 
-def on_pixels(target: int, step: float) -> bool:
-    """Whether one of so many samples, the first aside, falls on a pixel: its two slopes are twice the work."""
-    position = np.arange(1, target) * step
-    return bool((_snapped(position) % 1 == 0).any())
+def _multiplied(x: Tensor, samples: Sequence[_Samples]) -> Tensor:
+    """The same with a matrix an axis, which any runtime that a network is exported to knows how to multiply with."""
+    for axis, along in enumerate(samples, start=2):
+        targets, sources, values = along.weights
+        matrix = np.zeros((along.source, along.target))
+        np.add.at(matrix, (sources, targets), values)
+        x = (x.movedim(axis, -1) @ torch.tensor(matrix, dtype=x.dtype, device=x.device)).movedim(-1, axis)
+    return x
 
 
 class _Resample(torch.autograd.Function):
-    """V = Y U X^T for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices, axis by axis; some
-    maps at a time, so that what is in between stays in the caches."""
+    """V = (Y x X) U for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices. With the step V
+    changes by T = (Y' x X + Y x X') U (eq. 5), so the step's gradient is <grad, T>. Where maps grow, U is smaller than
+    T, and <T^T grad, U> is taken instead."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         f: Tensor | float,
-        size: tuple[int, ...],
-        step: float,
+        samples: Sequence[_Samples],
         step_slope: float,
         pixel_weight: Tensor | None,
         learned: bool,
     ) -> Tensor:
-        *others, last = (_Samples(n, t, step) for n, t in zip(x.shape[2:], size, strict=True))
-        rows, line = [_Rows(samples, axis, x) for axis, samples in enumerate(others, start=1)], _Line(last, x)
-        maps, output = x.reshape(-1, *x.shape[2:]), x.new_empty(x.shape[0] * x.shape[1], *size)
-        for piece in _pieces(output):
-            line.moved(_pushed(maps[piece], rows), out=output[piece])
-        ctx.save_for_backward(*((x, f, pixel_weight) if learned else (None, None, None)))
-        ctx.rows, ctx.line, ctx.step_slope = rows, line, step_slope
-        return output.view(*x.shape[:2], *size)
+        size = [along.target for along in samples]
+        grows = math.prod(size) > math.prod(x.shape[2:])
+        output = x.new_empty(*x.shape[:2], *size)
+        slope = torch.empty_like(output) if learned and not grows else None
+        for piece, moved in _moved(x, samples, slopes=slope is not None):
+            _maps(output)[piece] = moved[:, 0]
+            if slope is not None:
+                _maps(slope)[piece] = moved[:, 1]
+        ctx.save_for_backward(*(f, x if grows else slope, pixel_weight) if learned else (None, None, None))
+        ctx.samples, ctx.step_slope, ctx.source, ctx.grows = samples, step_slope, x.shape, grows
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, line = ctx.rows, ctx.line
-        x, f, pixel_weight = ctx.saved_tensors
-        grad_x = grad_f = None
+        f, kept, pixel_weight = ctx.saved_tensors
+        grad_x = grad.new_empty(ctx.source) if ctx.needs_input_grad[0] else None
+        grad_f = None
         with no_autocast(grad.device):
-            if ctx.needs_input_grad[0]:
-                source = [axis.samples.source for axis in (*rows, line)]
-                grads, pulled = grad.reshape(-1, *grad.shape[2:]), grad.new_empty(grad.shape[:2].numel(), *source)
-                for piece in _pieces(grads):
-                    line.pulled(_pulled(grads[piece], rows), out=pulled[piece])
-                grad_x = pulled.view(*grad.shape[:2], *source)
+            counted = grad if pixel_weight is None else grad * pixel_weight.to(grad.dtype)
+            pulls_slopes = f is not None and ctx.grows
+            if grad_x is not None and not (pulls_slopes and counted is grad):
+                for piece, pulled in _moved(grad, ctx.samples, back=True):
+                    _maps(grad_x)[piece] = pulled[:, 0]
             if f is not None:
-                counted = grad if pixel_weight is None else grad * pixel_weight.to(grad.dtype)
-                grad_f = (
-                    (ctx.step_slope * _summed_slope(counted, x, [*rows, line])).to(f.device, f.dtype).reshape(f.shape)
-                )
-        return grad_x, grad_f, None, None, None, None, None
+                total = inner(counted, kept) if not ctx.grows else torch.zeros((), dtype=wide(grad), device=grad.device)
+                if ctx.grows:
+                    for piece, pulled in _moved(counted, ctx.samples, slopes=True, back=True):
+                        total += inner(pulled[:, 1], _maps(kept)[piece])
+                        if grad_x is not None and counted is grad:
+                            _maps(grad_x)[piece] = pulled[:, 0]
+                grad_f = (ctx.step_slope * total).to(f.device, f.dtype).reshape(f.shape)
+        return grad_x, grad_f, None, None, None, None
 
 
-def _pushed(maps: Tensor, axes: Sequence[_Rows | _Line]) -> Tensor:
-    """N x one axis or more, resampled along them."""
-    for axis in axes:
-        maps = axis.moved(maps)
-    return maps
+def _maps(x: Tensor) -> Tensor:
+    """B x C x axes as maps in a row, each of two axes at least: 1-D lines stay under their image."""
+    return x if x.dim() == 3 else x.flatten(0, 1)
 
 
-def _slope(maps: Tensor, axes: Sequence[_Rows | _Line]) -> Tensor:
-    """What resampled maps change by with the step, that of all axes (eq. 5)."""
-    *others, last = axes
-    if not others:
-        return last.sloped(maps)
-    return last.sloped(_pushed(maps, others)) + last.moved(_slope(maps, others))
+def _moved(
+    x: Tensor, samples: Sequence[_Samples], slopes: bool = False, back: bool = False
+) -> Iterator[tuple[slice, Tensor]]:
+    """Resampled maps, some at a time: which, and N x 1 x axes; with their slopes in the step, N x 2 x axes. back: the
+    transpose of that, from targets to sources."""
+    maps = _maps(x)
+    several = max(1, len(maps))
+    if x.device.type == "cpu":  # as many as the caches hold with what is made of them
+        growth = math.prod(along.source / along.target if back else along.target / along.source for along in samples)
+        pieces = maps.numel() * max(1, growth) / (_CACHED * torch.get_num_threads())
+        several = math.ceil(several / max(1, math.ceil(pieces)))
+    first = maps.dim() + 1 - len(samples)
+    mixes = [
+        _Mix(along, back, axis, groups=1 + (slopes and axis > first), after=1 + slopes, most=several, like=x)
+        for axis, along in enumerate(samples, start=first)
+    ]
+    for start in range(0, len(maps), several):
+        moved = maps[start : start + several].unsqueeze(1)
+        for mix in mixes:
+            moved = mix(moved)
+        yield slice(start, start + several), moved
 
 
-def _pulled(grads: Tensor, rows: Sequence[_Rows]) -> Tensor:
-    """From the gradient of resampled maps that of the maps."""
-    for axis in rows:
-        grads = axis.pulled(grads)
-    return grads
+class _Mix:
+    """Maps, N x groups x axes, with one axis resampled. The groups are values and, if there are two, slopes.
+
+    groups, after: how many there are, and there will be. most: of N. like: of the type of the maps.
+    """
+
+    def __init__(
+        self, along: _Samples, back: bool, axis: int, groups: int, after: int, most: int, like: Tensor
+    ) -> None:
+        self._axis, self._most, self._after = axis, most, after
+        source, self._length = (along.target, along.source) if back else (along.source, along.target)
+        rows, starts, weights = _bags(along, back, groups, after)
+        number = np.arange(most, dtype=np.int32)[:, None]
+        self._bags = [
+            torch.as_tensor(rows + number * np.int32(groups * source), device=like.device),
+            torch.as_tensor(starts + number * np.int32(len(rows)), device=like.device),
+            torch.tensor(weights, dtype=like.dtype, device=like.device).repeat(most, 1),
+        ]
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        rows = maps.movedim(self._axis, 2).contiguous()
+        count, rest = len(rows), rows.shape[3:]
+        index, starts, weights = (each[:count].view(-1) for each in self._bags)
+        mixed = torch.embedding_bag(rows.view(-1, math.prod(rest)), index, starts, False, 0, False, weights)[0]
+        return mixed.view(count, self._after, self._length, *rest).movedim(2, self._axis)
 
 
-def _summed_slope(grad: Tensor, x: Tensor, axes: Sequence[_Rows | _Line]) -> Tensor:
-    """The derivative in the step of what has grad as its gradient in resampled maps."""
-    if x.dim() == 4 and x.dtype in (torch.float32, torch.float64):
-        return _summed_slope_by_grid(grad, x, [axis.samples for axis in axes])
-    grads, maps = grad.flatten(0, 1), x.flatten(0, 1)
-    total = grad.new_zeros((), dtype=wide(grad))
-    for piece in _pieces(grads):
-        total = total + inner(grads[piece], _slope(maps[piece], axes))
-    return total
+@lru_cache(maxsize=64)
+def _bags(along: _Samples, back: bool, groups: int, after: int) -> tuple[_Array, _Array, _Array]:
+    """The rows that go into each row of a map, where each one's begin, and their weights.
 
-
-def _summed_slope_by_grid(grad: Tensor, x: Tensor, samples: Sequence[_Samples]) -> Tensor:
-    """The same by torch's gradient of a grid of samples, which needs nothing as large as the resampled maps."""
-    # A grid's slope at a pixel is that of one side.
-    sides = [s.beside(-1, x.dtype) for s in samples], [s.beside(1, x.dtype) for s in samples]
-    passes = sides if any((a != b).any() for a, b in zip(*sides, strict=True)) else sides[:1]
-    total = grad.new_zeros(())
-    for down, along in passes:
-        # positions in -1 .. 1, horizontal first
-        ends = [_like(2 * p / max(s.source - 1, 1) - 1, x) for p, s in zip((down, along), samples, strict=True)]
-        grid = torch.stack(torch.meshgrid(*ends, indexing="ij")[::-1], dim=-1).expand(len(x), -1, -1, -1)
-        by_grid = torch.ops.aten.grid_sampler_2d_backward(grad, x, grid, 0, 1, True, [False, True])[1].sum(0)
-        for axis, s in enumerate(samples):
-            by_target = by_grid[..., 1 - axis].sum(1 - axis) * (2 / max(s.source - 1, 1))
-            total = total + inner(by_target, _like(s.index * s.inside, x)) / len(passes)
-    return total
+    Slopes in the step: those of this axis are W' values; what another axis gave goes on as W slopes.
+    """
+    source, target = (along.target, along.source) if back else (along.source, along.target)
+    blocks = [(0, 0, along.weights)]
+    if after == 2:
+        blocks.append((1, 0, along.slopes))
+    if groups == 2:
+        blocks.append((1, 1, along.weights))
+    into, of, weights = [], [], []
+    for group_after, group, (targets, sources, values) in blocks:
+        ends = (sources, targets) if back else (targets, sources)
+        into.append(group_after * target + ends[0])
+        of.append(group * source + ends[1])
+        weights.append(values)
+    bag = np.concatenate(into)
+    order = np.argsort(bag, kind="stable")
+    sizes = np.bincount(bag, minlength=after * target)
+    starts = (np.cumsum(sizes) - sizes).astype(np.int32)
+    return np.concatenate(of)[order].astype(np.int32), starts, np.concatenate(weights)[order]
 
 
 class _Samples:
     """Where the targets of one axis sample its source, px, and how fast that moves with the step."""
 
     def __init__(self, source: int, target: int, step: float) -> None:
-        self.source = source
-        self.index = np.arange(target, dtype=float)
-        asked = _snapped(self.index * step)
-        self.inside = asked <= source - 1
-        self.position = asked.clip(max=source - 1)
-        before = np.floor(self.position)
-        self.part = self.position - before
+        self.source, self.target = source, target
+        index = np.arange(target)
+        asked = _snapped(index * step)
+        inside = asked <= source - 1
+        position = asked.clip(max=source - 1)
+        before = np.floor(position)
+        part = position - before
         # Around a sample on a pixel lie its two neighbours, whose slope is the mean of the two sides'.
-        low, high = (np.ceil(self.position) - 1).clip(min=0), (before + 1).clip(max=source - 1)
-        self.speed = self.index * self.inside / (high - low).clip(min=1)
-        self.ends, self.around = np.stack([before, high]).astype(int), np.stack([low, high]).astype(int)
-
-    def beside(self, side: int, dtype: torch.dtype) -> _Array:
-        """The positions, but where that is a pixel a little off it: before it, or, unless it is the last, after it."""
-        off = 4 * self.source * torch.finfo(dtype).eps
-        on_pixel = (self.part == 0) & (self.index > 0) & self.inside
-        last = self.position == self.source - 1
-        return np.where(on_pixel, self.position + np.where(last, -1, side) * off, self.position)
-
-    def weights(self) -> _Array:
-        """Bilinear weights (eq. 1), target x source: row t holds max(0, 1 - |position of t - n|)."""
-        return self._matrix(self.ends, 1 - self.part, self.part)
-
-    def slopes(self) -> _Array:
-        """The derivative of the weights in the step, target x source."""
-        return self._matrix(self.around, -self.speed, self.speed)
-
-    def _matrix(self, ends: _Array, *values: _Array) -> _Array:
-        matrix = np.zeros((len(self.part), self.source))
-        for end, value in zip(ends, values, strict=True):
-            np.add.at(matrix, (np.arange(len(end)), end), value)
-        return matrix
+        low, high = (np.ceil(position) - 1).clip(min=0), (before + 1).clip(max=source - 1)
+        speed = index * inside / (high - low).clip(min=1)
+        twice = np.tile(index, 2)
+        self.weights = twice, np.concatenate([before, high]).astype(int), np.concatenate([1 - part, part])
+        """Bilinear weights (eq. 1): target, source and max(0, 1 - |position of the target - source|) of each."""
+        self.slopes = twice, np.concatenate([low, high]).astype(int), np.concatenate([-speed, speed])
+        """The derivative of the weights in the step, likewise."""
 
 
-class _Line:
-    """The last axis of maps, N x axes: all lines times a matrix. like: a tensor of their type, where they are."""
-
-    def __init__(self, samples: _Samples, like: Tensor) -> None:
-        self.samples, self.like = samples, like.new_empty(0)
-
-    def moved(self, maps: Tensor, out: Tensor | None = None) -> Tensor:
-        """Maps, resampled."""
-        return torch.matmul(maps, self._weights.mT, out=out)
-
-    def sloped(self, maps: Tensor) -> Tensor:
-        """What resampled maps change by with the step."""
-        return torch.matmul(maps, _like(self.samples.slopes().T, self.like))
-
-    def pulled(self, grads: Tensor, out: Tensor | None = None) -> Tensor:
-        """`moved`, transposed: from the gradient of resampled maps to that of the maps."""
-        return torch.matmul(grads, self._weights, out=out)
-
-    @cached_property
-    def _weights(self) -> Tensor:
-        return _like(self.samples.weights(), self.like)
-
-
-class _Rows:
-    """Another axis of maps, by its number from 1: as `_Line`, but rows are mixed and, backwards, every map multiplied
-    with a matrix."""
-
-    def __init__(self, samples: _Samples, axis: int, like: Tensor) -> None:
-        self.samples, self.axis, self.like = samples, axis, like.new_empty(0)
-        self.by_row = [-1, *[1] * (like.dim() - 2 - axis)]
-
-    def moved(self, maps: Tensor) -> Tensor:
-        before, after, part = self._mixed
-        return torch.lerp(maps.index_select(self.axis, before), maps.index_select(self.axis, after), part)
-
-    def sloped(self, maps: Tensor) -> Tensor:
-        low, high, speed = self._differing
-        return (maps.index_select(self.axis, high) - maps.index_select(self.axis, low)) * speed
-
-    def pulled(self, grads: Tensor) -> Tensor:
-        matrix, lines = self._weights_back, grads.flatten(0, self.axis - 1).flatten(2)
-        product = torch.bmm(matrix.expand(lines.shape[0], *matrix.shape), lines)
-        return product.view(*grads.shape[: self.axis], self.samples.source, *grads.shape[self.axis + 1 :])
-
-    @cached_property
-    def _mixed(self) -> tuple[Tensor, Tensor, Tensor]:
-        before, after = torch.tensor(self.samples.ends, device=self.like.device)
-        return before, after, _like(self.samples.part, self.like).view(self.by_row)
-
-    @cached_property
-    def _differing(self) -> tuple[Tensor, Tensor, Tensor]:
-        low, high = torch.tensor(self.samples.around, device=self.like.device)
-        return low, high, _like(self.samples.speed, self.like).view(self.by_row)
-
-    @cached_property
-    def _weights_back(self) -> Tensor:
-        return _like(self.samples.weights().T, self.like)
-
-
-def _like(values: _Array, x: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=x.dtype, device=x.device)
+_samples = lru_cache(maxsize=16)(_Samples)
 
 
 def _snapped(position: _Array) -> _Array:
     """Positions that miss a whole pixel by rounding only, put back onto it."""
     whole = position.round()
     return np.where(np.isclose(position, whole, rtol=2 * ROUNDING, atol=0), whole, position)
-
-
-def _pieces(maps: Tensor) -> list[slice]:
-    """Some maps at a time: on a CPU as many as the caches hold with what is made of them; else, and where a program for
-    any number of images is exported, all."""
-    if maps.device.type != "cpu" or torch.compiler.is_exporting():
-        return [slice(None)]
-    count = max(1, _CACHED // math.prod(maps.shape[1:]))
-    return [slice(start, start + count) for start in range(0, len(maps), count)]

@@ -82,6 +82,12 @@ def _grid_sampler_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: 
     return _SAMPLE * sum(wanted) * grad.numel()
 
 
+def _embedding_bag(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """A multiply-add for every value of every row that goes into a bag."""
+    rows, index = args[0], args[1]
+    return 2.0 * index.numel() * rows.shape[1]
+
+
 def _table(steps: float, names: str, formula: Callable[[float], Formula] = _per_output) -> dict[str, Formula]:
     return dict.fromkeys(names.split(), formula(steps))
 
@@ -140,6 +146,7 @@ _FORMULAS: dict[str, Formula] = {
     **_table(3, "var std var_mean std_mean", _per_input),
     **_table(8, "upsample_bilinear2d_backward _upsample_bilinear2d_aa_backward", _per_input),
     "grid_sampler_2d_backward": _grid_sampler_backward,
+    **dict.fromkeys(["_embedding_bag", "_embedding_bag_forward_only"], _embedding_bag),
     **_table(
         5,
         """native_batch_norm cudnn_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rfsearch.errors import ModelError
-from rfsearch.layers import inflate, interpolate
+from rfsearch.layers import inflate, inflated_size, interpolate
 from rfsearch.trial import Meter, register_flop
 
 
@@ -46,10 +46,16 @@ def test_a_grouped_convolution_costs_what_it_multiplies_forward_and_backward(gro
 def test_inflation_and_interpolation_are_not_free(f):
     x = torch.zeros(1, 8, 12, 10, requires_grad=True)
     factor = torch.tensor(f, requires_grad=True)
-    cheapest = 2 * 8 * 12 * 10 * f  # every target pixel mixes at least two source pixels
-    assert flop_of(lambda: inflate(x, factor)) > cheapest
-    assert flop_of(lambda: interpolate(x, factor, 4, (48, 40))) > cheapest
-    assert flop_of(lambda: inflate(x, factor).sum().backward()) > 2 * flop_of(lambda: inflate(x, factor))
+    height, width = inflated_size((12, 10), f)
+
+    def mixed(height: int, width: int) -> int:
+        """Each row, then each pixel of it, is a mix of two: a multiply-add each."""
+        return 2 * 8 * (2 * height * 10 + 2 * height * width)
+
+    assert flop_of(lambda: inflate(x, f)) == mixed(height, width)
+    assert flop_of(lambda: interpolate(x, f, 4, (48, 40))) == mixed(48, 40)
+    # forward, its transpose, and as much at least for the gradient in f
+    assert flop_of(lambda: inflate(x, factor).sum().backward()) > 3 * mixed(height, width)
 
 
 @pytest.mark.parametrize(
