@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from rfsearch.contest import Contest
     from rfsearch.ledger import Run
     from rfsearch.run import Plan, Request
+
+T = TypeVar("T")
 
 
 app = typer.Typer(
@@ -99,12 +104,7 @@ def run_command(
     device = _device(gpus_per_trial, cpus_per_trial or 1)
     console = _console(as_json)
     with run.new_directory(run_dir), _resumable(run_dir):
-        with console.status("Reading the data and forecasting costs ..."):
-            the_plan = run.plan(request, device, run_dir / "cache")
-        with _engine(request) as engine:
-            run.start(the_plan, run_dir, _command(), engine.workers, device.type)
-            _say_plan(console, the_plan, run_dir, engine.workers)
-            _compete(console, the_plan, run_dir, engine)
+        _run(console, request, run_dir, device)
         code = _close(run_dir, as_json)
     raise typer.Exit(code)
 
@@ -137,7 +137,7 @@ def plan(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
     with tempfile.TemporaryDirectory() as cache:
-        the_plan = run.plan(request, _device(gpus_per_trial, cpus_per_trial or 1), Path(cache))
+        the_plan = run.plan(request, run.read(request, Path(cache)), _device(gpus_per_trial, cpus_per_trial or 1))
         rows = run.forecast_rows(the_plan)
         arms = the_plan.arms
         if as_json:
@@ -273,11 +273,7 @@ def _train_table(console: Console, request: Request, run_dir: Path, device: Any)
             _compete(console, the_plan, run_dir, engine)
     else:
         with run.new_directory(run_dir), _resumable(run_dir):
-            the_plan = run.plan(request, device, run_dir / "cache")
-            with _engine(request) as engine:
-                run.start(the_plan, run_dir, _command(), engine.workers, device.type)
-                _say_plan(console, the_plan, run_dir, engine.workers)
-                _compete(console, the_plan, run_dir, engine)
+            the_plan = _run(console, request, run_dir, device)
     write(run_dir)
     return the_plan
 
@@ -390,6 +386,35 @@ def _request(
     )
     check(request)
     return request
+
+
+def _run(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
+    """Plan a request and train until done."""
+    from rfsearch import run
+
+    with ExitStack() as stack:
+        with console.status("Reading the data and forecasting costs ..."):
+            data = _beside(partial(run.read, request, run_dir / "cache"))
+            engine = stack.enter_context(_engine(request))  # takes about as long to start
+            the_plan = run.plan(request, data.result(), device)
+        run.start(the_plan, run_dir, _command(), engine.workers, device.type)
+        _say_plan(console, the_plan, run_dir, engine.workers)
+        _compete(console, the_plan, run_dir, engine)
+    return the_plan
+
+
+def _beside(work: Callable[[], T]) -> Future[T]:
+    """What work gives, done in a thread that does not keep an interrupted process waiting."""
+    found: Future[T] = Future()
+
+    def go() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+
+    Thread(target=go, daemon=True).start()
+    return found
 
 
 def _engine(request: Request) -> Any:

@@ -24,6 +24,7 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.data import ImageSet, read_folder, read_helen, read_voc, rendered_faces
+from rfsearch.data.image_set import require_folder
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
 from rfsearch.ledger import Budget, Journal, Record, read_history, read_run
@@ -153,6 +154,8 @@ def listed(request: Request, space: Space) -> list[Candidate]:
 def check(request: Request) -> Space:
     """Everything that can be wrong with a request and shows without data: returns the space it means."""
     space = resolve(request)
+    if request.data is not None:
+        require_folder(Path(request.data))
     if request.seeds < 1:
         raise SpaceError(f"--seeds is the number of seeds per strategy, at least 1. Got {request.seeds}.")
     entrants(request, space)
@@ -169,10 +172,14 @@ def check(request: Request) -> Space:
     return space
 
 
-def plan(request: Request, device: torch.device, cache: Path) -> Plan:
-    """Resolve and check a request, cheapest checks first. cache: for data that must be memory-mapped."""
-    space = check(request)
-    return _plan(request, space, load_data(space, request.data, cache), device)
+def read(request: Request, cache: Path) -> ImageSet:
+    """The data that a request names. cache: for data that must be memory-mapped."""
+    return load_data(check(request), request.data, cache)
+
+
+def plan(request: Request, data: ImageSet, device: torch.device) -> Plan:
+    """Resolve and check a request on its data."""
+    return _plan(request, check(request), data, device)
 
 
 def _plan(

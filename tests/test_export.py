@@ -66,7 +66,7 @@ def a_run(folder: Path, *choices: Choice | list[Choice], backbone: str = "wei-sm
     file.write_text(text + settings)
     candidates = [Candidate.of({site: choice}) for choice in choices]
     request = run.Request(space=str(file), candidates=tuple(candidate.to_json() for candidate in candidates))
-    plan = run.plan(request, CPU, folder / "cache")
+    plan = run.plan(request, run.read(request, folder / "cache"), CPU)
     run_dir = folder / "run"
     run_dir.mkdir()
     run.start(plan, run_dir, "a test", 1, "cpu")

@@ -186,7 +186,8 @@ def test_wrong_requests_get_one_message(
 
 
 def a_plan(**request: object) -> run.Plan:
-    return run.plan(run.Request(**request), torch.device("cpu"), Path("unused"))  # type: ignore[arg-type]
+    asked = run.Request(**request)  # type: ignore[arg-type]
+    return run.plan(asked, run.read(asked, Path("unused")), torch.device("cpu"))
 
 
 def test_dilations_that_do_not_fit_another_network_are_left_out(nets: Path) -> None:

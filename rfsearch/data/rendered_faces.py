@@ -72,7 +72,7 @@ class _Canvas:
 
     def cover(self, window: Window, distance: np.ndarray, colour: Rgb, part: int | None = None) -> None:
         """Paint where the signed distance (px) is below 0; the image's edge is a pixel soft, the label's is not."""
-        alpha = np.clip(0.5 - distance, 0, 1)[..., None]
+        alpha = np.minimum(np.maximum(0.5 - distance, 0), 1)[..., None]  # np.clip takes longer to call than to clip
         pixels = self.pixels[window]
         pixels += alpha * (colour - pixels)
         if part is not None:
@@ -97,8 +97,8 @@ class _Frame:
     def window(self, size: Size, reach: float) -> tuple[Window, np.ndarray, np.ndarray]:
         """The pixels within `reach` units of the origin along the image's axes, and their frame coordinates."""
         r = reach * self.unit + 1.5
-        top, bottom = (int(np.clip(edge, 0, size[0])) for edge in (self.y - r, self.y + r + 1))
-        left, right = (int(np.clip(edge, 0, size[1])) for edge in (self.x - r, self.x + r + 1))
+        top, bottom = (int(min(max(edge, 0), size[0])) for edge in (self.y - r, self.y + r + 1))
+        left, right = (int(min(max(edge, 0), size[1])) for edge in (self.x - r, self.x + r + 1))
         dx = (np.arange(left, right, dtype=np.float32) - self.x) / self.unit
         dy = (np.arange(top, bottom, dtype=np.float32) - self.y)[:, None] / self.unit
         cos, sin = math.cos(self.angle), math.sin(self.angle)

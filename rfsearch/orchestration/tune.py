@@ -119,6 +119,8 @@ class Engine:
         )
         searcher = _Searcher(contest, self.workers, watch)
         scratch = run_dir.resolve() / "ray"
+        # Tune starts workers one after the other unless it may have as many trials that wait for one.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
         shutil.rmtree(scratch, ignore_errors=True)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
