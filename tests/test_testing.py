@@ -173,7 +173,7 @@ BROKEN_STRATEGIES = [
     (_OutOfSpace, IN_THE_SPACE, r"a dilation is one of the space's, \[1, 2, 3, 4, 6, 8, 11\]. conv6 got 1000"),
     (_OutOfBounds, IN_THE_SPACE, r"f is within the space's f_search, \[0.7, 1.4\]. conv6 got 3"),
     (_OnePathTooMany, IN_THE_SPACE, r"a site has 1 path\(s\) in the form 'single'. conv6 has 2"),
-    (_GivesADict, IN_THE_SPACE, r"suggest gives a Candidate or Exhausted. Got {'conv6': 2}"),
+    (_GivesADict, IN_THE_SPACE, r"suggest gives a Candidate, an Heir or Exhausted. Got {'conv6': 2}"),
     (_NeverBegins, IN_THE_SPACE, "told nothing yet has something to try"),
     (_NeverBegins, "strategy_takes_pending_trials_into_account", "told nothing yet has something to try"),
     (_GivesUpInSilence, "strategy_survives_every_outcome", "Exhausted says why"),
