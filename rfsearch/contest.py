@@ -164,9 +164,9 @@ class Contest:
         return held
 
     def _start(self, arm: Arm) -> Assignment | None:
-        left = self._left(arm)
         if self._over(arm):
             return None
+        left = self._left(arm)
         if arm.running and left < self._reserve(arm, self._reference):
             return None  # it would be cut; what is in training may yet be pruned and leave it more
         pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]

@@ -214,8 +214,8 @@ def _plan(
         if isinstance(strategy, Budgeted) and room < strategy.fewest:
             enough = math.ceil(100 * strategy.fewest * whole.flop / reference_flop) / 100
             raise BudgetError(
-                f"{label} needs room for {strategy.fewest} full trainings with their looks, {enough:g}x. "
-                f"{space.budget} has room for {room}."
+                f"{label} needs room for {strategy.fewest} full trainings with their looks; {space.budget} has room "
+                f"for {room}. Smallest: {enough:g}x."
             )
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
 

@@ -69,8 +69,8 @@ class Budgeted(Protocol):
     fewest: int
 
     def allot(self, room: Callable[[Cost], int]) -> None:
-        """Told once, before anything else. room: how many full trainings of the space's reference, looks and scoring
-        included, the arm's budget has room for once that much is spent."""
+        """Told at most once, before anything else. room: how many full trainings of the space's reference, looks and
+        scoring included, the arm's budget has room for once that much is spent."""
 
 
 @runtime_checkable

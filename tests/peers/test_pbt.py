@@ -286,7 +286,10 @@ def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(site, whole, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budget": "2x"}, r"pbt needs room for 4 full trainings with their looks, (\S+)x\. 2x has room for 1\."),
+        (
+            {"budget": "2x"},
+            r"pbt needs room for 4 full trainings with their looks; 2x has room for 1\. Smallest: (\S+)x\.",
+        ),
         ({"strategies": ("pbt@bi",)}, "pbt searches the form single only"),
     ],
 )

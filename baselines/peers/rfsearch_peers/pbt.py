@@ -43,7 +43,7 @@ class PopulationBasedTraining:
         others = [d for d in self._dilations if d != space.reference]
         random.Random(seed).shuffle(others)
         self.candidates = [space.uniform(Choice(d)) for d in (space.reference, *others)]
-        self._room: Callable[[Cost], int] = lambda spent: self.fewest
+        self._room: Callable[[Cost], int] = lambda spent: self.fewest  # until it is told a budget
         self._records: dict[int, Record] = {}
 
     def allot(self, room: Callable[[Cost], int]) -> None:
