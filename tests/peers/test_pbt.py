@@ -25,6 +25,7 @@ from rfsearch.errors import RequestError, SpaceError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history, read_run
 from rfsearch.report import summarise
 from rfsearch.space import Candidate
+from rfsearch.strategies import Exhausted, Heir
 from tests.toys import helen_space, toy_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,8 +126,22 @@ def by_the_rule(records: list[Record], members: int, seed: int, first: int = 0) 
 
 
 @pytest.mark.parametrize("check", testing.STRATEGY_CHECKS, ids=lambda check: check.__name__)
-def test_it_keeps_to_what_every_strategy_does(check) -> None:
-    check(PopulationBasedTraining, SPACE)
+@pytest.mark.parametrize("sites", [("conv6",), ("conv6", "conv7")])
+def test_it_keeps_to_what_every_strategy_does(check, sites) -> None:
+    check(PopulationBasedTraining, SPACE.with_(sites=sites))
+
+
+def test_each_site_moves_by_itself() -> None:
+    strategy, seen = PopulationBasedTraining(SPACE.with_(sites=("conv6", "conv7")), 0), []
+    for number in range(12):
+        suggested = strategy.suggest([])
+        assert not isinstance(suggested, Exhausted)
+        candidate = suggested.candidate if isinstance(suggested, Heir) else suggested
+        seen.append(tuple(choice.dilation for _, choice in candidate))
+        name = f"pbt-0-{number:03d}"
+        strategy.observe(Record(name, "pbt", 0, "pruned", candidate.to_json(), 1, 1, Cost(), val=number / 100))
+    assert all(len(set(dilations)) == 1 for dilations in seen[:4])
+    assert any(len(set(dilations)) == 2 for dilations in seen[4:])
 
 
 @pytest.mark.parametrize("seed", range(4))
