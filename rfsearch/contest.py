@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record
 from rfsearch.space import Candidate
-from rfsearch.strategies import Exhausted, Pruning, Strategy
+from rfsearch.strategies import Budgeted, Exhausted, Heir, Pruning, Relaying, Strategy
 
 # Beyond what a score takes at least, a trial is not worth starting with less than this share of a full training left.
 _SMALLEST_START = 0.02
@@ -40,16 +41,15 @@ class Forecast:
 
 @dataclass
 class Arm:
-    """One strategy with one seed and one budget."""
+    """One strategy with one seed and one budget. handed_out: its trials by name; running: those not yet back."""
 
     name: str
     seed: int
     strategy: Strategy
     budget: Budget
-    handed_out: int = 0
+    handed_out: dict[str, Assignment] = field(default_factory=dict)
     spent: Cost = field(default_factory=Cost)
     running: dict[str, Assignment] = field(default_factory=dict)
-    tries: dict[str, int] = field(default_factory=dict)
     best: Record | None = None
     failures_in_a_row: int = 0
     exhausted: str = ""
@@ -57,6 +57,21 @@ class Arm:
     @property
     def label(self) -> str:
         return f"{self.name}/{self.seed}"
+
+    def train_seed(self, candidate: str, heir_of: str) -> int:
+        """Of the next trial. The same candidate gets the same one in every arm of one seed, and a fresh one when
+        repeated; but the first heir that keeps its parent's candidate keeps its seed, and with it the order of its
+        images: it goes on as if it had never stopped."""
+        tried = [trial for trial in self.handed_out.values() if trial.candidate == candidate]
+        for trial in tried:
+            if trial.trial == heir_of and heir_of not in [other.heir_of for other in tried]:
+                return trial.train_seed
+        return self.seed * 1000 + len(tried)
+
+
+def full_trainings(budget: Budget, one: Cost, spent: Cost) -> int:
+    """How many trainings that cost `one` a budget has room for once `spent` is gone."""
+    return max(0, int((budget.limit - budget.spent(spent)) / budget.spent(one)))
 
 
 class Contest:
@@ -79,6 +94,9 @@ class Contest:
         self._given_forecast = forecast
         self._reference = forecast(reference)
         self._by_label = {arm.label: arm for arm in arms}
+        for arm in arms:
+            if isinstance(arm.strategy, Budgeted):
+                arm.strategy.allot(partial(full_trainings, arm.budget, self._reference.cost))
         for assignment in history.assignments.values():
             self._count_start(assignment)
         for record in history.records.values():
@@ -101,9 +119,7 @@ class Contest:
     def done(self) -> bool:
         """Whether every trial handed out has come back and no arm can start another."""
         return (
-            not self._again
-            and not any(arm.running for arm in self.arms)
-            and all(self._left(arm) <= self._least(arm) or arm.exhausted for arm in self.arms)
+            not self._again and not any(arm.running for arm in self.arms) and all(self._over(arm) for arm in self.arms)
         )
 
     def keep(self, provisional: Record) -> bool:
@@ -116,7 +132,9 @@ class Contest:
     def finish(self, record: Record) -> Record:
         """Enter a trial's record into the ledger; returns it as entered."""
         expected = self._forecast(Candidate.from_json(record.candidate))
-        record = replace(record, forecast=expected.cost, forecast_peak_bytes=expected.peak_bytes)
+        # A full training is what is forecast, and no heir is one.
+        cost = None if record.heir_of else expected.cost
+        record = replace(record, forecast=cost, forecast_peak_bytes=expected.peak_bytes)
         self._journal.finish(record)
         self._count_finish(record)
         return record
@@ -125,6 +143,16 @@ class Contest:
     def running(self) -> dict[str, Assignment]:
         """Trials handed out and not yet back, by name."""
         return {name: assignment for arm in self.arms for name, assignment in arm.running.items()}
+
+    @property
+    def parents(self) -> set[str]:
+        """Trials that others in training go on from, or others to come may: what they left is still needed."""
+        found = {assignment.heir_of for assignment in self.running.values() if assignment.heir_of}
+        for arm in self.arms:
+            # What is reserved for trials in training may yet become free for heirs.
+            if isinstance(arm.strategy, Relaying) and (arm.running or not self._over(arm)):
+                found.update(arm.strategy.awaited)
+        return found
 
     @property
     def best(self) -> Record | None:
@@ -136,10 +164,10 @@ class Contest:
         return held
 
     def _start(self, arm: Arm) -> Assignment | None:
-        left = self._left(arm)
-        if arm.exhausted or left <= self._least(arm):
+        if self._over(arm):
             return None
-        if arm.running and left < arm.budget.spent(self._reference.cost):
+        left = self._left(arm)
+        if arm.running and left < self._reserve(arm, self._reference):
             return None  # it would be cut; what is in training may yet be pruned and leave it more
         pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]
         suggested = arm.strategy.suggest(pending)
@@ -147,24 +175,35 @@ class Contest:
             if not pending:
                 arm.exhausted = suggested.why
             return None
-        text = suggested.to_json()
+        candidate, heir_of = (suggested.candidate, suggested.of) if isinstance(suggested, Heir) else (suggested, "")
+        text = candidate.to_json()
         return Assignment(
-            trial=f"{arm.name}-{arm.seed}-{arm.handed_out:03d}",
+            trial=f"{arm.name}-{arm.seed}-{len(arm.handed_out):03d}",
             strategy=arm.name,
             seed=arm.seed,
             candidate=text,
-            # The same candidate gets the same training seed in every arm of one seed, and a fresh one when repeated.
-            train_seed=arm.seed * 1000 + arm.tries.get(text, 0),
+            train_seed=arm.train_seed(text, heir_of),
             limit=left,
+            heir_of=heir_of,
         )
 
     def _left(self, arm: Arm) -> float:
         """What is neither spent nor reserved for trials in training."""
         reserved = sum(
-            min(arm.budget.spent(self._forecast(Candidate.from_json(a.candidate)).cost), a.limit)
+            min(self._reserve(arm, self._forecast(Candidate.from_json(a.candidate))), a.limit)
             for a in arm.running.values()
         )
         return arm.budget.limit - arm.budget.spent(arm.spent) - reserved
+
+    @staticmethod
+    def _reserve(arm: Arm, forecast: Forecast) -> float:
+        """What a trial of an arm may take: a full training, or to its next look, or its end, where that is all."""
+        relayed = isinstance(arm.strategy, Relaying)
+        return arm.budget.spent(forecast.stretch + forecast.least if relayed else forecast.cost)
+
+    def _over(self, arm: Arm) -> bool:
+        """Whether an arm starts no other trial with what is neither spent nor reserved."""
+        return bool(arm.exhausted) or self._left(arm) <= self._least(arm)
 
     def _least(self, arm: Arm) -> float:
         spent = arm.budget.spent
@@ -183,8 +222,7 @@ class Contest:
 
     def _count_start(self, assignment: Assignment) -> None:
         arm = self._arm(assignment)
-        arm.handed_out += 1
-        arm.tries[assignment.candidate] = arm.tries.get(assignment.candidate, 0) + 1
+        arm.handed_out[assignment.trial] = assignment
         arm.running[assignment.trial] = assignment
 
     def _count_finish(self, record: Record) -> None:

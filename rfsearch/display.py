@@ -135,6 +135,7 @@ class Board:
             said += f" -> {', '.join(ended)}" if ended else ""
         if record.status == "failed":
             return Text(f"{said}: {record.cause}", style="red")
+        said += f" on from {record.heir_of}" if record.heir_of else ""
         said += f", RF {fields(record.rf_px, record.path_rf_px)} px"
         if record.val is not None:
             said += f", {self._metric} {record.val:.4f}"
@@ -157,7 +158,7 @@ class Board:
             table.add_row(
                 arm.label,
                 f"{self._share(arm):.0f} % of {arm.budget.text}",
-                f"{arm.handed_out - len(arm.running)}",
+                f"{len(arm.handed_out) - len(arm.running)}",
                 f"{best.val:.4f}" if best and best.val is not None else "-",
                 fields(best.rf_px, best.path_rf_px) if best else "-",
                 "; ".join(self._progress(name, a.candidate) for name, a in list(arm.running.items())),

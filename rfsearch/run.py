@@ -22,16 +22,16 @@ from torch import nn
 
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
-from rfsearch.contest import Arm, Contest, Forecast
+from rfsearch.contest import Arm, Contest, Forecast, full_trainings
 from rfsearch.data import ImageSet, read_folder, read_helen, read_voc, rendered_faces
 from rfsearch.data.image_set import require_folder
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
-from rfsearch.ledger import Budget, Journal, Record, read_history, read_run
+from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
-from rfsearch.strategies import Formed, Listing
+from rfsearch.strategies import Budgeted, Formed, Listing
 from rfsearch.strategies.listed import Listed
 from rfsearch.surgery import Site, build, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
@@ -214,6 +214,16 @@ def _plan(
             f"{space.budget} is less than one step and scoring its outcome cost: "
             f"{budget.spent(least):.3g} {budget.currency}, {least.flop / reference_flop:.2g}x. Ask for more."
         )
+    whole = forecaster(space.reference_candidate).cost
+    room = full_trainings(budget, whole, Cost())
+    for label, enter in entrants(request, space).items():
+        strategy = enter(0)
+        if isinstance(strategy, Budgeted) and room < strategy.fewest:
+            enough = math.ceil(100 * strategy.fewest * whole.flop / reference_flop) / 100
+            raise BudgetError(
+                f"{label} needs room for {strategy.fewest} full trainings with their looks; {space.budget} has room "
+                f"for {room}. Smallest: {enough:g}x."
+            )
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
 
 
@@ -391,7 +401,7 @@ def forecast_rows(the_plan: Plan) -> list[dict[str, Any]]:
     rows: dict[tuple[Candidate, str], dict[str, Any]] = {}
     px = np.concatenate([np.zeros(0), *the_plan.sizes.px.values()])
     for candidate, forecast in the_plan.forecasts():
-        key = (_undilated(candidate), forecast.seen)
+        key = (candidate.undilated, forecast.seen)
         if key in rows:
             rows[key]["alike"].append(candidate.to_json())
             continue
@@ -407,18 +417,6 @@ def forecast_rows(the_plan: Plan) -> list[dict[str, Any]]:
             "peak_bytes": forecast.peak_bytes,
         }
     return list(rows.values())
-
-
-def _undilated(candidate: Candidate) -> Candidate:
-    """A candidate but for its dilations."""
-    return Candidate.of(
-        {
-            site: replace(choice, dilation=1)
-            if isinstance(choice, Choice)
-            else [replace(path, dilation=1) for path in choice]
-            for site, choice in candidate.choices
-        }
-    )
 
 
 def reopen(run_dir: Path, device: torch.device) -> Plan:
@@ -456,10 +454,11 @@ def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
 
 
 def keep_leaders(run_dir: Path, contest: Contest) -> None:
-    """Delete the checkpoints of finished trials that lead no arm: only leaders are ever shown or exported."""
-    leaders = {arm.best.trial for arm in contest.arms if arm.best}
+    """Delete the checkpoints of finished trials that lead no arm, which alone are ever shown or exported, and that no
+    other trial goes on from."""
+    needed = {arm.best.trial for arm in contest.arms if arm.best} | set(contest.running) | contest.parents
     for checkpoint in (run_dir / "checkpoints").glob("*"):
-        if checkpoint.name not in leaders and checkpoint.name not in contest.running:
+        if checkpoint.name not in needed:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 

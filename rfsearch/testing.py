@@ -32,7 +32,7 @@ from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.record import Status
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
-from rfsearch.strategies import Exhausted, Pruning, Strategy
+from rfsearch.strategies import Exhausted, Heir, Pruning, Relaying, Strategy
 from rfsearch.surgery import check_fits, match_sites, measure_sites
 from rfsearch.trial.forecast import _shapes_only as shapes_only
 from rfsearch.trial.meter import Meter
@@ -97,45 +97,29 @@ def strategy_suggests_without_changing_its_state(make: MakeStrategy, space: Spac
     for number in range(_TRIALS):
         often.suggest([])
         often.suggest([space.default_candidate])
-        answers = often.suggest([]), once.suggest([])
-        _same(*answers, "suggest changes no state: asking more often gives the same suggestions")
-        if isinstance(answers[1], Exhausted):
-            return
-        for strategy in (often, once):
-            strategy.observe(_record(answers[1], number))
+        _same(often.suggest([]), once.suggest([]), "suggest changes no state: asking more often changes no suggestion")
+        _told_next((once, often), number, _usual(once))
 
 
 def strategy_resumes_by_replaying_records(make: MakeStrategy, space: Space) -> None:
     """One that is only told the records of another goes on as that one does: nothing else is kept of a run."""
     first, again = make(space, 0), make(space, 0)
-    records = [_record(candidate, number) for number, candidate in enumerate(_played(first, _TRIALS))]
+    records = [_record(c, number, _usual(first)) for number, c in enumerate(_played(first, _TRIALS))]
     for record in records:
         again.observe(Record.from_json(record.to_json()))
     for number in range(len(records), len(records) + 3):
         answers = first.suggest([]), again.suggest([])
         _same(*answers, "a strategy that is told the records of a run goes on as the run would have")
-        if isinstance(answers[0], Exhausted):
-            return
-        for strategy in (first, again):
-            strategy.observe(_record(answers[0], number))
+        _told_next((first, again), number, _usual(first))
 
 
 def strategy_survives_every_outcome(make: MakeStrategy, space: Space) -> None:
     """Completed, pruned, cut and failed trials, in any order; looks at a diverged training; nothing but failures."""
     for order in (_STATUSES, _STATUSES[::-1], ("failed",)):
+        _played(make(space, 0), _TRIALS, order)
+    for status in _STATUSES[1:]:
         strategy = make(space, 0)
-        for number in range(_TRIALS):
-            candidate = _suggested(strategy, [])
-            if candidate is None:
-                break
-            strategy.observe(_record(candidate, number, order[number % len(order)]))
-    for status in ("pruned", "cut", "failed"):
-        strategy = make(space, 0)
-        for number in range(3):
-            candidate = _suggested(strategy, [])
-            if candidate is None:
-                break
-            strategy.observe(_record(candidate, number, status, val=math.nan))
+        _played(strategy, 3, (status,), val=math.nan)
         _suggested(strategy, [])
 
 
@@ -169,8 +153,7 @@ def strategy_prunes_without_changing_its_state(make: MakeStrategy, space: Space)
             answer = asked.prune(candidate, rungs)
             _hold(answer in (True, False), f"prune answers True or False. Got {answer!r}")
         _same(_suggested(asked, []), candidate, "prune changes no state: the suggestions stay the same")
-        for strategy in (asked, unasked):
-            strategy.observe(_record(candidate, number))
+        _told_next((unasked, asked), number, _usual(asked))
 
 
 STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
@@ -217,17 +200,30 @@ def _check_choice(site: str, choice: Choice, space: Space) -> None:
     )
 
 
-def _played(strategy: Strategy, trials: int) -> list[Candidate]:
-    """The candidates of that many trials in a row, each completed, fewer if the strategy ends."""
+def _played(strategy: Strategy, trials: int, order: Sequence[Status] = (), val: float | None = None) -> list[Candidate]:
+    """The candidates of that many trials in a row, fewer if the strategy ends. order: of how they come back."""
     seen: list[Candidate] = []
-    for number in range(trials):
-        candidate = _suggested(strategy, [])
-        if candidate is None:
+    while len(seen) < trials:
+        status = order[len(seen) % len(order)] if order else _usual(strategy)
+        if (candidate := _told_next([strategy], len(seen), status, val)) is None:
             break
-        strategy.observe(_record(candidate, number))
         seen.append(candidate)
     _hold(bool(seen), "a strategy that was told nothing yet has something to try. Got Exhausted")
     return seen
+
+
+def _told_next(alike: Sequence[Strategy], number: int, status: Status, val: float | None = None) -> Candidate | None:
+    """What the first of these suggests, told to all of them as a finished trial."""
+    candidate = _suggested(alike[0], [])
+    if candidate is not None:
+        for strategy in alike:
+            strategy.observe(_record(candidate, number, status, val))
+    return candidate
+
+
+def _usual(strategy: Strategy) -> Status:
+    """How a strategy's trials come back where nothing is wrong."""
+    return "pruned" if isinstance(strategy, Relaying) else "completed"
 
 
 def _suggested(strategy: Strategy, pending: Sequence[Candidate]) -> Candidate | None:
@@ -236,7 +232,11 @@ def _suggested(strategy: Strategy, pending: Sequence[Candidate]) -> Candidate | 
     if isinstance(answer, Exhausted):
         _hold(bool(answer.why.strip()), "Exhausted says why in a sentence. Got an empty one")
         return None
-    _hold(isinstance(answer, Candidate), f"suggest gives a Candidate or Exhausted. Got {answer!r}")
+    if isinstance(answer, Heir):
+        awaited = strategy.awaited if isinstance(strategy, Relaying) else ()
+        _hold(answer.of in awaited, f"an heir is of a trial that the strategy awaits one of, {awaited}. Got {answer!r}")
+        answer = answer.candidate
+    _hold(isinstance(answer, Candidate), f"suggest gives a Candidate, an Heir or Exhausted. Got {answer!r}")
     return answer
 
 

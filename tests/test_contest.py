@@ -9,7 +9,8 @@ from rfsearch import plugins
 from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history
-from rfsearch.space import Candidate, read_space
+from rfsearch.space import Candidate, Choice, read_space
+from rfsearch.strategies import Exhausted, Heir
 
 SPACE = read_space(plugins.space_file("helen"), None)
 FULL = 100.0
@@ -157,3 +158,104 @@ def test_only_a_strategy_that_prunes_is_asked(tmp_path):
     game = contest(tmp_path)
     record = trained(Assignment("exhaustive-0-000", "exhaustive", 0, SPACE.reference_candidate.to_json(), 0, 1.0))
     assert game.keep(replace(record, status="pruned"))
+
+
+class Handing:
+    """Two members at dilations 1 and 2; then both go on from the first one, at dilations 1 and 1; then at 1 and 2."""
+
+    fewest = 2
+
+    def __init__(self):
+        self.told, self.room = [], None
+
+    def allot(self, room):
+        self.room = room
+
+    def suggest(self, pending):
+        number = len(self.told) + len(pending)
+        if number == 6:
+            return Exhausted("three rounds are enough")
+        if number < 2:
+            return SPACE.uniform(Choice(number + 1))
+        if len(self.told) < number // 2 * 2:
+            return Exhausted("the round before is in training")
+        return Heir(SPACE.uniform(Choice((1, 1, 1, 2)[number - 2])), f"handing-0-{number // 2 * 2 - 2:03d}")
+
+    def observe(self, record):
+        self.told.append(record.trial)
+
+    def prune(self, candidate, rungs):
+        return True
+
+    @property
+    def awaited(self):
+        return self.told[-2:]
+
+
+def handing(run_dir: Path, budget: float = 500.0) -> Contest:
+    arm = Arm("handing", 0, Handing(), Budget(f"{budget}flop", "flop", budget))
+    return Contest([arm], Journal(run_dir), read_history(run_dir), forecast, SPACE.reference_candidate)
+
+
+def test_heirs_are_handed_out_and_resumed_with_their_parents(tmp_path):
+    game, seen = handing(tmp_path), []
+    for _ in range(2):
+        seen += [game.next(), game.next()]
+        assert game.next() is None  # what comes next depends on what is in training
+        assert not game.done
+        for assignment in seen[-2:]:
+            game.finish(trained(assignment, full=25.0, status="pruned"))
+    assert [a.heir_of for a in seen] == ["", "", "handing-0-000", "handing-0-000"]
+    last = game.next()
+    assert (last.trial, last.heir_of) == ("handing-0-004", "handing-0-002")
+    assert handing(tmp_path).next() == last  # interrupted
+    assert read_history(tmp_path).assignments[last.trial] == last
+
+
+def test_the_first_heir_at_its_parents_candidate_keeps_its_seed_and_no_other(tmp_path):
+    game, seen = handing(tmp_path), []
+    while (assignment := game.next()) is not None:
+        seen.append(assignment)
+        game.finish(trained(assignment, full=25.0, status="pruned"))
+    given = [(Candidate.from_json(a.candidate).choices[0][1].dilation, a.train_seed) for a in seen]
+    # Round by round; 1 is handed on by its own seed, a second heir at 1 gets a fresh one, and 2 is no more repeated.
+    assert given == [(1, 0), (2, 0), (1, 0), (1, 2), (1, 0), (2, 1)]
+
+
+def test_of_those_that_hand_on_a_stretch_and_its_scoring_are_reserved(tmp_path):
+    game = handing(tmp_path, budget=250.0)
+    first, second = game.next(), game.next()
+    assert (first.limit, second.limit) == (250.0, 250.0 - (25.0 + 3.0))
+
+
+def test_what_heirs_go_on_from_is_needed_until_they_are_back_and_none_is_to_come(tmp_path):
+    game = handing(tmp_path)
+    begun = [game.next(), game.next()]
+    for assignment in begun:
+        game.finish(trained(assignment, full=25.0, status="pruned"))
+    assert game.parents == {"handing-0-000", "handing-0-001"}
+    heirs = [game.next(), game.next()]
+    game.finish(trained(heirs[1], full=25.0, status="pruned"))
+    assert game.parents == {"handing-0-000", "handing-0-001", "handing-0-003"}
+    # All that is left is reserved for the one in training: what it will not need is for heirs to come.
+    tight = handing(tmp_path, budget=105.0)
+    assert tight.next() == heirs[0]
+    assert "handing-0-003" in tight.parents
+    tight.finish(trained(heirs[0], full=30.0))
+    assert tight.parents == set()
+
+
+def test_a_strategy_is_told_how_many_full_trainings_its_budget_has_room_for(tmp_path):
+    room = handing(tmp_path, budget=399.0).arms[0].strategy.room
+    assert [room(Cost(spent)) for spent in (0.0, 99.0, 100.0, 399.0, 500.0)] == [3, 3, 2, 0, 0]
+
+
+def test_of_an_heir_no_full_training_is_forecast(tmp_path):
+    game = handing(tmp_path)
+    records = []
+    for _ in range(3):
+        assignment = game.next()
+        record = replace(trained(assignment, full=25.0, status="pruned"), heir_of=assignment.heir_of)
+        records.append(game.finish(record))
+    assert [r.forecast for r in records] == [Cost(FULL, 10.0, 1.0)] * 2 + [None]
+    assert {r.forecast_peak_bytes for r in records} == {1}

@@ -85,7 +85,7 @@ def test_printed_and_measured_share_a_row_and_paths_a_cell():
     assert told[4].strip() == "it does not fit"
 
 
-def line_of(folder: Path, candidate: Candidate, f: dict[str, float]) -> str:
+def line_of(folder: Path, candidate: Candidate, f: dict[str, float], heir_of: str = "") -> str:
     """What the display says of a finished training."""
     arm = Arm("listed", 0, Listed([candidate]), Budget("1000flop", "flop", 1000.0))
     full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
@@ -93,10 +93,28 @@ def line_of(folder: Path, candidate: Candidate, f: dict[str, float]) -> str:
     contest = Contest([arm], Journal(folder), read_history(folder), lambda _: full, space.reference_candidate)
     given, told = contest.next(), io.StringIO()
     assert given is not None
-    record = Record(given.trial, "listed", 0, "completed", given.candidate, 47, 31, Cost(100.0, 1.0, 1.0), f, val=0.5)
+    record = Record(
+        given.trial,
+        "listed",
+        0,
+        "completed",
+        given.candidate,
+        47,
+        31,
+        Cost(100.0, 1.0, 1.0),
+        f,
+        val=0.5,
+        heir_of=heir_of,
+    )
     board = Board(Console(file=told, width=200), "title", "score", contest)
     board.watch(contest.finish(record), contest)
     return told.getvalue()
+
+
+def test_an_heir_says_whom_it_goes_on_from(tmp_path):
+    assert "conv6: d=2 on from listed-0-007, RF" in line_of(
+        tmp_path, Candidate.of({"conv6": Choice(2)}), {}, "listed-0-007"
+    )
 
 
 def test_what_was_found_at_several_sites_is_one_list(tmp_path):

@@ -12,7 +12,7 @@ from rfsearch import plugins, testing
 from rfsearch.backbones.small import wei_small
 from rfsearch.data import IGNORE
 from rfsearch.space import Candidate, Choice, read_space
-from rfsearch.strategies import Exhausted
+from rfsearch.strategies import Exhausted, Heir
 from rfsearch.strategies.bayesian import Bayesian
 from rfsearch.strategies.exhaustive import Exhaustive
 from rfsearch.strategies.random import RandomSearch
@@ -108,6 +108,11 @@ class _GivesADict(_Broken):
         return {"conv6": 2}
 
 
+class _HeirOfAStranger(_Broken):
+    def suggest(self, pending):
+        return Heir(super().suggest(pending), "nobody")
+
+
 class _NeverBegins(_Broken):
     def suggest(self, pending):
         return Exhausted("nothing to do")
@@ -173,7 +178,8 @@ BROKEN_STRATEGIES = [
     (_OutOfSpace, IN_THE_SPACE, r"a dilation is one of the space's, \[1, 2, 3, 4, 6, 8, 11\]. conv6 got 1000"),
     (_OutOfBounds, IN_THE_SPACE, r"f is within the space's f_search, \[0.7, 1.4\]. conv6 got 3"),
     (_OnePathTooMany, IN_THE_SPACE, r"a site has 1 path\(s\) in the form 'single'. conv6 has 2"),
-    (_GivesADict, IN_THE_SPACE, r"suggest gives a Candidate or Exhausted. Got {'conv6': 2}"),
+    (_GivesADict, IN_THE_SPACE, r"suggest gives a Candidate, an Heir or Exhausted. Got {'conv6': 2}"),
+    (_HeirOfAStranger, IN_THE_SPACE, "an heir is of a trial that the strategy awaits one of, .* Got Heir"),
     (_NeverBegins, IN_THE_SPACE, "told nothing yet has something to try"),
     (_NeverBegins, "strategy_takes_pending_trials_into_account", "told nothing yet has something to try"),
     (_GivesUpInSilence, "strategy_survives_every_outcome", "Exhausted says why"),

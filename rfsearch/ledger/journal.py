@@ -22,7 +22,8 @@ LEDGER_FILE = "ledger.jsonl"
 
 @dataclass(frozen=True)
 class Assignment:
-    """One trial as handed out. limit: what it may spend before it is cut, in the budget's currency."""
+    """One trial as handed out. limit: what it may spend before it is cut, in the budget's currency. heir_of: the trial
+    of its arm whose training it goes on with, empty where it begins one."""
 
     trial: str
     strategy: str
@@ -30,9 +31,11 @@ class Assignment:
     candidate: str
     train_seed: int
     limit: float
+    heir_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        """Without what an older version does not know, unless it is needed."""
+        return {key: value for key, value in self.__dict__.items() if key != "heir_of" or value}
 
 
 @dataclass

@@ -48,7 +48,9 @@ class Record:
     gamma: the same of sample strides. Both by path: `site`, or `site/1`, `site/2` of parallel ones, whose receptive
     fields behind their convolutions are in path_rf_px.
     trace: (step, path, value) points of what was learned, for Wei's Fig. 4. scores: every test score by name.
-    train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said.
+    train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said, None for an heir.
+    heir_of: the trial whose training this one went on with; `cost`, `rungs` and `trace` are of its own stretch, `steps`
+    of the network.
     """
 
     trial: str
@@ -77,6 +79,7 @@ class Record:
     train_peak_bytes: int | None = None
     forecast: Cost | None = None
     forecast_peak_bytes: int | None = None
+    heir_of: str = ""
 
     @property
     def scored(self) -> bool:

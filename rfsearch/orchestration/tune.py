@@ -252,6 +252,7 @@ class _Searcher(Searcher):
             rf_init_px=0,
             cost=Cost(),
             train_seed=assignment.train_seed,
+            heir_of=assignment.heir_of,
         )
         cause = "its worker process died, and died again when retried: most likely out of memory"
         stretch = self._contest.stretch(assignment)

@@ -73,12 +73,12 @@ class Digest:
     @cached_property
     def defaults(self) -> tuple[Record, ...]:
         """Scored trials of the hand default, one a training."""
-        found = {
-            r.train_seed: r
-            for r in reversed(self.scored)
-            if self.facts.reference is not None and canonical(r.candidate) == self.facts.reference
-        }
+        found = {r.train_seed: r for r in reversed(self.scored) if self.is_default(r)}
         return tuple(reversed(found.values()))
+
+    def is_default(self, record: Record) -> bool:
+        """Whether a trial is a training of the hand default, and of nothing else before."""
+        return not record.heir_of and canonical(record.candidate) == self.facts.reference
 
     @cached_property
     def noise(self) -> Noise | None:
@@ -95,9 +95,10 @@ class Digest:
 
     def trainings(self, record: Record) -> Sequence[float]:
         """Reported scores of all full trainings of a record's candidate; of the record alone where it was none."""
-        group = replicates(self.records, self.score).get(trained(record), {})
+        if record.status == "completed" and not record.heir_of:
+            return list(replicates(self.records, self.score).get(trained(record), {}).values())
         own = self.score(record)
-        return list(group.values()) if record.status == "completed" else [own] if own is not None else []
+        return [own] if own is not None else []
 
 
 def digest(run: Run) -> Digest:
@@ -193,6 +194,8 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
             text += f", found in training from {choice.dilation}," if record and path in record.f else ""
         elif choice.fractional:
             text += ", found in training," if record else " to start from, found in training,"
+        elif record and record.heir_of:
+            text += ", reached over several trials,"
         f = moved.get(path, choice.f)
         if choice.learned:
             text += f" with f = {plain(f)} learned from {plain(choice.f)}"

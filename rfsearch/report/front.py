@@ -28,7 +28,8 @@ AXES = (
     Axis("infer_peak_bytes", "inference peak memory", "bytes", lambda record: finite(record.infer_peak_bytes)),
     Axis("infer_mac", "inference MAC", "MAC", lambda record: finite(record.infer_mac)),
     Axis("rf_px", "receptive field", "px", lambda record: finite(record.rf_px)),
-    Axis("train_flop", "training FLOP", "FLOP", lambda record: finite(record.cost.flop)),
+    # An heir was charged its own stretch: what its network took is shared with other trials.
+    Axis("train_flop", "training FLOP", "FLOP", lambda r: None if r.heir_of else finite(r.cost.flop)),
 )
 
 

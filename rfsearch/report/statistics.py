@@ -51,12 +51,13 @@ def replicates(
 ) -> Mapping[tuple[str, int], Mapping[int, float]]:
     """Scores of completed trainings, by what was trained, then by training seed.
 
-    The same candidate under the same training seed is one training, however many arms asked for it.
+    The same candidate under the same training seed is one training, however many arms asked for it. An heir is left
+    out: its candidate is what its network ended with, and others may have gone before.
     """
     found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
     for record in records:
         value = finite(score(record))
-        if record.status == "completed" and value is not None:
+        if record.status == "completed" and value is not None and not record.heir_of:
             found[trained(record)].setdefault(record.train_seed, value)
     return found
 

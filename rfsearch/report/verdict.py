@@ -140,8 +140,9 @@ def _data(told: Digest) -> str:
 def _price(told: Digest, winner: Record) -> Iterator[str]:
     arm = next(a for a in told.arms if winner in a.records)
     until = arm.spent_until(winner)
+    what = f"training, on from {winner.heir_of}," if winner.heir_of else "training"
     yield (
-        f"Its training cost {_cost(told, winner.cost)}. With everything it had tried before, {arm.strategy} "
+        f"Its {what} cost {_cost(told, winner.cost)}. With everything it had tried before, {arm.strategy} "
         f"had spent {_cost(told, until)} when it came in."
     )
     if len(told.records) > len(arm.records):
@@ -161,7 +162,7 @@ def _against_default(told: Digest, winner: Record) -> Iterator[str]:
     reference, defaults = told.facts.reference, told.defaults
     if reference is None:
         return
-    if canonical(winner.candidate) == reference:
+    if told.is_default(winner):
         others = {r.candidate for r in told.scored} - {winner.candidate}
         if others:
             yield f"This is the hand default itself: none of {counted(len(others), 'other candidate')} beat it."
@@ -256,10 +257,10 @@ def _noise(told: Digest, winner: Record) -> Iterator[str]:
     )
     ours = told.trainings(winner)
     rivals: list[tuple[str, Sequence[float]]] = []
-    if told.defaults and canonical(winner.candidate) != told.facts.reference:
+    if told.defaults and not told.is_default(winner):
         rivals.append(("the hand default", _scores(told, told.defaults)))
     runner_up = _runner_up(told, winner)
-    if runner_up is not None and canonical(runner_up.candidate) != told.facts.reference:
+    if runner_up is not None and not told.is_default(runner_up):
         name = f"the runner-up ({setting_of(runner_up.candidate, runner_up)}, {runner_up.rf_px:,} px)"
         rivals.append((name, told.trainings(runner_up)))
     elif runner_up is not None and not rivals:

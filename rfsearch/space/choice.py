@@ -183,6 +183,18 @@ class Candidate:
             choice.learned or choice.searched or (choice.sampling and choice.sampling.learned) for _, choice in self
         )
 
+    @property
+    def undilated(self) -> Candidate:
+        """The same but for its dilations, all of which are 1."""
+        return Candidate.of(
+            {
+                site: replace(choice, dilation=1)
+                if isinstance(choice, Choice)
+                else [replace(path, dilation=1) for path in choice]
+                for site, choice in self.choices
+            }
+        )
+
     def found(self, f: Mapping[str, float]) -> Candidate:
         """The same with the dilations that training found in the place of those it started from. f: start over found,
         by path, as the ledger has it; a path without one stands as it started. A layer stays, for it was trained."""

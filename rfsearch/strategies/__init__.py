@@ -1,5 +1,15 @@
 """Strategies, one algorithm a file. They import neither torch nor Ray."""
 
-from rfsearch.strategies.base import Exhausted, Formed, Listing, Pruning, Strategy, Sweep
+from rfsearch.strategies.base import (
+    Budgeted,
+    Exhausted,
+    Formed,
+    Heir,
+    Listing,
+    Pruning,
+    Relaying,
+    Strategy,
+    Sweep,
+)
 
-__all__ = ["Exhausted", "Formed", "Listing", "Pruning", "Strategy", "Sweep"]
+__all__ = ["Budgeted", "Exhausted", "Formed", "Heir", "Listing", "Pruning", "Relaying", "Strategy", "Sweep"]

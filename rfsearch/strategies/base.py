@@ -7,11 +7,11 @@ so resuming a run is replaying its ledger.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from rfsearch.ledger.record import Record, Rung
+from rfsearch.ledger.record import Cost, Record, Rung
 from rfsearch.space.choice import Candidate
 
 
@@ -22,12 +22,24 @@ class Exhausted:
     why: str
 
 
+@dataclass(frozen=True)
+class Heir:
+    """A candidate whose training goes on where another trial of its arm was stopped: from its weights, its momentum and
+    its step. of: that trial's name, `awaited` by a strategy that is `Relaying`. candidate: the other's, at dilations of
+    its own unless training moves them: a dilation changes the shape of no weight.
+    """
+
+    candidate: Candidate
+    of: str
+
+
 @runtime_checkable
 class Strategy(Protocol):
     """The contract of every strategy."""
 
-    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
-        """The next candidate, given those still in training. Changes no state."""
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Heir | Exhausted:
+        """The next candidate, given those still in training. Changes no state. Exhausted while others are in training
+        means that what comes next depends on them."""
 
     def observe(self, record: Record) -> None:
         """Take in a finished trial of this arm, whatever its status."""
@@ -39,6 +51,26 @@ class Pruning(Protocol):
 
     def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
         """Whether the training with these validations so far is not worth finishing. Changes no state."""
+
+
+@runtime_checkable
+class Relaying(Pruning, Protocol):
+    """A strategy that prunes every trial at its next look, if it has one, for heirs to go on from there."""
+
+    @property
+    def awaited(self) -> Collection[str]:
+        """Names of the pruned trials that may yet have heirs: what those go on from is kept."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A strategy that plans by what its arm may spend. fewest: the full trainings that it needs room for."""
+
+    fewest: int
+
+    def allot(self, room: Callable[[Cost], int]) -> None:
+        """Told at most once, before anything else. room: how many full trainings of the space's reference, looks and
+        scoring included, the arm's budget has room for once that much is spent."""
 
 
 @runtime_checkable

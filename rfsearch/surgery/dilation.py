@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +69,11 @@ def set_dilation(conv: Convolution, dilation: int | Sequence[int]) -> None:
         conv.register_load_state_dict_pre_hook(_load)
     # What saves and loads asks the hooks; a buffer besides, for what looks each of its keys up in the module.
     conv.register_buffer(_KEY, torch.tensor(wanted, device=conv.weight.device))
+
+
+def without_dilations(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without the dilations that it holds: loaded, it leaves those of the model as they are."""
+    return {key: value for key, value in state.items() if key.rpartition(".")[2] != _KEY}
 
 
 def is_plain(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from rfsearch.errors import TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.record import Status
 from rfsearch.space import Candidate, Space
+from rfsearch.surgery import without_dilations
 from rfsearch.trial.learner import Fields, Learner, fields_of
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import held_bytes
@@ -30,7 +31,9 @@ class Training:
     A record with status `pruned` is provisional: the training can go on. Any other status is final. What a user's
     model or data raises becomes a record with status `failed`; nothing but an interrupt leaves `advance`.
 
-    data: all splits. directory: of this trial's checkpoints; a training that was interrupted goes on from there.
+    data: all splits. directory: of this trial's checkpoints, beside those of the other trials; a training that was
+    interrupted goes on from there. An heir goes on from its parent's last look: its weights, momentum, step and random
+    numbers, at dilations and with an order of images of its own, and is charged what it trains itself.
     currency: of the assignment's limit, a field of `Cost`.
     """
 
@@ -49,7 +52,7 @@ class Training:
         self._cost = Cost()
         self._rungs: list[Rung] = []
         self._trace: list[tuple[int, str, float]] = []
-        self._step = 0
+        self._step = self._first = 0
         self._rf_init = 0
         self._known_fields: Fields | None = None
         self._learner: Learner | None = None
@@ -93,7 +96,9 @@ class Training:
                 break
             flop = learner.train_step(self._step)
             self._step += 1
-            self._cost = replace(self._cost, flop=self._cost.flop + flop, epochs=learner.epochs(self._step))
+            self._cost = replace(
+                self._cost, flop=self._cost.flop + flop, epochs=learner.epochs(self._step - self._first)
+            )
             if self._step % max(1, learner.steps // _TRACE_POINTS) == 0:
                 self._trace += [(self._step, site, value) for site, value in learner.learned_values().items()]
             some = min(recipe.rung_images, len(splits["val"]))
@@ -107,21 +112,45 @@ class Training:
         return bool(getattr(self._cost + more, self._currency) > self._assignment.limit)
 
     def _begin(self) -> None:
-        """Build the network and pick up where an interrupted training of this trial had stopped."""
+        """Build the network and pick up where an interrupted training of this trial, or its parent, had stopped."""
         memory = PeakMemory(self._device)
         torch.manual_seed(self._assignment.train_seed)
         self._learner = Learner(
             self._space, self._data, self._candidate, self._assignment.train_seed, self._device, memory
         )
         self._rf_init = self._fields().rf_px
-        self._trace += [(0, site, value) for site, value in self._learner.learned_values().items()]
         if self._progress_file.exists():
             state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
             self._learner.load_state(state["learner"], state["step_flop"])
             self._step, self._cost = state["step"], Cost(**state["cost"])
+            self._first = state.get("first", 0)  # progress of an older version is nobody's heir's
             self._clock_base = self._cost.device_s
             self._rungs = [Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in state["rungs"]]
             self._trace = [(step, site, f) for step, site, f in state["trace"]]
+            return
+        if self._assignment.heir_of:
+            self._take_over(self._learner)
+        self._trace += [(self._step, site, value) for site, value in self._learner.learned_values().items()]
+
+    def _take_over(self, learner: Learner) -> None:
+        """Go on from where another trial was stopped."""
+        parent = self._assignment.heir_of
+        file = self._directory.parent / parent / self._progress_file.name
+        if not file.exists():
+            raise TrialError(
+                f"it goes on from {parent}, of which {file} is missing: every worker must see the same run directory."
+            )
+        state = torch.load(file, map_location=self._device, weights_only=True)
+        theirs, network = Candidate.from_json(state["candidate"]), state["learner"]["model"]
+        if theirs != self._candidate:
+            if self._candidate.learned or theirs.undilated != self._candidate.undilated:
+                raise TrialError(
+                    f"an heir differs from its parent in dilations that no training moves, and in nothing else. "
+                    f"Got {self._candidate}, heir of {theirs}."
+                )
+            network = without_dilations(network)
+        learner.load_state({**state["learner"], "model": network}, state["step_flop"])
+        self._step = self._first = state["step"]
 
     def _look(self, learner: Learner) -> Record:
         """Validate on part of the validation split and keep a checkpoint to resume from."""
@@ -132,6 +161,8 @@ class Training:
         state = {
             "learner": learner.state(),
             "step_flop": learner.step_cost().flop,
+            "candidate": self._assignment.candidate,
+            "first": self._first,
             "step": self._step,
             "cost": asdict(self._cost),
             "rungs": [asdict(rung) for rung in self._rungs],
@@ -189,6 +220,7 @@ class Training:
             rungs=tuple(self._rungs),
             trace=tuple(point for point in self._trace if math.isfinite(point[2])),
             train_peak_bytes=learner.train_peak_bytes if learner else None,
+            heir_of=self._assignment.heir_of,
         )
 
     def _fields(self) -> Fields:

@@ -45,6 +45,19 @@ def test_what_is_written_is_read_back_equal(tmp_path):
     assert history.unfinished == []
 
 
+def test_an_heir_is_written_down_and_what_is_none_reads_as_ever(tmp_path):
+    journal, heir = Journal(tmp_path), replace(ASSIGNMENT, trial="heir", heir_of=ASSIGNMENT.trial)
+    journal.start(ASSIGNMENT)
+    journal.start(heir)
+    journal.finish(replace(RECORD, trial="heir", heir_of=ASSIGNMENT.trial))
+    plain, *_ = [line for line in (tmp_path / LEDGER_FILE).read_text().splitlines() if '"start"' in line]
+    assert "heir_of" not in plain  # a version without heirs can read it
+    history = read_history(tmp_path)
+    assert history.assignments["heir"] == heir
+    assert history.assignments[ASSIGNMENT.trial] == ASSIGNMENT
+    assert history.records["heir"].heir_of == ASSIGNMENT.trial
+
+
 def test_the_first_line_names_the_schema(tmp_path):
     Journal(tmp_path)
     first = (tmp_path / LEDGER_FILE).read_text().splitlines()[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ from rfsearch.strategies import Exhausted, Strategy
 from tests.peers.test_layers import needs
 from tests.toys import helen_space, toy_file
 
-PEERS = Path(__file__).resolve().parents[2] / "baselines" / "peers"
 STRATEGIES = [
     Deformables,
     Dash,
@@ -125,19 +123,6 @@ def test_a_missing_package_is_told_before_anything_is_trained(strategy, module, 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
     with pytest.raises(RequestError, match=rf"{strategy.name} calls .*{module} is not installed. Get it with: pip"):
         strategy(SPACE, 0)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package really installed in it."""
-    pytest.importorskip("setuptools", minversion="77", reason="builds the package")
-    root = tmp_path_factory.mktemp("peers")
-    # Built from a copy: a build leaves its folders beside the source.
-    shutil.copytree(PEERS, root / "source", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
-    options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", root / "site", root / "source"]
-    subprocess.run(command, check=True, capture_output=True)
-    return root / "site"
 
 
 def test_a_run_searches_trains_and_reports(site: Path, tmp_path: Path) -> None:

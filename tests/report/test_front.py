@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from rfsearch.ledger import Cost
 from rfsearch.report.front import AXES, PARETO_COLUMNS, held_against, pareto_front, pareto_table
 from tests.report.made_up import record
 
@@ -49,3 +50,11 @@ def test_table_has_its_columns_and_every_axis() -> None:
     assert by_axis["rf_px"] == by_axis["infer_latency_ms"] == ["a", "b"]
     assert by_axis["infer_mac"] == ["b"]
     assert tuple(pareto_table([]).columns) == PARETO_COLUMNS
+
+
+def test_what_an_heir_cost_is_not_what_its_network_took() -> None:
+    """Its own stretch is cheap: on the axis of training compute it would beat every full training."""
+    heir = record("heir", 4, val=0.9, cost=Cost(0.1e12), heir_of="parent")
+    table = pareto_table([record("full", 2, val=0.8), heir])
+    assert list(table[table.axis == "train_flop"].trial) == ["full"]
+    assert "heir" in set(table[table.axis == "rf_px"].trial)

@@ -335,3 +335,23 @@ def test_a_layer_is_told_with_what_it_found(make_run: MakeRun, f: dict[str, floa
     assert "trained(" in verdict.setting.code
     assert "inflated" not in text
     assert "bound" not in text
+
+
+def heirs() -> list[Record]:
+    """A sweep, and a population of which two end at the hand default's dilation, one of them best of all."""
+    stretch = {"strategy": "pbt", "cost": Cost(0.25e12, 8.0, 1.0), "forecast": None}
+    return [
+        *sweep(),
+        record("p0", 8, val=0.5, test=None, **{**stretch, "status": "pruned"}),
+        record("p1", 1, val=0.9, test=0.8, heir_of="p0", train_seed=5, **stretch),
+        record("p2", 1, val=0.8, test=0.2, heir_of="p0", train_seed=6, **stretch),
+    ]
+
+
+def test_what_heirs_end_with_is_no_training_of_the_hand_default_nor_a_repeat(make_run: MakeRun) -> None:
+    text, verdict = told(make_run, heirs())
+    assert verdict.headline.startswith("Dilation 1, reached over several trials, at conv6 won")
+    assert "The hand default (dilation 1 at conv6, 76 px) reached 0.610: the winner is 0.19 better." in text
+    assert "This is the hand default itself" not in text
+    assert "no candidate was trained twice" in text
+    assert "Its training, on from p0, cost 250 GFLOP" in text
