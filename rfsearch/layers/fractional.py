@@ -16,7 +16,7 @@ Equal forms, the cheapest of which runs: see `fractional_conv2d`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -129,6 +129,18 @@ class FractionalConv2d(nn.Module):
     def dilation(self) -> Tensor:
         """px, of size 1 or 2 (height, width). Differentiable."""
         return self.log_dilation.exp()
+
+    @property
+    def value(self) -> float:
+        """The dilation as a number, px; of both axes, or the height's."""
+        return self._now()[0]
+
+    @property
+    def work(self) -> Hashable:
+        """What the cost of a pass depends on, beside the sizes of its maps: between which pixels the taps lie."""
+        frames = [Frame.of(1, k, 1, "same", 1) for k in self.weight.shape[2:]]
+        places = [p for frame, value in zip(frames, self._now(), strict=True) for p in frame.places(value)]
+        return self.learned, *((math.floor(place), place.is_integer()) for place in places)
 
     @torch.no_grad()
     def project_(self) -> None:
