@@ -208,6 +208,16 @@ class Candidate:
             }
         )
 
+    @property
+    def nearest(self) -> Candidate:
+        """The same with the nearest whole dilations in the place of real ones."""
+        return Candidate(
+            tuple(
+                (site, _nearest(choice) if isinstance(choice, Choice) else tuple(map(_nearest, choice)))
+                for site, choice in self.choices
+            )
+        )
+
     def found(self, f: Mapping[str, float]) -> Candidate:
         """The same with the dilations that training found in the place of those it started from. f: start over found,
         by path, as the ledger has it; a path without one stands as it started. A layer stays, for it was trained."""
@@ -221,6 +231,10 @@ class Candidate:
 
     def __str__(self) -> str:
         return "; ".join(f"{path}: {choice}" for path, choice in self)
+
+
+def _nearest(choice: Choice) -> Choice:
+    return replace(choice, f=1.0, fractional=False) if choice.fractional and not choice.to_find else choice
 
 
 def _found(choice: Choice, f: float) -> Choice:

@@ -4,7 +4,8 @@ A dilation changes the shape of no weight and no map, so a network can be traine
 at the cost of one. A prelude a quarter as long as a training does that; a look at held-out images then tells how well
 each dilation scores with those weights. A full training follows, from them, which the best dilation shares with its two
 neighbours for a while, until a second look decides. Where the search starts does not matter, and no gradient has to see
-farther than a pixel.
+farther than a pixel. What was found is near enough for one: from then on the dilation is a real number that training
+moves (`rfsearch.layers.FractionalConv2d`), wherever it is that of one convolution whose output keeps its size.
 """
 
 from __future__ import annotations
