@@ -129,7 +129,7 @@ class Board:
         candidate = Candidate.from_json(record.candidate)
         if candidate.learned:
             searched = {path for path, choice in candidate if choice.searched and path in record.f}
-            ended = [f"{path} d={choice.dilation}" for path, choice in candidate.found(record.f) if path in searched]
+            ended = [f"{path} d={choice.spacing:.3g}" for path, choice in candidate.found(record.f) if path in searched]
             for letter, values in (("f", record.f), ("gamma", record.gamma)):
                 ended += [f"{path} {letter}={value:.3f}" for path, value in values.items() if path not in searched]
             said += f" -> {', '.join(ended)}" if ended else ""

@@ -1,8 +1,8 @@
 """Whole numbers in the place of learned real ones: plain dilated convolutions with nearly the same receptive field.
 
-A kernel at dilation d behind an inflation by f has its taps delta = d / f px of the map apart. Where delta is no whole
-number, `rounded` takes the nearest one for all output channels, and `split` gives the larger neighbour to a share
-delta - floor(delta) of them, so that they have delta on average.
+A kernel at dilation d behind an inflation by f has its taps delta = d / f px of the map apart, one at a real dilation
+delta has them so by itself. Where delta is no whole number, `rounded` takes the nearest one for all output channels,
+and `split` gives the larger neighbour to a share delta - floor(delta) of them, so that they have delta on average.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fixed(candidate: Candidate, f: Mapping[str, float], gamma: Mapping[str, floa
         sampling = choice.sampling
         if sampling:
             sampling = replace(sampling, gamma=gamma.get(path, sampling.gamma), learned=False)
-        own = f.get(path, choice.f) if path not in searched else 1.0
+        own = choice.f if path in searched else f.get(path, choice.f)
         choices[path] = replace(choice, f=own, learned=False, sampling=sampling)
     return _again(candidate, choices)
 
@@ -60,14 +60,16 @@ def project(patch: Patch, rooms: Mapping[str, Room]) -> Projected:
             real = choice.dilation / choice.f
             delta = min(max(real, 1.0), float(room.dilation))
             low, whole = math.floor(delta), math.floor(delta + 0.5)
-            rounded[path] = near[path] = replace(choice, dilation=whole, f=1.0)
+            rounded[path] = near[path] = replace(choice, dilation=whole, f=1.0, fractional=False)
             said = f"{path}: dilation {choice.dilation} behind f = {choice.f:.4g} is {real:.4g} px between taps"
+            if choice.fractional:
+                said = f"{path}: dilation {real:.4g}"
             if delta != real:
                 said += f", {'above' if real > delta else 'below'} what can be: {delta:g}"
             said += f". Rounded: {whole}."
             many = round((delta - low) * room.channels)
             if 0 < many < room.channels:
-                near[path], splits[path] = replace(choice, dilation=low, f=1.0), Split(low + 1, many)
+                near[path], splits[path] = replace(choice, dilation=low, f=1.0, fractional=False), Split(low + 1, many)
                 said += f" Split: {many} of {room.channels} channels at {low + 1}, the others at {low}."
             elif delta != whole and not room.channels:
                 said += " Its output channels cannot be split."

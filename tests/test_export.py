@@ -107,7 +107,11 @@ def dilated(folder: Path) -> Path:
     return a_run(folder, Choice(4), Choice(2))
 
 
-KINDS = {f.__name__: f for f in (learned, two_paths, sampled, plain, plain_paths, dilated)}
+def found(folder: Path) -> Path:
+    return a_run(folder, Choice(3, fractional=True))
+
+
+KINDS = {f.__name__: f for f in (learned, two_paths, sampled, plain, plain_paths, dilated, found)}
 _made: dict[str, Path] = {}
 
 

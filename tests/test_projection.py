@@ -99,6 +99,20 @@ def test_a_dilation_found_in_training_is_the_one_of_the_patch(found):
     assert fixed(searched, {"a": 3 / found}, {}) == Candidate.of({"a": Choice(found)})
 
 
+def test_a_real_dilation_found_in_training_is_that_of_the_patch_and_rounded_or_split():
+    searched = Candidate.of({"a": Choice(3, fractional=True)})
+    patch = Patch("b", (), fixed(searched, {"a": 3 / 3.75}, {}), PatchSettings())
+    ((_, choice),) = patch.candidate
+    assert choice.spacing == pytest.approx(3.75)
+    found = project(patch, {"a": Room(11, 0, 64)})
+    assert found.patches["rounded"].candidate == Candidate.of({"a": Choice(4)})
+    assert found.patches["split"].candidate == Candidate.of({"a": Choice(3)})
+    assert found.patches["split"].splits == {"a": Split(4, 48)}
+    assert found.notices == [
+        "a: dilation 3.75. Rounded: 4. Split: 48 of 64 channels at 4, the others at 3.",
+    ]
+
+
 def test_a_layer_is_fixed_where_it_started_whatever_it_found():
     started = Candidate.of({"a": [Choice(2, layer="peers.dcls:dcls"), Choice(4, fractional=True)]})
     assert fixed(started, {"a/1": 0.5, "a/2": 0.5}, {}) == Candidate.of(

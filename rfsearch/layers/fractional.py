@@ -16,7 +16,7 @@ Equal forms, the cheapest of which runs: see `fractional_conv2d`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -119,7 +119,8 @@ class FractionalConv2d(nn.Module):
         start = torch.tensor(values[: 1 if shared else 2], dtype=torch.float64).log()
         self.log_dilation = nn.Parameter(start.to(conv.weight.device, torch.float32), requires_grad=learned)
         self.register_buffer("bounds", torch.tensor([low, high], dtype=torch.float32, device=conv.weight.device))
-        self._last = values
+        self._last, self._seen = values, (self.log_dilation, self.log_dilation._version)
+        self.register_load_state_dict_post_hook(_read_again)
 
     @property
     def learned(self) -> bool:
@@ -130,6 +131,18 @@ class FractionalConv2d(nn.Module):
         """px, of size 1 or 2 (height, width). Differentiable."""
         return self.log_dilation.exp()
 
+    @property
+    def value(self) -> float:
+        """The dilation as a number, px; of both axes, or the height's."""
+        return self._now()[0]
+
+    @property
+    def work(self) -> Hashable:
+        """What the cost of a pass depends on, beside the sizes of its maps: between which pixels the taps lie."""
+        frames = [Frame.of(1, k, 1, "same", 1) for k in self.weight.shape[2:]]
+        places = [p for frame, value in zip(frames, self._now(), strict=True) for p in frame.places(value)]
+        return self.learned, *((math.floor(place), place.is_integer()) for place in places)
+
     @torch.no_grad()
     def project_(self) -> None:
         """Clamp the value of the dilation into its bounds, in place. In the forward pass a clamp would kill its
@@ -138,7 +151,8 @@ class FractionalConv2d(nn.Module):
         self.log_dilation.clamp_(low, high)
 
     def forward(self, x: Tensor) -> Tensor:
-        learnable = self.dilation if self.learned and torch.is_grad_enabled() else None
+        moves = self.learned and torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        learnable = self.dilation if moves else None
         return _convolve(
             x,
             self.weight,
@@ -170,8 +184,15 @@ class FractionalConv2d(nn.Module):
 
     def _now(self) -> tuple[float, float]:
         """The dilation on the host; where tensors have no values, as it was before they lost them."""
-        if self.log_dilation.device.type != "meta":
+        if torch.compiler.is_exporting():
+            if self._seen[0]._version != self._seen[1]:
+                raise ModelError(
+                    "A program is exported with the dilation that a FractionalConv2d last had in a forward pass, and "
+                    "this one has changed since: call it once on a map before."
+                )
+        elif self.log_dilation.device.type != "meta":
             self._last = _values([math.exp(value) for value in on_host(self.log_dilation)])
+            self._seen = self.log_dilation, self.log_dilation._version
         return self._last
 
     def extra_repr(self) -> str:
@@ -183,6 +204,10 @@ class FractionalConv2d(nn.Module):
             f"learned={self.learned}, bounds=({low:.4g}, {high:.4g}), stride={self.stride}, padding={self.padding!r}, "
             f"groups={self.groups}, bias={self.bias is not None}, padding_mode={self.padding_mode!r}"
         )
+
+
+def _read_again(layer: FractionalConv2d, keys: object) -> None:
+    layer._now()
 
 
 def _convolve(
@@ -217,6 +242,8 @@ def _convolve(
         x = _continued(x, reaches, padding_mode)
         rows, columns = rows.padded(*reaches[0]), columns.padded(*reaches[1])
     frames = rows, columns
+    if torch.compiler.is_exporting() and not all(value.is_integer() for value in values):
+        return _side_by_side(x, weight, bias, values, frames, groups)
     legal = _costs(weight, frames, values, groups, dilation is not None)
     if form == "auto":
         form = min(legal, key=lambda name: legal[name])
@@ -297,6 +324,26 @@ def _splat(
     if all(low == high >= 0 for low, high in pads):
         return F.conv2d(x, dense, bias, stride, (pads[0][0], pads[1][0]), 1, groups)
     return F.conv2d(F.pad(x, [*pads[1], *pads[0]]), dense, bias, stride, 0, 1, groups)
+
+
+def _side_by_side(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    values: Sequence[float],
+    frames: tuple[Frame, Frame],
+    groups: int,
+) -> Tensor:
+    """The map read at every tap, one behind the other, and a convolution of 1 x 1: operators that any runtime has."""
+    rows, columns = (frame.axis(value) for frame, value in zip(frames, values, strict=True))
+    maps = [F.pad(x, [columns.low, columns.high, rows.low, rows.high])]
+    for dim, axis in ((2, rows), (3, columns)):
+        maps = [
+            sum((share * axis.read(m, dim, place) for place, share in tap.weights()), x.new_zeros(()))
+            for m in maps
+            for tap in axis.taps
+        ]
+    return F.conv2d(torch.stack(maps, dim=2).flatten(1, 2), weight.flatten(1)[..., None, None], bias, groups=groups)
 
 
 def _silent(dilation: Tensor, axis: int) -> Tensor:

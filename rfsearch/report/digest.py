@@ -121,7 +121,7 @@ def best_of(records: Sequence[Record]) -> Record | None:
 def has_start(record: Record) -> bool:
     """Whether a training's receptive field starts somewhere: a search of dilations starts at all of them."""
     known = parsed(record.candidate)
-    return known is None or not all(choice.fractional for _, choice in known)
+    return known is None or not all(choice.to_find for _, choice in known)
 
 
 def has_moved(record: Record) -> bool:
@@ -139,7 +139,7 @@ def ended(record: Record) -> Candidate | None:
 def factors(record: Record) -> Mapping[str, float]:
     """The inflation factor each site ended with, where it is not 1."""
     known = parsed(record.candidate)
-    found = {site: choice.f for site, choice in known} if known else {}
+    found = {site: choice.f for site, choice in known if not choice.fractional} if known else {}
     searched = {site for site, choice in known or () if choice.searched}
     ended = {site: value for site, f in record.f.items() if site not in searched and (value := finite(f)) is not None}
     return {site: f for site, f in {**found, **ended}.items() if f != 1.0}
@@ -188,15 +188,15 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
     final = dict((ended(record) if record else known) or known)
     by_choice: dict[str, list[str]] = {}
     for path, choice in known:
-        text = f"dilation {final[path].dilation}"
+        text = f"dilation {plain(final[path].spacing)}"
         if choice.layer:
             text += f" with layer {choice.layer_name}"
             text += f", found in training from {choice.dilation}," if record and path in record.f else ""
-        elif choice.fractional:
+        elif choice.to_find:
             text += ", found in training," if record else " to start from, found in training,"
         elif record and record.heir_of:
             text += ", reached over several trials,"
-        f = moved.get(path, choice.f)
+        f = moved.get(path, 1.0 if choice.fractional else choice.f)
         if choice.learned:
             text += f" with f = {plain(f)} learned from {plain(choice.f)}"
         elif f != 1.0:

@@ -178,9 +178,9 @@ def _dilations(record: Record) -> Cell:
     words: dict[str, list[str]] = {}
     for path, choice in known:
         site = path if path in dict(known.choices) else path.rpartition("/")[0]
-        text = str(choice.dilation)
-        if choice.fractional:
-            text = f"found {final[path].dilation}"
+        text = plain(choice.spacing)
+        if choice.to_find:
+            text = f"found {plain(final[path].spacing)}"
         elif choice.layer and path in record.f:
             text += f" → {final[path].dilation}"
         text += f" ({choice.layer_name})" if choice.layer else ""

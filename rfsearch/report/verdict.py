@@ -311,7 +311,7 @@ def _failures(told: Digest) -> Iterator[str]:
 
 def _one_candidate(told: Digest, winner: Record) -> Iterator[str]:
     scored = {trained(r)[0] for r in told.scored}
-    searching = any(choice.fractional for r in told.scored for _, choice in parsed(r.candidate) or ())
+    searching = any(choice.to_find for r in told.scored for _, choice in parsed(r.candidate) or ())
     if len(told.facts.planned) == len(scored) == 1 and not searching:
         yield "The space holds one distinguishable candidate: there was nothing to choose from."
     elif len(scored) == 1:
@@ -361,11 +361,16 @@ def _finds(told: Digest) -> Iterator[str]:
     found: Counter[str] = Counter()
     for record in told.scored:
         known, end = parsed(record.candidate), ended(record)
-        if known and end and record.status == "completed" and any(choice.fractional for _, choice in known):
-            found["/".join(str(choice.dilation) for _, choice in end)] += 1
+        if known and end and record.status == "completed" and any(choice.to_find for _, choice in known):
+            found["/".join(_about(choice) for _, choice in end)] += 1
     if found.total() > 1:
         listed = listing([f"{times} found {dilations}" for dilations, times in found.most_common()])
         yield f"Of {found.total()} trainings that searched the dilation themselves, {listed}."
+
+
+def _about(choice: Choice) -> str:
+    """The whole dilation next to what a training found."""
+    return f"about {choice.dilation}" if choice.spacing != choice.dilation else str(choice.dilation)
 
 
 def _learned(told: Digest, winner: Record) -> Iterator[str]:
@@ -420,21 +425,29 @@ def _setting(told: Digest, winner: Record) -> Setting | None:
     if any(not isinstance(choice, Choice) or choice.sampling or choice.layer for _, choice in known.choices):
         return _built_setting(told, winner, known)
     moved = factors(winner)
-    lines, code, nearest = [], [], {}
+    real = {site: choice.spacing for site, choice in known if choice.fractional}
+    lines, code, nearest = [], ["from rfsearch.layers import FractionalConv2d", ""] * bool(real), {}
     for site, choice in known:
         f = moved.get(site, 1.0)
         dilation = max(1, round(choice.dilation / f))
         nearest[site] = Choice(dilation)
-        lines.append(f"{site}: {_inflated(choice.dilation, f)}")
         module = _module(site)
+        if site in real:
+            lines.append(f"{site}: dilation {plain(real[site])}; nearest plain dilation {dilation}")
+            layer = f"FractionalConv2d({module}, {real[site]:.4g}, learned=False)"
+            code.append(f"model.set_submodule({site!r}, {layer})")
+            continue
+        lines.append(f"{site}: {_inflated(choice.dilation, f)}")
         code += [
             f"{module}.dilation = ({dilation}, {dilation})",
             f"{module}.padding = tuple({dilation} * (k // 2) for k in {module}.kernel_size)",
         ]
-    note = "The padding keeps the map's size for odd kernels."
-    return Setting(
-        tuple(lines), "\n".join(code), " ".join([note, *([_lost(told, Candidate.of(nearest))] if moved else [])])
-    )
+    notes = ["The padding keeps the map's size for odd kernels."] if len(real) < len(lines) else []
+    if real:
+        notes.append("A convolution at a real dilation costs little more than a plain one.")
+    if moved or real:
+        notes.append(_lost(told, Candidate.of(nearest)))
+    return Setting(tuple(lines), "\n".join(code), " ".join(notes))
 
 
 def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:

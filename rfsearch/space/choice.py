@@ -9,6 +9,9 @@ from typing import Any
 
 from rfsearch.errors import SpaceError
 
+# A dilation that misses a whole number by this fraction is whole: a learned one is kept in single precision.
+_WHOLE = 2.0**-20
+
 
 @dataclass(frozen=True, order=True)
 class Sampling:
@@ -42,7 +45,7 @@ class Choice:
     labels: names of the classes whose gradient this path is guided by (Wei eq. 12).
     sampling: an LS-DFN block behind the convolution, or None.
     fractional: whether training itself finds the dilation, at the cost of one convolution; `dilation` is where it
-    starts, and f is that over the dilation found.
+    starts. With an f that is not 1, what it found: the real dilation `dilation` / f, px, on the map as it is.
     layer: SPEC of a layer in the convolution's place, `package.module:callable` or `path/to/file.py:callable`; see
     `rfsearch.surgery.stand_in`. `dilation` is where it starts. Empty: the convolution itself.
     """
@@ -62,9 +65,9 @@ class Choice:
             raise SpaceError(f"an inflation factor is greater than 0 and finite. Got {self.f}.")
         if self.sampling and (self.learned or self.f != 1.0):
             raise SpaceError("a site gets an inflation factor or an LS-DFN block, not both.")
-        if self.fractional and (self.sampling or self.learned or self.f != 1.0):
+        if self.fractional and (self.sampling or self.learned):
             raise SpaceError(
-                "a site whose dilation is found in training gets neither an inflation nor an LS-DFN block."
+                "a site whose dilation is found in training gets neither a learned inflation nor an LS-DFN block."
             )
         if self.layer and (self.fractional or self.sampling or self.learned or self.f != 1.0):
             raise SpaceError(
@@ -77,9 +80,19 @@ class Choice:
             )
 
     @property
+    def to_find(self) -> bool:
+        """Whether training itself finds the dilation of this convolution."""
+        return self.fractional and self.f == 1.0
+
+    @property
     def searched(self) -> bool:
         """Whether training itself may find the dilation: the ledger's f, where it has one, is then start over found."""
-        return self.fractional or bool(self.layer)
+        return self.to_find or bool(self.layer)
+
+    @property
+    def spacing(self) -> float:
+        """Of the convolution's taps, px of the map that it gets: its dilation, real where training found it so."""
+        return self.dilation / self.f if self.fractional else self.dilation
 
     @property
     def layer_name(self) -> str:
@@ -120,10 +133,10 @@ class Choice:
         )
 
     def __str__(self) -> str:
-        said = "d to be found" if self.fractional else f"d={self.dilation}"
+        said = "d to be found" if self.to_find else f"d={self.spacing:.3g}"
         if self.learned:
             said += f", f learned from {self.f:g}"
-        elif self.f != 1.0:
+        elif self.f != 1.0 and not self.fractional:
             said += f", f={self.f:.3g}"
         if self.layer:
             said += f", layer {self.layer_name}"
@@ -195,6 +208,16 @@ class Candidate:
             }
         )
 
+    @property
+    def nearest(self) -> Candidate:
+        """The same with the nearest whole dilations in the place of real ones."""
+        return Candidate(
+            tuple(
+                (site, _nearest(choice) if isinstance(choice, Choice) else tuple(map(_nearest, choice)))
+                for site, choice in self.choices
+            )
+        )
+
     def found(self, f: Mapping[str, float]) -> Candidate:
         """The same with the dilations that training found in the place of those it started from. f: start over found,
         by path, as the ledger has it; a path without one stands as it started. A layer stays, for it was trained."""
@@ -210,9 +233,18 @@ class Candidate:
         return "; ".join(f"{path}: {choice}" for path, choice in self)
 
 
+def _nearest(choice: Choice) -> Choice:
+    return replace(choice, f=1.0, fractional=False) if choice.fractional and not choice.to_find else choice
+
+
 def _found(choice: Choice, f: float) -> Choice:
-    found = max(1, round(choice.dilation / f))
-    return replace(choice, dilation=found, fractional=False) if choice.searched else choice
+    if not choice.searched:
+        return choice
+    real = choice.dilation / f
+    found = max(1, round(real))
+    if choice.layer or abs(real - found) <= _WHOLE * found:
+        return replace(choice, dilation=found, fractional=False)
+    return replace(choice, dilation=found, f=found / real)
 
 
 def _choice_of(body: Any) -> Choice | Paths:

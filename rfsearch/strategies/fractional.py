@@ -10,9 +10,10 @@ from rfsearch.space import LSDFN, Candidate, Choice, Space
 
 
 class Fractional:
-    """A training that shares its weights between all dilations of the space at first and goes on with the best one (see
-    `rfsearch.trial.prelude`). Each is a whole search, so what a budget leaves after the first is spent on others with
-    fresh training seeds: they tell how sure the first one was, and one that went astray is outdone.
+    """A training that shares its weights between all dilations of the space at first, goes on with the best one and
+    learns it on from there as a real number (see `rfsearch.trial.prelude`). Each is a whole search, so what a budget
+    leaves after the first is spent on others with fresh training seeds: they tell how sure the first one was, and one
+    that went astray is outdone.
     """
 
     def __init__(self, space: Space, seed: int) -> None:

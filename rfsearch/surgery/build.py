@@ -11,6 +11,7 @@ from torch import nn
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.layers import (
     LSDFN,
+    FractionalConv2d,
     Inflation,
     InflationFactor,
     Interpolation,
@@ -68,6 +69,15 @@ class Dilations:
         for part, unit in self.parts:
             set_dilation(part, [d * dilation for d in unit])
 
+    def learned(self, bounds: tuple[float, float]) -> FractionalConv2d | None:
+        """What stands in the convolution's place where its dilation is learned from where it is, on the map as it is;
+        None for a container or span, a convolution of another kind, and one whose output shrinks with its dilation."""
+        conv = self.parts[0][0]
+        if len(self.parts) > 1 or type(conv) is not nn.Conv2d or conv.padding_mode not in ("zeros", "replicate"):
+            return None
+        padded = conv.padding == "same" or all(isinstance(pad, int) and pad > 0 for pad in conv.padding)
+        return FractionalConv2d(conv, (conv.dilation[0], conv.dilation[1]), bounds=bounds) if padded else None
+
 
 @dataclass(frozen=True)
 class Learnable:
@@ -82,6 +92,16 @@ class Learnable:
     strides: dict[str, SampleStride]
     dilations: dict[str, Dilations]
     layers: dict[str, nn.Module]
+
+    def let_move(self, model: nn.Module, bounds: tuple[float, float]) -> dict[str, FractionalConv2d]:
+        """Put layers that learn their dilation, from where it is, in the place of the convolutions whose dilation is to
+        be found, wherever `Dilations.learned` has one; returns them by path. bounds: of the dilations, px."""
+        if bounds[0] == bounds[1]:
+            return {}
+        moving = {path: layer for path, found in self.dilations.items() if (layer := found.learned(bounds)) is not None}
+        for path, layer in moving.items():
+            model.set_submodule(self.modules[path], layer)
+        return moving
 
 
 def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
@@ -150,10 +170,16 @@ def _set(model: nn.Module, name: str, place: str, choice: Choice, settings: Sett
     conv, parts = lone_convolution(model, place), convolutions(model, place)
     dilations = Dilations([(part, (1,) * len(part.dilation) if conv is not None else part.dilation) for part in parts])
     dilations.set(choice.dilation)
-    if choice.fractional:
+    if choice.to_find:
         learnable.dilations[name] = dilations
     module = members(model, place)[-1]
-    if choice.learned or choice.f != 1.0:
+    if choice.fractional and not choice.to_find:
+        if type(conv) is not nn.Conv2d:
+            what = type(conv).__name__ if conv is not None else "container or span"
+            raise SpaceError(f"{place}: a real dilation is that of one nn.Conv2d. Got a {what}.")
+        bounds = min((choice.spacing, *settings.dilations)), max((choice.spacing, *settings.dilations))
+        model.set_submodule(module, FractionalConv2d(conv, choice.spacing, learned=False, bounds=bounds))
+    elif choice.learned or choice.f != 1.0:
         module = gather(model, place)
         learnable.factors[name] = _inflate(model, module, choice, settings)
     if choice.sampling:

@@ -23,9 +23,9 @@ from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
 from rfsearch.space import Candidate, Space
-from rfsearch.trial.learner import IN_CHANNELS, Learner, build_model, built, fields_of, prime_momentum
+from rfsearch.trial.learner import IN_CHANNELS, Learner, built, fields_of, prime_momentum
 from rfsearch.trial.meter import Meter, held_bytes
-from rfsearch.trial.prelude import held_out, looked_at, prelude_steps
+from rfsearch.trial.prelude import decided_from, held_out, looked_at, prelude_steps
 
 _TIMED_STEPS = 3
 _TIMED_S = 10.0  # after that many seconds, what has been timed must do
@@ -71,7 +71,7 @@ class Forecaster:
         recipe, splits = self._space.recipe, self._data.splits
         step = self._pass(candidate, training=True)
         image = self._pass(candidate, training=False)
-        searched = sum(choice.fractional for _, choice in candidate)
+        searched = sum(choice.to_find for _, choice in candidate)
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
         scored = len(splits["val"]) + (len(splits["test"]) if "test" in splits else 0)
@@ -79,11 +79,15 @@ class Forecaster:
         model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
         fields = fields_of(model, learnable, candidate, self._data.image_size)
         steps = recipe.steps + prelude_steps(recipe, candidate)
-        whole = self._cost(step.flop * steps + image.flop * (scored + looks), epoch * steps)
+        moved = steps - decided_from(recipe) if searched else 0
+        moving = self._pass(candidate, training=True, moving=True) if moved else step
+        train = step.flop * (steps - moved) + moving.flop * moved
+        whole = self._cost(train + image.flop * (scored + looks), epoch * steps)
         least = self._cost(step.flop + image.flop * scored, epoch)
         looks_at = len(recipe.rung_steps())
         stretch = Cost(whole.flop / looks_at, whole.device_s / looks_at, whole.epochs / looks_at)
-        return Forecast(whole, least, stretch, step.peak_bytes, fields.rf_px, fields.path_rf_px, fields.seen)
+        peak_bytes = max(step.peak_bytes, moving.peak_bytes)
+        return Forecast(whole, least, stretch, peak_bytes, fields.rf_px, fields.path_rf_px, fields.seen)
 
     def _cost(self, flop: float, epochs: float) -> Cost:
         return Cost(flop, flop / self.flop_per_s, epochs)
@@ -101,13 +105,20 @@ class Forecaster:
                 f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             ) from error
 
-    def _pass(self, candidate: Candidate, training: bool) -> _Pass:
+    def _pass(self, candidate: Candidate, training: bool, moving: bool = False) -> _Pass:
         with self._blaming(candidate):
-            return self._counted(candidate, training)
+            return self._counted(candidate, training, moving)
 
-    def _counted(self, candidate: Candidate, training: bool) -> _Pass:
-        """Count one training step, or the forward pass of one image in evaluation, on shapes alone."""
-        model = _shapes_only(build_model(self._space.with_(weights="none"), self._data, candidate)).train(training)
+    def _counted(self, candidate: Candidate, training: bool, moving: bool) -> _Pass:
+        """Count one training step, or the forward pass of one image in evaluation, on shapes alone.
+
+        moving: once the dilations that were found are learned, between two pixels.
+        """
+        model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
+        if moving:
+            for layer in learnable.let_move(model, (1.0, max(self._space.dilations) + 1.0)).values():
+                layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
+        model = _shapes_only(model).train(training)
         batch = self._space.recipe.batch_size if training else 1
         size = self._data.image_size
         images = torch.zeros(batch, IN_CHANNELS, *size, device="meta")

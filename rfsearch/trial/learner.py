@@ -19,12 +19,30 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
 from rfsearch.errors import ModelError, TrialError
-from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, SampleStride, guided, low_centre_
+from rfsearch.layers import (
+    LSDFN,
+    FractionalConv2d,
+    Inflation,
+    InflationFactor,
+    Interpolation,
+    SampleStride,
+    guided,
+    low_centre_,
+)
 from rfsearch.layers.host import on_host
 from rfsearch.ledger import Cost
 from rfsearch.receptive import receptive_fields
 from rfsearch.space import Candidate, Choice, Recipe, Space
-from rfsearch.surgery import Advancing, Changing, Learnable, Settings, Undecayed, assemble, found_dilation
+from rfsearch.surgery import (
+    Advancing,
+    Changing,
+    Learnable,
+    Settings,
+    Undecayed,
+    assemble,
+    found_dilation,
+    set_dilation,
+)
 from rfsearch.trial.averaging import AveragedWeights
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
@@ -65,7 +83,9 @@ class Learner:
             data.ignore_index,
             device,
         )
-        found = {path: choice.dilation for path, choice in candidate if choice.fractional}
+        found = {path: choice.dilation for path, choice in candidate if choice.to_find}
+        self._dilation_bounds = float(min(space.dilations)), float(max(space.dilations))
+        self._moving: dict[str, FractionalConv2d] = {}
         self._starts = {path: choice.dilation for path, choice in candidate if choice.searched}
         self.prelude = prelude_steps(space.recipe, candidate)
         self._prelude = Prelude(list(found), space.dilations, space.recipe.steps, seed) if found else None
@@ -179,6 +199,7 @@ class Learner:
     def f_values(self) -> dict[str, float]:
         """The inflation factor of every inflated path, and what stands for one where the dilation itself is found."""
         found: dict[str, float] = dict(self._prelude.best) if self._prelude else {}
+        found |= {path: layer.value for path, layer in self._moving.items()}
         for path, layer in self.learnable.layers.items():
             if (dilation := found_dilation(layer)) is not None:
                 found[path] = dilation
@@ -207,17 +228,20 @@ class Learner:
             "random": random_state,
         }
         if self._prelude and self._average:
-            state |= {"prelude": self._prelude.state(), "average": self._average.state()}
+            state |= {"prelude": self._prelude.state(), "average": self._average.state(), "moves": bool(self._moving)}
         return state
 
     def load_state(self, state: Mapping[str, Any], step_flop: float) -> None:
         """Go on from what `state` gave. step_flop: what a step had cost then, until the next one is metered."""
         self._last_flop = step_flop
-        self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
         if self._prelude and self._average:
             self._prelude.load_state(state["prelude"])
             self._average.load_state(state["average"])
+            if state.get("moves"):
+                self._stand()
+                self._let_move()
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
@@ -242,7 +266,29 @@ class Learner:
             with self._average.shown():
                 self._prelude.look(step, score)
         self._dilate(self._prelude.at(step))
+        if step == self._prelude.over:
+            self._let_move()
         return looked
+
+    def _let_move(self) -> None:
+        """From here on the gradient may move the dilations that were found, between the space's smallest and largest.
+        No gradient sees farther than a pixel, so it needs a start that near."""
+        self._moving = self.learnable.let_move(self.model, self._dilation_bounds)
+        if self._moving:
+            moved = [layer.log_dilation for layer in self._moving.values()]
+            self._optimizer.add_param_group({"params": moved, "multiplier": 1.0, "weight_decay": 0.0})
+            prime_momentum(self._optimizer)
+
+    def settle(self) -> None:
+        """Plain convolutions again where the dilation has become a whole number."""
+        for path, layer in list(self._moving.items()):
+            if layer.value.is_integer():
+                conv, _ = self.learnable.dilations[path].parts[0]
+                set_dilation(conv, int(layer.value))
+                self.model.set_submodule(self.learnable.modules[path], conv)
+                assert self._prelude
+                self._prelude.best[path] = int(layer.value)
+                del self._moving[path]
 
     def _advance(self, step: int) -> float:
         """Let the layers in the place of convolutions change before a step; the FLOP of that."""
@@ -259,7 +305,8 @@ class Learner:
 
     def _dilate(self, dilations: Mapping[str, int]) -> None:
         for path, dilation in dilations.items():
-            self.learnable.dilations[path].set(dilation)
+            if path not in self._moving:
+                self.learnable.dilations[path].set(dilation)
 
     def _optimise(self, images: Tensor, labels: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
@@ -272,8 +319,8 @@ class Learner:
             if clip is not None and grad is not None:
                 grad.clamp_(-clip, clip)
         self._optimizer.step()
-        for scalar in self._learned.values():
-            scalar.project_()
+        for layer in (*self._learned.values(), *self._moving.values()):
+            layer.project_()
         return loss.detach()
 
     def _forward_one(self) -> None:
@@ -298,7 +345,8 @@ class Learner:
         convolutions say, how far every LS-DFN block reads, which of its places lie between pixels and whether gamma is
         learned."""
         sizes: list[Hashable] = [batch]
-        sizes += [layer.work for layer in self.learnable.layers.values() if isinstance(layer, Changing)]
+        layers = (*self.learnable.layers.values(), *self._moving.values())
+        sizes += [layer.work for layer in layers if isinstance(layer, Changing)]
         for block in self._blocks:
             gamma = block.stride.gamma
             offsets = [on_host(gamma)[0] * number for number in range((block.s + 1) // 2)]
@@ -425,7 +473,8 @@ def _optimizer(
 
 
 def prime_momentum(optimizer: torch.optim.SGD) -> None:
-    """Make the momentum of every parameter, zero, now: the first step then costs what every other one does."""
+    """Make the momentum of every parameter that has none yet, zero, now: the first step then costs what every other one
+    does."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))

@@ -4,7 +4,8 @@ A dilation changes the shape of no weight and no map, so a network can be traine
 at the cost of one. A prelude a quarter as long as a training does that; a look at held-out images then tells how well
 each dilation scores with those weights. A full training follows, from them, which the best dilation shares with its two
 neighbours for a while, until a second look decides. Where the search starts does not matter, and no gradient has to see
-farther than a pixel.
+farther than a pixel. What was found is near enough for one: from then on the dilation is a real number that training
+moves (`rfsearch.layers.FractionalConv2d`), wherever it is that of one convolution whose output keeps its size.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ class Prelude:
 
     def __init__(self, paths: Sequence[str], dilations: Sequence[int], steps: int, seed: int) -> None:
         self._dilations, self._seed = sorted(dilations), seed
-        first = _share(_PRELUDE, steps)
-        self._looks = (first, first + _share(_SHARED, steps))
+        self._looks = _share(_PRELUDE, steps), _decided(steps)
         self._open = dict.fromkeys(paths, self._dilations)
         self.best = dict.fromkeys(paths, self._dilations[(len(self._dilations) - 1) // 2])
         """The dilations that scored best; before the first look, the middle of the space's."""
@@ -43,6 +43,11 @@ class Prelude:
     def looks(self, step: int) -> int:
         """How many times held-out images are scored before a step."""
         return sum(len(found) for found in self._open.values() if len(found) > 1) if self.due(step) else 0
+
+    @property
+    def over(self) -> int:
+        """The first step whose dilations are decided."""
+        return self._looks[-1]
 
     def sharing(self, step: int) -> bool:
         """Whether several dilations still share the weights that go into a step."""
@@ -76,9 +81,18 @@ def _share(share: float, steps: int) -> int:
     return max(1, round(share * steps))
 
 
+def _decided(steps: int) -> int:
+    return _share(_PRELUDE, steps) + _share(_SHARED, steps)
+
+
+def decided_from(recipe: Recipe) -> int:
+    """The first step of a training that finds its dilations in which they are found."""
+    return _decided(recipe.steps)
+
+
 def prelude_steps(recipe: Recipe, candidate: Candidate) -> int:
     """The steps of a candidate's training in which its dilations are found; none where there are none to find."""
-    return _share(_PRELUDE, recipe.steps) if any(choice.fractional for _, choice in candidate) else 0
+    return _share(_PRELUDE, recipe.steps) if any(choice.to_find for _, choice in candidate) else 0
 
 
 def looked_at(dilations: int, paths: int) -> int:

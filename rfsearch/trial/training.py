@@ -175,6 +175,7 @@ class Training:
         """Score the final weights on the whole validation and test split, weigh inference, and keep the checkpoint."""
         status: Status = "completed" if self._step == learner.steps else "cut"
         splits = self._data.splits
+        learner.settle()
         val, flop = learner.score(splits["val"])
         test = None
         if "test" in splits:
@@ -183,8 +184,9 @@ class Training:
         inference, latency_ms = learner.weigh_inference()
         self._directory.mkdir(parents=True, exist_ok=True)
         learner.save_examples(splits.get("test", splits["val"]).some(_EXAMPLES), self._directory / "examples.npz")
+        dilations = {path: f for path, f in learner.f_values().items() if dict(self._candidate)[path].to_find}
         _save(
-            {"model": learner.model.state_dict(), "candidate": self._assignment.candidate},
+            {"model": learner.model.state_dict(), "candidate": self._candidate.found(dilations).to_json()},
             self._directory / "model.pt",
         )
         self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=self._clock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -452,3 +453,59 @@ def test_it_loses_its_values_with_the_dilation_that_was_written_last() -> None:
     layer = FractionalConv2d(convolution(padding=2, dilation=2, dtype=torch.float32), 2.6)
     layer.load_state_dict({**layer.state_dict(), "log_dilation": torch.tensor([3.7]).log()})
     assert layer.to("meta")._now() == pytest.approx((3.7, 3.7))
+
+
+@pytest.mark.parametrize(
+    ("dilation", "made"),
+    [
+        (3.56, {}),
+        ((1.3, 2.0), {"stride": 2, "groups": 2}),
+        (2.4, {"kernel_size": 5, "padding_mode": "replicate"}),
+        (2.5, {"kernel_size": 2, "padding": "same"}),
+        (2.2, {"padding_mode": "circular"}),
+        (4.0, {"groups": 8}),
+        (30.5, {}),
+    ],
+)
+def test_an_exported_program_computes_the_same_for_any_number_of_maps(dilation: Any, made: dict[str, Any]) -> None:
+    conv = nn.Conv2d(8, 8, **{"kernel_size": 3, "padding": 1, **made}).double()
+    layer = FractionalConv2d(conv, dilation, learned=False, shared=isinstance(dilation, float))
+    maps = torch.randn(3, 8, 21, 19, dtype=torch.float64)
+    expected = layer(maps)
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(layer, (maps[:2],), dynamic_shapes=batch, strict=False)
+    torch.testing.assert_close(program.module()(maps), expected)
+
+
+def test_no_program_holds_a_dilation_of_before_the_last_step() -> None:
+    layer, maps = FractionalConv2d(nn.Conv2d(4, 4, 3, padding=1), 2.3), torch.randn(1, 4, 9, 9)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer(maps).square().sum().backward()
+    optimizer.step()
+    with pytest.raises(ModelError, match="call it once on a map before"):
+        torch.export.export(layer, (maps,), strict=False)
+    expected = layer(maps)
+    torch.testing.assert_close(torch.export.export(layer, (maps,), strict=False).module()(maps), expected)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_loaded_dilation_is_the_exported_one(assign: bool) -> None:
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    layer, other = (FractionalConv2d(copy.deepcopy(conv), d, learned=False) for d in (2.3, 3.7))
+    layer.load_state_dict(other.state_dict(), assign=assign)
+    maps = torch.randn(1, 4, 9, 9)
+    torch.testing.assert_close(torch.export.export(layer, (maps,), strict=False).module()(maps), other(maps))
+    assert copy.deepcopy(layer).value == pytest.approx(3.7)
+
+
+def test_work_changes_where_a_tap_comes_to_lie_between_other_pixels() -> None:
+    layer = FractionalConv2d(nn.Conv2d(4, 4, 3, padding=1), 2.3)
+    seen = []
+    for dilation in (2.3, 2.7, 3.0, 3.1):
+        with torch.no_grad():
+            layer.log_dilation.fill_(math.log(dilation))
+        seen.append(layer.work)
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+    layer.log_dilation.requires_grad_(False)
+    assert layer.work != seen[-1]

@@ -298,6 +298,25 @@ def test_what_several_searches_found_is_counted(make_run: MakeRun) -> None:
     assert "nothing to choose from" not in text
 
 
+def test_a_real_dilation_is_offered_as_a_layer_and_counted_by_the_nearest_whole_one(make_run: MakeRun) -> None:
+    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+    trials = [
+        record(f"t{number}", 2, candidate=searched, f={"conv6": 2 / real}, train_seed=number, val=val, rf_init_px=1)
+        for number, (real, val) in enumerate([(3.56, 0.9), (4.2, 0.8), (8.0, 0.7)])
+    ]
+    text, verdict = told(make_run, trials)
+    assert verdict.headline.startswith("Dilation 3.56, found in training, at conv6 won")
+    assert "Of 3 trainings that searched the dilation themselves, 2 found about 4 and 1 found 8." in text
+    assert verdict.setting is not None
+    assert verdict.setting.plain == ("conv6: dilation 3.56; nearest plain dilation 4",)
+    assert verdict.setting.code.splitlines() == [
+        "from rfsearch.layers import FractionalConv2d",
+        "",
+        "model.set_submodule('conv6', FractionalConv2d(model.conv6, 3.56, learned=False))",
+    ]
+    assert "inflated" not in text
+
+
 def test_one_search_is_not_counted(make_run: MakeRun) -> None:
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
     text, _ = told(make_run, [*sweep(), record("t3", 4, val=0.8, candidate=searched, f={"conv6": 0.5})])

@@ -144,9 +144,24 @@ def test_what_training_found_stands_in_the_place_of_where_it_started():
     assert str(searched) == "d to be found, guided by eye"
 
 
-@pytest.mark.parametrize("more", [{"f": 2.0}, {"learned": True}, {"sampling": Sampling(1.0)}])
+def test_a_real_dilation_that_training_found_is_kept():
+    searched = Choice(3, labels=("eye",), fractional=True)
+    candidate = Candidate.of({"a": [searched, searched], "b": Choice(4, fractional=True)})
+    found = candidate.found({"a/1": 3 / 5.6, "a/2": 3 / 0.8, "b": 4 / (6 + 1e-7)})
+    assert [choice.dilation for _, choice in found] == [6, 1, 6]
+    assert [choice.spacing for _, choice in found] == pytest.approx([5.6, 0.8, 6])
+    assert dict(found)["b"] == Choice(6)  # single precision knows no difference
+    assert not found.learned
+    assert Candidate.from_json(found.to_json()) == found
+    assert str(found) == "a/1: d=5.6, guided by eye; a/2: d=0.8, guided by eye; b: d=6"
+    plain = [Choice(6, labels=("eye",)), Choice(1, labels=("eye",))]
+    assert found.nearest == Candidate.of({"a": plain, "b": Choice(6)})
+    assert candidate.nearest == candidate
+
+
+@pytest.mark.parametrize("more", [{"learned": True}, {"sampling": Sampling(1.0)}])
 def test_a_dilation_found_in_training_goes_with_no_other_way(more):
-    with pytest.raises(SpaceError, match="neither an inflation nor an LS-DFN block"):
+    with pytest.raises(SpaceError, match=r"a learned inflation nor an LS-DFN block|an inflation factor or an LS-DFN"):
         Choice(4, fractional=True, **more)
 
 

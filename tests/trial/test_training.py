@@ -113,8 +113,14 @@ def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
 # The block's sample stride leaves 2 and comes back within the 8 steps, which changes what a step costs.
 @pytest.mark.parametrize(
     ("choice", "f_rate"),
-    [(Choice(2), 1), (Choice(2, learned=True), 1), (LEARNED_PATHS, 1), (LEARNED_BLOCK, 1e6)],
-    ids=["fixed", "learned", "paths", "block"],
+    [
+        (Choice(2), 1),
+        (Choice(2, learned=True), 1),
+        (LEARNED_PATHS, 1),
+        (LEARNED_BLOCK, 1e6),
+        (Choice(1, fractional=True), 1),
+    ],
+    ids=["fixed", "learned", "paths", "block", "found"],
 )
 def test_resumed_it_ends_as_if_never_stopped(tmp_path, looks, choice, f_rate):
     space = toy_space(tmp_path, f_lr_multiplier=f_rate, gamma_lr_multiplier=f_rate)

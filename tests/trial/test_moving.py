@@ -1,0 +1,138 @@
+"""Dilations that are learned on from where they were found: where that begins, what holds it, what is left of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rfsearch.layers import FractionalConv2d
+from rfsearch.space import Candidate, Choice
+from rfsearch.surgery import Settings, assemble
+from rfsearch.trial import Forecaster
+from rfsearch.trial.learner import Learner, built
+from rfsearch.trial.prelude import Prelude, decided_from
+from tests.toys import toy_faces, toy_space
+from tests.trial.test_training import finished, training
+
+CPU = torch.device("cpu")
+DATA = toy_faces()
+SEARCHED = Choice(1, fractional=True)
+
+
+def a_learner(folder, **recipe: object) -> Learner:
+    space = toy_space(folder, **recipe)
+    return Learner(space, DATA, space.uniform(SEARCHED), seed=7, device=CPU)
+
+
+def test_it_begins_where_the_dilation_was_found_and_changes_nothing_by_itself(tmp_path):
+    learner = a_learner(tmp_path)
+    over = decided_from(toy_space(tmp_path).recipe)
+    for step in range(over):
+        learner.train_step(step)
+        assert type(learner.model.get_submodule("conv6")) is nn.Conv2d
+    learner._find(over)
+    layer = learner.model.get_submodule("conv6")
+    assert isinstance(layer, FractionalConv2d)
+    assert layer.value == learner._prelude.best["conv6"]
+    image = torch.randn(2, 3, *DATA.image_size)
+    learner.model.eval()
+    with torch.no_grad():
+        found = learner.model(image)
+        learner.settle()
+        plain = learner.model.get_submodule("conv6")
+        assert type(plain) is nn.Conv2d
+        assert plain.dilation == (layer.value, layer.value)
+        assert plain.weight is layer.weight
+        torch.testing.assert_close(found, learner.model(image))
+
+
+def test_from_then_on_the_gradient_moves_it(tmp_path):
+    learner = a_learner(tmp_path)
+    for step in range(learner.steps):
+        learner.train_step(step)
+    layer = learner.model.get_submodule("conv6")
+    assert isinstance(layer, FractionalConv2d)
+    assert not layer.value.is_integer()
+    assert learner.f_values() == {"conv6": 1 / layer.value}
+    assert learner.learned_values() == learner.f_values()
+
+
+def test_it_stays_within_the_dilations_of_the_space(tmp_path):
+    space, learner = toy_space(tmp_path), a_learner(tmp_path)
+    for step in range(learner.steps - 1):
+        learner.train_step(step)
+    with torch.no_grad():
+        learner._moving["conv6"].log_dilation.fill_(math.log(100))
+    learner.train_step(learner.steps - 1)
+    assert learner.f_values() == {"conv6": 1 / max(space.dilations)}
+
+
+def test_weight_decay_does_not_pull_it(tmp_path):
+    learner = a_learner(tmp_path, weight_decay=0.5)
+    for step in range(decided_from(toy_space(tmp_path).recipe) + 1):
+        learner.train_step(step)
+    (group,) = [g for g in learner._optimizer.param_groups if learner._moving["conv6"].log_dilation in set(g["params"])]
+    assert group["weight_decay"] == 0
+
+
+def test_whole_at_its_end_it_is_a_plain_convolution_again(tmp_path):
+    learner = a_learner(tmp_path)
+    for step in range(learner.steps):
+        learner.train_step(step)
+    with torch.no_grad():
+        learner._moving["conv6"].log_dilation.fill_(math.log(4))
+    learner.settle()
+    assert learner.model.get_submodule("conv6").dilation == (4, 4)
+    assert learner.f_values() == {"conv6": 1 / 4}
+
+
+def test_its_cost_is_nearly_the_forecast(tmp_path):
+    """What a step costs depends a little on where between two pixels the taps lie."""
+    space = toy_space(tmp_path)
+    record = finished(training(space, SEARCHED, tmp_path))
+    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(SEARCHED))
+    assert record.cost.flop == pytest.approx(expected.cost.flop, rel=0.02)
+
+
+def test_what_is_kept_is_built_again_from_its_candidate(tmp_path, monkeypatch):
+    def found_two(prelude: Prelude, step: int, score: object) -> None:
+        prelude.load_state({"best": {"conv6": 2}, "open": {"conv6": [2]}})
+
+    monkeypatch.setattr(Prelude, "look", found_two)  # not at an end, where it might stay
+    space = toy_space(tmp_path)
+    record = finished(training(space, SEARCHED, tmp_path))
+    state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
+    candidate = Candidate.from_json(state["candidate"])
+    ((_, choice),) = candidate
+    assert choice.spacing == pytest.approx(1 / record.f["conv6"], rel=1e-6)
+    model, _ = built(space, DATA, candidate)
+    model.load_state_dict(state["model"])
+    assert model.get_submodule("conv6").value == pytest.approx(choice.spacing, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("conv", "learned"),
+    [
+        (nn.Conv2d(4, 4, 3, padding=1), True),
+        (nn.Conv2d(4, 4, 3, padding="same"), True),
+        (nn.Conv2d(4, 4, 3, padding=1, stride=2, padding_mode="replicate"), True),
+        (nn.Conv2d(4, 4, 3), False),  # its output shrinks with its dilation
+        (nn.Conv2d(4, 4, 3, padding=(1, 0)), False),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), False),  # no further than the map is long
+        (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)), False),
+    ],
+)
+def test_which_convolutions_it_is_learned_of(conv, learned):
+    model, learnable = assemble(nn.Sequential(conv), Candidate.of({"0": Choice(2, fractional=True)}), Settings())
+    moving = learnable.let_move(model, (1.0, 8.0))
+    assert list(moving) == ["0"] * learned
+    assert isinstance(model[0], FractionalConv2d) == learned
+
+
+def test_one_dilation_alone_has_nowhere_to_go():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
+    model, learnable = assemble(model, Candidate.of({"0": Choice(2, fractional=True)}), Settings())
+    assert learnable.let_move(model, (2.0, 2.0)) == {}
