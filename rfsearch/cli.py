@@ -184,12 +184,9 @@ def resume(
     from rfsearch.ledger.run_directory import read_manifest
 
     request = run.Request(**read_manifest(run_dir)["request"])
-    console = _console(as_json)
+    device = _device(request.gpus_per_trial, request.cpus_per_trial or 1)
     with _resumable(run_dir):
-        with console.status("Reading the data and the ledger ..."):
-            the_plan = run.reopen(run_dir, _device(request.gpus_per_trial, request.cpus_per_trial or 1))
-        with _engine(replace(request, address=address or request.address)) as engine:
-            _compete(console, the_plan, run_dir, engine)
+        _go_on(_console(as_json), replace(request, address=address or request.address), run_dir, device)
         code = _close(run_dir, as_json)
     raise typer.Exit(code)
 
@@ -268,9 +265,8 @@ def _train_table(console: Console, request: Request, run_dir: Path, device: Any)
     from rfsearch.report import write
 
     if (run_dir / MANIFEST_FILE).exists():
-        with _resumable(run_dir), _engine(request) as engine:
-            the_plan = run.reopen(run_dir, device)
-            _compete(console, the_plan, run_dir, engine)
+        with _resumable(run_dir):
+            the_plan = _go_on(console, request, run_dir, device)
     else:
         with run.new_directory(run_dir), _resumable(run_dir):
             the_plan = _run(console, request, run_dir, device)
@@ -399,7 +395,24 @@ def _run(console: Console, request: Request, run_dir: Path, device: Any) -> Plan
             the_plan = run.plan(request, data.result(), device)
         run.start(the_plan, run_dir, _command(), engine.workers, device.type)
         _say_plan(console, the_plan, run_dir, engine.workers)
-        _compete(console, the_plan, run_dir, engine)
+        _compete(console, the_plan, run.contest_of(the_plan, run_dir), run_dir, engine)
+    return the_plan
+
+
+def _go_on(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
+    """Train what an earlier start of a run had left, if anything. request: says where."""
+    from rfsearch import run
+    from rfsearch.report.page import REPORT_FILE
+
+    with console.status("Reading the data and the ledger ..."):
+        the_plan = run.reopen(run_dir, device)
+        contest = run.contest_of(the_plan, run_dir)
+    if contest.done:
+        report = run_dir / REPORT_FILE
+        console.print(f"Nothing was left to train. Report: {report}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        with _engine(request) as engine:
+            _compete(console, the_plan, contest, run_dir, engine)
     return the_plan
 
 
@@ -453,13 +466,12 @@ def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> 
     )
 
 
-def _compete(console: Console, the_plan: Plan, run_dir: Path, engine: Any) -> None:
+def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, engine: Any) -> None:
     """Train until done. An interrupt leaves tables and page of what there is."""
     from rfsearch import run
     from rfsearch.display import Board
     from rfsearch.report import write
 
-    contest: Contest = run.contest_of(the_plan, run_dir)
     try:
         with Board(console, _title(the_plan), run.primary_score(the_plan), contest) as board, deferred() as check:
             run.compete(the_plan, contest, run_dir, engine, board.watch, check)

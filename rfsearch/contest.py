@@ -102,6 +102,10 @@ class Contest:
         for record in history.records.values():
             self._count_finish(record)
         self._again = history.unfinished
+        for arm in self.arms:
+            # The ledger does not tell of a strategy that had nothing left to try.
+            if arm.handed_out and not arm.running and not self._over(arm):
+                self._suggested(arm)
 
     def next(self) -> Assignment | None:
         """The next trial to train, or None when none can be handed out now (ask `done` whether ever)."""
@@ -169,11 +173,8 @@ class Contest:
         left = self._left(arm)
         if arm.running and left < self._reserve(arm, self._reference):
             return None  # it would be cut; what is in training may yet be pruned and leave it more
-        pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]
-        suggested = arm.strategy.suggest(pending)
-        if isinstance(suggested, Exhausted):
-            if not pending:
-                arm.exhausted = suggested.why
+        suggested = self._suggested(arm)
+        if suggested is None:
             return None
         candidate, heir_of = (suggested.candidate, suggested.of) if isinstance(suggested, Heir) else (suggested, "")
         text = candidate.to_json()
@@ -186,6 +187,18 @@ class Contest:
             limit=left,
             heir_of=heir_of,
         )
+
+    @staticmethod
+    def _suggested(arm: Arm) -> Candidate | Heir | None:
+        """What an arm's strategy tries next; None while that depends on what is in training, or where it is at its end,
+        which is noted."""
+        pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]
+        suggested = arm.strategy.suggest(pending)
+        if not isinstance(suggested, Exhausted):
+            return suggested
+        if not pending:
+            arm.exhausted = suggested.why
+        return None
 
     def _left(self, arm: Arm) -> float:
         """What is neither spent nor reserved for trials in training."""

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -195,9 +195,7 @@ def _plan(
     swept = [] if request.candidates else [space.uniform(Choice(d)) for d in space.dilations]
     if LSDFN in _forms(request, space) and not request.candidates:  # a search that draws strides may draw the largest
         swept.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
-    candidates = [*swept, *listed(request, space)]
-    for candidate in candidates:
-        _check_candidate(candidate, sites, space, data)
+    _check_candidates([*swept, *listed(request, space)], model, sites, space, data)
     for name in dict.fromkeys(_forms(request, space)):
         paths = space.paths.get(name)
         if paths and not any(paths.labels):
@@ -218,12 +216,18 @@ def _plan(
     room = full_trainings(budget, whole, Cost())
     for label, enter in entrants(request, space).items():
         strategy = enter(0)
-        if isinstance(strategy, Budgeted) and room < strategy.fewest:
-            enough = math.ceil(100 * strategy.fewest * whole.flop / reference_flop) / 100
-            raise BudgetError(
-                f"{label} needs room for {strategy.fewest} full trainings with their looks; {space.budget} has room "
-                f"for {room}. Smallest: {enough:g}x."
-            )
+        if isinstance(strategy, Budgeted):
+            if room < strategy.fewest:
+                enough = math.ceil(100 * strategy.fewest * whole.flop / reference_flop) / 100
+                raise BudgetError(
+                    f"{label} needs room for {strategy.fewest} full trainings with their looks; {space.budget} has "
+                    f"room for {room}. Smallest: {enough:g}x."
+                )
+            strategy.allot(partial(full_trainings, budget, whole))
+        # What a strategy does not list beforehand shows in what it tries first, such as a layer that is not to be had.
+        first = strategy.suggest([])
+        if isinstance(first, Candidate):
+            _check_candidates([first], model, sites, space, data)
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
 
 
@@ -288,15 +292,26 @@ def misfits(request: Request) -> dict[str, str]:
     found = {}
     for text in request.candidates:
         try:
-            _check_candidate(Candidate.from_json(text), sites, space, data)
+            _check_candidates([Candidate.from_json(text)], model, sites, space, data)
         except SpaceError as error:
             found[text] = str(error)
     return found
 
 
-def _check_candidate(candidate: Candidate, sites: list[Site], space: Space, data: ImageSet) -> None:
-    check_fits(sites, [candidate], f"{space.source}, preset {space.preset}", space.sampling.kernel)
-    check_labels(candidate, settings_of(space, data.classes))
+def _check_candidates(
+    candidates: Sequence[Candidate], model: nn.Module, sites: list[Site], space: Space, data: ImageSet
+) -> None:
+    """Raise SpaceError for a candidate that a site has no room for, or whose labels the data lacks; what its trial
+    would raise, mostly ModelError, for a layer that is not to be had or does not fit in its convolution's place."""
+    check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
+    settings = settings_of(space, data.classes)
+    for candidate in candidates:
+        check_labels(candidate, settings)
+    # A layer is told of its own site only: each is made once, in however many combinations it stands.
+    at_a_site = {Candidate.of({site: choice}): None for candidate in candidates for site, choice in candidate.choices}
+    for alone in at_a_site:
+        if any(choice.layer for _, choice in alone):
+            build(model, alone, settings)
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:

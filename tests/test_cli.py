@@ -4,13 +4,15 @@ import json
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rfsearch import cli
+from rfsearch import cli, plugins
+from rfsearch.space import Choice
 from tests.toys import toy_file
 
 RNG = np.random.default_rng(0)
@@ -279,6 +281,50 @@ def test_learning_f_of_a_block_is_refused_before_anything_is_trained(call, paths
     options = ["--strategies", "random,inflation@lsdfn", "--out", tmp_path / "out"]
     told = call(command, "--space", paths_space, *options)
     wrong(told, "inflation learns f, which an LS-DFN block does not have")
+    assert not (tmp_path / "out").exists()
+
+
+class _Layered:
+    """A strategy that tries a layer at every dilation. Its SPEC is set by the test."""
+
+    spec = ""
+
+    def __init__(self, space, seed):
+        self._space = space
+
+    def suggest(self, pending):
+        return self._space.uniform(Choice(1, layer=self.spec))
+
+    def observe(self, record):
+        pass
+
+
+class _LayeredList(_Layered):
+    """The same, its candidates known beforehand; the first of them needs no layer."""
+
+    @property
+    def candidates(self):
+        return [self._space.uniform(Choice(2)), self.suggest([])]
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("strategy", [_Layered, _LayeredList])
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("absent_package.layers:dcls", ["conv6: layer 'absent_package.layers:dcls'", "No module named", "install"]),
+        ("tests.toys:strided_layer", ["conv6: layer 'tests.toys:strided_layer' maps", "as the convolution does. Got"]),
+    ],
+)
+def test_a_layer_that_cannot_stand_at_its_site_is_told_before_anything_is_trained(
+    call, tmp_path, monkeypatch, command, strategy, spec, parts
+):
+    monkeypatch.setattr(strategy, "spec", spec)
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda group, name: strategy if name == "layered" else load(group, name))
+    monkeypatch.setattr(cli, "_engine", lambda request: nullcontext())  # Ray would not get anything to train
+    options = ["--space", toy_file(tmp_path), "--strategies", "layered", "--out", tmp_path / "out"]
+    wrong(call(command, *options), *parts)
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ from rfsearch import plugins
 from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history
+from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.space import Candidate, Choice, read_space
 from rfsearch.strategies import Exhausted, Heir
 
@@ -210,6 +211,17 @@ def test_heirs_are_handed_out_and_resumed_with_their_parents(tmp_path):
     assert (last.trial, last.heir_of) == ("handing-0-004", "handing-0-002")
     assert handing(tmp_path).next() == last  # interrupted
     assert read_history(tmp_path).assignments[last.trial] == last
+
+
+def test_a_strategy_at_its_end_is_done_when_resumed_too(tmp_path):
+    game = handing(tmp_path)
+    while (assignment := game.next()) is not None:
+        assert not handing(tmp_path).done
+        game.finish(trained(assignment, full=25.0, status="pruned"))
+        assert handing(tmp_path).done == (assignment.trial == "handing-0-005")
+    before = (tmp_path / LEDGER_FILE).read_bytes()
+    assert handing(tmp_path).arms[0].exhausted == "three rounds are enough"
+    assert (tmp_path / LEDGER_FILE).read_bytes() == before
 
 
 def test_the_first_heir_at_its_parents_candidate_keeps_its_seed_and_no_other(tmp_path):

@@ -15,9 +15,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
+from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.layers.guidance import LabelWeight
-from rfsearch.layers.host import on_host
+from rfsearch.layers.host import on_host, positive
 from rfsearch.layers.resampling import ROUNDING, resample
 
 Normalisation = Literal["exact", "paper"]
@@ -196,14 +196,7 @@ def _rounded_up(product: float) -> float:
 
 
 def _positive(f: Tensor | float) -> float:
-    if isinstance(f, Tensor) and f.numel() != 1:
-        raise ModelError(f"An inflation factor is one number. Got a tensor of shape {tuple(f.shape)}.")
-    value = on_host(f)[0] if isinstance(f, Tensor) else float(f)
-    if not math.isfinite(value):
-        raise TrialError(f"An inflation factor is finite. Got f={value}: its training diverged; lower its rate.")
-    if value <= 0:
-        raise SpaceError(f"An inflation factor is greater than 0. Got f={value}. The paper's range is [0.25, 4].")
-    return value
+    return positive(f, "An inflation factor", "f", "The paper's range is [0.25, 4].")
 
 
 def _map_size(x: Tensor) -> tuple[int, ...]:

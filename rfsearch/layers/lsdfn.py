@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rfsearch.errors import ModelError, SpaceError, TrialError
-from rfsearch.layers.host import on_host
+from rfsearch.errors import ModelError, SpaceError
+from rfsearch.layers.host import positive
 
 # gamma is kept in single precision: an offset that should be whole may miss it by this fraction.
 _ROUNDING = 2.0**-22
@@ -48,7 +48,7 @@ def dynamic_filter(
     still count. The division by s^2 is our reading: so a block whose branches are zero averages its features. Where
     gamma puts a place exactly on a pixel, gamma gets the mean of the two slopes. Differentiable once in all arguments.
     """
-    value = _positive(gamma)
+    value = positive(gamma, "A sample stride", "gamma", "The usual range is [0.25, 16].")
     if x.dim() != 4 or min(x.shape[1:]) < 1:
         raise ModelError(f"Feature maps are B x C x H x W with C, H, W >= 1. Got x.shape={tuple(x.shape)}.")
     if _side(tap.shape[1]) % 2 == 0:
@@ -533,14 +533,3 @@ def _side(square: int) -> int:
     if side * side != square:
         raise ModelError(f"Samples and taps form a square. Got {square} of them. Nearest legal: {side**2}.")
     return side
-
-
-def _positive(gamma: Tensor | float) -> float:
-    if isinstance(gamma, Tensor) and gamma.numel() != 1:
-        raise ModelError(f"A sample stride is one number. Got a tensor of shape {tuple(gamma.shape)}.")
-    value = on_host(gamma)[0] if isinstance(gamma, Tensor) else float(gamma)
-    if not math.isfinite(value):
-        raise TrialError(f"A sample stride is finite. Got gamma={value}: its training diverged; lower its rate.")
-    if value <= 0:
-        raise SpaceError(f"A sample stride is greater than 0. Got gamma={value}. The usual range is [0.25, 16].")
-    return value

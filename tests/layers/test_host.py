@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, host
+from rfsearch.errors import ModelError, SpaceError, TrialError
+from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, host, inflate
+from rfsearch.layers.lsdfn import dynamic_filter
 
 
 @pytest.fixture
@@ -63,3 +67,37 @@ def test_a_copy_is_read_by_itself(reads):
     other.load_state_dict({**factor.state_dict(), "f": torch.tensor(2.0)})
     assert host.on_host(other.f) == (2.0,)
     assert host.on_host(factor.f) == (1.5,)
+
+
+INFLATION = ("An inflation factor", "f", "The paper's range is [0.25, 4].")
+STRIDE = ("A sample stride", "gamma", "The usual range is [0.25, 16].")
+
+
+def inflated(f: torch.Tensor | float) -> object:
+    return inflate(torch.zeros(1, 1, 4, 4), f)
+
+
+def filtered(gamma: torch.Tensor | float) -> object:
+    return dynamic_filter(*(torch.zeros(1, n, 4, 4) for n in (2, 6, 9, 9, 9)), gamma)
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+@pytest.mark.parametrize(("call", "words"), [(inflated, INFLATION), (filtered, STRIDE)])
+@pytest.mark.parametrize("value", [0.0, -1.5, math.inf, math.nan])
+def test_a_scalar_that_is_no_finite_positive_number_is_one_message(call, words, kind, value) -> None:
+    name, symbol, usual = words
+    if math.isfinite(value):
+        error, message = SpaceError, f"{name} is greater than 0. Got {symbol}={value}. {usual}"
+    else:
+        error = TrialError
+        message = f"{name} is finite. Got {symbol}={value}: its training diverged; lower its rate."
+    with pytest.raises(error) as raised:
+        call(kind(value))
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(("call", "name"), [(inflated, INFLATION[0]), (filtered, STRIDE[0])])
+def test_several_numbers_in_the_place_of_a_scalar_are_one_message(call, name) -> None:
+    with pytest.raises(ModelError) as raised:
+        call(torch.ones(2))
+    assert str(raised.value) == f"{name} is one number. Got a tensor of shape (2,)."

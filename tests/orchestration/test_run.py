@@ -128,10 +128,16 @@ def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(whole, tmp_path, ho
     assert pd.read_csv(run_dir / "trials.csv")[SAME].equals(expected)
 
 
-def test_resuming_a_finished_run_changes_nothing(whole):
-    before = (whole / "ledger.jsonl").read_bytes()
-    assert call("resume", whole).returncode == 0
+def test_resuming_a_finished_run_says_so_and_changes_nothing(whole):
+    before, scratch = (whole / "ledger.jsonl").read_bytes(), (whole / "ray").stat().st_ino
+    told = call("resume", whole)
+    assert told.returncode == 0, told.stderr
+    assert f"Nothing was left to train. Report: {whole / 'report.html'}" in told.stdout.splitlines()
     assert (whole / "ledger.jsonl").read_bytes() == before
+    assert (whole / "ray").stat().st_ino == scratch  # Ray makes it anew when it starts to train
+    told = call("resume", whole, "--json")
+    assert "Nothing was left to train" in told.stderr
+    assert json.loads(told.stdout)["report"] == str(whole / "report.html")
 
 
 @pytest.mark.parametrize(("net", "cause"), [("nan_net", "nan"), ("hungry_net", "out of memory"), ("dying_net", "died")])

@@ -312,10 +312,10 @@ def test_what_cannot_be_is_one_message(site, tmp_path, monkeypatch, changes, mes
     monkeypatch.syspath_prepend(str(site))
     request = run.Request(str(toy_file(tmp_path)), **{"strategies": ("pbt",), "budget": "8x", **changes})
     with pytest.raises(RequestError, match=message) as raised:
-        run.plan(request, torch.device("cpu"), tmp_path)
+        run.plan(request, run.read(request, tmp_path), torch.device("cpu"))
     if enough := re.search(message, str(raised.value)):
         for budget in enough.groups():  # what the message names is enough
-            run.plan(replace(request, budget=f"{budget}x"), torch.device("cpu"), tmp_path)
+            run.plan(replace(request, budget=f"{budget}x"), run.read(request, tmp_path), torch.device("cpu"))
 
 
 def test_a_recipe_without_looks_is_refused() -> None:
