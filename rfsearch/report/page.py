@@ -132,7 +132,7 @@ def _trials(told: Digest) -> list[dict[str, Any]]:
 
 
 def _scores(told: Digest) -> tuple[str, ...]:
-    """The names of the scores in columns of their own: without the one that the search went by, for that is val, test."""
+    """The names of scores in columns of their own: without the one that the search went by, which is val and test."""
     names = dict.fromkeys(name for r in told.records for name in r.scores)
     return tuple(name for name in names if name != told.facts.metric)
 
