@@ -96,7 +96,7 @@ def render(told: Digest) -> str:
         request=json.dumps(told.run.manifest.get("request"), indent=1) if told.run.manifest.get("request") else "",
         columns={
             "test": told.split == "test",
-            "scores": {name: _heading(name, told.facts.classes) for r in told.records for name in r.scores},
+            "scores": {name: _heading(name, told.facts.classes) for name in _scores(told)},
             "learned": ["f, γ" if _samples(told) else "f", *(["guided by"] if _guides(told) else [])],
             "labels": _guides(told),
         },
@@ -122,13 +122,19 @@ def _summary(told: Digest) -> str:
 
 def _trials(told: Digest) -> list[dict[str, Any]]:
     """Trials by strategy, each strategy's by initial dilation, then seed."""
-    names = tuple(dict.fromkeys(name for r in told.records for name in r.scores))
+    names = _scores(told)
     groups = []
     for strategy in told.strategies:
         mine = sorted((r for r in told.records if r.strategy == strategy), key=_by_start)
         if mine:
             groups.append({"strategy": strategy, "rows": [_trial(r, names, told) for r in mine]})
     return groups
+
+
+def _scores(told: Digest) -> tuple[str, ...]:
+    """The names of the scores in columns of their own: not the one that the search went by, which is val and test."""
+    names = dict.fromkeys(name for r in told.records for name in r.scores)
+    return tuple(name for name in names if name != told.facts.metric)
 
 
 def _heading(name: str, classes: Sequence[str]) -> str:
