@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from rfsearch.errors import RfsearchError
+from rfsearch.space.choice import Candidate
+
 Status = Literal["completed", "pruned", "cut", "failed"]
 
 TRIAL_COLUMNS = (
-    "trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "gamma", "val", "test",
-    "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes", "params", "cause",
+    "trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "gamma", "dilation", "val",
+    "test", "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes", "params", "cause",
 )  # fmt: skip
 
 
@@ -92,8 +96,16 @@ class Record:
             return False
         return other is None or other.val is None or self.val > other.val
 
+    @property
+    def ended(self) -> Candidate | None:
+        """The candidate with the dilations that training found, or None where it holds unknown choices."""
+        known = parsed(self.candidate)
+        return known.found({path: f for path, f in self.f.items() if f and math.isfinite(f)}) if known else None
+
     def row(self) -> dict[str, Any]:
-        """One line of trials.csv, by column name."""
+        """One line of trials.csv, by column name. f, gamma and dilation: at the end, by path. Where training finds the
+        dilation, f is where it started over what was found; where a map is inflated, taps are dilation / f px apart.
+        """
         flat = {
             **asdict(self),
             "train_flop": self.cost.flop,
@@ -102,6 +114,7 @@ class Record:
         }
         flat["f"] = ";".join(f"{site}={value:.6g}" for site, value in self.f.items())
         flat["gamma"] = ";".join(f"{site}={value:.6g}" for site, value in self.gamma.items())
+        flat["dilation"] = ";".join(f"{path}={choice.spacing:.6g}" for path, choice in self.ended or ())
         return {column: flat[column] for column in TRIAL_COLUMNS}
 
     def to_json(self) -> dict[str, Any]:
@@ -118,3 +131,11 @@ class Record:
         if body.get("forecast") is not None:
             body["forecast"] = Cost(**body["forecast"])
         return Record(**body)
+
+
+def parsed(candidate: str) -> Candidate | None:
+    """A candidate, or None where its JSON holds choices that this version does not know."""
+    try:
+        return Candidate.from_json(candidate)
+    except (ValueError, KeyError, TypeError, AttributeError, RfsearchError):
+        return None

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import Literal
 
 from rfsearch.ledger import Cost, Record, Run
-from rfsearch.report.facts import Facts, canonical, parsed, read_facts
+from rfsearch.ledger.record import parsed
+from rfsearch.report.facts import Facts, canonical, read_facts
 from rfsearch.report.statistics import Noise, noise, replicates, trained
 from rfsearch.report.wording import finite, plain
-from rfsearch.space.choice import Candidate, Choice
+from rfsearch.space.choice import Choice
 
 NEVER_LEFT = 0.03  # |f - f0| / f0 below which what was learned counts as not moved
 _AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
@@ -130,12 +131,6 @@ def has_moved(record: Record) -> bool:
     return known is not None and known.learned and has_start(record) and record.rf_init_px != record.rf_px
 
 
-def ended(record: Record) -> Candidate | None:
-    """A trial's candidate with the dilations that its training found, or None where it holds unknown choices."""
-    known = parsed(record.candidate)
-    return known.found({path: f for path, f in record.f.items() if finite(f)}) if known else None
-
-
 def factors(record: Record) -> Mapping[str, float]:
     """The inflation factor each site ended with, where it is not 1."""
     known = parsed(record.candidate)
@@ -185,7 +180,7 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
     if known is None:
         return candidate
     moved = factors(record) if record else {}
-    final = dict((ended(record) if record else known) or known)
+    final = dict((record.ended if record else known) or known)
     by_choice: dict[str, list[str]] = {}
     for path, choice in known:
         text = f"dilation {plain(final[path].spacing)}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rfsearch.errors import RfsearchError
+from rfsearch.ledger.record import parsed
 from rfsearch.report.wording import finite
 from rfsearch.space.choice import Candidate, Choice
 
@@ -76,14 +76,6 @@ def read_facts(manifest: Mapping[str, Any]) -> Facts:
         ),
         notices=tuple(str(n) for n in _many(manifest, "notices") if n and str(n).strip() != _text(data, "notice")),
     )
-
-
-def parsed(candidate: str) -> Candidate | None:
-    """A candidate, or None where its JSON holds choices that this report does not know."""
-    try:
-        return Candidate.from_json(candidate)
-    except (ValueError, KeyError, TypeError, AttributeError, RfsearchError):
-        return None
 
 
 def canonical(candidate: str | Mapping[str, Any]) -> str:

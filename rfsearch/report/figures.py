@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from rfsearch.ledger import Record, anytime_table
+from rfsearch.ledger.record import parsed
 from rfsearch.report.digest import Digest, Split, has_moved, has_start, motions, setting_of
-from rfsearch.report.facts import parsed
 from rfsearch.report.front import AXES, Axis, held_against
 from rfsearch.report.wording import byte_scale, finite, plain, score, si_scale
 

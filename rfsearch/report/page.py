@@ -14,12 +14,11 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from rfsearch.ledger import Record, anytime_table, read_run, trials_table
-from rfsearch.ledger.record import Status
+from rfsearch.ledger.record import Status, parsed
 from rfsearch.ledger.run_directory import write_whole
 from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
-from rfsearch.report.digest import Arm, Digest, digest, ended, factors, has_start, setting_of
-from rfsearch.report.facts import parsed
+from rfsearch.report.digest import Arm, Digest, digest, factors, has_start, setting_of
 from rfsearch.report.front import pareto_table
 from rfsearch.report.pictures import gallery
 from rfsearch.report.verdict import verdict_of
@@ -132,7 +131,7 @@ def _trials(told: Digest) -> list[dict[str, Any]]:
 
 
 def _scores(told: Digest) -> tuple[str, ...]:
-    """The names of scores in columns of their own: without the one that the search went by, which is val and test."""
+    """The names of the scores in columns of their own: not the one that the search went by, which is val and test."""
     names = dict.fromkeys(name for r in told.records for name in r.scores)
     return tuple(name for name in names if name != told.facts.metric)
 
@@ -180,7 +179,7 @@ def _dilations(record: Record) -> Cell:
     known = parsed(record.candidate)
     if known is None:
         return record.candidate, None
-    final = dict(ended(record) or known)
+    final = dict(record.ended or known)
     words: dict[str, list[str]] = {}
     for path, choice in known:
         site = path if path in dict(known.choices) else path.rpartition("/")[0]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfsearch.ledger import Record
-from rfsearch.report.facts import parsed
+from rfsearch.ledger.record import parsed
 from rfsearch.report.wording import finite
 
 SEEDS_FOR_A_TEST = 7

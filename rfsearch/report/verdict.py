@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rfsearch.ledger import Cost, Record, Run
+from rfsearch.ledger.record import parsed
 from rfsearch.report.digest import (
     NEVER_LEFT,
     Digest,
     Motion,
     digest,
-    ended,
     factors,
     has_moved,
     motions,
     sampling_of,
     setting_of,
 )
-from rfsearch.report.facts import canonical, parsed
+from rfsearch.report.facts import canonical
 from rfsearch.report.statistics import (
     SEEDS_FOR_A_TEST,
     bootstrap_interval,
@@ -331,7 +331,7 @@ def _one_candidate(told: Digest, winner: Record) -> Iterator[str]:
 
 
 def _edge(told: Digest, winner: Record) -> Iterator[str]:
-    dilations, known = told.facts.dilations, ended(winner)
+    dilations, known = told.facts.dilations, winner.ended
     if len(dilations) < 2 or known is None:
         return
     moved = factors(winner)
@@ -360,7 +360,7 @@ def _finds(told: Digest) -> Iterator[str]:
     """How often trainings that search their dilations found the same ones."""
     found: Counter[str] = Counter()
     for record in told.scored:
-        known, end = parsed(record.candidate), ended(record)
+        known, end = parsed(record.candidate), record.ended
         if known and end and record.status == "completed" and any(choice.to_find for _, choice in known):
             found["/".join(_about(choice) for _, choice in end)] += 1
     if found.total() > 1:
@@ -419,7 +419,7 @@ def _short(told: Digest, winner: Record) -> Iterator[str]:
 
 
 def _setting(told: Digest, winner: Record) -> Setting | None:
-    known = ended(winner)
+    known = winner.ended
     if known is None:
         return None
     if any(not isinstance(choice, Choice) or choice.sampling or choice.layer for _, choice in known.choices):
@@ -454,7 +454,8 @@ def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:
     """Of a winner that no plain dilation can stand in for: parallel paths, a block behind a site or a layer in it."""
     moved, lines = factors(winner), []
     for path, choice in known:
-        parts = [_inflated(choice.dilation, moved.get(path, 1.0))]
+        spaced = f"dilation {plain(choice.spacing)}"
+        parts = [spaced if choice.fractional else _inflated(choice.dilation, moved.get(path, 1.0))]
         if choice.layer:
             parts.append(f"with the layer {choice.layer}")
         if path in winner.path_rf_px:

@@ -1,6 +1,7 @@
 """The ledger: append-only, on disk at once, forgiving of a torn last line, readable for ever."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from rfsearch.ledger import Assignment, Cost, Journal, Record, Rung, anytime_tab
 from rfsearch.ledger.journal import LEDGER_FILE, SCHEMA
 from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.ledger.run_directory import create
+from rfsearch.space import Candidate, Choice
 
 OLD_LEDGERS = sorted(Path(__file__).parent.glob("ledger_schema_*.jsonl"))
 
@@ -121,6 +123,16 @@ def test_trials_csv_has_the_contracts_columns():
     assert tuple(table.columns) == TRIAL_COLUMNS
     row = table.iloc[0]
     assert (row.train_flop, row.device_s, row.epochs, row.f) == (1e9, 2.5, 3.0, "conv6=0.9")
+
+
+def test_trials_csv_tells_the_dilation_that_training_found():
+    finding, layer = Choice(2, fractional=True), Choice(4, layer="a.b:c")
+    started = Candidate.of({"a": [finding, Choice(6)], "b": layer, "c": Choice(3, f=1.5)}).to_json()
+    found = replace(RECORD, candidate=started, f={"a/1": 2 / 11, "b": 4 / 7.6, "c": 1.5})
+    unknown, torn = replace(RECORD, candidate='{"conv6": "?"}'), replace(RECORD, candidate=started, f={"b": math.nan})
+    table = trials_table([found, unknown, torn, RECORD])
+    assert list(table.dilation) == ["a/1=11;a/2=6;b=8;c=3", "", "a/1=2;a/2=6;b=4;c=3", "conv6=4"]
+    assert table.f[0].startswith("a/1=0.181818")
 
 
 def test_the_incumbent_is_chosen_on_validation_and_spending_adds_up():

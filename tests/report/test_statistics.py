@@ -56,10 +56,10 @@ def test_interval_covers_about_as_often_as_it_says() -> None:
 def test_trainings_that_found_different_dilations_are_no_replicates() -> None:
     searched = Candidate.of({"conv6": Choice(4, fractional=True)}).to_json()
 
-    def found(name: str, seed: int, dilation: int) -> Record:
+    def found(name: str, seed: int, dilation: float) -> Record:
         return record(name, train_seed=seed, candidate=searched, f={"conv6": 4 / dilation}, steps=125)
 
-    ended = [found("a", 0, 4), found("b", 1, 6), found("c", 2, 4), record("plain", 4, train_seed=3)]
+    ended = [found("a", 0, 4), found("b", 1, 6), found("c", 2, 3.7), record("plain", 4, train_seed=3)]
     groups = replicates(ended, lambda r: r.test)
     assert sorted(map(sorted, groups.values())) == [[0, 2], [1], [3]]
 
