@@ -22,7 +22,18 @@ DATA = toy_faces()
 SEARCHED = Choice(1, fractional=True)
 
 
+@pytest.fixture
+def found_two(monkeypatch):
+    """The looks find dilation 2: not an end of the space, where the gradient might be held."""
+
+    def look(prelude: Prelude, step: int, score: object) -> None:
+        prelude.load_state({"best": {"conv6": 2}, "open": {"conv6": [2]}})
+
+    monkeypatch.setattr(Prelude, "look", look)
+
+
 def a_learner(folder, **recipe: object) -> Learner:
+    torch.manual_seed(7)
     space = toy_space(folder, **recipe)
     return Learner(space, DATA, space.uniform(SEARCHED), seed=7, device=CPU)
 
@@ -49,6 +60,7 @@ def test_it_begins_where_the_dilation_was_found_and_changes_nothing_by_itself(tm
         torch.testing.assert_close(found, learner.model(image))
 
 
+@pytest.mark.usefixtures("found_two")
 def test_from_then_on_the_gradient_moves_it(tmp_path):
     learner = a_learner(tmp_path)
     for step in range(learner.steps):
@@ -89,6 +101,7 @@ def test_whole_at_its_end_it_is_a_plain_convolution_again(tmp_path):
     assert learner.f_values() == {"conv6": 1 / 4}
 
 
+@pytest.mark.usefixtures("found_two")
 def test_its_cost_is_nearly_the_forecast(tmp_path):
     """What a step costs depends a little on where between two pixels the taps lie."""
     space = toy_space(tmp_path)
@@ -97,11 +110,8 @@ def test_its_cost_is_nearly_the_forecast(tmp_path):
     assert record.cost.flop == pytest.approx(expected.cost.flop, rel=0.005)
 
 
-def test_what_is_kept_is_built_again_from_its_candidate(tmp_path, monkeypatch):
-    def found_two(prelude: Prelude, step: int, score: object) -> None:
-        prelude.load_state({"best": {"conv6": 2}, "open": {"conv6": [2]}})
-
-    monkeypatch.setattr(Prelude, "look", found_two)  # not at an end, where it might stay
+@pytest.mark.usefixtures("found_two")
+def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
     space = toy_space(tmp_path)
     record = finished(training(space, SEARCHED, tmp_path))
     state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
