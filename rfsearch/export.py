@@ -34,7 +34,7 @@ from rfsearch import plugins
 from rfsearch.data import Batches, ImageSet, eval_batches
 from rfsearch.data.batches import MEAN, STD
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
-from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, SampleStride, guided
+from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride, guided
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.run_directory import write_whole
 from rfsearch.patch import Patch, PatchSettings
@@ -369,8 +369,9 @@ def _weights(model: nn.Module) -> Iterator[Tensor]:
     """All that a state dict holds but for f, gamma and dilations, in the order of the modules."""
     for module in model.modules():
         if not isinstance(module, InflationFactor | SampleStride):
+            dilation = {"log_dilation", "bounds"} if isinstance(module, FractionalConv2d) else {DILATION}
             for name, tensor in chain(module._parameters.items(), module._buffers.items()):
-                if tensor is not None and name != DILATION and name not in module._non_persistent_buffers_set:
+                if tensor is not None and name not in dilation | module._non_persistent_buffers_set:
                     yield tensor
 
 

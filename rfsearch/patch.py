@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 FORMAT = "rfsearch-patch"
 VERSION = 1
-_KEYS = ("dilation", "f", "learned", "labels", "gamma", "s", "gamma_learned", "layer", "split")
+_KEYS = ("dilation", "f", "fractional", "learned", "labels", "gamma", "s", "gamma_learned", "layer", "split")
 
 
 def apply(model: nn.Module, patch: str | Path | Mapping[str, Any]) -> nn.Module:
     """A copy of the model with the receptive field that a patch says; the model's own weights are kept.
 
     patch: a file that `rfsearch export` wrote, its text, or what is in it. The state dict written beside it then loads
-    strictly and gives the exported network. Dilations alone leave the model's own layers, dilated differently; another
-    f keeps an inflation layer and the interpolation that undoes it, f being fixed. A choice with a `layer` has that in
-    the place of its convolution: whatever brought it is needed here too.
+    strictly and gives the exported network. Whole dilations alone leave the model's own layers, dilated differently.
+    Another f keeps an inflation layer and the interpolation that undoes it, f being fixed, or, in a choice that is
+    `fractional`, gives the convolution the real dilation `dilation` / f. A choice with a `layer` has that in the place
+    of its convolution: whatever brought it is needed here too.
 
     Raises SpaceError for what is no patch, and ModelError for a site that the model lacks or a layer that is not here.
     """
@@ -197,6 +198,8 @@ def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, Choice | list[Choice]]
                     raise SpaceError(f"{name}: {key} is a whole number. Got {path[key]!r}.")
             try:
                 found.append(Choice.from_json(path))
+                if found[-1].to_find:
+                    raise SpaceError(f"{name}: a patch holds dilations that were found. Got one that is to be found.")
                 if "split" in path:
                     splits[name] = Split(**path["split"])
             except KeyError as error:

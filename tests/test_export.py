@@ -311,7 +311,7 @@ def test_whole_numbers_leave_no_inflation_on_a_network_without(run_of, tmp_path)
     assert not [key for key in keys if "factor" in key]
 
 
-@pytest.mark.parametrize("kind", ["two_paths", "sampled", "plain_paths"])
+@pytest.mark.parametrize("kind", ["two_paths", "sampled", "plain_paths", "found"])
 def test_paths_and_blocks_are_made_whole_too(kind, run_of, tmp_path):
     found = export(run_of(kind), tmp_path, integer=True, formats=())
     for _, choice in found.patch.candidate:

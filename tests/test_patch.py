@@ -28,6 +28,7 @@ def patched(sites: dict[str, Choice | list[Choice]], splits: dict[str, Split] | 
 ALL = [
     patched({"body.1": Choice(3)}),
     patched({"body.1": Choice(3, f=0.8423), "stem": Choice(2)}),
+    patched({"body.1": [Choice(3, f=0.8423, fractional=True), Choice(1, f=1.3)]}),
     patched({"body.1": [Choice(1, f=1.3, labels=("eye",)), Choice(4)]}),
     patched({"body.1": Choice(1, sampling=Sampling(2.25, 3))}),
     patched({"body.1": Choice(2)}, {"body.1": Split(3, 2)}),
@@ -56,7 +57,7 @@ def test_a_patched_networks_state_dict_loads_into_another_one_strictly(patch):
     assert not torch.equal(Foreign().eval()(X), model(X))
 
 
-@pytest.mark.parametrize("patch", ALL[:4], ids=lambda patch: str(patch.candidate))
+@pytest.mark.parametrize("patch", ALL[:5], ids=lambda patch: str(patch.candidate))
 def test_without_splits_it_is_the_candidate_built(patch):
     by_hand = build(Foreign(), patch.candidate, Settings(classes=CLASSES))
     made = rfsearch.apply(Foreign(), patch.to_json())
@@ -165,6 +166,7 @@ def sites(**choice: object) -> dict[str, object]:
         (sites(dilation=2.5), ["body.1: dilation is a whole number", "2.5"]),
         (sites(dilation=2, lables=[]), ["unknown key 'lables'", "Did you mean 'labels'?"]),
         (sites(f=1.5), ["body.1", "no 'dilation'"]),
+        (sites(dilation=2, fractional=True), ["body.1: a patch holds dilations that were found", "to be found"]),
         (sites(dilation=2, f="x"), ["body.1", "not a choice"]),
         (sites(dilation=2, gamma=2.0), ["no 's'"]),
         (sites(dilation=2, split={"dilation": 3}), ["body.1", "channels"]),

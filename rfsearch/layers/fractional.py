@@ -177,6 +177,10 @@ class FractionalConv2d(nn.Module):
             found.append([[o * frame.stride + place for place in frame.places(value)] for o in range(frame.count)])
         return found
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._now()  # a copy counts its changes anew
+
     def _apply(self, *args: Any, **options: Any) -> FractionalConv2d:
         self._now()  # before a move to a device without values
         super()._apply(*args, **options)

@@ -495,7 +495,8 @@ def test_a_loaded_dilation_is_the_exported_one(assign: bool) -> None:
     layer.load_state_dict(other.state_dict(), assign=assign)
     maps = torch.randn(1, 4, 9, 9)
     torch.testing.assert_close(torch.export.export(layer, (maps,), strict=False).module()(maps), other(maps))
-    assert copy.deepcopy(layer).value == pytest.approx(3.7)
+    again = copy.deepcopy(layer)
+    torch.testing.assert_close(torch.export.export(again, (maps,), strict=False).module()(maps), other(maps))
 
 
 def test_work_changes_where_a_tap_comes_to_lie_between_other_pixels() -> None:
