@@ -99,17 +99,19 @@ class _Resample(torch.autograd.Function):
         grad_f = None
         with no_autocast(grad.device):
             counted = grad if pixel_weight is None else grad * pixel_weight.to(grad.dtype)
-            pulls_slopes = f is not None and ctx.grows
-            if grad_x is not None and not (pulls_slopes and counted is grad):
+            along = f is not None and ctx.grows
+            total = torch.zeros((), dtype=wide(grad), device=grad.device)
+            if along:
+                for piece, pulled in _moved(counted, ctx.samples, slopes=True, back=True):
+                    total += inner(pulled[:, 1], _maps(kept)[piece])
+                    if grad_x is not None:
+                        _maps(grad_x)[piece] = pulled[:, 0]
+            elif f is not None:
+                total = inner(counted, kept)
+            if grad_x is not None and not (along and counted is grad):  # weights count for f alone
                 for piece, pulled in _moved(grad, ctx.samples, back=True):
                     _maps(grad_x)[piece] = pulled[:, 0]
             if f is not None:
-                total = inner(counted, kept) if not ctx.grows else torch.zeros((), dtype=wide(grad), device=grad.device)
-                if ctx.grows:
-                    for piece, pulled in _moved(counted, ctx.samples, slopes=True, back=True):
-                        total += inner(pulled[:, 1], _maps(kept)[piece])
-                        if grad_x is not None and counted is grad:
-                            _maps(grad_x)[piece] = pulled[:, 0]
                 grad_f = (ctx.step_slope * total).to(f.device, f.dtype).reshape(f.shape)
         return grad_x, grad_f, None, None, None, None
 
@@ -151,7 +153,7 @@ class _Mix:
     def __init__(
         self, along: _Samples, back: bool, axis: int, groups: int, after: int, most: int, like: Tensor
     ) -> None:
-        self._axis, self._most, self._after = axis, most, after
+        self._axis, self._after = axis, after
         source, self._length = (along.target, along.source) if back else (along.source, along.target)
         rows, starts, weights = _bags(along, back, groups, after)
         number = np.arange(most, dtype=np.int32)[:, None]
