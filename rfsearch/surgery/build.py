@@ -71,9 +71,12 @@ class Dilations:
 
     def learned(self, bounds: tuple[float, float]) -> FractionalConv2d | None:
         """What stands in the convolution's place where its dilation is learned from where it is, on the map as it is;
-        None for a container or span, a convolution of another kind, and one whose output shrinks with its dilation."""
+        None for a container or span, a convolution of another kind, one with hooks, which may make its weight, and one
+        whose output shrinks with its dilation."""
         conv = self.parts[0][0]
         if len(self.parts) > 1 or type(conv) is not nn.Conv2d or conv.padding_mode not in ("zeros", "replicate"):
+            return None
+        if conv._forward_pre_hooks or conv._forward_hooks:
             return None
         padded = conv.padding == "same" or all(isinstance(pad, int) and pad > 0 for pad in conv.padding)
         return FractionalConv2d(conv, (conv.dilation[0], conv.dilation[1]), bounds=bounds) if padded else None

@@ -32,6 +32,12 @@ def found_two(monkeypatch):
     monkeypatch.setattr(Prelude, "look", look)
 
 
+def hooked(conv: nn.Conv2d) -> nn.Conv2d:
+    """As torch's older weight normalisation does, which makes the weight anew before every pass."""
+    conv.register_forward_pre_hook(lambda module, args: None)
+    return conv
+
+
 def a_learner(folder, **recipe: object) -> Learner:
     torch.manual_seed(7)
     space = toy_space(folder, **recipe)
@@ -132,6 +138,7 @@ def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
         (nn.Conv2d(4, 4, 3, padding=(1, 0)), False),
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), False),  # no further than the map is long
         (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)), False),
+        (hooked(nn.Conv2d(4, 4, 3, padding=1)), False),
     ],
 )
 def test_which_convolutions_it_is_learned_of(conv, learned):
