@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Elements of a product that BLAS takes at a time: it counts them in 32 bits.
+_BLAS = 2**30
+
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The sum over all elements of a * b, at least in single precision."""
-    return torch.sum(a.to(wide(a)) * b.to(wide(b)))
+    pairs = zip(a.to(wide(a)).flatten().split(_BLAS), b.to(wide(b)).flatten().split(_BLAS), strict=True)
+    return torch.stack([torch.dot(*pair) for pair in pairs]).sum()
 
 
 def wide(x: Tensor) -> torch.dtype:

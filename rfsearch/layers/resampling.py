@@ -7,7 +7,7 @@ weighted sums of whole rows, in one pass. Along its last axis a map is transpose
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from rfsearch.layers.precision import inner, no_autocast, wide
 # A step is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
 ROUNDING = 2.0**-23
 # Values of maps that are resampled at a time by each thread of a CPU, together with several as large.
-_CACHED = 2**18
+_CACHED = 2**17
 
 _Array = NDArray[Any]
 
@@ -83,10 +83,7 @@ class _Resample(torch.autograd.Function):
         grows = math.prod(size) > math.prod(x.shape[2:])
         output = x.new_empty(*x.shape[:2], *size)
         slope = torch.empty_like(output) if learned and not grows else None
-        for piece, moved in _moved(x, samples, slopes=slope is not None):
-            _maps(output)[piece] = moved[:, 0]
-            if slope is not None:
-                _maps(slope)[piece] = moved[:, 1]
+        _move(x, samples, output, slope)
         ctx.save_for_backward(*(f, x if grows else slope, pixel_weight) if learned else (None, None, None))
         ctx.samples, ctx.step_slope, ctx.source, ctx.grows = samples, step_slope, x.shape, grows
         return output
@@ -97,22 +94,17 @@ class _Resample(torch.autograd.Function):
         f, kept, pixel_weight = ctx.saved_tensors
         grad_x = grad.new_empty(ctx.source) if ctx.needs_input_grad[0] else None
         grad_f = None
+        together = f is not None and ctx.grows and pixel_weight is None  # weights count for f alone
         with no_autocast(grad.device):
-            counted = grad if pixel_weight is None else grad * pixel_weight.to(grad.dtype)
-            along = f is not None and ctx.grows
-            total = torch.zeros((), dtype=wide(grad), device=grad.device)
-            if along:
-                for piece, pulled in _moved(counted, ctx.samples, slopes=True, back=True):
-                    total += inner(pulled[:, 1], _maps(kept)[piece])
-                    if grad_x is not None:
-                        _maps(grad_x)[piece] = pulled[:, 0]
-            elif f is not None:
-                total = inner(counted, kept)
-            if grad_x is not None and not (along and counted is grad):  # weights count for f alone
-                for piece, pulled in _moved(grad, ctx.samples, back=True):
-                    _maps(grad_x)[piece] = pulled[:, 0]
             if f is not None:
+                counted = grad if pixel_weight is None else grad * pixel_weight.to(grad.dtype)
+                if ctx.grows:
+                    total = _move(counted, ctx.samples, grad_x if together else None, against=kept, back=True)
+                else:
+                    total = inner(counted, kept)
                 grad_f = (ctx.step_slope * total).to(f.device, f.dtype).reshape(f.shape)
+            if grad_x is not None and not together:
+                _move(grad, ctx.samples, grad_x, back=True)
         return grad_x, grad_f, None, None, None, None
 
 
@@ -121,12 +113,20 @@ def _maps(x: Tensor) -> Tensor:
     return x if x.dim() == 3 else x.flatten(0, 1)
 
 
-def _moved(
-    x: Tensor, samples: Sequence[_Samples], slopes: bool = False, back: bool = False
-) -> Iterator[tuple[slice, Tensor]]:
-    """Resampled maps, some at a time: which, and N x 1 x axes; with their slopes in the step, N x 2 x axes. back: the
-    transpose of that, from targets to sources."""
-    maps = _maps(x)
+def _move(
+    x: Tensor,
+    samples: Sequence[_Samples],
+    values: Tensor | None,
+    slopes: Tensor | None = None,
+    against: Tensor | None = None,
+    back: bool = False,
+) -> Tensor:
+    """Write the resampled maps of x into values and their slopes in the step into slopes. Returns <against, slopes>.
+
+    back: from targets to sources, the transpose. As little as possible is held at a time beside what is asked for.
+    """
+    maps, kept = _maps(x.detach()), None if against is None else _maps(against)
+    steep = slopes is not None or kept is not None
     several = max(1, len(maps))
     if x.device.type == "cpu":  # as many as the caches hold with what is made of them
         growth = math.prod(along.source / along.target if back else along.target / along.source for along in samples)
@@ -134,18 +134,27 @@ def _moved(
         several = math.ceil(several / max(1, math.ceil(pieces)))
     first = maps.dim() + 1 - len(samples)
     mixes = [
-        _Mix(along, back, axis, groups=1 + (slopes and axis > first), after=1 + slopes, most=several, like=x)
+        _Mix(along, back, axis, groups=1 + (steep and axis > first), after=1 + steep, most=several, like=x)
         for axis, along in enumerate(samples, start=first)
     ]
+    total = torch.zeros((), dtype=wide(x), device=x.device)
     for start in range(0, len(maps), several):
-        moved = maps[start : start + several].unsqueeze(1)
+        piece = slice(start, start + several)
+        moved = maps[piece].unsqueeze(1)
         for mix in mixes:
-            moved = mix(moved)
-        yield slice(start, start + several), moved
+            moved = mix.rows(moved)  # by its own: what they were made of is not needed while they are mixed
+            moved = mix.mixed(moved)
+        if values is not None:
+            _maps(values)[piece] = moved[:, 0]
+        if slopes is not None:
+            _maps(slopes)[piece] = moved[:, 1]
+        if kept is not None:
+            total += inner(moved[:, 1], kept[piece])
+    return total
 
 
 class _Mix:
-    """Maps, N x groups x axes, with one axis resampled. The groups are values and, if there are two, slopes.
+    """Resamples one axis of maps, N x groups x axes. The groups are values and, if there are two, slopes.
 
     groups, after: how many there are, and there will be. most: of N. like: of the type of the maps.
     """
@@ -153,27 +162,26 @@ class _Mix:
     def __init__(
         self, along: _Samples, back: bool, axis: int, groups: int, after: int, most: int, like: Tensor
     ) -> None:
-        self._axis, self._after = axis, after
-        source, self._length = (along.target, along.source) if back else (along.source, along.target)
-        rows, starts, weights = _bags(along, back, groups, after)
-        number = np.arange(most, dtype=np.int32)[:, None]
-        self._bags = [
-            torch.as_tensor(rows + number * np.int32(groups * source), device=like.device),
-            torch.as_tensor(starts + number * np.int32(len(rows)), device=like.device),
-            torch.tensor(weights, dtype=like.dtype, device=like.device).repeat(most, 1),
-        ]
+        self._axis, self._after, self._most = axis, after, most
+        self._length = along.source if back else along.target
+        self._bags = _bags(along, back, groups, after, most, like.dtype, like.device)
 
-    def __call__(self, maps: Tensor) -> Tensor:
-        rows = maps.movedim(self._axis, 2).contiguous()
+    def rows(self, maps: Tensor) -> Tensor:
+        """N x groups x axes with the one to resample first."""
+        return maps.movedim(self._axis, 2).contiguous()
+
+    def mixed(self, rows: Tensor) -> Tensor:
         count, rest = len(rows), rows.shape[3:]
-        index, starts, weights = (each[:count].view(-1) for each in self._bags)
+        index, starts, weights = (each[: len(each) * count // self._most] for each in self._bags)
         mixed = torch.embedding_bag(rows.view(-1, math.prod(rest)), index, starts, False, 0, False, weights)[0]
         return mixed.view(count, self._after, self._length, *rest).movedim(2, self._axis)
 
 
-@lru_cache(maxsize=64)
-def _bags(along: _Samples, back: bool, groups: int, after: int) -> tuple[_Array, _Array, _Array]:
-    """The rows that go into each row of a map, where each one's begin, and their weights.
+@lru_cache(maxsize=2)  # both axes of a square map have the same
+def _bags(
+    along: _Samples, back: bool, groups: int, after: int, maps: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows that go into each row of so many maps, where each one's begin, and their weights.
 
     Slopes in the step: those of this axis are W' values; what another axis gave goes on as W slopes.
     """
@@ -192,8 +200,14 @@ def _bags(along: _Samples, back: bool, groups: int, after: int) -> tuple[_Array,
     bag = np.concatenate(into)
     order = np.argsort(bag, kind="stable")
     sizes = np.bincount(bag, minlength=after * target)
-    starts = (np.cumsum(sizes) - sizes).astype(np.int32)
-    return np.concatenate(of)[order].astype(np.int32), starts, np.concatenate(weights)[order]
+    number = np.arange(maps)[:, None]
+    index = np.concatenate(of)[order] + number * (groups * source)
+    starts = np.cumsum(sizes) - sizes + number * len(order)
+    return (
+        torch.from_numpy(index.astype(np.int32).ravel()).to(device),
+        torch.from_numpy(starts.astype(np.int32).ravel()).to(device),
+        torch.from_numpy(np.tile(np.concatenate(weights)[order], maps)).to(device, dtype),
+    )
 
 
 class _Samples:
@@ -223,4 +237,4 @@ _samples = lru_cache(maxsize=16)(_Samples)
 def _snapped(position: _Array) -> _Array:
     """Positions that miss a whole pixel by rounding only, put back onto it."""
     whole = position.round()
-    return np.where(np.isclose(position, whole, rtol=2 * ROUNDING, atol=0), whole, position)
+    return np.where(np.abs(position - whole) <= 2 * ROUNDING * whole, whole, position)

@@ -143,6 +143,7 @@ _FORMULAS: dict[str, Formula] = {
         replication_pad2d_backward col2im embedding_dense_backward""",
         _per_input,
     ),
+    **_table(2, "dot vdot", _per_input),
     **_table(3, "var std var_mean std_mean", _per_input),
     **_table(8, "upsample_bilinear2d_backward _upsample_bilinear2d_aa_backward", _per_input),
     "grid_sampler_2d_backward": _grid_sampler_backward,

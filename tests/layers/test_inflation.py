@@ -21,7 +21,10 @@ from rfsearch.layers import (
     inflate,
     inflated_size,
     interpolate,
+    precision,
+    resampling,
 )
+from rfsearch.trial import Meter
 from tests.references import inflation_loops as loops
 
 # On these maps no sample t / f or t f / 4 with t > 0 falls on a pixel, where the slope in f jumps and a finite
@@ -355,6 +358,41 @@ def test_projection_clamps_the_value_and_leaves_the_gradient_alive() -> None:
         factor.f.fill_(0.1)
     factor.project_()
     assert factor.f.item() == 0.25
+
+
+@pytest.mark.parametrize("f", FACTORS)
+def test_maps_a_few_at_a_time_are_those_all_at_once(f: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resampled() -> tuple[Tensor, ...]:
+        x, factor = feature_map(2, 7, 5, 6), scalar(f)
+        wide = inflate(x, factor)
+        output = interpolate(wide, factor, 1, (5, 6))
+        _, (grad_x, grad_f) = gradients(output, x, factor)
+        return wide, output, grad_x, grad_f
+
+    at_once = resampled()
+    several = math.prod(inflated_size((5, 6), max(1, f))) * 3 / torch.get_num_threads()  # 14 maps are no multiple of 3
+    monkeypatch.setattr(resampling, "_CACHED", several)
+    for piecewise, whole in zip(resampled(), at_once, strict=True):
+        torch.testing.assert_close(piecewise, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_little_is_held_beside_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward hold the output, its gradient, the inflated map's and the map's; pieces come on top."""
+    monkeypatch.setattr(resampling, "_CACHED", 2**18 / torch.get_num_threads())
+    x, factor = torch.zeros(2, 128, 63, 63, requires_grad=True), scalar(1.3, torch.float32)
+    with Meter() as meter:
+        output = interpolate(inflate(x, factor), factor, 1, (63, 63))
+        output.backward(torch.ones_like(output))
+    maps = 4 * 2 * 128 * (3 * 63**2 + 81**2)
+    assert maps < meter.metered.peak_bytes < 1.2 * maps
+
+
+def test_a_sum_of_products_beyond_what_blas_counts_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = feature_map(3, 7), feature_map(7, 3).T
+    expected = (a * b).sum()
+    monkeypatch.setattr(precision, "_BLAS", 4)
+    torch.testing.assert_close(precision.inner(a, b), expected)
+    assert precision.inner(a[:0], b[:0]) == 0
 
 
 def test_state_dict_keeps_value_and_bounds() -> None:

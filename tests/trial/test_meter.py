@@ -31,6 +31,10 @@ def test_backward_of_a_convolution_is_twice_its_forward():
     assert flop_of(lambda: conv(x).sum().backward()) == pytest.approx(3 * forward, rel=0.02)
 
 
+def test_an_inner_product_is_two_flop_an_element():
+    assert flop_of(lambda: torch.dot(torch.ones(7), torch.ones(7))) == 14
+
+
 @pytest.mark.parametrize("groups", [1, 2, 8])
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
 def test_a_grouped_convolution_costs_what_it_multiplies_forward_and_backward(groups, kind):
