@@ -12,8 +12,8 @@ from rfsearch.ledger import read_run, trials_table
 from rfsearch.report import summarise
 from rfsearch.space import Candidate
 
-COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "gamma", "val", "test",
-           "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes"]  # fmt: skip
+COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "dilation", "gamma", "val",
+           "test", "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes"]  # fmt: skip
 
 
 def main() -> None:
