@@ -184,13 +184,10 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
     by_choice: dict[str, list[str]] = {}
     for path, choice in known:
         text = f"dilation {plain(final[path].spacing)}"
+        if choice.to_find and not record:
+            text += " to start from"
         if choice.layer:
             text += f" with layer {choice.layer_name}"
-            text += f", found in training from {choice.dilation}," if record and path in record.f else ""
-        elif choice.to_find:
-            text += ", found in training," if record else " to start from, found in training,"
-        elif record and record.heir_of:
-            text += ", reached over several trials,"
         f = moved.get(path, 1.0 if choice.fractional else choice.f)
         if choice.learned:
             text += f" with f = {plain(f)} learned from {plain(choice.f)}"
@@ -198,8 +195,17 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
             text += f" with f = {plain(f)}"
         if choice.sampling:
             text += f" and {sampling_of(path, choice, record)}"
+        asides = []
+        if choice.layer and record and path in record.f:
+            asides.append(f"found in training from {choice.dilation}")
+        elif choice.to_find:
+            asides.append("found in training")
+        elif record and record.heir_of:
+            asides.append("reached over several trials")
         if choice.labels:
-            text += f", guided by {', '.join(choice.labels)},"
+            asides.append(f"guided by {', '.join(choice.labels)}")
+        if asides:
+            text += f", {', '.join(asides)},"
         by_choice.setdefault(text, []).append(path)
     return "; ".join(f"{text} at {_sites(sites)}" for text, sites in by_choice.items())
 

@@ -362,15 +362,16 @@ def _finds(told: Digest) -> Iterator[str]:
     for record in told.scored:
         known, end = parsed(record.candidate), record.ended
         if known and end and record.status == "completed" and any(choice.to_find for _, choice in known):
-            found["/".join(_about(choice) for _, choice in end)] += 1
+            found[_about([choice for _, choice in end])] += 1
     if found.total() > 1:
         listed = listing([f"{times} found {dilations}" for dilations, times in found.most_common()])
         yield f"Of {found.total()} trainings that searched the dilation themselves, {listed}."
 
 
-def _about(choice: Choice) -> str:
-    """The whole dilation next to what a training found."""
-    return f"about {choice.dilation}" if choice.spacing != choice.dilation else str(choice.dilation)
+def _about(choices: Sequence[Choice]) -> str:
+    """The whole dilations next to what a training found."""
+    near = any(choice.spacing != choice.dilation for choice in choices)
+    return ("about " if near else "") + " | ".join(str(choice.dilation) for choice in choices)
 
 
 def _learned(told: Digest, winner: Record) -> Iterator[str]:

@@ -317,6 +317,23 @@ def test_a_real_dilation_is_offered_as_a_layer_and_counted_by_the_nearest_whole_
     assert "inflated" not in text
 
 
+def test_two_paths_that_were_found_are_told_with_their_guidance_and_together(make_run: MakeRun) -> None:
+    guided = Choice(2, fractional=True, labels=("left eye", "nose"))
+    searched = Candidate.of({"conv6": (guided, Choice(2, fractional=True))}).to_json()
+    trials = [
+        record(
+            f"t{n}", 2, candidate=searched, f={"conv6/1": 2 / one, "conv6/2": 0.5}, train_seed=n, val=val, rf_init_px=1
+        )
+        for n, (one, val) in enumerate([(8.47, 0.9), (1.9, 0.8), (2.1, 0.7)])
+    ]
+    text, verdict = told(make_run, trials)
+    assert verdict.headline.startswith(
+        "Dilation 8.47, found in training, guided by left eye, nose, at conv6/1; "
+        "dilation 4, found in training, at conv6/2 won"
+    )
+    assert "2 found about 2 | 4 and 1 found about 8 | 4." in text
+
+
 def test_one_search_is_not_counted(make_run: MakeRun) -> None:
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
     text, _ = told(make_run, [*sweep(), record("t3", 4, val=0.8, candidate=searched, f={"conv6": 0.5})])
