@@ -164,7 +164,12 @@ class _Mix:
     ) -> None:
         self._axis, self._after, self._most = axis, after, most
         self._length = along.source if back else along.target
-        self._bags = _bags(along, back, groups, after, most, like.dtype, like.device)
+        rows, starts, weights = _bags(along, back, groups, after, most)
+        self._bags = (
+            torch.from_numpy(rows).to(like.device),
+            torch.from_numpy(starts).to(like.device),
+            torch.from_numpy(weights).to(like.device, like.dtype),
+        )
 
     def rows(self, maps: Tensor) -> Tensor:
         """N x groups x axes with the one to resample first."""
@@ -178,9 +183,7 @@ class _Mix:
 
 
 @lru_cache(maxsize=2)  # both axes of a square map have the same
-def _bags(
-    along: _Samples, back: bool, groups: int, after: int, maps: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
+def _bags(along: _Samples, back: bool, groups: int, after: int, maps: int) -> tuple[_Array, _Array, _Array]:
     """The rows that go into each row of so many maps, where each one's begin, and their weights.
 
     Slopes in the step: those of this axis are W' values; what another axis gave goes on as W slopes.
@@ -203,11 +206,8 @@ def _bags(
     number = np.arange(maps)[:, None]
     index = np.concatenate(of)[order] + number * (groups * source)
     starts = np.cumsum(sizes) - sizes + number * len(order)
-    return (
-        torch.from_numpy(index.astype(np.int32).ravel()).to(device),
-        torch.from_numpy(starts.astype(np.int32).ravel()).to(device),
-        torch.from_numpy(np.tile(np.concatenate(weights)[order], maps)).to(device, dtype),
-    )
+    repeated = np.tile(np.concatenate(weights)[order], maps)
+    return index.astype(np.int32).ravel(), starts.astype(np.int32).ravel(), repeated
 
 
 class _Samples:
