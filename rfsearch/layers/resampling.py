@@ -182,7 +182,7 @@ class _Mix:
         return mixed.view(count, self._after, self._length, *rest).movedim(2, self._axis)
 
 
-@lru_cache(maxsize=2)  # both axes of a square map have the same
+@lru_cache(maxsize=8)  # both axes of a square map have the same, and so has every step while f is fixed
 def _bags(along: _Samples, back: bool, groups: int, after: int, maps: int) -> tuple[_Array, _Array, _Array]:
     """The rows that go into each row of so many maps, where each one's begin, and their weights.
 
