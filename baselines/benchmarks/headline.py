@@ -3,7 +3,8 @@
 Reads finished runs. A strategy's curve is the score of its incumbent, which validation chose, against the training
 compute that its trainings had taken, in the order in which they ended, averaged over its seeds; scores are of the test
 split wherever a run has one. The target is the score at which the exhaustive sweep ends, each dilation trained once and
-the best kept, less the standard error of its mean over seeds. Intervals hold 95 % of what paired resampling of the
+the best kept, less the standard error of its mean over seeds. A strategy is compared over the seeds that it shares with
+the sweep. Intervals hold 95 % of what paired resampling of the
 seeds gives; empty is never.
 """
 
@@ -57,7 +58,8 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         for arm in run.arms:
             if first is None or arm.seed < first:
                 arms.setdefault(arm.strategy, {})[arm.seed] = arm
-    seeds = sorted(arms["exhaustive"])
+    paired = {name: sorted(set(by) & set(arms["exhaustive"])) for name, by in arms.items()}
+    seeds = paired["exhaustive"]
     dilations = sorted({choice.dilation for arm in arms["exhaustive"].values() for r in arm.records
                         for _, choice in Candidate.from_json(r.candidate)})  # fmt: skip
 
@@ -77,13 +79,14 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
 
     rows = []
     for (name, start), by_seed in curves.items():
-        if set(by_seed) != set(seeds):
+        own = paired[name]
+        if set(by_seed) < set(own):
             continue  # a budget that ended before every start had been tried in every arm
-        reached = resampled(seeds, lambda drawn, by_seed=by_seed: to_target(drawn, by_seed, sweep_scores) / sweep_flop)
-        final = resampled(seeds, lambda drawn, by_seed=by_seed: float(np.mean([by_seed[s][-1][1] for s in drawn])))
+        reached = resampled(own, lambda drawn, by_seed=by_seed: to_target(drawn, by_seed, sweep_scores) / sweep_flop)
+        final = resampled(own, lambda drawn, by_seed=by_seed: float(np.mean([by_seed[s][-1][1] for s in drawn])))
         rows.append(
             {
-                "strategy": name, "start": start, "seeds": len(seeds),
+                "strategy": name, "start": start, "seeds": len(own),
                 **dict(zip(("compute_to_target", "low", "high"), map(shown, reached), strict=True)),
                 **dict(zip(("final_score", "final_low", "final_high"), (round(x, 4) for x in final), strict=True)),
             }
@@ -112,8 +115,8 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         "spent_of_budget": {name: [round(arm.spent.flop / manifest["budget"]["limit"], 4) for arm in by.values()]
                             for name, by in arms.items()},
         "fractional_minus": {
-            other: differences(seeds, curves["fractional", ANY], curves[other, ANY])
-            for other in arms if other != "fractional" and "fractional" in arms and set(arms[other]) == set(seeds)
+            other: differences([s for s in own if s in arms["fractional"]], curves["fractional", ANY], curves[other, ANY])
+            for other, own in paired.items() if other != "fractional" and "fractional" in arms
         },
     }  # fmt: skip
 
