@@ -115,7 +115,8 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         "spent_of_budget": {name: [round(arm.spent.flop / manifest["budget"]["limit"], 4) for arm in by.values()]
                             for name, by in arms.items()},
         "fractional_minus": {
-            other: differences([s for s in own if s in arms["fractional"]], curves["fractional", ANY], curves[other, ANY])
+            other: differences([seed for seed in own if seed in arms["fractional"]], curves["fractional", ANY],
+                               curves[other, ANY])
             for other, own in paired.items() if other != "fractional" and "fractional" in arms
         },
     }  # fmt: skip
