@@ -4,7 +4,7 @@ Reads finished runs. A strategy's curve is the score of its incumbent, which val
 compute that its trainings had taken, in the order in which they ended, averaged over its seeds; scores are of the test
 split wherever a run has one. The target is the score at which the exhaustive sweep ends, each dilation trained once and
 the best kept, less the standard error of its mean over seeds. A strategy is compared over the seeds that it shares with
-the sweep. Intervals hold 95 % of what paired resampling of the
+finished sweeps. Intervals hold 95 % of what paired resampling of the
 seeds gives; empty is never.
 """
 
@@ -58,15 +58,16 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         for arm in run.arms:
             if first is None or arm.seed < first:
                 arms.setdefault(arm.strategy, {})[arm.seed] = arm
-    paired = {name: sorted(set(by) & set(arms["exhaustive"])) for name, by in arms.items()}
-    seeds = paired["exhaustive"]
     dilations = sorted({choice.dilation for arm in arms["exhaustive"].values() for r in arm.records
                         for _, choice in Candidate.from_json(r.candidate)})  # fmt: skip
 
     def score(record: Record) -> float:
         return getattr(record, split)
 
-    sweeps = {seed: arm.records[: len(dilations)] for seed, arm in arms["exhaustive"].items()}
+    sweeps = {seed: arm.records[: len(dilations)] for seed, arm in arms["exhaustive"].items()
+              if len(arm.records) >= len(dilations)}  # fmt: skip
+    arms = {name: {seed: arm for seed, arm in by.items() if seed in sweeps} for name, by in arms.items()}
+    paired = {name: sorted(by) for name, by in arms.items()}
     sweep_flop = float(np.mean([sum(r.cost.flop for r in sweep) for sweep in sweeps.values()]))
     sweep_scores = {seed: score(best) for seed, sweep in sweeps.items() if (best := best_of(sweep))}
     curves = {(name, ANY): {seed: curve_of(arm, score) for seed, arm in by.items()} for name, by in arms.items()}
@@ -106,7 +107,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         "budget": manifest["budget"],
         "machine": manifest["machine"],
         "sweep_flop": sweep_flop,
-        "target": round(target_of(seeds, sweep_scores), 4),
+        "target": round(target_of(sorted(sweeps), sweep_scores), 4),
         "exhaustive_by_dilation": {
             str(d): {"mean": round(float(np.mean(v)), 4), "scores": [round(x, 4) for x in v]}
             for d, v in by_dilation.items() if v
