@@ -163,13 +163,12 @@ class _Mix:
         self, along: _Samples, back: bool, axis: int, groups: int, after: int, most: int, like: Tensor
     ) -> None:
         self._axis, self._after, self._most = axis, after, most
-        self._length = along.source if back else along.target
-        rows, starts, weights = _bags(along, back, groups, after, most)
-        self._bags = (
-            torch.from_numpy(rows).to(like.device),
-            torch.from_numpy(starts).to(like.device),
-            torch.from_numpy(weights).to(like.device, like.dtype),
-        )
+        source, self._length = (along.target, along.source) if back else (along.source, along.target)
+        rows, starts, weights = _bags(along, back, groups, after)
+        number = np.arange(most, dtype=np.int32)[:, None]
+        rows, starts = rows + number * np.int32(groups * source), starts + number * np.int32(len(rows))
+        repeated = torch.from_numpy(weights).to(like.device, like.dtype).expand(most, -1)  # moved once
+        self._bags = *(torch.from_numpy(each.ravel()).to(like.device) for each in (rows, starts)), repeated.flatten()
 
     def rows(self, maps: Tensor) -> Tensor:
         """N x groups x axes with the one to resample first."""
@@ -182,9 +181,9 @@ class _Mix:
         return mixed.view(count, self._after, self._length, *rest).movedim(2, self._axis)
 
 
-@lru_cache(maxsize=8)  # both axes of a square map have the same, and so has every step while f is fixed
-def _bags(along: _Samples, back: bool, groups: int, after: int, maps: int) -> tuple[_Array, _Array, _Array]:
-    """The rows that go into each row of so many maps, where each one's begin, and their weights.
+@lru_cache(maxsize=64)
+def _bags(along: _Samples, back: bool, groups: int, after: int) -> tuple[_Array, _Array, _Array]:
+    """The rows that go into each row of a map, where each one's begin, and their weights.
 
     Slopes in the step: those of this axis are W' values; what another axis gave goes on as W slopes.
     """
@@ -203,11 +202,8 @@ def _bags(along: _Samples, back: bool, groups: int, after: int, maps: int) -> tu
     bag = np.concatenate(into)
     order = np.argsort(bag, kind="stable")
     sizes = np.bincount(bag, minlength=after * target)
-    number = np.arange(maps)[:, None]
-    index = np.concatenate(of)[order] + number * (groups * source)
-    starts = np.cumsum(sizes) - sizes + number * len(order)
-    repeated = np.tile(np.concatenate(weights)[order], maps)
-    return index.astype(np.int32).ravel(), starts.astype(np.int32).ravel(), repeated
+    starts = (np.cumsum(sizes) - sizes).astype(np.int32)
+    return np.concatenate(of)[order].astype(np.int32), starts, np.concatenate(weights)[order]
 
 
 class _Samples:
