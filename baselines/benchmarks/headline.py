@@ -4,8 +4,7 @@ Reads finished runs. A strategy's curve is the score of its incumbent, which val
 compute that its trainings had taken, in the order in which they ended, averaged over its seeds; scores are of the test
 split wherever a run has one. The target is the score at which the exhaustive sweep ends, each dilation trained once and
 the best kept, less the standard error of its mean over seeds. A strategy is compared over the seeds that it shares with
-finished sweeps. Intervals hold 95 % of what paired resampling of the
-seeds gives; empty is never.
+finished sweeps. Intervals hold 95 % of what paired resampling of the seeds gives; empty is never.
 """
 
 from __future__ import annotations
