@@ -39,7 +39,8 @@ def inflate(
     """
     value = _positive(f)
     size = inflated_size(_map_size(x), value)
-    return _resample(x, f, size, 1 / value, -1 / value**2, normalisation, pixel_weight)
+    # Most networks keep what is inflated, a rectifier's output, for the gradient of the layer that it came from.
+    return _resample(x, f, size, 1 / value, -1 / value**2, normalisation, pixel_weight, held=True)
 
 
 def inflated_size(size: Sequence[int], f: float) -> tuple[int, ...]:
@@ -183,11 +184,12 @@ def _resample(
     step_slope: float,
     normalisation: Normalisation,
     pixel_weight: Tensor | None,
+    held: bool = False,
 ) -> Tensor:
     share = 1 / math.prod(size) if _known(normalisation) == "paper" else 1.0
     if pixel_weight is not None and len(size) != 2:
         raise ModelError(f"A pixel_weight is B x 1 x h x w, of 2-D maps only. Got x.shape={tuple(x.shape)}.")
-    return resample(x, f, size, step, share * step_slope, pixel_weight)
+    return resample(x, f, size, step, share * step_slope, pixel_weight, held)
 
 
 def _rounded_up(product: float) -> float:

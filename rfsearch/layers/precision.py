@@ -14,8 +14,10 @@ _BLAS = 2**30
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The sum over all elements of a * b, at least in single precision."""
-    pairs = zip(a.to(wide(a)).flatten().split(_BLAS), b.to(wide(b)).flatten().split(_BLAS), strict=True)
-    return torch.stack([torch.dot(*pair) for pair in pairs]).sum()
+    a, b = (each.to(wide(each)).flatten() for each in (a, b))
+    if len(a) <= _BLAS:
+        return torch.dot(a, b)
+    return torch.stack([torch.dot(*pair) for pair in zip(a.split(_BLAS), b.split(_BLAS), strict=True)]).sum()
 
 
 def wide(x: Tensor) -> torch.dtype:

@@ -7,8 +7,8 @@ weighted sums of whole rows, in one pass. Along its last axis a map is transpose
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rfsearch.layers.precision import inner, no_autocast, wide
 # A step is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
 ROUNDING = 2.0**-23
 # Values of maps that are resampled at a time by each thread of a CPU, together with several as large.
-_CACHED = 2**17
+_CACHED = 150_000
 
 _Array = NDArray[Any]
 
@@ -34,13 +34,14 @@ def resample(
     step: float,
     step_slope: float,
     pixel_weight: Tensor | None = None,
+    held: bool = False,
 ) -> Tensor:
     """Sample every map of x, B x C x one to three axes, bilinearly every `step` px from its first pixel on, `size`
     times an axis; beyond its last pixel it repeats that one. Returns B x C x size, in the type of x.
 
     f gets a gradient if it is a tensor that asks for one: step_slope is d step / d f, and pixel_weight, B x 1 x size,
     what each target pixel counts in it. A sample on a pixel has two slopes, one each side; f gets their mean.
-    Differentiable once.
+    held: x is kept for others' gradients as well, so that to keep it for f's costs nothing. Differentiable once.
     """
     learned = isinstance(f, Tensor) and f.requires_grad and torch.is_grad_enabled()
     if step == 1 and size == x.shape[2:] and not learned:
@@ -50,7 +51,7 @@ def resample(
     with no_autocast(x.device):
         if torch.compiler.is_exporting():
             return _multiplied(x, samples)
-        output: Tensor = _Resample.apply(x, f, samples, step_slope, pixel_weight, learned)
+        output: Tensor = _Resample.apply(x, f, samples, step_slope, pixel_weight, learned, held)
     return output
 
 
@@ -66,8 +67,8 @@ def _multiplied(x: Tensor, samples: Sequence[_Samples]) -> Tensor:
 
 class _Resample(torch.autograd.Function):
     """V = (Y x X) U for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices. With the step V
-    changes by T = (Y' x X + Y x X') U (eq. 5), so the step's gradient is <grad, T>. Where maps grow, U is smaller than
-    T, and <T^T grad, U> is taken instead."""
+    changes by T = (Y' x X + Y x X') U (eq. 5), so the step's gradient is <grad, T>. T is kept for it, unless U is held
+    anyway or is smaller. Where maps grow, <T^T grad, U> is taken instead."""
 
     @staticmethod
     def forward(
@@ -78,34 +79,39 @@ class _Resample(torch.autograd.Function):
         step_slope: float,
         pixel_weight: Tensor | None,
         learned: bool,
+        held: bool,
     ) -> Tensor:
         size = [along.target for along in samples]
         grows = math.prod(size) > math.prod(x.shape[2:])
         output = x.new_empty(*x.shape[:2], *size)
-        slope = torch.empty_like(output) if learned and not grows else None
+        held = held or grows
+        slope = torch.empty_like(output) if learned and not held else None
         _move(x, samples, output, slope)
-        ctx.save_for_backward(*(f, x if grows else slope, pixel_weight) if learned else (None, None, None))
-        ctx.samples, ctx.step_slope, ctx.source, ctx.grows = samples, step_slope, x.shape, grows
+        ctx.save_for_backward(*(f, x if held else slope, pixel_weight) if learned else (None, None, None))
+        ctx.samples, ctx.step_slope, ctx.source, ctx.grows, ctx.held = samples, step_slope, x.shape, grows, held
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         f, kept, pixel_weight = ctx.saved_tensors
-        grad_x = grad.new_empty(ctx.source) if ctx.needs_input_grad[0] else None
-        grad_f = None
-        together = f is not None and ctx.grows and pixel_weight is None  # weights count for f alone
+        grad_x = grad_f = None
         with no_autocast(grad.device):
             if f is not None:
                 counted = grad if pixel_weight is None else grad * pixel_weight.to(grad.dtype)
                 if ctx.grows:
-                    total = _move(counted, ctx.samples, grad_x if together else None, against=kept, back=True)
+                    if ctx.needs_input_grad[0] and pixel_weight is None:  # weights count for f alone
+                        grad_x = grad.new_empty(ctx.source)
+                    total = _move(counted, ctx.samples, grad_x, against=kept, back=True)
+                elif ctx.held:
+                    total = _move(kept, ctx.samples, None, against=counted)
                 else:
                     total = inner(counted, kept)
                 grad_f = (ctx.step_slope * total).to(f.device, f.dtype).reshape(f.shape)
-            if grad_x is not None and not together:
+            if ctx.needs_input_grad[0] and grad_x is None:
+                grad_x = grad.new_empty(ctx.source)
                 _move(grad, ctx.samples, grad_x, back=True)
-        return grad_x, grad_f, None, None, None, None
+        return grad_x, grad_f, None, None, None, None, None
 
 
 def _maps(x: Tensor) -> Tensor:
@@ -126,73 +132,106 @@ def _move(
     back: from targets to sources, the transpose. As little as possible is held at a time beside what is asked for.
     """
     maps, kept = _maps(x.detach()), None if against is None else _maps(against)
-    steep = slopes is not None or kept is not None
+    into = [(_maps(each), group) for each, group in ((values, 0), (slopes, -1)) if each is not None]
+    wanted = "v" * (values is not None) + "s" * (slopes is not None or against is not None)
+    growth = math.prod(along.source / along.target if back else along.target / along.source for along in samples)
     several = max(1, len(maps))
     if x.device.type == "cpu":  # as many as the caches hold with what is made of them
-        growth = math.prod(along.source / along.target if back else along.target / along.source for along in samples)
         pieces = maps.numel() * max(1, growth) / (_CACHED * torch.get_num_threads())
-        several = math.ceil(several / max(1, math.ceil(pieces)))
-    first = maps.dim() + 1 - len(samples)
-    mixes = [
-        _Mix(along, back, axis, groups=1 + (steep and axis > first), after=1 + steep, most=several, like=x)
-        for axis, along in enumerate(samples, start=first)
-    ]
-    total = torch.zeros((), dtype=wide(x), device=x.device)
+        last = back and wanted == "v"  # then most is held already
+        several = math.ceil(several / max(1, math.ceil((1 + last) * pieces)))
+    steps = _steps(maps.shape[1:], samples, back, wanted, several, x, growth > 1)
+    products = []
     for start in range(0, len(maps), several):
         piece = slice(start, start + several)
-        moved = maps[piece].unsqueeze(1)
-        for mix in mixes:
-            moved = mix.rows(moved)  # by its own: what they were made of is not needed while they are mixed
-            moved = mix.mixed(moved)
-        if values is not None:
-            _maps(values)[piece] = moved[:, 0]
-        if slopes is not None:
-            _maps(slopes)[piece] = moved[:, 1]
+        moved = maps[piece].contiguous()
+        count = len(moved)
+        for step in steps:  # one by one: what maps were made of is not needed any more
+            moved = step(moved)
+        moved = moved.reshape(count, len(wanted), -1)
+        for each, group in into:
+            each[piece].flatten(1).copy_(moved[:, group])
         if kept is not None:
-            total += inner(moved[:, 1], kept[piece])
-    return total
+            products.append(inner(moved[:, -1], kept[piece].flatten(1)))
+    return torch.stack(products).sum() if products else torch.zeros((), dtype=wide(x), device=x.device)
 
 
-class _Mix:
-    """Resamples one axis of maps, N x groups x axes. The groups are values and, if there are two, slopes.
+def _steps(
+    size: Sequence[int],
+    samples: Sequence[_Samples],
+    back: bool,
+    wanted: str,
+    most: int,
+    like: Tensor,
+    grow: bool,
+) -> Sequence[Callable[[Tensor], Tensor]]:
+    """What to do with maps, one after the other, to resample their last axes; then every axis lies where it lay.
 
-    groups, after: how many there are, and there will be. most: of N. like: of the type of the maps.
+    size: of the maps. wanted: "v" for their values, "s" for slopes. most: maps at a time. like: of their type.
     """
+    now, groups, steps = list(size), "v", []
+    resampled = range(len(now) - len(samples), len(now))
+    order = range(len(now))[::-1] if grow else range(len(now))
+    last = max(resampled, key=order.index)
+    made: dict[tuple[_Samples, str, str], tuple[Tensor, ...]] = {}
+    # An axis is resampled while it lies first. Where maps grow it comes from behind, where they shrink it goes there:
+    # in this order less is transposed.
+    for axis in order:
+        rows, columns = now[axis], math.prod(now[:axis] + now[axis + 1 :])
+        if grow:
+            steps.append(partial(_transposed, rows=columns, columns=rows))
+        if axis in resampled:
+            along, after = samples[axis - len(now)], wanted if axis == last or wanted == "v" else "vs"
+            key = along, groups, after
+            if key not in made:
+                made[key] = _repeated(_bags(along, back, groups, after), len(groups) * rows, most, like)
+            steps.append(partial(_mixed, bags=made[key], rows=len(groups) * rows, columns=columns, most=most))
+            groups, now[axis] = after, along.source if back else along.target
+        if not grow:
+            steps.append(partial(_transposed, rows=now[axis], columns=columns))
+    return steps
 
-    def __init__(
-        self, along: _Samples, back: bool, axis: int, groups: int, after: int, most: int, like: Tensor
-    ) -> None:
-        self._axis, self._after, self._most = axis, after, most
-        source, self._length = (along.target, along.source) if back else (along.source, along.target)
-        rows, starts, weights = _bags(along, back, groups, after)
-        number = np.arange(most, dtype=np.int32)[:, None]
-        rows, starts = rows + number * np.int32(groups * source), starts + number * np.int32(len(rows))
-        repeated = torch.from_numpy(weights).to(like.device, like.dtype).expand(most, -1)  # moved once
-        self._bags = *(torch.from_numpy(each.ravel()).to(like.device) for each in (rows, starts)), repeated.flatten()
 
-    def rows(self, maps: Tensor) -> Tensor:
-        """N x groups x axes with the one to resample first."""
-        return maps.movedim(self._axis, 2).contiguous()
+def _transposed(maps: Tensor, rows: int, columns: int) -> Tensor:
+    """Maps in a row, each of rows x columns, as columns x rows."""
+    if maps.device.type != "cpu":
+        return maps.reshape(-1, rows, columns).mT.contiguous()
+    # To shuffle what lies last as so many groups is to transpose it, in the fastest form that torch has of it.
+    last = maps.reshape(1, -1, 1, rows * columns).permute(0, 3, 1, 2)
+    return torch.native_channel_shuffle(last, rows).permute(0, 2, 3, 1)
 
-    def mixed(self, rows: Tensor) -> Tensor:
-        count, rest = len(rows), rows.shape[3:]
-        index, starts, weights = (each[: len(each) * count // self._most] for each in self._bags)
-        mixed = torch.embedding_bag(rows.view(-1, math.prod(rest)), index, starts, False, 0, False, weights)[0]
-        return mixed.view(count, self._after, self._length, *rest).movedim(2, self._axis)
+
+def _mixed(maps: Tensor, bags: tuple[Tensor, ...], rows: int, columns: int, most: int) -> Tensor:
+    """Maps in a row, each of rows x columns, with rows mixed by bags that are for so many maps at most."""
+    maps = maps.reshape(-1, columns)
+    count = len(maps) // rows
+    if count < most:
+        bags = tuple(each[: len(each) // most * count] for each in bags)
+    index, starts, weights = bags
+    return torch.embedding_bag(maps, index, starts, False, 0, False, weights)[0]
+
+
+def _repeated(bags: tuple[_Array, _Array, _Array], rows: int, most: int, like: Tensor) -> tuple[Tensor, ...]:
+    """The bags of one map of so many rows for each of many."""
+    index, starts, weights = bags
+    number = np.arange(most, dtype=np.int32)[:, None]
+    repeated = torch.from_numpy(weights).to(like.device, like.dtype).expand(most, -1)  # moved once
+    moved = (index + number * np.int32(rows), starts + number * np.int32(len(index)))
+    return *(torch.from_numpy(each.ravel()).to(like.device) for each in moved), repeated.flatten()
 
 
 @lru_cache(maxsize=64)
-def _bags(along: _Samples, back: bool, groups: int, after: int) -> tuple[_Array, _Array, _Array]:
+def _bags(along: _Samples, back: bool, groups: str, after: str) -> tuple[_Array, _Array, _Array]:
     """The rows that go into each row of a map, where each one's begin, and their weights.
 
     Slopes in the step: those of this axis are W' values; what another axis gave goes on as W slopes.
     """
     source, target = (along.target, along.source) if back else (along.source, along.target)
-    blocks = [(0, 0, along.weights)]
-    if after == 2:
-        blocks.append((1, 0, along.slopes))
-    if groups == 2:
-        blocks.append((1, 1, along.weights))
+    blocks = [(0, 0, along.weights)] if "v" in after else []
+    if "s" in after:
+        blocks.append((len(after) - 1, 0, along.slopes))
+    if "s" in groups:
+        blocks.append((len(after) - 1, 1, along.weights))
     into, of, weights = [], [], []
     for group_after, group, (targets, sources, values) in blocks:
         ends = (sources, targets) if back else (targets, sources)
@@ -201,7 +240,7 @@ def _bags(along: _Samples, back: bool, groups: int, after: int) -> tuple[_Array,
         weights.append(values)
     bag = np.concatenate(into)
     order = np.argsort(bag, kind="stable")
-    sizes = np.bincount(bag, minlength=after * target)
+    sizes = np.bincount(bag, minlength=len(after) * target)
     starts = (np.cumsum(sizes) - sizes).astype(np.int32)
     return np.concatenate(of)[order].astype(np.int32), starts, np.concatenate(weights)[order]
 

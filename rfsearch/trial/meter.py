@@ -104,7 +104,7 @@ _FORMULAS: dict[str, Formula] = {
         _local_scalar_dense is_same_size flip roll select_backward slice_backward diagonal tril triu narrow repeat
         unfold movedim scalar_tensor max_unpool2d channel_shuffle pixel_shuffle pixel_unshuffle expand_as
         view_as_real view_as_complex sort topk argsort nonzero masked_select unique_dim eye tril_indices embedding
-        meshgrid equal im2col promote_types result_type can_cast _pin_memory record_stream""",
+        native_channel_shuffle meshgrid equal im2col promote_types result_type can_cast _pin_memory record_stream""",
     ),
     # One arithmetic step per output element.
     **_table(
