@@ -57,7 +57,8 @@ def resample(
 
 def _multiplied(x: Tensor, samples: Sequence[_Samples]) -> Tensor:
     """The same with a matrix an axis, which any runtime that a network is exported to knows how to multiply with."""
-    for axis, along in enumerate(samples, start=2):
+    axes = list(enumerate(samples, start=2))
+    for axis, along in axes[::-1] if _growth(samples) > 1 else axes:  # as `_steps` does: rounded alike
         targets, sources, values = along.weights
         matrix = np.zeros((along.source, along.target))
         np.add.at(matrix, (sources, targets), values)
@@ -81,10 +82,9 @@ class _Resample(torch.autograd.Function):
         learned: bool,
         held: bool,
     ) -> Tensor:
-        size = [along.target for along in samples]
-        grows = math.prod(size) > math.prod(x.shape[2:])
-        output = x.new_empty(*x.shape[:2], *size)
+        grows = _growth(samples) > 1
         held = held or grows
+        output = x.new_empty(*x.shape[:2], *(along.target for along in samples))
         slope = torch.empty_like(output) if learned and not held else None
         _move(x, samples, output, slope)
         ctx.save_for_backward(*(f, x if held else slope, pixel_weight) if learned else (None, None, None))
@@ -114,6 +114,11 @@ class _Resample(torch.autograd.Function):
         return grad_x, grad_f, None, None, None, None, None
 
 
+def _growth(samples: Sequence[_Samples]) -> float:
+    """How many target pixels a map has for each of its source."""
+    return math.prod(along.target / along.source for along in samples)
+
+
 def _maps(x: Tensor) -> Tensor:
     """B x C x axes as maps in a row, each of two axes at least: 1-D lines stay under their image."""
     return x if x.dim() == 3 else x.flatten(0, 1)
@@ -134,7 +139,7 @@ def _move(
     maps, kept = _maps(x.detach()), None if against is None else _maps(against)
     into = [(_maps(each), group) for each, group in ((values, 0), (slopes, -1)) if each is not None]
     wanted = "v" * (values is not None) + "s" * (slopes is not None or against is not None)
-    growth = math.prod(along.source / along.target if back else along.target / along.source for along in samples)
+    growth = _growth(samples) ** (-1 if back else 1)
     several = max(1, len(maps))
     if x.device.type == "cpu":  # as many as the caches hold with what is made of them
         pieces = maps.numel() * max(1, growth) / (_CACHED * torch.get_num_threads())
