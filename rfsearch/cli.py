@@ -396,6 +396,7 @@ def _run(console: Console, request: Request, run_dir: Path, device: Any) -> Plan
         run.start(the_plan, run_dir, _command(), engine.workers, device.type)
         _say_plan(console, the_plan, run_dir, engine.workers)
         _compete(console, the_plan, run.contest_of(the_plan, run_dir), run_dir, engine)
+    _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
 
@@ -413,6 +414,7 @@ def _go_on(console: Console, request: Request, run_dir: Path, device: Any) -> Pl
     else:
         with _engine(request) as engine:
             _compete(console, the_plan, contest, run_dir, engine)
+    _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
 
@@ -478,6 +480,21 @@ def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, 
     except Interrupted:
         write(run_dir)
         raise
+
+
+def _time_networks(console: Console, the_plan: Plan, run_dir: Path, device: Any) -> None:
+    """Measure what latencies are missing, now that nothing trains. An interrupt leaves tables and page as they are."""
+    from rfsearch.report import write
+    from rfsearch.timing import time_networks
+
+    try:
+        with console.status("Measuring latencies with nothing else running ..."), deferred() as check:
+            notices = time_networks(the_plan, run_dir, device, check)
+    except Interrupted:
+        write(run_dir)
+        raise
+    for notice in notices:
+        console.print(notice, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

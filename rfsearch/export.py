@@ -150,7 +150,7 @@ def export(
     network = trained(run_dir, record.trial)
     say("Reading the images ...")
     data, notices = _data(space, run.manifest, folder, run_dir / "cache")
-    patch = _patch(space, data.classes, record)
+    patch = patch_of(space, data.classes, record)
     bench = _Bench(space, data, device or torch.device("cpu"), say)
     fill = partial(take_weights, network)
 
@@ -252,7 +252,7 @@ def _data(space: Space, manifest: Mapping[str, Any], folder: str | None, cache: 
     return data, []
 
 
-def _patch(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
+def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
     """What the trial's network had become."""
     candidate = Candidate.from_json(record.candidate)
     low, high = space.f_bounds  # single precision may miss a bound by its rounding

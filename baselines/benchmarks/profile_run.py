@@ -37,7 +37,7 @@ STAGES: dict[str, tuple[type, str]] = {
     OPTIMISING: (Learner, "_optimise"),
     "training batches": (Batches, "at"),
     "scoring validation and test": (Segmentation, "score"),
-    "inference cost and latency": (Learner, "weigh_inference"),
+    "inference cost": (Learner, "weigh_inference"),
     "building the network": (Learner, "__init__"),
     "receptive field": (Training, "_fields"),
     "example pictures": (Learner, "save_examples"),

@@ -12,7 +12,7 @@ around every position p, where gamma, the sample stride, sets the receptive fiel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError, SpaceError
-from rfsearch.layers.host import positive
+from rfsearch.layers.host import on_host, positive
 
 # gamma is kept in single precision: an offset that should be whole may miss it by this fraction.
 _ROUNDING = 2.0**-22
@@ -143,6 +143,13 @@ class LSDFN(nn.Module):
             for parameter in branch.parameters():
                 nn.init.zeros_(parameter)
         self.post = nn.Conv2d(out_channels, out_channels, 1) if post else nn.Identity()
+
+    @property
+    def work(self) -> Hashable:
+        """What the cost of a pass depends on, beside the size of its map: how far the block reads, and which of its
+        places lie between pixels."""
+        offsets = [on_host(self.stride.gamma)[0] * number for number in range((self.s + 1) // 2)]
+        return math.ceil(offsets[-1]), *(offset % 1 == 0 for offset in offsets)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[-2:]) < 1:

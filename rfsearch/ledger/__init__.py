@@ -2,7 +2,7 @@
 
 from rfsearch.ledger.budget import Budget
 from rfsearch.ledger.journal import Assignment, History, Journal, read_history
-from rfsearch.ledger.record import Cost, Record, Rung
+from rfsearch.ledger.record import Cost, Latency, Record, Rung
 from rfsearch.ledger.run_directory import Run, anytime_table, read_run, trials_table
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Cost",
     "History",
     "Journal",
+    "Latency",
     "Record",
     "Run",
     "Rung",

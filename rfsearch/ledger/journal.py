@@ -1,20 +1,21 @@
 """The append-only file of everything a run did: its first line names the schema, a torn last line is forgiven.
 
-Two kinds of event follow the header. `start` says which trial was handed out, with everything needed to hand it out
-again; `finish` holds its record. A trial that has started and not finished is what `resume` takes up again.
+Three kinds of event follow the header. `start` says which trial was handed out, with everything needed to hand it out
+again; `finish` holds its record. A trial that has started and not finished is what `resume` takes up again. `latency`
+says how long the networks of some trials take, which is measured when all have finished. Unknown kinds are passed over.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rfsearch.errors import RunDirectoryError
-from rfsearch.ledger.record import Record
+from rfsearch.ledger.record import Latency, Record
 
 SCHEMA = 1
 LEDGER_FILE = "ledger.jsonl"
@@ -40,14 +41,24 @@ class Assignment:
 
 @dataclass
 class History:
-    """What a ledger tells: trials handed out, in order, and records, in the order they came in."""
+    """What a ledger tells: trials handed out, in order, and records, in the order they came in.
+
+    latencies: of trials' networks, by trial, all measured in one place: what was measured elsewhere before is left out.
+    """
 
     assignments: dict[str, Assignment] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
+    latencies: dict[str, Latency] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> list[Assignment]:
         return [a for name, a in self.assignments.items() if name not in self.records]
+
+    def take_latency(self, trials: Sequence[str], latency: Latency) -> None:
+        """Enter what was measured of some trials' networks."""
+        if next(iter(self.latencies.values()), latency).where != latency.where:
+            self.latencies.clear()
+        self.latencies.update(dict.fromkeys(trials, latency))
 
 
 class Journal:
@@ -68,6 +79,10 @@ class Journal:
 
     def finish(self, record: Record) -> None:
         self._append({"event": "finish", **record.to_json()})
+
+    def latency(self, trials: Sequence[str], latency: Latency) -> None:
+        """Enter how long the networks of these trials take, all of one shape."""
+        self._append({"event": "latency", "trials": list(trials), **asdict(latency)})
 
     def _append(self, event: Mapping[str, Any]) -> None:
         try:
@@ -120,4 +135,6 @@ def read_history(run_dir: Path) -> History:
             history.assignments[event["trial"]] = Assignment(**event)
         elif kind == "finish":
             history.records[event["trial"]] = Record.from_json(event)
+        elif kind == "latency":
+            history.take_latency(event["trials"], Latency.from_json(event))
     return history

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from rfsearch.errors import RfsearchError
@@ -45,6 +46,27 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """How long one image takes through a network in evaluation: measured after a run, with nothing else running.
+
+    median_ms, low_ms, high_ms: median, 10th and 90th percentile of several passes; networks whose intervals from low to
+    high overlap are ties. where: the device and, for a CPU, its threads. shape: a fingerprint of everything that the
+    time depends on; networks of one shape share one measurement.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    where: str
+    shape: str
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Latency:
+        """Read a latency back; what this version does not know is left aside."""
+        return Latency(**{f.name: body[f.name] for f in fields(Latency)})
+
+
+@dataclass(frozen=True)
 class Record:
     """One finished trial. `val`, `test` and the infer_* figures are None where the trial never got that far.
 
@@ -53,6 +75,8 @@ class Record:
     fields behind their convolutions are in path_rf_px.
     trace: (step, path, value) points of what was learned, for Wei's Fig. 4. scores: every test score by name.
     train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said, None for an heir.
+    infer_latency_ms, infer_latency_spread_ms: the median and the spread of `Latency`. A latency without a spread is of
+    an older version, which measured it while other trials trained.
     heir_of: the trial whose training this one went on with; `cost`, `rungs` and `trace` are of its own stretch, `steps`
     of the network.
     """
@@ -72,6 +96,7 @@ class Record:
     test: float | None = None
     infer_mac: float | None = None
     infer_latency_ms: float | None = None
+    infer_latency_spread_ms: tuple[float, float] | None = None
     infer_peak_bytes: int | None = None
     params: int | None = None
     cause: str = ""
@@ -96,7 +121,14 @@ class Record:
             return False
         return other is None or other.val is None or self.val > other.val
 
-    @property
+    def timed(self, latency: Latency | None) -> Record:
+        """This record with the latency of its network, where there is one."""
+        if latency is None:
+            return self
+        spread = latency.low_ms, latency.high_ms
+        return replace(self, infer_latency_ms=latency.median_ms, infer_latency_spread_ms=spread)
+
+    @cached_property
     def ended(self) -> Candidate | None:
         """The candidate with the dilations that training found, or None where it holds unknown choices."""
         known = parsed(self.candidate)
@@ -107,15 +139,14 @@ class Record:
         dilation, f is where it started over what was found; where a map is inflated, taps are dilation / f px apart.
         """
         flat = {
-            **asdict(self),
             "train_flop": self.cost.flop,
             "device_s": self.cost.device_s,
             "epochs": self.cost.epochs,
+            "f": ";".join(f"{site}={value:.6g}" for site, value in self.f.items()),
+            "gamma": ";".join(f"{site}={value:.6g}" for site, value in self.gamma.items()),
+            "dilation": ";".join(f"{path}={choice.spacing:.6g}" for path, choice in self.ended or ()),
         }
-        flat["f"] = ";".join(f"{site}={value:.6g}" for site, value in self.f.items())
-        flat["gamma"] = ";".join(f"{site}={value:.6g}" for site, value in self.gamma.items())
-        flat["dilation"] = ";".join(f"{path}={choice.spacing:.6g}" for path, choice in self.ended or ())
-        return {column: flat[column] for column in TRIAL_COLUMNS}
+        return {column: flat[column] if column in flat else getattr(self, column) for column in TRIAL_COLUMNS}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,6 +159,8 @@ class Record:
         body["cost"] = Cost(**body["cost"])
         body["rungs"] = tuple(Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in body.get("rungs", ()))
         body["trace"] = tuple((step, site, f) for step, site, f in body.get("trace", ()))
+        if body.get("infer_latency_spread_ms") is not None:
+            body["infer_latency_spread_ms"] = tuple(body["infer_latency_spread_ms"])
         if body.get("forecast") is not None:
             body["forecast"] = Cost(**body["forecast"])
         return Record(**body)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
-from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Record
+from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Latency, Record
 
 MANIFEST_FILE = "manifest.json"
 ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
@@ -23,12 +23,16 @@ _NEEDED_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Run:
-    """A run as read back from its directory. records: in the order they came in."""
+    """A run as read back from its directory. records: in the order they came in, with the latencies of their networks.
+
+    latencies: by trial, how and where they were measured.
+    """
 
     directory: Path
     manifest: Mapping[str, Any]
     records: tuple[Record, ...]
     unfinished: int
+    latencies: Mapping[str, Latency] = field(default_factory=dict)
 
 
 def create(run_dir: Path) -> None:
@@ -85,7 +89,8 @@ def read_run(run_dir: Path) -> Run:
     """Everything a report needs, from the directory alone."""
     manifest = read_manifest(run_dir)
     history = read_history(run_dir)
-    return Run(run_dir, manifest, tuple(history.records.values()), len(history.unfinished))
+    records = tuple(record.timed(history.latencies.get(name)) for name, record in history.records.items())
+    return Run(run_dir, manifest, records, len(history.unfinished), history.latencies)
 
 
 def trials_table(records: Iterable[Record]) -> pd.DataFrame:

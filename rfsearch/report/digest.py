@@ -85,6 +85,20 @@ class Digest:
     def noise(self) -> Noise | None:
         return noise(self.records, self.score)
 
+    @cached_property
+    def _replicates(self) -> Mapping[tuple[str, int], Mapping[int, float]]:
+        return replicates(self.records, self.score)
+
+    @cached_property
+    def guides(self) -> bool:
+        """Whether any path is guided by labels."""
+        return any(choice.labels for r in self.records for _, choice in parsed(r.candidate) or ())
+
+    @cached_property
+    def samples(self) -> bool:
+        """Whether any path has an LS-DFN block."""
+        return any(choice.sampling for r in self.records for _, choice in parsed(r.candidate) or ())
+
     def score(self, record: Record) -> float | None:
         """A record's reported score."""
         return finite(getattr(record, self.split))
@@ -97,7 +111,7 @@ class Digest:
     def trainings(self, record: Record) -> Sequence[float]:
         """Reported scores of all full trainings of a record's candidate; of the record alone where it was none."""
         if record.status == "completed" and not record.heir_of:
-            return list(replicates(self.records, self.score).get(trained(record), {}).values())
+            return list(self._replicates.get(trained(record), {}).values())
         own = self.score(record)
         return [own] if own is not None else []
 

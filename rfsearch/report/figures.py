@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from rfsearch.ledger import Record, anytime_table
 from rfsearch.ledger.record import parsed
 from rfsearch.report.digest import Digest, Split, has_moved, has_start, motions, setting_of
 from rfsearch.report.front import AXES, Axis, held_against
+from rfsearch.report.latency import shown as latency
 from rfsearch.report.wording import byte_scale, finite, plain, score, si_scale
 
 Trace = dict[str, Any]
@@ -28,6 +30,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentago
 # Coincident trials of several strategies show as nested marks.
 _SIZES = (13, 11, 10, 9, 8, 8, 8, 8)
 _MOST_POINTS = 300  # of a line: more are not seen
+_AXIS_KEYS = ("x", "y", "text", "error_x")  # of a trace, which change with the cost that trials are held against
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,9 @@ def pareto(told: Digest) -> Figure | None:
     splits = _splits(told)[::-1]
     data: list[Trace] = []
     owner: list[Split] = []
-    per_axis: list[dict[str, list[Any]]] = [{"x": [], "y": [], "text": []} for _ in axes]
+    per_axis: list[dict[str, list[Any]]] = [{key: [] for key in _AXIS_KEYS} for _ in axes]
     scales = [_scaled(axis, shown, told) for axis, shown, _ in axes]
+    hovers = _hovers(told)
     for split in splits:
         value = _value(split)
         front = {
@@ -154,7 +158,7 @@ def pareto(told: Digest) -> Figure | None:
         data.append(front)
         owner.append(split)
         for k, (axis, _, members) in enumerate(axes):
-            _extend(per_axis[k], [r for r in members if value(r) is not None], axis, scales[k][0], value, told)
+            _extend(per_axis[k], [r for r in members if value(r) is not None], axis, scales[k][0], value, {})
         for i, strategy in enumerate(told.strategies):
             if not any(r.strategy == strategy and value(r) is not None for r in told.scored):
                 continue
@@ -162,14 +166,14 @@ def pareto(told: Digest) -> Figure | None:
             owner.append(split)
             for k, (axis, shown, _) in enumerate(axes):
                 chosen = [r for r in shown if r.strategy == strategy and value(r) is not None]
-                _extend(per_axis[k], chosen, axis, scales[k][0], value, told)
+                _extend(per_axis[k], chosen, axis, scales[k][0], value, hovers)
     for j, trace in enumerate(data):
-        trace.update({key: per_axis[0][key][j] for key in ("x", "y", "text")}, visible=owner[j] == splits[0])
+        trace.update({key: per_axis[0][key][j] for key in _AXIS_KEYS}, visible=owner[j] == splits[0])
     x_ranges = [_padded([x for xs in held["x"] for x in xs], 0.06) for held in per_axis]
     by_axis = tuple(
         Option(
             axis.title,
-            {key: per_axis[k][key] for key in ("x", "y", "text")},
+            {key: per_axis[k][key] for key in _AXIS_KEYS},
             {"xaxis.title.text": scales[k][1], "xaxis.range": x_ranges[k]},
         )
         for k, (axis, _, _) in enumerate(axes)
@@ -191,6 +195,7 @@ def against_rf(told: Digest) -> Figure | None:
     splits = _splits(told)
     data: list[Trace] = []
     owner: list[Split] = []
+    hovers = _hovers(told)
     for split in splits:
         value = _value(split)
         shown = [(r, v) for r in told.scored if (v := value(r)) is not None]
@@ -208,7 +213,7 @@ def against_rf(told: Digest) -> Figure | None:
             if mine:
                 marks = _marks(strategy, i)
                 marks.update(
-                    x=[r.rf_px for r, _ in mine], y=[v for _, v in mine], text=[_hover(r, told) for r, _ in mine]
+                    x=[r.rf_px for r, _ in mine], y=[v for _, v in mine], text=[hovers[r.trial] for r, _ in mine]
                 )
                 data.append(marks)
         for name, symbol, rings in (
@@ -250,7 +255,7 @@ def learned(told: Digest, letter: str) -> Figure | None:
     if not lines:
         return None
     paths = tuple(dict.fromkeys(line.path for line in lines))
-    starts = sorted({line.start for line in lines})
+    ranks = {start: rank for rank, start in enumerate(sorted({line.start for line in lines}))}
     data: list[Trace] = []
     shown: set[str] = set()
     for line in sorted(lines, key=lambda line: line.start):
@@ -261,7 +266,7 @@ def learned(told: Digest, letter: str) -> Figure | None:
             "type": "scatter", "mode": "lines", "name": _text(name), "legendgroup": _text(name),
             "showlegend": name not in shown,
             "x": [step for step, _ in line.points], "y": [value for _, value in line.points],
-            "line": {"color": _ramp(starts.index(line.start), len(starts)), "width": 2,
+            "line": {"color": _ramp(ranks[line.start], len(ranks)), "width": 2,
                      "dash": ("solid", "dash", "dot", "dashdot")[paths.index(line.path) % 4]},
             "hovertemplate": _text(f"{line.trial}, {line.about}")
             + f"<br>{letter} = %{{y:.3f}} at step %{{x:,}}<extra></extra>",
@@ -337,7 +342,8 @@ def _steps(rows: pd.DataFrame, column: str, factor: float, split: str) -> _Curve
         return _Curve([], [], [], [], 0)
     begin = max(points[0][0] for points in seeds)
     xs = sorted({x for points in seeds for x, _ in points if x >= begin})
-    levels = [[[y for at, y in points if at <= x][-1] for points in seeds] for x in xs]
+    places = [[bisect_right(points, x, key=lambda point: point[0]) - 1 for points in seeds] for x in xs]
+    levels = [[points[at][1] for points, at in zip(seeds, row, strict=True)] for row in places]
     return _Curve(xs, [sum(v) / len(v) for v in levels], [min(v) for v in levels], [max(v) for v in levels], len(seeds))
 
 
@@ -401,6 +407,11 @@ def _marks(strategy: str, i: int) -> Trace:
     }  # fmt: skip
 
 
+def _hovers(told: Digest) -> dict[str, str]:
+    """What is shown beside the mark of each scored trial, by trial."""
+    return {record.trial: _hover(record, told) for record in told.scored}
+
+
 def _hover(record: Record, told: Digest) -> str:
     lines = [
         record.trial,
@@ -408,6 +419,8 @@ def _hover(record: Record, told: Digest) -> str:
         "RF " + (" | ".join(f"{px:,}" for px in record.path_rf_px.values()) or f"{record.rf_px:,}") + " px",
         f"validation {score(record.val)}" + (f", test {score(record.test)}" if told.split == "test" else ""),
     ]
+    if record.infer_latency_spread_ms is not None:
+        lines.append(f"latency {latency(record)}")
     return "<br>".join(_text(line) for line in lines)
 
 
@@ -417,12 +430,27 @@ def _extend(
     axis: Axis,
     factor: float,
     value: Callable[[Record], float | None],
-    told: Digest,
+    hovers: Mapping[str, str],
 ) -> None:
+    """Add one trace's points on one axis. hovers: by trial; none for a trace that shows no text."""
     records = list(records)
     held["x"].append([(axis.cost(r) or 0.0) / factor for r in records])
     held["y"].append([value(r) for r in records])
-    held["text"].append([_hover(r, told) for r in records])
+    held["text"].append([hovers[r.trial] for r in records] if hovers else [])
+    held["error_x"].append(_bars(records, axis, factor) if hovers else {"visible": False})
+
+
+def _bars(records: Sequence[Record], axis: Axis, factor: float) -> dict[str, Any]:
+    """How far each cost may lie above and below what is drawn."""
+    if axis.spread is None or not any(axis.spread(r) for r in records):
+        return {"visible": False}
+    costs = [axis.cost(r) or 0.0 for r in records]
+    ends = [axis.spread(r) or (cost, cost) for r, cost in zip(records, costs, strict=True)]
+    return {
+        "type": "data", "symmetric": False, "thickness": 1, "width": 3, "visible": True,
+        "array": [(high - cost) / factor for (_, high), cost in zip(ends, costs, strict=True)],
+        "arrayminus": [(cost - low) / factor for (low, _), cost in zip(ends, costs, strict=True)],
+    }  # fmt: skip
 
 
 def _scaled(axis: Axis, shown: Sequence[Record], told: Digest) -> tuple[float, str]:

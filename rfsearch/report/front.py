@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,44 +14,80 @@ from rfsearch.report.wording import finite
 PARETO_COLUMNS = ("axis", "trial", "strategy", "candidate", "cost", "val", "test")
 
 
+Interval = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Axis:
-    """A cost that a trial can be held against. name: of the axis in pareto.csv. unit: of `cost`."""
+    """A cost that a trial can be held against. name: of the axis in pareto.csv. unit: of `cost`.
+
+    spread: of a cost that is measured, from where to where it may lie; None where the cost is exact.
+    """
 
     name: str
     title: str
     unit: str
     cost: Callable[[Record], float | None]
+    spread: Callable[[Record], Interval | None] | None = None
 
 
+# The first one is what the page opens on. A latency is the least certain of them, so it comes last.
 AXES = (
-    Axis("infer_latency_ms", "inference latency", "ms", lambda record: finite(record.infer_latency_ms)),
-    Axis("infer_peak_bytes", "inference peak memory", "bytes", lambda record: finite(record.infer_peak_bytes)),
-    Axis("infer_mac", "inference MAC", "MAC", lambda record: finite(record.infer_mac)),
     Axis("rf_px", "receptive field", "px", lambda record: finite(record.rf_px)),
     # An heir was charged its own stretch: what its network took is shared with other trials.
     Axis("train_flop", "training FLOP", "FLOP", lambda r: None if r.heir_of else finite(r.cost.flop)),
+    Axis("infer_mac", "inference MAC", "MAC", lambda record: finite(record.infer_mac)),
+    Axis("infer_peak_bytes", "inference peak memory", "bytes", lambda record: finite(record.infer_peak_bytes)),
+    Axis(
+        "infer_latency_ms",
+        "inference latency",
+        "ms",
+        lambda record: finite(record.infer_latency_ms),
+        lambda record: record.infer_latency_spread_ms,
+    ),
 )
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, score) that no other point dominates, by rising cost.
+def pareto_front(points: Sequence[tuple[float, float]], spreads: Sequence[Interval] | None = None) -> list[int]:
+    """Indices of the points (cost, score) on the front, by rising cost.
 
-    A point dominates another if it costs no more and scores no less, and differs in one of the two. Equal points do
-    not dominate each other: all of them are on the front, or none.
+    A point beats another if it costs no more and scores no less, and differs in one of the two. Equal points do not
+    beat each other: all of them are on the front, or none. Costs whose spreads overlap are ties. Such ties are not
+    transitive, so the front is built from the highest score down: a point is on it unless one that is already on it
+    beats it. For exact costs these are the points that no other one beats.
+
+    Args:
+        points: cost and score of each.
+        spreads: from where to where each cost may lie; None where costs are exact.
     """
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i))
+    ends = spreads or [(cost, cost) for cost, _ in points]
+    order = sorted(range(len(points)), key=lambda i: (-points[i][1], ends[i][1], ends[i][0]))
     front: list[int] = []
+    # Of the front: the lower ends of what scores higher than the point at hand, and the upper ends of its equals.
+    lowest_of_better = lowest_of_equal = highest_of_equal = math.inf
+    score = math.nan
     for i in order:
-        if not front or points[i][1] > points[front[-1]][1] or points[i] == points[front[-1]]:
-            front.append(i)
-    return front
+        low, high = ends[i]
+        if points[i][1] != score:
+            score, lowest_of_better = points[i][1], min(lowest_of_better, lowest_of_equal)
+            lowest_of_equal = highest_of_equal = math.inf
+        if lowest_of_better <= high or highest_of_equal < low:
+            continue
+        front.append(i)
+        lowest_of_equal, highest_of_equal = min(lowest_of_equal, low), min(highest_of_equal, high)
+    return sorted(front, key=lambda i: (points[i][0], -points[i][1], i))
 
 
 def held_against(axis: Axis, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
-    """The scored trials that have a cost on this axis, and those of them on its front. Chosen on validation."""
+    """The scored trials that have a cost on this axis, and those of them on its front. Chosen on validation.
+
+    Of a cost with a spread, those without one were measured in another way: they are left out where others have one.
+    """
     shown = [r for r in records if r.scored and finite(r.val) is not None and axis.cost(r) is not None]
-    front = pareto_front([(axis.cost(r) or 0.0, r.val or 0.0) for r in shown])
+    spreads = None
+    if measured := [(r, spread) for r in shown if axis.spread and (spread := axis.spread(r)) is not None]:
+        shown, spreads = [r for r, _ in measured], [spread for _, spread in measured]
+    front = pareto_front([(axis.cost(r) or 0.0, r.val or 0.0) for r in shown], spreads)
     return shown, [shown[i] for i in front]
 
 

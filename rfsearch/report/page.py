@@ -20,6 +20,7 @@ from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
 from rfsearch.report.digest import Arm, Digest, digest, factors, has_start, setting_of
 from rfsearch.report.front import pareto_table
+from rfsearch.report.latency import how_measured
 from rfsearch.report.pictures import gallery
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.wording import (
@@ -41,7 +42,7 @@ REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
 STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
 
-_UNIT = re.compile(r"(\d) (px|s|min|h|%|[kMGTPE]?FLOP|[KMGT]iB)\b")
+_UNIT = re.compile(r"(\d) (px|s|ms|min|h|%|[kMGTPE]?FLOP|[KMGT]iB)\b")
 
 Cell = tuple[str, float | None]
 """A table cell: how it reads, and what it is sorted by."""
@@ -92,12 +93,13 @@ def render(told: Digest) -> str:
         shown_split="test" if told.facts.splits.get("test", 0) or told.split == "test" else "validation",
         forecast=_forecast(told),
         provenance=_provenance(told),
+        latency=how_measured(told),
         request=json.dumps(told.run.manifest.get("request"), indent=1) if told.run.manifest.get("request") else "",
         columns={
             "test": told.split == "test",
             "scores": {name: _heading(name, told.facts.classes) for name in _scores(told)},
-            "learned": ["f, γ" if _samples(told) else "f", *(["guided by"] if _guides(told) else [])],
-            "labels": _guides(told),
+            "learned": ["f, γ" if told.samples else "f", *(["guided by"] if told.guides else [])],
+            "labels": told.guides,
         },
     )
 
@@ -154,7 +156,7 @@ def _trial(record: Record, names: Sequence[str], told: Digest) -> dict[str, Any]
         _dilations(record),
         (f"{record.rf_init_px:,}", record.rf_init_px) if has_start(record) else (MISSING, None),
         _factor(record),
-        *([_labels(record)] if _guides(told) else []),
+        *([_labels(record)] if told.guides else []),
         (_by_path([f"{px:,}" for px in record.path_rf_px.values()]) or f"{record.rf_px:,}", record.rf_px),
         (score(record.val), finite(record.val)),
     ]
@@ -222,14 +224,6 @@ def _labels(record: Record) -> Cell:
 def _by_path(words: Iterable[str]) -> str:
     """What the parallel paths of a site have, in their order."""
     return " | ".join(words)
-
-
-def _guides(told: Digest) -> bool:
-    return any(choice.labels for r in told.records for _, choice in parsed(r.candidate) or ())
-
-
-def _samples(told: Digest) -> bool:
-    return any(choice.sampling for r in told.records for _, choice in parsed(r.candidate) or ())
 
 
 def _fields(record: Record) -> str:

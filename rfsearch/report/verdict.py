@@ -21,6 +21,7 @@ from rfsearch.report.digest import (
     setting_of,
 )
 from rfsearch.report.facts import canonical
+from rfsearch.report.latency import winners_latency
 from rfsearch.report.statistics import (
     SEEDS_FOR_A_TEST,
     bootstrap_interval,
@@ -89,7 +90,12 @@ def verdict_of(told: Digest) -> Verdict:
         return Verdict(_nothing_scored(told), warnings=tuple(_unfinished(told)))
     return Verdict(
         headline=_headline(told, winner),
-        findings=(*_price(told, winner), *_against_default(told, winner), *_against_strategies(told, winner)),
+        findings=(
+            *_price(told, winner),
+            *_against_default(told, winner),
+            *winners_latency(told, winner),
+            *_against_strategies(told, winner),
+        ),
         certainty=(*_finds(told), *_seeds(told, winner), *_noise(told, winner)),
         warnings=(
             *_unfinished(told),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import statistics
 import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ from rfsearch.trial.prelude import Prelude, held_out, prelude_steps
 
 IN_CHANNELS = 3
 _NAN_CHECK_STEPS = 10
-_LATENCY_RUNS = 15
+LATENCY_PASSES = 15
 
 
 class Learner:
@@ -168,18 +167,11 @@ class Learner:
             key = self._key(1)
         return Cost(self._score_flop[key] * images, self._seconds["image"] * images)
 
-    def weigh_inference(self) -> tuple[Metered, float]:
-        """FLOP and peak bytes of one image's forward pass, and its median latency in ms."""
+    def weigh_inference(self) -> Metered:
+        """FLOP and peak bytes of one image's forward pass."""
         with Meter() as meter:
             self._forward_one()
-        latencies = []
-        for _ in range(_LATENCY_RUNS):
-            self._synchronise()
-            started = time.perf_counter()
-            self._forward_one()
-            self._synchronise()
-            latencies.append(1000 * (time.perf_counter() - started))
-        return meter.metered, statistics.median(latencies)
+        return meter.metered
 
     def save_examples(self, split: Split, path: Path) -> None:
         """A few images with truth and prediction, for the report: uint8 arrays, ignored pixels 255."""
@@ -348,9 +340,7 @@ class Learner:
         layers = (*self.learnable.layers.values(), *self._moving.values())
         sizes += [layer.work for layer in layers if isinstance(layer, Changing)]
         for block in self._blocks:
-            gamma = block.stride.gamma
-            offsets = [on_host(gamma)[0] * number for number in range((block.s + 1) // 2)]
-            sizes += [math.ceil(offsets[-1]), *(int(offset % 1 == 0) for offset in offsets), int(gamma.requires_grad)]
+            sizes += [block.work, int(block.stride.gamma.requires_grad)]
         for resampling, size in self._map_sizes.items():
             sizes += resampling.work(size)
         return tuple(sizes)
@@ -359,10 +349,6 @@ class Learner:
         """The size of the map that a layer inflates, or that it interpolates to."""
         assert isinstance(layer, Inflation | Interpolation)
         self._map_sizes[layer] = tuple(args[0].shape[2:] if isinstance(layer, Inflation) else args[1])
-
-    def _synchronise(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 def built(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module, Learnable]:

@@ -181,7 +181,7 @@ class Training:
         if "test" in splits:
             test, more = learner.score(splits["test"])
             flop += more
-        inference, latency_ms = learner.weigh_inference()
+        inference = learner.weigh_inference()
         self._directory.mkdir(parents=True, exist_ok=True)
         learner.save_examples(splits.get("test", splits["val"]).some(_EXAMPLES), self._directory / "examples.npz")
         dilations = {path: f for path, f in learner.f_values().items() if dict(self._candidate)[path].to_find}
@@ -197,7 +197,6 @@ class Training:
             test=test.primary if test else None,
             scores=dict((test or val).all),
             infer_mac=inference.flop / 2,
-            infer_latency_ms=latency_ms,
             infer_peak_bytes=inference.peak_bytes + held_bytes(learner.model),
         )
 

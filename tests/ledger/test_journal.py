@@ -9,10 +9,21 @@ from pathlib import Path
 import pytest
 
 from rfsearch.errors import RunDirectoryError
-from rfsearch.ledger import Assignment, Cost, Journal, Record, Rung, anytime_table, read_history, trials_table
+from rfsearch.ledger import (
+    Assignment,
+    Cost,
+    Journal,
+    Latency,
+    Record,
+    Rung,
+    anytime_table,
+    read_history,
+    read_run,
+    trials_table,
+)
 from rfsearch.ledger.journal import LEDGER_FILE, SCHEMA
 from rfsearch.ledger.record import TRIAL_COLUMNS
-from rfsearch.ledger.run_directory import create
+from rfsearch.ledger.run_directory import create, write_manifest
 from rfsearch.space import Candidate, Choice
 
 OLD_LEDGERS = sorted(Path(__file__).parent.glob("ledger_schema_*.jsonl"))
@@ -161,3 +172,43 @@ def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="cannot be written"):
         create(tmp_path / "file" / "run")
+
+
+LATENCY = Latency(2.0, 1.9, 2.2, "a processor, 1 thread", "cafe")
+
+
+def test_a_latency_is_read_into_the_records_of_its_trials(tmp_path):
+    journal = Journal(tmp_path)
+    for name in ("a", "b", "c"):
+        journal.finish(replace(RECORD, trial=name, infer_latency_ms=40.0 if name == "c" else None))
+    journal.latency(["a", "b"], LATENCY)
+    write_manifest(tmp_path, {})
+    run = read_run(tmp_path)
+    assert run.latencies == {"a": LATENCY, "b": LATENCY}
+    assert [r.infer_latency_ms for r in run.records] == [2.0, 2.0, 40.0]
+    assert [r.infer_latency_spread_ms for r in run.records] == [(1.9, 2.2), (1.9, 2.2), None]
+    assert list(trials_table(run.records).infer_latency_ms) == [2.0, 2.0, 40.0]
+    assert all(r.infer_latency_spread_ms is None for r in read_history(tmp_path).records.values())
+
+
+def test_latencies_of_another_device_give_way(tmp_path):
+    journal = Journal(tmp_path)
+    journal.latency(["a", "b"], LATENCY)
+    elsewhere = replace(LATENCY, where="a GPU")
+    journal.latency(["b"], elsewhere)
+    assert read_history(tmp_path).latencies == {"b": elsewhere}
+
+
+def test_events_and_fields_of_a_later_version_are_passed_over(tmp_path):
+    Journal(tmp_path).latency(["a"], LATENCY)
+    with (tmp_path / LEDGER_FILE).open("a") as file:
+        file.write(json.dumps({"event": "dream", "of": "sheep"}) + "\n")
+        later = {"event": "latency", "trials": ["b"], **vars(LATENCY), "watts": 3}
+        file.write(json.dumps(later) + "\n")
+    assert read_history(tmp_path).latencies == {"a": LATENCY, "b": LATENCY}
+
+
+def test_a_record_with_a_spread_survives_json(tmp_path):
+    timed = replace(RECORD, infer_latency_ms=2.0, infer_latency_spread_ms=(1.9, 2.2))
+    Journal(tmp_path).finish(timed)
+    assert read_history(tmp_path).records == {RECORD.trial: timed}

@@ -87,6 +87,19 @@ def test_the_terminal_says_what_was_found_and_that_faces_are_rendered(whole):
     assert "[" not in told.splitlines()[0]  # no markup left over
 
 
+def test_latency_is_measured_after_the_run_once_for_each_shape_of_network(whole):
+    records = [r for r in read_run(whole).records if r.scored]
+    assert all(r.infer_latency_spread_ms is not None for r in records)
+    plain: dict[str, set[float]] = {}
+    for r in records:
+        if r.strategy == "exhaustive":
+            plain.setdefault(r.candidate, set()).add(r.infer_latency_ms)
+    assert all(len(latencies) == 1 for latencies in plain.values())
+    kinds = [json.loads(line)["event"] for line in (whole / "ledger.jsonl").read_text().splitlines()]
+    assert kinds.index("latency") > max(i for i, kind in enumerate(kinds) if kind == "finish")
+    assert "measured after the search with nothing else running" in (whole / "report.html").read_text()
+
+
 def test_forecast_and_measurement_stand_side_by_side_in_the_ledger(whole):
     for record in read_run(whole).records:
         assert record.forecast is not None

@@ -58,3 +58,41 @@ def test_what_an_heir_cost_is_not_what_its_network_took() -> None:
     table = pareto_table([record("full", 2, val=0.8), heir])
     assert list(table[table.axis == "train_flop"].trial) == ["full"]
     assert "heir" in set(table[table.axis == "rf_px"].trial)
+
+
+def beats(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Lower end, upper end and score of two trials: the definition, with ties where spreads overlap."""
+    (low, high, score), (other_low, other_high, other_score) = one, other
+    cheaper, dearer = high < other_low, other_high < low
+    return not dearer and score >= other_score and (cheaper or score > other_score)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_front_with_spreads_beats_what_it_leaves_out_and_nothing_of_itself(seed: int) -> None:
+    draw = random.Random(seed)
+    ends = [sorted((draw.randint(0, 20), draw.randint(0, 20))) for _ in range(draw.randint(0, 25))]
+    trials = [(float(low), float(high), float(draw.randint(0, 6))) for low, high in ends]
+    points = [((low + high) / 2, score) for low, high, score in trials]
+    front = pareto_front(points, [(low, high) for low, high, _ in trials])
+    for i, trial in enumerate(trials):
+        assert any(beats(trials[k], trial) for k in front) == (i not in front)
+    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
+
+
+def test_the_cheapest_of_a_chain_of_ties_stays_on_the_front() -> None:
+    """Each ties with the next one only: the middle one loses to the dearest, the cheapest does not."""
+    assert pareto_front([(2.0, 0.5), (3.5, 0.6), (5.0, 0.7)], [(1, 3), (2, 5), (4, 6)]) == [0, 2]
+
+
+def test_an_equal_latency_is_a_tie_that_the_score_decides() -> None:
+    latency = next(axis for axis in AXES if axis.name == "infer_latency_ms")
+    records = [
+        record("slow", 1, val=0.6, infer_latency_ms=4.5, infer_latency_spread_ms=(4.0, 5.0)),
+        record("noisy", 2, val=0.7, infer_latency_ms=4.6, infer_latency_spread_ms=(4.4, 5.5)),
+    ]
+    assert [r.trial for r in held_against(latency, records)[1]] == ["noisy"]
+
+
+def test_a_latency_is_not_what_the_front_opens_on() -> None:
+    assert AXES[0].name == "rf_px"
+    assert [axis.name for axis in AXES if axis.spread] == ["infer_latency_ms"]

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from rfsearch.ledger import Cost, Record, Rung
+from rfsearch.ledger import Cost, Journal, Latency, Record, Rung
 from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.ledger.run_directory import ANYTIME_COLUMNS
 from rfsearch.report import write
@@ -338,12 +338,51 @@ def test_pareto_switch_moves_points_and_front_together(make_run: MakeRun) -> Non
     assert figure is not None
     cost = figure.switches[0]
     assert [o.label for o in cost.options] == [
-        "inference latency", "inference peak memory", "inference MAC", "receptive field", "training FLOP",
+        "receptive field", "training FLOP", "inference MAC", "inference peak memory", "inference latency",
     ]  # fmt: skip
     mac = cost.options[2].traces
     assert mac["x"][0] == [2.0]  # on one vertical line only the best is on the front
     assert mac["x"][1] == [2.0, 2.0]
-    assert cost.options[3].traces["x"][0] == [76.0, 124.0]
+    assert cost.options[0].traces["x"][0] == [76.0, 124.0] == figure.data[0]["x"]
+    assert figure.layout["xaxis"]["title"]["text"] == "receptive field, px"
+
+
+def timed(name: str, dilation: int, median: float, spread: float = 0.2, **changes: object) -> Record:
+    ends = (median - spread, median + spread)
+    return record(name, dilation, infer_latency_ms=median, infer_latency_spread_ms=ends, **changes)
+
+
+def test_latencies_whose_spreads_overlap_are_ties_on_the_page_and_in_the_table(make_run: MakeRun) -> None:
+    run = make_run(
+        [timed("a", 1, 2.0, val=0.5), timed("b", 2, 2.3, val=0.6), timed("c", 4, 9.0, val=0.7), record("old", 8)]
+    )
+    table = pd.read_csv(write(run.directory).parent / "pareto.csv")
+    assert list(table[table.axis == "infer_latency_ms"].trial) == ["b", "c"]
+    figure = pareto(digest(run))
+    assert figure is not None
+    latency = next(o for o in figure.switches[0].options if o.label == "inference latency")
+    assert latency.traces["x"][0] == [2.3, 9.0]
+    assert latency.traces["x"][1] == [2.0, 2.3, 9.0]  # another way of measuring does not compare
+    assert latency.traces["error_x"][1]["array"] == pytest.approx([0.2] * 3)
+    assert figure.switches[0].options[0].traces["error_x"][1] == {"visible": False}
+    assert "latency 2.30 ms (2.10 to 2.50)" in latency.traces["text"][1][1]
+
+
+def test_page_says_how_latency_was_measured(make_run: MakeRun) -> None:
+    old = make_run([record("a"), record("b", 4)])
+    text = Page(write(old.directory)).text
+    assert "measured them while other trials trained" in text
+    assert "One image takes" not in text
+    Journal(old.directory).latency(["a"], Latency(2.0, 1.9, 2.1, "a device, 1 thread", "x"))
+    text = Page(write(old.directory)).text
+    assert "while other trials trained" not in text
+    assert "with nothing else running (a device, 1 thread)" in text
+    assert "Not measured: 1 scored trial of 2." in text
+
+
+def test_no_latency_is_not_talked_about(make_run: MakeRun) -> None:
+    text = Page(write(make_run([record("a", infer_latency_ms=None)]).directory)).text
+    assert "nothing else running" not in text
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04torn"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,30 @@ def test_hand_default_not_trained(make_run: MakeRun) -> None:
 def test_hand_default_given_as_a_plain_dilation(make_run: MakeRun) -> None:
     text, _ = told(make_run, sweep(), space={"reference": 1})
     assert "The hand default (dilation 1 at conv6, 76 px) reached 0.610" in text
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        ((2.2, 2.0, 2.4), "takes the winner 2.20 ms (2.00 to 2.40), the hand default 2.10 ms (2.05 to 2.15): a tie"),
+        ((42.0, 40.0, 44.0), "takes the winner 42.0 ms (40.0 to 44.0), the hand default 2.10 ms (2.05 to 2.15): 20.0×"),
+        ((1.05, 1.0, 1.1), "(2.05 to 2.15): 0.500× as long."),
+        (None, None),
+    ],
+)
+def test_latencies_are_told_apart_only_where_their_spreads_are_apart(make_run: MakeRun, ours, said) -> None:
+    default, winner, other = sweep(infer_latency_ms=2.1, infer_latency_spread_ms=(2.05, 2.15))
+    median, *ends = ours or (42.0,)
+    winner = replace(winner, infer_latency_ms=median, infer_latency_spread_ms=tuple(ends) or None)
+    text, _ = told(make_run, [default, winner, other])
+    assert said in text if said else "One image takes" not in text
+
+
+def test_the_latency_of_a_winner_stands_alone_without_a_measured_default(make_run: MakeRun) -> None:
+    default, winner, other = sweep()
+    winner = replace(winner, infer_latency_ms=2.2, infer_latency_spread_ms=(2.0, 2.4))
+    text, _ = told(make_run, [default, winner, other])
+    assert "One image takes the winner 2.20 ms (2.00 to 2.40)." in text
 
 
 def test_one_seed_carries_no_interval(make_run: MakeRun) -> None:

@@ -57,6 +57,8 @@ def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
     assert (record.cost.flop, record.cost.epochs) == (expected.cost.flop, expected.cost.epochs)
     assert record.rf_px == expected.rf_px
     assert record.path_rf_px == expected.path_rf_px
+    assert record.infer_mac > 0
+    assert record.infer_latency_ms is None  # measured after the run, when nothing else trains
 
 
 def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):

@@ -1,0 +1,133 @@
+"""Time the networks of a finished run, one after the other, when nothing of the run is training any more.
+
+A latency that is measured while other trials train says how busy the machine was. Every distinct shape of network is
+measured once, and its trials share the measurement: see `rfsearch.trial.latency`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rfsearch import plugins
+from rfsearch.errors import ModelError, RfsearchError
+from rfsearch.export import patch_of
+from rfsearch.ledger import Journal, Latency, Record, Run, read_run
+from rfsearch.report.front import AXES, held_against
+from rfsearch.report.wording import counted
+from rfsearch.run import Plan, machine, trained
+from rfsearch.space import Candidate
+from rfsearch.surgery import Changing, assemble
+from rfsearch.trial import IN_CHANNELS, settings_of
+from rfsearch.trial.latency import shape_of, time_passes
+
+MOST_S = 120.0
+"""After that many seconds no other network is measured: a search of thousands of real dilations has as many shapes."""
+
+
+def time_networks(
+    the_plan: Plan, run_dir: Path, device: torch.device, check: Callable[[], None], most_s: float = MOST_S
+) -> list[str]:
+    """Measure the latency of every scored trial's network that has none yet, and enter it into the ledger.
+
+    Trials that may be on a front, and each arm's leader, come first. What was measured on another device, or with
+    another number of threads, does not compare with what is measured here: then all are measured again.
+
+    Args:
+        the_plan: of the run.
+        run_dir: its directory; every trial has finished.
+        device: as the trials had it, with as many threads of this process as a trial had.
+        check: called between passes; what it raises ends the measurement, and what was measured is in the ledger.
+        most_s: see `MOST_S`.
+
+    Returns:
+        What was left out and why, a sentence each.
+    """
+    run, where = read_run(run_dir), _where(device)
+    missing = [r for r in run.records if r.scored and r.trial not in run.latencies]
+    known = {latency.shape: latency for latency in run.latencies.values() if latency.where == where}
+    if missing and not known:
+        missing = [r for r in run.records if r.scored]
+    journal, began, faults = Journal(run_dir), time.perf_counter(), dict[str, list[str]]()
+    waiting = _by_network(the_plan, _in_order(run, missing))
+    while waiting and time.perf_counter() - began < most_s:
+        records = waiting.pop(0)
+        trials = [record.trial for record in records]
+        try:
+            model = _network(the_plan, run_dir, records[0]).to(device).eval()
+            shape = shape_of(model, the_plan.data.image_size, device)
+            if shape not in known:
+                passes = time_passes(model, the_plan.data.image_size, device, check)
+                known[shape] = Latency(*passes, where, shape)
+        except Exception as error:
+            said = str(error) if isinstance(error, RfsearchError) else f"{type(error).__name__}: {error}"
+            faults.setdefault(" ".join(said.split())[:500], []).extend(trials)
+            continue
+        journal.latency(trials, known[shape])
+    return _left_out(run_dir, sum(map(len, waiting)), faults, most_s)
+
+
+def _where(device: torch.device) -> str:
+    """The device in words, and for a CPU the threads that a pass takes: what measurements have to have in common."""
+    if device.type != "cpu":
+        return str(machine(device.type)["device"])
+    return f"{machine(device.type)['cpu']}, {counted(torch.get_num_threads(), 'thread')}"
+
+
+def _in_order(run: Run, records: Iterable[Record]) -> list[Record]:
+    """Order records by score, but those on the front of another cost and each arm's leader first."""
+    first = {r.trial for axis in AXES if axis.spread is None for r in held_against(axis, run.records)[1]}
+    leaders: dict[tuple[str, int], Record] = {}
+    for record in run.records:
+        if record.beats(leaders.get((record.strategy, record.seed))):
+            leaders[record.strategy, record.seed] = record
+    first |= {record.trial for record in leaders.values()}
+    return sorted(records, key=lambda record: (record.trial not in first, -(record.val or 0.0)))
+
+
+def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]:
+    """Records in their order, those together that ended as the same candidate.
+
+    What a layer in a convolution's place has become only its own checkpoint says, so each such trial is by itself.
+    """
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        try:
+            candidate = patch_of(the_plan.space, the_plan.data.classes, record).candidate
+        except RfsearchError:  # building it will say why
+            candidate = None
+        alone = candidate is None or any(choice.layer for _, choice in candidate)
+        found.setdefault(record.trial if candidate is None or alone else candidate.to_json(), []).append(record)
+    return list(found.values())
+
+
+def _network(the_plan: Plan, run_dir: Path, record: Record) -> nn.Module:
+    """A network of the shape that a trial's had in the end, its weights fresh: they do not matter."""
+    space, data = the_plan.space, the_plan.data
+    candidate = patch_of(space, data.classes, record).candidate
+    backbone = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
+    model, learnable = assemble(backbone, candidate, settings_of(space, data.classes))
+    changing = [path for path, layer in learnable.layers.items() if isinstance(layer, Changing)]
+    if not changing:
+        return model
+    if not (run_dir / "checkpoints" / record.trial / "model.pt").is_file():
+        layers = ", ".join(dict.fromkeys(dict(Candidate.from_json(record.candidate))[path].layer for path in changing))
+        raise ModelError(f"what {layers} costs changes in training, and only an arm's leader keeps its checkpoint")
+    return trained(run_dir, record.trial)
+
+
+def _left_out(run_dir: Path, late: int, faults: dict[str, list[str]], most_s: float) -> list[str]:
+    said = []
+    if late:
+        said.append(
+            f"{counted(late, 'trial')} left without a latency after {most_s:g} s of measuring. "
+            f"More are measured by: rfsearch resume {run_dir}"
+        )
+    for why, trials in faults.items():
+        names = ", ".join(trials[:3]) + (f" and {len(trials) - 3} more" if len(trials) > 3 else "")
+        said.append(f"No latency of {names}: {why}")
+    return said

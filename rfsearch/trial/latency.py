@@ -1,0 +1,103 @@
+"""How long one image takes through a network, measured with nothing else running, and what that depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rfsearch.surgery import Changing
+from rfsearch.trial.learner import IN_CHANNELS, LATENCY_PASSES
+
+SPREAD = (10, 90)  # percentiles: the slowest pass of any series on a shared machine says little about the network
+_WARM_UP_PASSES = 3
+_WARM_UP_S = 0.05
+
+
+def shape_of(model: nn.Module, size: Sequence[int], device: torch.device) -> str:
+    """Return a fingerprint of everything that the time of one pass depends on: equal for networks of one shape.
+
+    It holds the sizes of the maps that every module reads and gives, what layers say of their own work, such as between
+    which pixels a real dilation has its taps, and the strides and dilations of convolutions. Weights do not matter.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        size: H x W of the image, px.
+        device: where the network runs.
+    """
+    seen: list[Hashable] = []
+
+    def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        work = module.work if isinstance(module, Changing) and not callable(module.work) else None
+        fixed = [getattr(module, key, None) for key in ("kernel_size", "stride", "dilation", "groups")]
+        plain = [value for value in fixed if isinstance(value, int | tuple)]
+        seen.append((name, type(module).__qualname__, _sizes(inputs), _sizes(output), *plain, work))
+
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        _forward(model, size, device)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+
+
+def time_passes(
+    model: nn.Module, size: Sequence[int], device: torch.device, check: Callable[[], None]
+) -> tuple[float, float, float]:
+    """Time LATENCY_PASSES forward passes of one image, after some that are not counted.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        size: H x W of the image, px.
+        device: where the network runs.
+        check: called between passes; what it raises ends the measurement.
+
+    Returns:
+        Median, 10th and 90th percentile, ms.
+    """
+    began, warm = time.perf_counter(), 0
+    while warm < _WARM_UP_PASSES or time.perf_counter() - began < _WARM_UP_S:
+        check()
+        _forward(model, size, device)
+        warm += 1
+    passes = []
+    for _ in range(LATENCY_PASSES):
+        check()
+        started = time.perf_counter()
+        _forward(model, size, device)
+        passes.append(1000 * (time.perf_counter() - started))
+    median, low, high = np.percentile(passes, [50, *SPREAD])
+    return float(median), float(low), float(high)
+
+
+def _forward(model: nn.Module, size: Sequence[int], device: torch.device) -> None:
+    """Send one image through, and wait for the device."""
+    with torch.no_grad():
+        model(torch.zeros(1, IN_CHANNELS, *size, device=device))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _sizes(value: Any) -> tuple[tuple[int, ...], ...]:
+    """The sizes of all tensors in what a module reads or gives."""
+    return tuple(tuple(tensor.shape) for tensor in _tensors(value))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)

@@ -1,0 +1,242 @@
+"""Latencies: measured after a run, each shape of network once, and never lost."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rfsearch import cli, plugins, run, timing
+from rfsearch.errors import ModelError
+from rfsearch.interrupt import Interrupted
+from rfsearch.ledger import Journal, Record, read_run
+from rfsearch.space import Candidate, Choice, Sampling
+from rfsearch.surgery import assemble
+from rfsearch.timing import time_networks
+from rfsearch.trial import settings_of
+from rfsearch.trial.latency import shape_of
+from tests.report.made_up import record
+from tests.toys import CLIMBING, toy_faces, toy_file, toy_space
+
+CPU = torch.device("cpu")
+SIZE = (48, 48)
+
+
+def nothing() -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> run.Plan:
+    folder = tmp_path_factory.mktemp("plan")
+    return run.plan(run.Request(space=str(toy_file(folder)), strategies=("exhaustive",)), toy_faces(), CPU)
+
+
+def finished(plan: run.Plan, folder: Path, *records: Record) -> Path:
+    run.start(plan, folder, "rfsearch run", 1, "cpu")
+    for one in records:
+        Journal(folder).finish(replace(one, infer_latency_ms=None))
+    return folder
+
+
+def given(name: str, choice: Choice | list[Choice], **changes: object) -> Record:
+    return record(name, candidate=Candidate.of({"conv6": choice}).to_json(), **changes)
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[str]:
+    """How often passes were timed, without timing any: each network takes 1 ms more than the one before."""
+    times = itertools.count(1)
+    seen: list[str] = []
+
+    def passes(model, size, device, check):
+        check()
+        seen.append("network")
+        median = float(next(times))
+        return median, median - 0.1, median + 0.1
+
+    monkeypatch.setattr(timing, "time_passes", passes)
+    return seen
+
+
+def test_each_shape_of_network_is_measured_once(plan, tmp_path, measured):
+    folder = finished(
+        plan,
+        tmp_path,
+        given("a", Choice(2)),
+        given("b", Choice(2), seed=1, train_seed=1),
+        given("learned", Choice(2, learned=True), f={"conv6": 1.0}),
+        given("found", Choice(2, fractional=True), f={"conv6": 1.0}),
+        given("other", Choice(4)),
+        given("failed", Choice(1), status="failed", val=None),
+        given("pruned", Choice(1), status="pruned"),
+    )
+    assert time_networks(plan, folder, CPU, nothing) == []
+    assert len(measured) == 2
+    found = {r.trial: (r.infer_latency_ms, r.infer_latency_spread_ms) for r in read_run(folder).records}
+    assert found["a"] == found["b"] == found["learned"] == found["found"] != found["other"]
+    assert found["a"][1] == pytest.approx((found["a"][0] - 0.1, found["a"][0] + 0.1))
+    assert found["failed"] == found["pruned"] == (None, None)
+
+
+def shape(choice: Choice | list[Choice]) -> str:
+    space = toy_space(Path(shape.folder))
+    backbone = plugins.make_backbone(space.backbone, 11, 3)
+    model, _ = assemble(backbone, Candidate.of({"conv6": choice}), settings_of(space, toy_faces().classes))
+    return shape_of(model.eval(), SIZE, CPU)
+
+
+@pytest.fixture(autouse=True)
+def space_folder(tmp_path):
+    shape.folder = tmp_path
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (Choice(2), Choice(2), True),
+        (Choice(2), Choice(4), False),
+        (Choice(2), [Choice(2), Choice(4)], False),
+        (Choice(2, f=1.5), Choice(2), False),
+        (Choice(2, f=1.5), Choice(2, f=1.5001), True),  # the same maps
+        (Choice(2, f=1.5, learned=True), Choice(2, f=1.5), True),
+        (Choice(3, f=3 / 2.6, fractional=True), Choice(3, f=3 / 2.7, fractional=True), True),  # between the same pixels
+        (Choice(3, f=3 / 2.6, fractional=True), Choice(3, f=3 / 3.6, fractional=True), False),
+        (Choice(3, f=3 / 2.6, fractional=True), Choice(3), False),
+        (Choice(1, sampling=Sampling(1.0, 3)), Choice(1, sampling=Sampling(2.0, 3)), False),
+        (Choice(1, sampling=Sampling(1.3, 3)), Choice(1, sampling=Sampling(1.4, 3)), True),
+        (Choice(1, sampling=Sampling(1.0, 3)), Choice(1, sampling=Sampling(1.0, 5)), False),
+        (Choice(2, layer=CLIMBING), Choice(2), False),
+        (Choice(2, labels=("skin",)), Choice(2), True),
+    ],
+)
+def test_what_makes_a_shape(one, other, same):
+    if not isinstance(one, list) and one.labels:
+        one = replace(one, labels=(toy_faces().classes[1],))
+    assert (shape(one) == shape(other)) is same
+
+
+def test_a_shape_knows_the_work_of_a_layer():
+    space = toy_space(shape.folder)
+    backbone = plugins.make_backbone(space.backbone, 11, 3)
+    candidate = Candidate.of({"conv6": Choice(1, layer=CLIMBING)})
+    model, learnable = assemble(backbone, candidate, settings_of(space, toy_faces().classes))
+    before = shape_of(model.eval(), SIZE, CPU)
+    learnable.layers["conv6"].twice = False
+    assert shape_of(model, SIZE, CPU) != before
+
+
+def test_what_was_measured_before_an_interrupt_stays(plan, tmp_path, measured):
+    folder = finished(plan, tmp_path, *(given(f"d{d}", Choice(d), val=d / 10) for d in (1, 2, 4)))
+
+    def stop_after_one():
+        if measured:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        time_networks(plan, folder, CPU, stop_after_one)
+    first = dict(read_run(folder).latencies)
+    assert len(first) == 1
+    assert time_networks(plan, folder, CPU, nothing) == []
+    assert len(measured) == 3
+    assert read_run(folder).latencies.keys() == {"d1", "d2", "d4"}
+    assert first.items() <= read_run(folder).latencies.items()
+    before = (folder / "ledger.jsonl").read_bytes()
+    assert time_networks(plan, folder, CPU, nothing) == []
+    assert (folder / "ledger.jsonl").read_bytes() == before
+
+
+def test_a_shape_that_was_measured_earlier_is_not_measured_again(plan, tmp_path, measured):
+    folder = finished(plan, tmp_path, given("a", Choice(2)))
+    time_networks(plan, folder, CPU, nothing)
+    Journal(folder).finish(given("late", Choice(2), seed=1, infer_latency_ms=None))
+    time_networks(plan, folder, CPU, nothing)
+    assert len(measured) == 1
+    latencies = read_run(folder).latencies
+    assert latencies["late"] == latencies["a"]
+
+
+def test_another_number_of_threads_measures_all_again(plan, tmp_path, measured, monkeypatch):
+    folder = finished(plan, tmp_path, given("a", Choice(2)), given("b", Choice(4)))
+    time_networks(plan, folder, CPU, nothing)
+    Journal(folder).finish(given("c", Choice(1), infer_latency_ms=None))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    time_networks(plan, folder, CPU, nothing)
+    assert len(measured) == 5
+    assert {latency.where.rpartition(", ")[2] for latency in read_run(folder).latencies.values()} == {"64 threads"}
+
+
+def test_time_that_is_up_leaves_the_least_important_and_says_so(plan, tmp_path, measured, monkeypatch):
+    leaders = [given("best", Choice(4), val=0.9, rf_px=90), given("other-arm", Choice(2), val=0.1, seed=1, rf_px=80)]
+    rest = [given(f"f{i}", Choice(2, f=1 + i / 10), val=0.2 + i / 100, rf_px=95) for i in range(1, 5)]
+    cheap = given("small-field", Choice(1), val=0.15, rf_px=20)
+    folder = finished(plan, tmp_path, *rest, *leaders, cheap)
+    clock = itertools.count()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    (said,) = time_networks(plan, folder, CPU, nothing, most_s=5)
+    assert read_run(folder).latencies.keys() == {"best", "other-arm", "small-field", "f4"}
+    assert said.startswith("3 trials left without a latency after 5 s")
+    assert f"rfsearch resume {folder}" in said
+
+
+def test_a_network_that_is_gone_is_said_and_the_others_are_measured(plan, tmp_path, measured, monkeypatch):
+    folder = finished(plan, tmp_path, given("a", Choice(2)), given("gone", Choice(1, layer="absent.package:layer")))
+    (said,) = time_networks(plan, folder, CPU, nothing)
+    assert said.startswith("No latency of gone: conv6: layer 'absent.package:layer'")
+    assert read_run(folder).latencies.keys() == {"a"}
+
+    def missing(*_):
+        raise ModelError("no module named mynet")
+
+    monkeypatch.setattr(plugins, "make_backbone", missing)
+    Journal(folder).finish(given("b", Choice(4)))
+    assert time_networks(plan, folder, CPU, nothing) == ["No latency of gone, b: no module named mynet"]
+
+
+def test_a_layer_whose_cost_changed_in_training_needs_its_checkpoint(plan, tmp_path, measured):
+    folder = finished(plan, tmp_path, given("climbed", Choice(1, layer=CLIMBING), f={"conv6": 0.5}))
+    (said,) = time_networks(plan, folder, CPU, nothing)
+    assert said == (
+        f"No latency of climbed: what {CLIMBING} costs changes in training, and only an arm's leader keeps its "
+        "checkpoint"
+    )
+
+
+def test_passes_are_timed_for_real(plan, tmp_path):
+    folder = finished(plan, tmp_path, given("a", Choice(2)))
+    time_networks(plan, folder, CPU, nothing)
+    (latency,) = read_run(folder).latencies.values()
+    assert 0 < latency.low_ms <= latency.median_ms <= latency.high_ms < 10_000
+
+
+def test_networks_are_timed_after_the_engine_has_ended(tmp_path, monkeypatch):
+    """And an interrupt there still leaves the tables, and says how to go on."""
+    happened: list[str] = []
+
+    class Idle:
+        workers = 1
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            happened.append("engine ended")
+
+        def run(self, *_):
+            happened.append("engine ran")
+
+    def timed(*_):
+        happened.append("timed")
+        raise Interrupted
+
+    monkeypatch.setattr(cli, "_engine", lambda request: Idle())
+    monkeypatch.setattr(timing, "time_networks", timed)
+    words = ["rfsearch", "run", "--space", str(toy_file(tmp_path)), "--strategies", "exhaustive", "--out", "out"]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130
+    assert happened == ["engine ran", "engine ended", "timed"]
+    assert (tmp_path / "out" / "report.html").exists()
