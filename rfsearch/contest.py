@@ -41,7 +41,10 @@ class Forecast:
 
 @dataclass
 class Arm:
-    """One strategy with one seed and one budget. handed_out: its trials by name; running: those not yet back."""
+    """One strategy with one seed and one budget. handed_out: its trials by name; running: those not yet back.
+
+    tries: its trials by candidate, in the order they were handed out.
+    """
 
     name: str
     seed: int
@@ -50,6 +53,7 @@ class Arm:
     handed_out: dict[str, Assignment] = field(default_factory=dict)
     spent: Cost = field(default_factory=Cost)
     running: dict[str, Assignment] = field(default_factory=dict)
+    tries: dict[str, list[Assignment]] = field(default_factory=dict)
     best: Record | None = None
     failures_in_a_row: int = 0
     exhausted: str = ""
@@ -62,10 +66,10 @@ class Arm:
         """Of the next trial. The same candidate gets the same one in every arm of one seed, and a fresh one when
         repeated; but the first heir that keeps its parent's candidate keeps its seed, and with it the order of its
         images: it goes on as if it had never stopped."""
-        tried = [trial for trial in self.handed_out.values() if trial.candidate == candidate]
-        for trial in tried:
-            if trial.trial == heir_of and heir_of not in [other.heir_of for other in tried]:
-                return trial.train_seed
+        tried = self.tries.get(candidate, ())
+        parent = self.handed_out.get(heir_of)
+        if parent is not None and parent.candidate == candidate and all(other.heir_of != heir_of for other in tried):
+            return parent.train_seed
         return self.seed * 1000 + len(tried)
 
 
@@ -236,6 +240,7 @@ class Contest:
     def _count_start(self, assignment: Assignment) -> None:
         arm = self._arm(assignment)
         arm.handed_out[assignment.trial] = assignment
+        arm.tries.setdefault(assignment.candidate, []).append(assignment)
         arm.running[assignment.trial] = assignment
 
     def _count_finish(self, record: Record) -> None:

@@ -12,6 +12,8 @@ from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_hist
 from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.space import Candidate, Choice, read_space
 from rfsearch.strategies import Exhausted, Heir
+from rfsearch.strategies.listed import Listed
+from tests.growth import lines_run
 
 SPACE = read_space(plugins.space_file("helen"), None)
 FULL = 100.0
@@ -271,3 +273,25 @@ def test_of_an_heir_no_full_training_is_forecast(tmp_path):
         records.append(game.finish(record))
     assert [r.forecast for r in records] == [Cost(FULL, 10.0, 1.0)] * 2 + [None]
     assert {r.forecast_peak_bytes for r in records} == {1}
+
+
+def drawn(count: int) -> list[Candidate]:
+    return [SPACE.uniform(Choice(1, f=1 + i / 10_000)) for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["random", "listed"])
+def test_the_work_of_handing_out_and_of_resuming_grows_as_the_trials_do(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("rfsearch.ledger.journal.os.fsync", lambda _: None)
+
+    def game(count: int) -> Contest:
+        strategy = Listed(drawn(count)) if kind == "listed" else plugins.load("strategies", kind)(SPACE, 0)
+        budget = Budget("flop", "flop", FULL * count)
+        folder = tmp_path / str(count)
+        folder.mkdir(exist_ok=True)
+        arm = Arm(kind, 0, strategy, budget)
+        return Contest([arm], Journal(folder), read_history(folder), forecast, SPACE.reference_candidate)
+
+    played = [lines_run(lambda count=count: play(game(count))) for count in (60, 240)]
+    resumed = [lines_run(lambda count=count: game(count)) for count in (60, 240)]
+    assert played[1] < 4.4 * played[0]
+    assert resumed[1] < 4.4 * resumed[0]

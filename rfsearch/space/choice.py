@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from rfsearch.errors import SpaceError
 
 # A dilation that misses a whole number by this fraction is whole: a learned one is kept in single precision.
 _WHOLE = 2.0**-20
+_KEPT = 2**16  # candidates that were read: more than any run has trials
 
 
 @dataclass(frozen=True, order=True)
@@ -171,7 +173,9 @@ class Candidate:
         return Candidate(tuple(found))
 
     @staticmethod
+    @lru_cache(maxsize=_KEPT)
     def from_json(text: str) -> Candidate:
+        """Read a candidate back; a report asks for the same one many times."""
         return Candidate.of({site: _choice_of(body) for site, body in json.loads(text).items()})
 
     def to_json(self) -> str:

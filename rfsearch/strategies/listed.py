@@ -15,12 +15,14 @@ class Listed:
     """Every candidate of a list once, in the order given."""
 
     candidates: Sequence[Candidate]
-    _tried: list[Candidate] = field(default_factory=list)
+    _left: dict[Candidate, None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._left = dict.fromkeys(self.candidates)
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
-        taken = [*self._tried, *pending]
-        left = [candidate for candidate in self.candidates if candidate not in taken]
-        return left[0] if left else Exhausted("every candidate of the list has been trained")
+        left = (candidate for candidate in self._left if candidate not in pending)
+        return next(left, Exhausted("every candidate of the list has been trained"))
 
     def observe(self, record: Record) -> None:
-        self._tried.append(Candidate.from_json(record.candidate))
+        self._left.pop(Candidate.from_json(record.candidate), None)
