@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rfsearch import cli_export, cli_models, interrupt
 from rfsearch.errors import RequestError
 from rfsearch.interrupt import Interrupted, deferred
+from rfsearch.printable import PlainConsole
 
 if TYPE_CHECKING:
     from rfsearch.contest import Contest
@@ -40,8 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out_console = Console(soft_wrap=False)
-err_console = Console(stderr=True)
+out_console = PlainConsole(soft_wrap=False)
+err_console = PlainConsole(stderr=True)
 
 SpaceOption = Annotated[str, typer.Option("--space", help="Name of a space, or a space file.")]
 PresetOption = Annotated[
@@ -325,7 +327,7 @@ def doctor(as_json: JsonOption = False) -> None:
         for column in ("", "check", "found"):
             table.add_column(column, no_wrap=column != "found")
         for check in found:
-            mark = "[green]ok[/]" if check.ok else "[red]no[/]"
+            mark = Text("ok", style="green") if check.ok else Text("no", style="red")
             table.add_row(mark, check.name, check.found)
         out_console.print(table)
     raise typer.Exit(0 if all(check.ok for check in found) else 2)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from rfsearch.printable import PlainConsole
 
 if TYPE_CHECKING:
     from rfsearch.export import Exported
 
-out_console = Console(soft_wrap=False)
-err_console = Console(stderr=True)
+out_console = PlainConsole(soft_wrap=False)
+err_console = PlainConsole(stderr=True)
 
 
 def export(

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rfsearch.errors import RequestError
+from rfsearch.printable import PlainConsole
 
-out_console = Console(soft_wrap=False)
+out_console = PlainConsole(soft_wrap=False)
 
 ModelArgument = Annotated[
     str,
@@ -121,7 +122,7 @@ def sites(
             row.path,
             _operation("", row.kernel, row.stride, row.dilation, row.groups),
             inspection.by(row.map_size) if row.map_size else "-",
-            fields or f"[yellow]no: {row.why_not}[/]",
+            fields or Text(f"no: {row.why_not}", style="yellow"),
         )
     out_console.print(table)
     for reason, count in refused.items():

@@ -15,7 +15,9 @@ import plotly.graph_objects as go
 from PIL import Image, ImageDraw
 from plotly.colors import sample_colorscale, unlabel_rgb
 
+from rfsearch.printable import printable
 from rfsearch.report.pictures import colour
+from rfsearch.report.wording import literal
 
 _SIDE = 480  # px of the picture's shorter side, about
 _BAND = 48  # px: height of the picture of a signal
@@ -68,8 +70,8 @@ def write_page(pictured: Pictured, path: Path) -> None:
         figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displaylogo": False})
         for i, figure in enumerate(figures)
     ]
-    said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in pictured.sentences)
-    title = html.escape(pictured.title)
+    said = "".join(f"<li>{html.escape(printable(sentence))}</li>" for sentence in pictured.sentences)
+    title = html.escape(printable(pictured.title))
     path.write_text(
         f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}: receptive field</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
@@ -147,9 +149,9 @@ def _objects(pictured: Pictured) -> go.Figure | None:
     edges, by_class = pictured.objects
     labels = [f"{low:.0f}-{high:.0f}" for low, high in itertools.pairwise(edges)]
     bars: list[Any] = [
-        go.Bar(x=np.sqrt(edges[:-1] * edges[1:]), y=counts, width=np.diff(edges), name=name, customdata=labels,
+        go.Bar(x=np.sqrt(edges[:-1] * edges[1:]), y=counts, width=np.diff(edges), name=literal(name), customdata=labels,
                marker={"color": f"rgb{colour(i)}"},
-               hovertemplate="%{customdata} px: %{y}<extra>" + html.escape(name) + "</extra>")
+               hovertemplate="%{customdata} px: %{y}<extra>" + literal(name) + "</extra>")
         for i, (name, counts) in enumerate(by_class.items(), start=1) if counts.sum()
     ]  # fmt: skip
     figure = go.Figure(bars)

@@ -6,7 +6,6 @@ figure serves light, dark and print. Text is escaped, since plotly reads its lab
 
 from __future__ import annotations
 
-import html
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from rfsearch.ledger.record import parsed
 from rfsearch.report.digest import Digest, Split, has_moved, has_start, motions, setting_of
 from rfsearch.report.front import AXES, Axis, held_against
 from rfsearch.report.latency import shown as latency
-from rfsearch.report.wording import byte_scale, finite, plain, score, si_scale
+from rfsearch.report.wording import byte_scale, finite, literal, plain, score, si_scale
 
 Trace = dict[str, Any]
 
@@ -108,7 +107,7 @@ def anytime(told: Digest) -> Figure | None:
                 drawn.append((split, [c.x for c in curves], [c.high for c in curves]))
             seeds = f" ({curves[0].seeds} seeds)" if several else ""
             data.append({
-                "type": "scatter", "mode": "lines+markers", "name": _text(strategy + seeds), "legendgroup": strategy,
+                "type": "scatter", "mode": "lines+markers", "name": literal(strategy + seeds), "legendgroup": strategy,
                 "line": {"color": colour, "width": 2, "shape": "hv"},
                 "marker": {"size": 5, "symbol": _SYMBOLS[i % len(_SYMBOLS)]},
                 "hovertemplate": "%{y:.4f} at %{x:.3g}",
@@ -263,12 +262,12 @@ def learned(told: Digest, letter: str) -> Figure | None:
         if line.flag:
             name += f" ({line.flag})"
         data.append({
-            "type": "scatter", "mode": "lines", "name": _text(name), "legendgroup": _text(name),
+            "type": "scatter", "mode": "lines", "name": literal(name), "legendgroup": literal(name),
             "showlegend": name not in shown,
             "x": [step for step, _ in line.points], "y": [value for _, value in line.points],
             "line": {"color": _ramp(ranks[line.start], len(ranks)), "width": 2,
                      "dash": ("solid", "dash", "dot", "dashdot")[paths.index(line.path) % 4]},
-            "hovertemplate": _text(f"{line.trial}, {line.about}")
+            "hovertemplate": literal(f"{line.trial}, {line.about}")
             + f"<br>{letter} = %{{y:.3f}} at step %{{x:,}}<extra></extra>",
         })  # fmt: skip
         shown.add(name)
@@ -400,7 +399,7 @@ def _score_title(split: Split) -> str:
 
 def _marks(strategy: str, i: int) -> Trace:
     return {
-        "type": "scatter", "mode": "markers", "name": _text(strategy),
+        "type": "scatter", "mode": "markers", "name": literal(strategy),
         "marker": {"color": COLOURS[i % len(COLOURS)], "symbol": _SYMBOLS[i % len(_SYMBOLS)],
                    "size": _SIZES[i % len(_SIZES)], "line": {"color": PAPER, "width": 1}},
         "hovertemplate": "%{text}<extra></extra>",
@@ -421,7 +420,7 @@ def _hover(record: Record, told: Digest) -> str:
     ]
     if record.infer_latency_spread_ms is not None:
         lines.append(f"latency {latency(record)}")
-    return "<br>".join(_text(line) for line in lines)
+    return "<br>".join(literal(line) for line in lines)
 
 
 def _extend(
@@ -520,8 +519,3 @@ def _ramp(i: int, count: int) -> str:
 def _see_through(colour: str) -> str:
     r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({r},{g},{b},0.16)"
-
-
-def _text(text: str) -> str:
-    # A percent sign opens plotly's own templates: %{...} in a trial's name must stay what it is.
-    return html.escape(text, quote=False).replace("%{", "% {")

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from rfsearch.ledger import Record, anytime_table, read_run, trials_table
 from rfsearch.ledger.record import Status, parsed
 from rfsearch.ledger.run_directory import write_whole
+from rfsearch.printable import printable
 from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
 from rfsearch.report.digest import Arm, Digest, digest, factors, has_start, setting_of
@@ -62,7 +63,7 @@ def write(run_dir: Path) -> Path:
 def render(told: Digest) -> str:
     """The page's HTML."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finalized
     )
     environment.filters["unbroken"] = _unbroken
     template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
@@ -107,6 +108,11 @@ def render(told: Digest) -> str:
 def _unbroken(sentence: str) -> str:
     """A sentence whose numbers are not torn from their units at the end of a line."""
     return _UNIT.sub("\\1\u00a0\\2", sentence)
+
+
+def _finalized(value: Any) -> Any:
+    """What the template shows of a value: text without control characters. What is markup already stays."""
+    return printable(value) if type(value) is str else value
 
 
 def _in_script(figure: Any) -> str:

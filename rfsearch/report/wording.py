@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
+
+from rfsearch.printable import printable
 
 MISSING = "–"
 
@@ -107,6 +110,12 @@ def amount(value: object, currency: str) -> str:
     if currency == "epochs":
         return f"{number(value)} epochs"
     return prefixed(value, "FLOP")
+
+
+def literal(text: str) -> str:
+    """A text as plotly's labels, which it reads as HTML, show it literally."""
+    # A percent sign opens plotly's own templates: %{...} in a trial's name must stay what it is.
+    return html.escape(printable(text), quote=False).replace("%{", "% {")
 
 
 def counted(count: int, one: str, many: str = "") -> str:
