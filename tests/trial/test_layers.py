@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rfsearch import plugins
-from rfsearch.export import _patch as patch_of
+from rfsearch.export import patch_of
 from rfsearch.ledger import Record
 from rfsearch.space import Choice, Space
 from rfsearch.trial import Forecaster
