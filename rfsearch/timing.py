@@ -6,6 +6,7 @@ measured once, and its trials share the measurement: see `rfsearch.trial.latency
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -49,8 +50,10 @@ def time_networks(
     """
     run, where = read_run(run_dir), _where(device)
     missing = [r for r in run.records if r.scored and r.trial not in run.latencies]
+    if not missing:
+        return []
     known = {latency.shape: latency for latency in run.latencies.values() if latency.where == where}
-    if missing and not known:
+    if not known:
         missing = [r for r in run.records if r.scored]
     journal, began, faults = Journal(run_dir), time.perf_counter(), dict[str, list[str]]()
     waiting = _by_network(the_plan, _in_order(run, missing))
@@ -125,7 +128,7 @@ def _left_out(run_dir: Path, late: int, faults: dict[str, list[str]], most_s: fl
     if late:
         said.append(
             f"{counted(late, 'trial')} left without a latency after {most_s:g} s of measuring. "
-            f"More are measured by: rfsearch resume {run_dir}"
+            f"More are measured by: rfsearch resume {shlex.quote(str(run_dir))}"
         )
     for why, trials in faults.items():
         names = ", ".join(trials[:3]) + (f" and {len(trials) - 3} more" if len(trials) > 3 else "")

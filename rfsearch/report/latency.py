@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from rfsearch.ledger import Record
@@ -12,7 +13,7 @@ from rfsearch.report.wording import counted, finite, multiple, number
 def how_measured(told: Digest) -> str:
     """Return in words how the run's latencies were measured, and whose is missing; empty where there are none."""
     timed = [record for record in told.scored if record.infer_latency_spread_ms is not None]
-    again = f"rfsearch resume {told.run.directory}"
+    again = f"rfsearch resume {shlex.quote(str(told.run.directory))}"
     if not timed:
         if all(finite(record.infer_latency_ms) is None for record in told.scored):
             return ""
