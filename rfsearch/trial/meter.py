@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from rfsearch.errors import ModelError
-from rfsearch.trial.formulas import FORMULAS
+from rfsearch.trial.formulas import formula_of
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,21 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._hold(tree_leaves((args, kwargs)), made_here=False)
+        formula = formula_of(func)
+        if formula is None:
+            return self._in_parts(func, args, kwargs)
         out = func(*args, **kwargs)
-        name = func._schema.name.removeprefix("aten::")
-        self.flop += self._flop_of(name, func, args, kwargs, out)
+        self.flop += formula(args, kwargs, out)
         self._hold(tree_leaves(out), made_here=True)
         return out
 
-    def _flop_of(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> float:
-        formula = FORMULAS.get(name) or FORMULAS.get(name.removesuffix("_"))  # an in-place twin costs the same
-        if formula is not None:
-            return formula(args, kwargs, out)
-        counted = flop_registry.get(func._overloadpacket)
-        if counted is not None:
-            return float(counted(*args, **kwargs, out_val=out))
-        if name.startswith(("prim::", "profiler::")) or func.is_view:
-            return 0.0
+    def _in_parts(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator as those it is made of, each metered: in inference mode torch does not take it apart."""
+        with self:
+            out = func.decompose(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
+        name = func._schema.name.removeprefix("aten::")
         raise ModelError(
             f"operator {name} has no FLOP formula, so a budget cannot be metered. "
             f'Register one: rfsearch.trial.register_flop("{name}", lambda args, kwargs, out: FLOP_OF_ONE_CALL).'
