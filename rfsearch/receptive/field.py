@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,9 @@ class Axis:
 
     reach: 3 x the tensor's dimensions, of size 1 where nothing changes along one: minus the first pixel, the last
     pixel (px; both -inf for a unit that sees none by itself), and 1 for a unit that sees the whole axis. The hull of
-    units is the maximum of all three. extent: px between neighbouring units times the number of units. dim: the
-    dimension of the tensor along which the axis runs; None once it was summed or cut up.
+    units is the maximum of all three. extent: px between neighbouring units times the number of units (times 1 where
+    there are none, so that an empty map keeps its scale). dim: the dimension of the tensor along which the axis runs;
+    None once it was summed or cut up.
     """
 
     reach: Reach
@@ -38,30 +40,57 @@ class Axis:
     @property
     def jump(self) -> float:
         """Px between neighbouring units."""
-        return self.extent if self.dim is None else self.extent / self.reach.shape[self.dim + 1]
+        return self.extent if self.dim is None else self.extent / max(1, self.reach.shape[self.dim + 1])
 
     def extent_of(self, dim: int, units: int, stride: float) -> float:
         """The extent of a result with that many units along `dim`, each `stride` units of this one apart."""
-        return self.jump * stride * units if dim == self.dim else self.extent
+        return self.jump * stride * max(1, units) if dim == self.dim else self.extent
 
     def beyond(self, dim: int, index: Index) -> Reach:
         """The reach at places of a dimension, before its first and behind its last unit too: 3 x ... x places ...,
         where the places have the dimensions of `index`."""
         at, size = dim + 1, self.reach.shape[dim + 1]
+        if not size:
+            shape = (*self.reach.shape[:at], *index.shape, *self.reach.shape[at + 1 :])
+            return np.broadcast_to(_nothing(len(shape) - 1), shape).copy()
         if dim != self.dim:
             return np.take(self.reach, index if size > 1 else index * 0, axis=at, mode="clip")
-        outside = (index < 0) | (index >= size)
-        if not outside.any():
-            return np.take(self.reach, index, axis=at)
-        period = self._period(at)
-        steps = np.where(index < 0, index // period, np.maximum(0, (index - size) // period + 1))
-        inside = index - steps * period
-        # a period longer than what is left of a short axis would land outside again
-        reach = np.take(self.reach, inside, axis=at, mode="clip")
-        shift = (steps * period * self.jump).reshape(index.shape + (1,) * (self.reach.ndim - at - 1))
+        inside, shift = self._continued(dim, index)
+        reach = np.take(self.reach, inside, axis=at)
+        shift = shift.reshape(index.shape + (1,) * (self.reach.ndim - at - 1))
         reach[0] -= shift
         reach[1] += shift
         return reach
+
+    def at(self, dims: Sequence[int], places: Sequence[Index]) -> Reach:
+        """The reach at places that are given in the last dimensions together, as `beyond` along the axis' own.
+
+        dims: the last ones of the tensor. places: an array for each, all of one shape, which is that of the new last
+        dimensions.
+        """
+        inside: list[Index] = []
+        shift = np.zeros(places[0].shape)
+        for dim, index in zip(dims, places, strict=True):
+            within = np.clip(index, 0, self.reach.shape[dim + 1] - 1)
+            if dim == self.dim:
+                within, shift = self._continued(dim, index)
+            inside.append(within)
+        selector: Any = (..., *inside)
+        reach = self.reach[selector]
+        reach[0] -= shift
+        reach[1] += shift
+        return reach
+
+    def _continued(self, dim: int, index: Index) -> tuple[Index, Reach]:
+        """Places within the map whose fields repeat at places beyond it, and px by which these are moved."""
+        size = self.reach.shape[dim + 1]
+        outside = (index < 0) | (index >= size)
+        if not outside.any():
+            return index, np.zeros(index.shape)
+        period = self._period(dim + 1)
+        steps = np.where(index < 0, index // period, np.maximum(0, (index - size) // period + 1))
+        # a period longer than what is left of a short axis would land outside again
+        return np.clip(index - steps * period, 0, size - 1), steps * period * self.jump
 
     def _period(self, at: int) -> int:
         """After how many units the fields repeat, moved on: 1 but behind a resampling."""
@@ -101,8 +130,7 @@ class Field:
 
     def unseeing(self, shape: Shape) -> Field:
         """Of a tensor of that shape that does not depend on the image."""
-        nothing = np.array([-np.inf, -np.inf, 0.0]).reshape(3, *[1] * len(shape))
-        return self.each(shape, lambda axis: Axis(nothing, axis.extent, None))
+        return self.each(shape, lambda axis: Axis(_nothing(len(shape)), axis.extent, None))
 
     def read(self, dim: int, index: Index, valid: npt.NDArray[np.bool_] | None = None, stride: float = 1.0) -> Field:
         """Unit i along `dim` reads the units index[i, 0], index[i, 1] ...; where not `valid`, none.
@@ -116,9 +144,8 @@ class Field:
                 return axis
             reach = axis.beyond(dim, index)
             if valid is not None:
-                nothing = np.array([-np.inf, -np.inf, 0.0]).reshape(3, *[1] * (reach.ndim - 1))
                 mask = valid.reshape(valid.shape + (1,) * (reach.ndim - dim - 3))
-                reach = np.where(mask, reach, nothing)
+                reach = np.where(mask, reach, _nothing(reach.ndim - 1))
             return Axis(reach.max(axis=dim + 2), axis.extent_of(dim, len(index), stride), axis.dim)
 
         return self.each(self._resized(dim, len(index)), read)
@@ -165,15 +192,56 @@ class Field:
     def unfolded(self, dim: int, size: int, step: int) -> Field:
         """Windows of `size` units every `step` along a dimension, the units of each in a new last dimension."""
         count = (self.shape[dim] - size) // step + 1
-        index = np.arange(count)[:, None] * step + np.arange(size)[None, :]
+        return self.cut(dim, window_index(count, size, step, 1, 0), step)
 
-        def unfold(axis: Axis) -> Axis:
+    def cut(self, dim: int, index: Index, stride: float) -> Field:
+        """As `read`, but what unit i along `dim` reads is not met: its reads stand in a new last dimension."""
+
+        def cut(axis: Axis) -> Axis:
             reach = axis.reach[..., None]
             if axis.dim == dim or axis.reach.shape[dim + 1] > 1:
                 reach = np.moveaxis(axis.beyond(dim, index), dim + 2, -1)
-            return Axis(reach, axis.extent_of(dim, count, step), axis.dim)
+            return Axis(reach, axis.extent_of(dim, len(index), stride), axis.dim)
 
-        return self.each((*self._resized(dim, count), size), unfold)
+        return self.each((*self._resized(dim, len(index)), index.shape[1]), cut)
+
+    def gathered(self, places: Sequence[Index], valid: npt.NDArray[np.bool_] | None = None) -> Field:
+        """Units of the last dimensions at places given in all of them together; where not `valid`, none.
+
+        places: an array for each of these dimensions, all of the shape that they get in the result.
+        """
+        kept = len(self.shape) - len(places)
+        dims = range(kept, len(self.shape))
+        sizes = places[0].shape
+
+        def gather(axis: Axis) -> Axis:
+            if axis.dim not in dims and all(axis.reach.shape[dim + 1] == 1 for dim in dims) and valid is None:
+                reach = axis.reach.reshape(*axis.reach.shape[: kept + 1], *[1] * len(sizes))
+                return Axis(reach, axis.extent, axis.dim)
+            reach = axis.at(dims, places)
+            if valid is not None:
+                reach = np.where(valid, reach, _nothing(reach.ndim - 1))
+            if axis.dim is None or axis.dim < kept:
+                return Axis(_compact(reach, axis.dim), axis.extent, axis.dim)
+            moved = [_mean_step(places[axis.dim - kept], along) for along in range(len(sizes))]
+            along = int(np.argmax(np.abs(moved)))  # a turned map's axis runs along another dimension
+            step = moved[along] or self.shape[axis.dim] / max(1, sizes[along])
+            dim = kept + along
+            extent = axis.jump * step * max(1, sizes[along])
+            return Axis(_compact(reach, dim), extent, dim)
+
+        return self.each((*self.shape[:kept], *sizes), gather)
+
+    def accumulated(self, dim: int, backwards: bool = False) -> Field:
+        """Each unit along a dimension reads all before it and itself; backwards: all behind it."""
+        way = slice(None, None, -1 if backwards else 1)
+
+        def accumulate(axis: Axis) -> Axis:
+            reach = np.moveaxis(axis.reach, dim + 1, 0)
+            reach = np.maximum.accumulate(reach[way], axis=0)[way]
+            return Axis(np.moveaxis(reach, 0, dim + 1), axis.extent, axis.dim)
+
+        return self.each(self.shape, accumulate)
 
     def mixed(self, dims: Sequence[int], keep: bool = True) -> Field:
         """Behind an operator that mixes all units along some dimensions. keep: leave these with size 1.
@@ -184,9 +252,9 @@ class Field:
         at = tuple(dim + 1 for dim in gone)
 
         def mix(axis: Axis) -> Axis:
-            reach = axis.reach.max(axis=at, keepdims=True)
+            reach = axis.reach.max(axis=at, keepdims=True, initial=-np.inf)
             if any(axis.reach.shape[dim] > 1 for dim in at) and not _same(axis.reach[:2], reach[:2]):
-                everything = axis.reach[:2].max(axis=tuple(range(1, axis.reach.ndim)), keepdims=True)
+                everything = axis.reach[:2].max(axis=tuple(range(1, axis.reach.ndim)), keepdims=True, initial=-np.inf)
                 if axis.dim in gone or _same(reach[:2], everything):
                     reach = np.stack([np.full_like(reach[0], -np.inf)] * 2 + [np.ones_like(reach[0])])
             dim = axis.dim
@@ -279,6 +347,16 @@ def window_index(size: int, kernel: int, stride: float, dilation: int, padding: 
     return (np.arange(size)[:, None] * int(stride) - padding + np.arange(kernel)[None, :] * dilation).astype(np.int64)
 
 
+def _nothing(rank: int) -> Reach:
+    """The reach of a unit that sees nothing, for a tensor of that many dimensions."""
+    return np.array([-np.inf, -np.inf, 0.0]).reshape(3, *[1] * rank)
+
+
+def _mean_step(places: Index, along: int) -> float:
+    """Units of the source between neighbouring units of the result along one of its dimensions."""
+    return float(np.diff(places, axis=along).mean()) if places.shape[along] > 1 else 0.0
+
+
 def _aligned(field: Field, rank: int) -> Field:
     grown = rank - len(field.shape)
     return field.spread((*[1] * grown, *field.shape)) if grown else field
@@ -292,6 +370,8 @@ def _same(one: Reach, other: Reach) -> bool:
 
 def _viewed(axis: Axis, source: Shape, target: Shape) -> Axis:
     """Segment by segment: the shortest runs of dimensions, here and there, that hold equally many units."""
+    if 0 in source:
+        return Axis(np.broadcast_to(_nothing(len(target)), (3, *target)), axis.jump, None)
     sizes: list[int] = [3]
     full: list[int] = [3]
     dim = None

@@ -12,73 +12,24 @@ Conventions:
   field lies between theirs: (k - 1) d j / f px for a kernel behind an inflation (Wei sec. 3.3 without its rounding),
   although bilinear weights touch both. A resampling without such a learned scale reads every unit that has a weight.
 - A deformable convolution is quoted at its regular grid, all offsets zero: where its taps really fall, the image says.
+- Whatever else picks units at places that the image says (sampling by a flow, a gather, a sort) may pick any of them:
+  it sees the axes it picks along whole, and by itself what says the places. At places known beforehand it reads those.
+- A recurrent layer reads all units of its sequence before its own; one that goes both ways sees the sequence whole.
+- A max unpooling puts a value back into the window it came from, which is taken to be one of windows side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from rfsearch.errors import ModelError
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, Interpolation, WeightedGradient
-from rfsearch.receptive.field import Field, Shape, hull, joined
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operator of a running model, as a rule sees it.
-
-    name: of the operator, as in `aten::NAME` without its namespace, or a module's class. module: with its own rule,
-    else None. path: of the innermost module at work. args, kwargs: as called, with a `Field` in the place of every
-    tensor that depends on the image. outputs: shapes of the tensors that came out. dilation: what a convolution is to
-    be taken for instead of its own, or None.
-    """
-
-    name: str
-    module: Any
-    path: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: tuple[Shape, ...]
-    dilation: int | None = None
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument by place or by name."""
-        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
-
-    @property
-    def fields(self) -> list[Field]:
-        """Every argument that depends on the image, those in lists included."""
-        found: list[Field] = []
-        for value in (*self.args, *self.kwargs.values()):
-            found += [
-                part for part in (value if isinstance(value, list | tuple) else [value]) if isinstance(part, Field)
-            ]
-        return found
-
-    @property
-    def field(self) -> Field:
-        """The first argument that depends on the image."""
-        return self.fields[0]
-
-    @property
-    def output(self) -> Shape:
-        """The shape of the first tensor that came out."""
-        return self.outputs[0]
-
-    def lost(self, why: str) -> ModelError:
-        return ModelError(
-            f"{self.name}{f' in {self.path!r}' if self.path else ''} {why}: its receptive field cannot be followed. "
-            f"{how_to_register(self.module)}"
-        )
-
-
-Rule = Callable[[Call], Field | Sequence[Field]]
-Operator = type[nn.Module] | str
+from rfsearch.receptive import picking, sequences
+from rfsearch.receptive.call import Call, Operator, Rule
+from rfsearch.receptive.field import Field, hull, joined, window_index
+from rfsearch.receptive.picking import everywhere
 
 
 def register(operator: Operator, rule: Rule) -> None:
@@ -90,11 +41,6 @@ def register(operator: Operator, rule: Rule) -> None:
     `lambda call: call.field.windowed(5, stride=2)`; for one that sees everything: `lambda call: call.field.whole()`.
     """
     _RULES[operator.removeprefix("aten::") if isinstance(operator, str) else operator] = rule
-
-
-def how_to_register(module: nn.Module | None = None, name: str = "OPERATOR") -> str:
-    what = repr(name) if module is None else type(module).__name__
-    return f"Add its rule with rfsearch.receptive.register({what}, rule)."
 
 
 def rule_of_module(module: nn.Module) -> Rule | None:
@@ -278,11 +224,10 @@ def _parts(call: Call) -> list[Field]:
 
 
 def _concatenate(call: Call) -> Field:
-    parts, dim = call.args[0], call.argument(1, "dim", 0) % len(call.output)
-    parts = [part for part in parts if len(part.shape) == len(call.output)]  # an empty list's place holder aside
-    like = call.field
-    fields = [part if isinstance(part, Field) else like.unseeing(tuple(part.shape)) for part in parts]
-    return joined(fields, dim, call.output)
+    dim = call.argument(1, "dim", 0) % len(call.output)
+    parts = [part for part in call.args[0] if 0 not in part.shape]  # what is empty adds no unit, whatever its rank
+    fields = [part if isinstance(part, Field) else call.field.unseeing(tuple(part.shape)) for part in parts]
+    return joined(fields, dim, call.output) if fields else call.field.unseeing(call.output)
 
 
 def _stack(call: Call) -> Field:
@@ -345,6 +290,8 @@ def _index(call: Call) -> Field:
         dim, places = given[0]
     if isinstance(places, Field) or places.dim() != 1 or not len(places):
         raise call.lost("picks units by a tensor")
+    if places.is_meta:
+        raise call.lost("picks units by a tensor without values (of the meta device)")
     index = places.numpy().astype(np.int64)
     stride = (index[-1] - index[0]) / (len(index) - 1) if len(index) > 1 else 1.0
     return field.read(dim % len(field.shape), index[:, None], stride=float(stride))
@@ -410,15 +357,85 @@ def _channel_shuffle(call: Call) -> Field:
 
 
 def _columns(call: Call) -> Field:
-    """Patches as columns: each column is what the whole patch sees."""
+    """Patches as columns: C x k x k rows, of which each reads one unit of every patch."""
     kernel, dilation, padding, stride = call.args[1:5]
-    field = call.field.windowed(kernel, stride, dilation, padding).mixed([1])
-    batch, _, height, width = field.shape
-    return field.viewed((batch, 1, height * width)).spread(call.output)
+    field = call.field.viewed((1,) * (4 - len(call.field.shape)) + call.field.shape)
+    for i in range(2):
+        k, d, p, s = (_of_axis(value, i) for value in (kernel, dilation, padding, stride))
+        size = (field.shape[2 + i] + 2 * p - (k - 1) * d - 1) // s + 1
+        field = field.cut(2 + i, window_index(size, k, s, d, p), s)
+    return field.permuted((0, 1, 4, 5, 2, 3)).viewed(call.output)
+
+
+def _folded(call: Call) -> Field:
+    """Columns as patches, summed where they overlap: the transpose of `_columns`."""
+    kernel, dilation, padding, stride = call.args[2:6]
+    height, width = call.args[1]
+    taps, counts = [], []
+    for i, size in enumerate((height, width)):
+        k, d, p, s = (_of_axis(value, i) for value in (kernel, dilation, padding, stride))
+        counts.append((size + 2 * p - (k - 1) * d - 1) // s + 1)
+        taps.append([(tap, np.arange(size)[:, None] + p - tap * d, s) for tap in range(k)])
+    batch = call.output[:-3]
+    *_, channels, _, _ = call.output
+    field = call.field.viewed((*batch, channels, len(taps[0]), len(taps[1]), *counts))
+    for axis in range(2):  # the rows' taps, then the columns', which by then stand in their place
+        at = len(batch) + 1
+        parts = []
+        for tap, source, s in taps[axis]:
+            of_tap = field.read(at, np.array([[tap]])).mixed([at], keep=False)
+            parts.append(of_tap.read(at + 1, source // s, valid=source % s == 0, stride=1 / s))
+        field = hull(parts, parts[0].shape)
+    return field
 
 
 def _unfold(call: Call) -> Field:
     return call.field.unfolded(call.args[1] % len(call.field.shape), call.args[2], call.args[3])
+
+
+def _gated(call: Call) -> Field:
+    """glu: one half of a dimension by the other."""
+    dim = call.argument(1, "dim", -1) % len(call.field.shape)
+    half = np.arange(call.output[dim])[:, None]
+    return hull([call.field.read(dim, half), call.field.read(dim, half + len(half))], call.output)
+
+
+def _spectrum(call: Call) -> Field:
+    """A Fourier transform mixes all units of its dimensions, there and back."""
+    return call.field.mixed(call.args[1]).spread(call.output)
+
+
+def _as_real(call: Call) -> Field:
+    return call.field.viewed((*call.field.shape, 1)).spread(call.output)
+
+
+def _as_complex(call: Call) -> Field:
+    return call.field.mixed([-1], keep=False)
+
+
+def _vector_product(call: Call) -> Field:
+    """mv, addmv, dot: rows of a matrix by a vector."""
+    fields = []
+    for value in call.args[1:] if call.name == "addmv" else call.args:
+        if isinstance(value, Field):
+            fields.append(value.mixed([-1], keep=False))
+    if call.name == "addmv" and isinstance(call.args[0], Field):
+        fields.append(call.args[0])
+    return hull(fields, call.output)
+
+
+def _distances(call: Call) -> Field:
+    """cdist: rows of one map by rows of another."""
+    left, right = call.args[:2]
+    fields = [left.mixed([-1])] if isinstance(left, Field) else []
+    if isinstance(right, Field):
+        rank = len(right.shape)
+        fields.append(right.mixed([-1]).permuted([*range(rank - 2), rank - 1, rank - 2]))
+    return hull(fields, call.output)
+
+
+def _all_distances(call: Call) -> Field:
+    return everywhere(call.field).spread(call.output)
 
 
 def _inflation(call: Call) -> Field:
@@ -476,21 +493,27 @@ BLIND = frozenset(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full", 
     "new_empty_strided",
 }
 
+# These read units at places that a tensor says: which ones, is known with real numbers only.
+PICKING = frozenset({"index", "index_select", "_unsafe_index", "grid_sampler_2d", "grid_sampler_3d"})
+
 _RULES: dict[Operator, Rule] = {
     WeightedGradient: _first,
     Inflation: _inflation,
     Interpolation: _interpolation,
     LSDFN: _large_sampling_field,
     FractionalConv2d: _fractional,
+    **dict.fromkeys([nn.RNN, nn.GRU, nn.LSTM], sequences.recurrent),
+    **dict.fromkeys([nn.RNNCell, nn.GRUCell, nn.LSTMCell], sequences.recurrent_cell),
     **_by_name(
         (  # element by element, where torch does not mark them so
             elementwise,
             """clone alias detach _to_copy copy contiguous lift_fresh native_dropout dropout feature_dropout where lerp
             fill masked_fill relu hardtanh leaky_relu elu gelu silu mish hardswish hardsigmoid softplus clamp pow
+            tril triu zero bernoulli uniform normal exponential random complex polar _conj _neg_view lift
             _prelu_kernel prelu rrelu rrelu_with_noise log_sigmoid_forward native_batch_norm batch_norm
             _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm""",
         ),
-        (_first, "native_layer_norm native_group_norm _native_batch_norm_legit"),
+        (_first, "native_layer_norm native_group_norm _native_batch_norm_legit _fused_rms_norm"),
         (_convolution, "convolution _convolution convolution_overrideable"),
         (_deformable, "torchvision::deform_conv2d"),
         (
@@ -527,14 +550,34 @@ _RULES: dict[Operator, Rule] = {
         ),
         (_expand, "expand"),
         (_repeat, "repeat"),
-        (_index, "index index_select"),
+        (_index, "index index_select _unsafe_index"),
         (
             _reduce,
             """mean sum prod amax amin argmax argmin max min var std var_mean std_mean norm linalg_vector_norm
-            logsumexp""",
+            logsumexp any all count_nonzero aminmax median nanmedian nansum""",
         ),
-        (_mix, "_softmax _log_softmax _safe_softmax cumsum"),
+        (_mix, "_softmax _log_softmax _safe_softmax"),
+        (sequences.running, "cumsum cumprod cummax cummin logcumsumexp"),
+        (picking.order, "sort topk"),
+        (picking.gather, "gather"),
+        (picking.scatter, "scatter scatter_add scatter_reduce index_add index_copy index_reduce"),
+        (picking.put, "index_put masked_scatter"),
+        (picking.embedding, "embedding"),
+        (picking.slice_scatter, "slice_scatter select_scatter"),
+        (picking.diagonal, "diagonal"),
+        (_spectrum, "_fft_r2c _fft_c2r _fft_c2c"),
+        (_as_real, "view_as_real"),
+        (_as_complex, "view_as_complex"),
+        (_gated, "glu"),
+        (picking.sampled_at, "grid_sampler_2d grid_sampler_3d"),
+        (picking.unpooled, "max_unpool2d max_unpool3d"),
+        (sequences.recurrent_layer, "mkldnn_rnn_layer"),
+        (sequences.recurrent_layers, "_cudnn_rnn"),
+        (sequences.recurrent_cell, "_thnn_fused_lstm_cell _thnn_fused_gru_cell"),
         (_product, "mm bmm addmm baddbmm"),
+        (_vector_product, "mv addmv dot vdot"),
+        (_distances, "_cdist_forward"),
+        (_all_distances, "_pdist_forward"),
         (
             _attention,
             """_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
@@ -545,6 +588,7 @@ _RULES: dict[Operator, Rule] = {
         (_unshuffle, "pixel_unshuffle"),
         (_channel_shuffle, "channel_shuffle native_channel_shuffle"),
         (_columns, "im2col"),
+        (_folded, "col2im"),
         (_unfold, "unfold"),
     ),
 }

@@ -29,16 +29,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from rfsearch.errors import ModelError, nearest
+from rfsearch.receptive.call import Call, Rule, how_to_register
 from rfsearch.receptive.field import Axis, Field, Shape, hull
-from rfsearch.receptive.rules import (
-    BLIND,
-    Call,
-    Rule,
-    elementwise,
-    how_to_register,
-    rule_of_module,
-    rule_of_operator,
-)
+from rfsearch.receptive.rules import BLIND, PICKING, elementwise, rule_of_module, rule_of_operator
 
 
 @dataclass(frozen=True)
@@ -293,7 +286,7 @@ class _Recorder(TorchDispatchMode):
                     f"{name} in {self._where()} writes into a part of a tensor: its receptive field cannot be "
                     f"followed. {how_to_register(name=name)}"
                 )
-        if name in ("index", "index_select"):
+        if name in PICKING:
             places = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, FakeTensor)]
             if any(self.place(leaf) is None for leaf in places):
                 raise DataDependentOutputException(func)  # which units are picked is known with real numbers only
@@ -465,7 +458,8 @@ def _quoted(found: Field, image: Shape) -> ReceptiveField:
 def _axis(axis: Axis, image_px: int) -> AxisField:
     """Channels and all dimensions but the axis' own together; of its units the middle half is quoted."""
     at = None if axis.dim is None else axis.dim + 1
-    reach = axis.reach.max(axis=tuple(i for i in range(1, axis.reach.ndim) if i != at)).reshape(3, -1)
+    others = tuple(i for i in range(1, axis.reach.ndim) if i != at)
+    reach = axis.reach.max(axis=others, initial=-np.inf).reshape(3, -1)
     windows = np.stack([-reach[0], reach[1]], axis=1)
     windows[~np.isfinite(windows)] = np.nan
     units = len(windows)
@@ -476,7 +470,7 @@ def _axis(axis: Axis, image_px: int) -> AxisField:
     local = float((sees[:, 1] - sees[:, 0]).max() + 1) if len(sees) else 0.0
     places = np.arange(units)[middle][~np.isnan(windows[middle, 0])]
     offset = float((sees.mean(axis=1) - places * axis.jump).mean()) if len(sees) else (image_px - 1) / 2
-    return AxisField(local, abs(axis.jump), offset, bool(reach[2].max() > 0), image_px, windows)
+    return AxisField(local, abs(axis.jump), offset, bool((reach[2] > 0).any()), image_px, windows)
 
 
 def _reason(cause: Exception) -> str:
