@@ -12,7 +12,6 @@ two forms f and gamma are constants, and so are the sizes of all maps.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.util
 import json
@@ -35,6 +34,7 @@ from rfsearch.data import Batches, ImageSet, eval_batches
 from rfsearch.data.batches import MEAN, STD
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride, guided
+from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.run_directory import write_whole
 from rfsearch.patch import Patch, PatchSettings
@@ -155,7 +155,8 @@ def export(
     fill = partial(take_weights, network)
 
     scores = [Scored("trained", 0, record.val if record.val is not None else math.nan, record.test)]
-    model, best = patch.build(bench.backbone(), fill).eval(), 0
+    model, best = patch.install(bench.backbone(), fill), 0
+    model.eval()
     if integer:
         projected = project(patch, bench.rooms())
         notices += projected.notices or ["Nothing to project: every value is whole, exported as it is."]
@@ -163,10 +164,11 @@ def export(
         if projected.patches:
             scores = [bench.score(network, "trained")]
         for name, whole in projected.patches.items():
-            start = whole.build(bench.backbone(), fill).eval()
+            start = whole.install(bench.backbone(), fill)
+            start.eval()
             networks = {0: start}
             if finetune_steps:
-                tuned = bench.finetune(start, name, finetune_steps)
+                tuned = bench.finetune(whole.install(bench.backbone(), fill), name, finetune_steps)
                 if tuned is None:
                     notices.append(f"{name}: fine-tuning diverged and was left out.")
                 else:
@@ -281,7 +283,9 @@ class _Bench:
 
     def backbone(self) -> nn.Module:
         """The space's network, fresh."""
-        return plugins.make_backbone(self._space.backbone, self._data.num_classes, IN_CHANNELS)
+        network = plugins.make_backbone(self._space.backbone, self._data.num_classes, IN_CHANNELS)
+        give_sizes(network, (1, IN_CHANNELS, *self._data.image_size))
+        return network
 
     def images(self) -> Tensor:
         """Up to 8 real images, of the test split where there is one: B x 3 x H x W as in training."""
@@ -305,7 +309,8 @@ class _Bench:
 
     def score(self, model: nn.Module, name: str, steps: int = 0) -> Scored:
         splits, found = self._data.splits, []
-        model.to(self._device).eval()
+        model.to(self._device)
+        model.eval()
         for split in ("val", "test"):
             if split in splits:
                 tuned = f" after {steps} steps" if steps else ""
@@ -315,11 +320,13 @@ class _Bench:
         return Scored(name, steps, found[0], found[1] if len(found) > 1 else None)
 
     def finetune(self, model: nn.Module, name: str, steps: int) -> nn.Module | None:
-        """A copy trained on by the space's recipe at a tenth of its rate, or None where the loss is no number."""
+        """The network, trained on by the space's recipe at a tenth of its rate; None where the loss is no number."""
         self._say(f"Fine-tuning the {name} network for {steps} steps ...")
         space, data, recipe = self._space, self._data, self._space.recipe
         torch.manual_seed(0)
-        model = copy.deepcopy(model).to(self._device).train()
+        model.to(self._device)
+        if not model.training:
+            model.train()
         batches = Batches(
             data.splits["train"],
             recipe.batch_size,
@@ -346,7 +353,8 @@ class _Bench:
                 loss = self.task.loss(model(images), labels)
                 loss.backward()
             optimizer.step()
-        return model.eval() if math.isfinite(loss.item()) else None
+        model.eval()
+        return model if math.isfinite(loss.item()) else None
 
 
 def take_weights(source: nn.Module, target: nn.Module) -> None:
@@ -391,12 +399,13 @@ def _channels(conv: nn.Module) -> int:
 
 
 class _Logits(nn.Module):
-    """A network that gives logits themselves, and no dict around them. f and gamma are plain numbers: what is traced
-    then has maps of known sizes."""
+    """A network that gives logits themselves, and no dict around them. In the network, which it takes over, f and gamma
+    become plain numbers: what is traced then has maps of known sizes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.network = copy.deepcopy(model).eval().requires_grad_(False)
+        model.eval()
+        self.network = model.requires_grad_(False)
         for module in self.network.modules():
             if isinstance(module, Inflation | Interpolation):
                 module.factor = _Constant(f=float(module.factor.f))  # type: ignore[assignment]
@@ -423,16 +432,17 @@ def _forms(
 ) -> list[Form]:
     """Write the model in every form asked for, and hold each against it on real images."""
     images = bench.images()
+    logits = _Logits(model)
     with torch.no_grad():
-        expected = _Logits(model)(images)
-    again = Patch.read(directory / "patch.json").build(bench.backbone())
+        expected = logits(images)
+    again = Patch.read(directory / "patch.json").install(bench.backbone())
     again.load_state_dict(torch.load(directory / "model.pt", weights_only=True))
     forms = [_compared("state dict", "model.pt", None, _Logits(again), images, expected)]
     if not formats:
         return forms
     say("Tracing the network with torch.export ...")
     try:
-        program, batch = _traced(_Logits(model), images[:1])
+        program, batch = _traced(logits, images[:1])
     except Exception as error:
         said = f"torch.export does not take this network: {_brief(error)}"
         return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]

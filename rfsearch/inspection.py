@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rfsearch.data import ImageSet, eval_batches
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import ModelError, RfsearchError, nearest
 from rfsearch.receptive import EffectiveField, ReceptiveField, Trace, effective_receptive_field, traced
+from rfsearch.surgery.refused import refused_dilations
 from rfsearch.surgery.sites import SiteRow, list_sites
 
 # Dilations that are tried at every site, up to the largest that fits.
@@ -119,16 +120,20 @@ def inspect(
 def network(spec: str, num_classes: int, in_channels: int) -> nn.Module:
     """The untrained network of a backbone SPEC, its weights drawn from seed 0."""
     torch.manual_seed(0)
-    return plugins.make_backbone(spec, num_classes, in_channels).eval()
+    model = plugins.make_backbone(spec, num_classes, in_channels)
+    model.eval()
+    return model
 
 
 @dataclass(frozen=True)
 class SiteFields:
     """A convolution, and the receptive field that each dilation would give. before: the field in front of the change,
-    of the model's output. by_dilation: of the model's output, and at the convolution itself, px."""
+    of the model's output. by_dilation: of the model's output, and at the convolution itself, px. refused: dilations that
+    fit into the map but not into the network, and why."""
 
     row: SiteRow
     by_dilation: dict[int, tuple[ReceptiveField, ReceptiveField]]
+    refused: dict[int, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         row = self.row
@@ -143,6 +148,7 @@ class SiteFields:
             "map": list(row.map_size) if row.map_size else None,
             "largest_dilation": row.largest_dilation,
             "why_not": row.why_not,
+            "refused": {str(d): why for d, why in self.refused.items()},
             "rf_px": {str(d): model.local_px for d, (model, _) in self.by_dilation.items()},
             "site_rf_px": {str(d): site.local_px for d, (_, site) in self.by_dilation.items()},
         }
@@ -151,18 +157,35 @@ class SiteFields:
 def sites(model: nn.Module, image: Sequence[int]) -> list[SiteFields]:
     """Every convolution of a model, and what each dilation of it would do to the model's receptive field."""
     trace = traced(model, image)
+    rows = [_dependent(row, trace) for row in list_sites(model, image)]
+    fitting = {row.path: [d for d in DILATIONS if d <= (row.largest_dilation or 0)] for row in rows if not row.why_not}
+    refused = refused_dilations(model, image, fitting)
     found = []
-    for row in list_sites(model, image):
+    for row in rows:
         fields: dict[int, tuple[ReceptiveField, ReceptiveField]] = {}
-        if not row.why_not and row.largest_dilation:
-            for dilation in (d for d in DILATIONS if d <= row.largest_dilation):
+        why = refused.get(row.path, {})
+        for dilation in fitting.get(row.path, ()):
+            if dilation not in why:
                 changed = trace.receptive_fields({row.path: dilation})
                 fields[dilation] = changed[""], changed[row.path]
-        found.append(SiteFields(row, fields))
+        if why and not fields.keys() - set(row.dilation):
+            first = next(iter(why))
+            row = replace(row, largest_dilation=None, why_not=f"at dilation {first} {why[first]}")
+            fields = {}
+        found.append(SiteFields(row, fields, why))
     if not any(site.by_dilation for site in found):
         why = "; ".join(f"{site.row.path}: {site.row.why_not}" for site in found[:5]) or "it has no convolution at all"
         raise ModelError(f"{type(model).__name__} has no site: no convolution's receptive field may be changed. {why}.")
     return found
+
+
+def _dependent(row: SiteRow, trace: Trace) -> SiteRow:
+    """A site, or why it is none where its dilation would not reach the output."""
+    if row.why_not or row.path in trace.needed:
+        return row
+    ran = any(path == row.path for path in trace.shapes)
+    why = "the output does not depend on it" if ran else "it runs inside a module that has a rule of its own"
+    return replace(row, largest_dilation=None, why_not=why)
 
 
 def write_layers(inspection: Inspection, path: Path) -> None:

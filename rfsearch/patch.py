@@ -29,8 +29,11 @@ VERSION = 1
 _KEYS = ("dilation", "f", "fractional", "learned", "labels", "gamma", "s", "gamma_learned", "layer", "split")
 
 
-def apply(model: nn.Module, patch: str | Path | Mapping[str, Any]) -> nn.Module:
+def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool = True) -> nn.Module:
     """A copy of the model with the receptive field that a patch says; the model's own weights are kept.
+
+    copy: whether to leave the given model as it is. Without, the patch is put onto the model itself, which is returned;
+    so a network that cannot be copied is patched too.
 
     patch: a file that `rfsearch export` wrote, its text, or what is in it. The state dict written beside it then loads
     strictly and gives the exported network. Whole dilations alone leave the model's own layers, dilated differently.
@@ -38,9 +41,19 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any]) -> nn.Module:
     `fractional`, gives the convolution the real dilation `dilation` / f. A choice with a `layer` has that in the place
     of its convolution: whatever brought it is needed here too.
 
-    Raises SpaceError for what is no patch, and ModelError for a site that the model lacks or a layer that is not here.
+    Raises SpaceError for what is no patch, and ModelError for a site that the model lacks, a layer that is not here,
+    and a model that cannot be copied.
     """
-    return Patch.read(patch).build(model)
+    from rfsearch.copies import copied
+
+    read = Patch.read(patch)
+    if not copy:
+        return read.install(model)
+    try:
+        own = copied(model)
+    except ModelError as error:
+        raise ModelError(f"{error} Patch a network made for it: rfsearch.apply(network, patch, copy=False).") from error
+    return read.install(own)
 
 
 @dataclass(frozen=True)
@@ -136,10 +149,10 @@ class Patch:
             raise SpaceError(f"{where}: {error}") from error
         return Patch(file.backbone, file.classes, candidate, file.settings, splits)
 
-    def build(self, model: nn.Module, fill: Callable[[nn.Module], None] | None = None) -> nn.Module:
-        """A copy of the model with this receptive field. fill: may give it other weights, in place, before the
-        convolutions that are split take theirs apart."""
-        from rfsearch.surgery import Settings, assemble
+    def install(self, model: nn.Module, fill: Callable[[nn.Module], None] | None = None) -> nn.Module:
+        """Give the model itself this receptive field, and return it. fill: may give it other weights, in place, before
+        the convolutions that are split take theirs apart."""
+        from rfsearch.surgery import Settings, install
         from rfsearch.surgery.inserts import SplitSite
         from rfsearch.surgery.places import lone_convolution
 
@@ -150,7 +163,7 @@ class Patch:
                     known = [name for name, module in modules.items() if hasattr(module, "dilation")]
                     raise ModelError(f"site {site!r}: the model has no module {part!r}.{nearest(part, known)}")
         settings = Settings(**dict(self.settings), classes=self.classes)
-        model, learnable = assemble(model, self.candidate, settings)
+        learnable = install(model, self.candidate, settings)
         if fill:
             fill(model)
         for path, split in self.splits.items():

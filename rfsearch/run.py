@@ -27,14 +27,16 @@ from rfsearch.data import ImageSet, read_folder, read_helen, read_voc, rendered_
 from rfsearch.data.image_set import require_folder
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
+from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
 from rfsearch.strategies import Budgeted, Formed, Listing
 from rfsearch.strategies.listed import Listed
-from rfsearch.surgery import Site, build, check_fits, check_labels, match_sites, measure_sites, neutral
+from rfsearch.surgery import Site, check_fits, check_labels, install, match_sites, measure_sites, neutral
 from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
+from rfsearch.trial.learner import built
 
 FORM_MARK = "@"
 PLANNED_MOST = 100
@@ -311,7 +313,7 @@ def _check_candidates(
     at_a_site = {Candidate.of({site: choice}): None for candidate in candidates for site, choice in candidate.choices}
     for alone in at_a_site:
         if any(choice.layer for _, choice in alone):
-            build(model, alone, settings)
+            built(space.with_(weights="none"), data, alone)
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
@@ -340,6 +342,7 @@ def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
 def _network(space: Space, data: ImageSet) -> tuple[Any, str, list[str]]:
     """The network, the weights that were to be had ("none" if it trains from scratch), and what a reader must know."""
     model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
+    give_sizes(model, (1, IN_CHANNELS, *data.image_size))
     notices = [data.notice] if data.notice else []
     if space.weights == "none":
         return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
@@ -515,10 +518,12 @@ def trained(run_dir: Path, trial: str | None = None) -> nn.Module:
         raise RunDirectoryError(f"{run_dir}: no checkpoint of trial {trial!r} is kept.{nearest(trial, kept)}")
     state = torch.load(file, map_location="cpu", weights_only=True)
     classes = tuple(manifest["data"]["classes"])
-    network = plugins.make_backbone(space.backbone, len(classes), IN_CHANNELS)
-    model = build(network, Candidate.from_json(state["candidate"]), settings_of(space, classes))
+    model = plugins.make_backbone(space.backbone, len(classes), IN_CHANNELS)
+    give_sizes(model, (1, IN_CHANNELS, *manifest["space"]["image_size"]))
+    install(model, Candidate.from_json(state["candidate"]), settings_of(space, classes))
     model.load_state_dict(state["model"])
-    return model.eval()
+    model.eval()
+    return model
 
 
 def versions() -> dict[str, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rfsearch.copies import copied
 from rfsearch.layers import Inflation, InflationFactor, Interpolation, WeightedGradient
 
 
@@ -72,7 +72,7 @@ class ParsingPath(nn.Module):
         if site.startswith("features.") or self.parallel:
             return None
         features, self.features = self.features, nn.Identity()
-        copies = [copy.deepcopy(self) for _ in range(count - 1)]
+        copies = [copied(self) for _ in range(count - 1)]
         self.features = features
         self.parallel.extend(copies)
         return [site, *(f"parallel.{i}.{site}" for i in range(count - 1))]

@@ -24,6 +24,7 @@ from torchvision import models as torchvision_models
 from torchvision.models import segmentation as torchvision_segmentation
 
 from rfsearch.errors import ModelError
+from rfsearch.untouched import untouched
 
 # Deviation of the head's weights: small logits, so that the first steps see a nearly uniform prediction.
 _STD = 0.01
@@ -240,8 +241,6 @@ def _reading(net: nn.Module, in_channels: int) -> nn.Module:
 def _probe(features: nn.Module, in_channels: int, height: int, width: int) -> Any:
     """What a feature network in training makes of an empty image; its state is left as it was."""
     image = torch.zeros(1, in_channels, height, width, device=next(features.parameters()).device)
-    try:
-        with torch.no_grad():
-            return features.eval()(image)
-    finally:
-        features.train()
+    with untouched(features), torch.no_grad():
+        features.eval()
+        return features(image)

@@ -18,6 +18,8 @@ from scipy import optimize
 from torch import Tensor, nn
 
 from rfsearch.errors import ModelError, nearest
+from rfsearch.lazy import give_sizes
+from rfsearch.untouched import untouched
 
 # Luo sec. 3: a pixel belongs to the field where it has more than this share of the centre's gradient.
 THRESHOLD = 1 - 0.9545
@@ -113,7 +115,7 @@ def effective_receptive_field(
     target = torch.device(device) if device is not None else home
     images, count, shape = _images(inputs, input_shape, seed, kind)
     total = np.zeros(shape[1:])
-    with _measured(model, at, home, target) as output_of:
+    with _measured(model, at, home, target, shape) as output_of:
         for start in range(0, count, batch_size):
             batch = torch.stack([next(images) for _ in range(min(batch_size, count - start))]).to(target)
             gradient = _gradient(model, at, batch.detach().requires_grad_(), output_of, check=start == 0)
@@ -153,15 +155,16 @@ def _images(
 
 @contextmanager
 def _measured(
-    model: nn.Module, at: str | None, home: torch.device, target: torch.device
+    model: nn.Module, at: str | None, home: torch.device, target: torch.device, shape: tuple[int, ...]
 ) -> Iterator[Callable[[Tensor], Any]]:
-    """Evaluation mode on the target device, gradients on; yields what maps images to the measured output."""
+    """Evaluation mode on the target device, gradients on; yields what maps images to the measured output.
+
+    shape: of an image, C x its axes.
+    """
     modules = dict(model.named_modules())
     if at is not None and at not in modules:
         raise ModelError(f"`at` is the path of a module of {type(model).__name__}. Got {at!r}.{nearest(at, modules)}")
-    training = [(module, module.training) for module in modules.values()]
     seen: list[Any] = []
-    hook = modules[at].register_forward_hook(lambda module, args, output: seen.append(output)) if at else None
 
     def output_of(images: Tensor) -> Any:
         seen.clear()
@@ -176,20 +179,16 @@ def _measured(
             raise ModelError(f"The module {at!r} of {type(model).__name__} did not run.")
         return seen[-1]
 
-    try:
+    with untouched(model):
+        give_sizes(model, (1, *shape))
         model.eval()
         if target != home:
             model.to(target)
+        if at:
+            modules[at].register_forward_hook(lambda module, args, output: seen.append(output))
         with torch.inference_mode(False), torch.enable_grad():
             yield output_of
-    finally:
-        seen.clear()
-        if hook:
-            hook.remove()
-        if target != home:
-            model.to(home)
-        for module, mode in training:
-            module.training = mode
+    seen.clear()
 
 
 def _gradient(

@@ -8,6 +8,7 @@ the conventions.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +30,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from rfsearch.errors import ModelError, nearest
+from rfsearch.lazy import give_sizes
 from rfsearch.receptive.call import Call, Rule, how_to_register
 from rfsearch.receptive.field import Axis, Field, Shape, hull
 from rfsearch.receptive.rules import BLIND, PICKING, elementwise, rule_of_module, rule_of_operator
+from rfsearch.untouched import untouched
+
+# Operators that read units of a tensor by their number.
+_LOOKING_UP = ("embedding", "gather", "index", "index_select", "take")
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,16 @@ class Trace:
     _image: int
     _outputs: dict[str, int]
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """Paths of the modules whose own operators the model's output depends on."""
+        needed, paths = {self._outputs[""]}, set[str]()
+        for call in reversed(self._calls):
+            if needed.intersection(call.outputs):
+                paths.add(call.path)
+                needed.update(leaf.number for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, _Place))
+        return frozenset(paths)
+
     def receptive_fields(self, dilations: Mapping[str, int] | None = None) -> dict[str, ReceptiveField]:
         """The receptive field at every module, "" at the model's output.
 
@@ -171,12 +187,11 @@ def traced(model: nn.Module, input_shape: Sequence[int]) -> Trace:
             f"Got {tuple(input_shape)}."
         )
     shape: Shape = (1, *map(int, input_shape[1:]))
-    with _evaluating(model):
-        try:
-            recorder, result = _run(model, shape, real=False)
-        except (DataDependentOutputException, DynamicOutputShapeException):
-            # A number or a size that follows from weights: it takes a real image to know it.
-            recorder, result = _run(model, shape, real=True)
+    try:
+        recorder, result = _run(model, shape, real=False)
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        # A number or a size that follows from weights: it takes a real image to know it.
+        recorder, result = _run(model, shape, real=True)
     if isinstance(result, Mapping):
         result = result.get("out")
     if not isinstance(result, Tensor):
@@ -218,8 +233,9 @@ def _looked_up(known: Mapping[int, Field], value: Any) -> Any:
 class _Recorder(TorchDispatchMode):
     """Writes down every operator that touches a tensor which depends on the image."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: bool) -> None:
         super().__init__()
+        self.real = real
         self.calls: list[_Recorded] = []
         self.outputs: dict[str, int] = {}
         self.shapes: list[Shape] = []
@@ -258,6 +274,8 @@ class _Recorder(TorchDispatchMode):
                 "rfsearch.receptive.register(ModuleType, rule)."
             )
         result = func(*args, **kwargs)
+        if not self.real and name in _LOOKING_UP:
+            self._look_up(func, args, kwargs)
         if self.paused:
             return result
         if name in ("slice", "select"):
@@ -296,6 +314,16 @@ class _Recorder(TorchDispatchMode):
         if rule is None:
             raise ModelError(f"No receptive field rule for {func._schema.name} in {self._where()}. {self._help(name)}")
         self.add(name, None, rule, args, kwargs, results)
+
+    def _look_up(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Let an operator that looks units up by number fail where they are not there, which shapes do not tell."""
+        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        numbers = [leaf for leaf in leaves if not leaf.is_floating_point() and self.place(leaf) is None]
+        if any(isinstance(leaf, FakeTensor) for leaf in numbers):
+            raise DataDependentOutputException(func)  # which units are picked is known with real numbers only
+        if numbers:
+            with unset_fake_temporarily():
+                func(*tree_map_only(FakeTensor, _zeros, args), **tree_map_only(FakeTensor, _zeros, kwargs))
 
     def _write(self, name: str, part: Tensor, args: Any) -> None:
         """An operator in place on a slice: the tensor that was sliced depends on what was written."""
@@ -358,17 +386,18 @@ def _written(cuts: Sequence[tuple[str, Any]], shape: Shape, call: Call) -> Field
 
 def _run(model: nn.Module, shape: Shape, real: bool) -> tuple[_Recorder, Any]:
     """Send an image without content (`real`: of zeros) through the model."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     fake = contextlib.nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
-    recorder = _Recorder()
+    recorder = _Recorder(real)
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operator that hides what it does
     try:
-        with fake, torch.no_grad(), _watched(model, recorder):
-            image = torch.zeros(shape, dtype=like.dtype, device=like.device)
-            with recorder:
-                recorder.image = recorder.enter(image)
-                return recorder, model(image)
+        with untouched(model), _silent(), torch.no_grad():
+            give_sizes(model, shape)
+            model.eval()
+            _watch(model, recorder)
+            like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+            with fake:
+                return recorder, _recorded(model, recorder, torch.zeros(shape, dtype=like.dtype, device=like.device))
     except (ModelError, DataDependentOutputException, DynamicOutputShapeException):
         raise
     except Exception as cause:
@@ -380,22 +409,32 @@ def _run(model: nn.Module, shape: Shape, real: bool) -> tuple[_Recorder, Any]:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
 
 
-@contextlib.contextmanager
-def _watched(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+def _recorded(model: nn.Module, recorder: _Recorder, image: Tensor) -> Any:
+    with recorder:
+        recorder.image = recorder.enter(image)
+        return model(image)
+
+
+def _watch(model: nn.Module, recorder: _Recorder) -> None:
     """Tell the recorder which module is at work and what each gave; run modules with a rule of their own behind it."""
-    undo: list[Callable[[], Any]] = []
+    for path, module in model.named_modules():
+        rule = rule_of_module(module)
+        if rule is not None:
+            module.forward = partial(_by_rule, recorder, module, rule, module.forward)
+        module.register_forward_pre_hook(partial(_enter, recorder, path))
+        module.register_forward_hook(partial(_leave, recorder, path))
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """No traceback in torch's log of an image that a model does not take: it is said in our words."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
     try:
-        for path, module in model.named_modules():
-            rule = rule_of_module(module)
-            if rule is not None:
-                module.forward = partial(_by_rule, recorder, module, rule, module.forward)
-                undo.append(partial(module.__dict__.pop, "forward"))
-            undo.append(module.register_forward_pre_hook(partial(_enter, recorder, path)).remove)
-            undo.append(module.register_forward_hook(partial(_leave, recorder, path)).remove)
         yield
     finally:
-        for step in undo:
-            step()
+        log.setLevel(before)
 
 
 def _enter(recorder: _Recorder, path: str, module: nn.Module, args: Any) -> None:
@@ -437,18 +476,6 @@ def _by_rule(
 
 def _zeros(like: Tensor) -> Tensor:
     return torch.zeros(like.shape, dtype=like.dtype, device=like.device)
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards whatever mode each module was in."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training:
-            module.training = mode
 
 
 def _quoted(found: Field, image: Shape) -> ReceptiveField:

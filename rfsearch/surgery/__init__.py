@@ -1,6 +1,6 @@
 """Cutting models open: finding sites, and setting what a candidate says at them."""
 
-from rfsearch.surgery.build import Learnable, Settings, assemble, build, check_labels
+from rfsearch.surgery.build import Learnable, Settings, assemble, build, check_labels, install
 from rfsearch.surgery.dilation import set_dilation, without_dilations
 from rfsearch.surgery.sites import Site, SiteRow, check_fits, list_sites, match_sites, measure_sites, neutral
 from rfsearch.surgery.stand_in import Advancing, Changing, Finding, Undecayed, found_dilation
@@ -19,6 +19,7 @@ __all__ = [
     "check_fits",
     "check_labels",
     "found_dilation",
+    "install",
     "list_sites",
     "match_sites",
     "measure_sites",

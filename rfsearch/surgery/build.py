@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from rfsearch.errors import SpaceError, nearest
+from rfsearch.copies import copied
+from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.layers import (
     LSDFN,
     FractionalConv2d,
@@ -20,8 +20,9 @@ from rfsearch.layers import (
     WeightedGradient,
 )
 from rfsearch.layers.inflation import Normalisation
+from rfsearch.lazy import is_unsized
 from rfsearch.space import Candidate, Choice, SamplingSpec
-from rfsearch.surgery.dilation import Convolution, set_dilation
+from rfsearch.surgery.dilation import Convolution, owns_weight, set_dilation
 from rfsearch.surgery.inserts import InflatedSite, ParallelSite, SampledSite
 from rfsearch.surgery.places import check_apart, convolutions, gather, lone_convolution, members
 from rfsearch.surgery.stand_in import stand_in
@@ -76,10 +77,17 @@ class Dilations:
         conv = self.parts[0][0]
         if len(self.parts) > 1 or type(conv) is not nn.Conv2d or conv.padding_mode not in ("zeros", "replicate"):
             return None
-        if conv._forward_pre_hooks or conv._forward_hooks:
+        if conv._forward_pre_hooks or conv._forward_hooks or not owns_weight(conv):
             return None
         padded = conv.padding == "same" or all(isinstance(pad, int) and pad > 0 for pad in conv.padding)
         return FractionalConv2d(conv, (conv.dilation[0], conv.dilation[1]), bounds=bounds) if padded else None
+
+
+def dilations_of(model: nn.Module, place: str) -> Dilations:
+    """The dilations of a convolution, or of all in a container or span, by its path."""
+    lone = lone_convolution(model, place) is not None
+    parts = convolutions(model, place)
+    return Dilations([(part, (1,) * len(part.dilation) if lone else part.dilation) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -108,11 +116,12 @@ class Learnable:
 
 
 def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
-    """A copy of the model with the candidate's receptive field; the model's own weights are kept.
+    """A copy of the model with the candidate's receptive field; the model's own weights are kept. `install` changes a
+    model that was made for it.
 
     A choice's dilation is that of a convolution, or what the dilations in a container or span are multiplied by; all
-    are in the state dict from then on. Raises ModelError for a site that the model lacks or that holds no convolution,
-    SpaceError for sites that overlap and for a choice that its site cannot have.
+    are in the state dict from then on. Raises ModelError for a site that the model lacks or that holds no convolution
+    and for a model that cannot be copied, SpaceError for sites that overlap and for a choice that its site cannot have.
     """
     return assemble(model, candidate, settings or Settings())[0]
 
@@ -120,7 +129,16 @@ def build(model: nn.Module, candidate: Candidate, settings: Settings | None = No
 def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tuple[nn.Module, Learnable]:
     """What `build` gives, and what of it can be learned."""
     check_labels(candidate, settings)
-    model = copy.deepcopy(model)
+    model = copied(model)
+    return model, install(model, candidate, settings)
+
+
+def install(model: nn.Module, candidate: Candidate, settings: Settings) -> Learnable:
+    """Set the candidate's receptive field in the model itself, and return what of it can be learned.
+
+    For errors see `build`. After one the model may be changed in part.
+    """
+    check_labels(candidate, settings)
     check_apart(model, [site for site, _ in candidate.choices])
     learnable = Learnable({}, {}, {}, {}, {})
     for site, choice in candidate.choices:
@@ -133,7 +151,7 @@ def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tupl
             ]
         for name, module, path in places:
             learnable.modules[name] = _set(model, name, module, path, settings, learnable)
-    return model, learnable
+    return learnable
 
 
 def check_labels(candidate: Candidate, settings: Settings) -> None:
@@ -170,8 +188,12 @@ def _set(model: nn.Module, name: str, place: str, choice: Choice, settings: Sett
 
     Returns the path of the module that now gives its output.
     """
-    conv, parts = lone_convolution(model, place), convolutions(model, place)
-    dilations = Dilations([(part, (1,) * len(part.dilation) if conv is not None else part.dilation) for part in parts])
+    conv, dilations = lone_convolution(model, place), dilations_of(model, place)
+    parts = [part for part, _ in dilations.parts]
+    if any(is_unsized(part) for part in parts):
+        raise ModelError(
+            f"{place}: a lazy convolution has no size before it has run. Send one batch through the network first."
+        )
     dilations.set(choice.dilation)
     if choice.to_find:
         learnable.dilations[name] = dilations
@@ -180,6 +202,11 @@ def _set(model: nn.Module, name: str, place: str, choice: Choice, settings: Sett
         if type(conv) is not nn.Conv2d:
             what = type(conv).__name__ if conv is not None else "container or span"
             raise SpaceError(f"{place}: a real dilation is that of one nn.Conv2d. Got a {what}.")
+        if not owns_weight(conv):
+            raise SpaceError(
+                f"{place}: a real dilation is that of a convolution whose weight is its own. This one's is computed by "
+                "a hook, such as that of torch.nn.utils.weight_norm. Remove it first, or dilate by a whole number."
+            )
         bounds = min((choice.spacing, *settings.dilations)), max((choice.spacing, *settings.dilations))
         model.set_submodule(module, FractionalConv2d(conv, choice.spacing, learned=False, bounds=bounds))
     elif choice.learned or choice.f != 1.0:

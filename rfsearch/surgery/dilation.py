@@ -85,6 +85,11 @@ def is_plain(module: nn.Module) -> bool:
     )
 
 
+def owns_weight(conv: nn.Module) -> bool:
+    """Whether a convolution's weight is its own parameter, and not computed by a hook or a parametrization."""
+    return "weight" in conv._parameters
+
+
 def pads_of(conv: Convolution) -> Sequence[int]:
     """What a convolution pads, px, as F.pad takes it: before and after on its last axis first.
 

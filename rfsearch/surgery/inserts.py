@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from functools import reduce
 from operator import add
 
 import torch
 from torch import Tensor, nn
 
+from rfsearch.copies import copied
 from rfsearch.errors import SpaceError
 from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, WeightedGradient
-from rfsearch.surgery.dilation import Convolution, is_plain, output_size, pads_of, set_dilation
+from rfsearch.surgery.dilation import Convolution, is_plain, output_size, owns_weight, pads_of, set_dilation
 from rfsearch.surgery.shapes import output_shape
 
 
@@ -56,7 +56,7 @@ class ParallelSite(nn.Module):
 
     def __init__(self, conv: nn.Module, count: int) -> None:
         super().__init__()
-        self.paths = nn.ModuleList([conv, *(copy.deepcopy(conv) for _ in range(count - 1))])
+        self.paths = nn.ModuleList([conv, *(copied(conv) for _ in range(count - 1))])
         self.guidance = nn.ModuleList(WeightedGradient() for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,8 +99,11 @@ class SplitSite(nn.Module):
 
     def __init__(self, conv: nn.Module, dilation: int, channels: int) -> None:
         super().__init__()
-        if not isinstance(conv, Convolution) or not is_plain(conv) or conv.groups > 1:
-            raise SpaceError(f"Only a plain convolution of one group can be split between two dilations. Got {conv}.")
+        if not isinstance(conv, Convolution) or not is_plain(conv) or conv.groups > 1 or not owns_weight(conv):
+            raise SpaceError(
+                "Only a plain convolution of one group, whose weight is its own, can be split between two dilations. "
+                f"Got {conv}."
+            )
         if not 0 < channels < conv.out_channels:
             raise SpaceError(
                 f"A split leaves output channels on both sides: 1 to {conv.out_channels - 1}. Got {channels=}."
@@ -120,7 +123,7 @@ class SplitSite(nn.Module):
 
 def _some_channels(conv: Convolution, which: slice) -> Convolution:
     """A copy of a convolution with some of its output channels."""
-    part = copy.deepcopy(conv)
+    part = copied(conv)
     for name in ("weight", "bias"):
         whole = getattr(conv, name)
         if whole is not None:

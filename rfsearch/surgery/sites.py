@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rfsearch.errors import ModelError, SpaceError, nearest
+from rfsearch.lazy import give_sizes
 from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery.dilation import Convolution
 from rfsearch.surgery.places import check_apart, convolutions, lone_convolution
+from rfsearch.untouched import untouched
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def match_sites(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
 
 def measure_sites(model: nn.Module, paths: Sequence[str], image_size: Sequence[int], in_channels: int) -> list[Site]:
     """Send one empty image of the model's axes, such as H x W px, through it: how large is each site's input map?"""
-    maps = _maps(model, (1, in_channels, *image_size))
+    maps = map_sizes(model, (1, in_channels, *image_size))
     sites = []
     for path in paths:
         lone = lone_convolution(model, path) is not None
@@ -111,7 +113,7 @@ def list_sites(model: nn.Module, input_shape: Sequence[int]) -> list[SiteRow]:
 
     input_shape: B x C x H x W, or of one or three axes.
     """
-    maps = _maps(model, input_shape)
+    maps = map_sizes(model, input_shape)
     names = {module: name for name, module in model.named_modules() if isinstance(module, _ConvNd)}
     rows = []
     for conv in [*maps, *(conv for conv in names if conv not in maps)]:
@@ -185,7 +187,7 @@ def _site(path: str, conv: _ConvNd, map_size: tuple[int, ...], unit: tuple[int, 
     return Site(path, tuple(conv.kernel_size), map_size, tuple(unit))
 
 
-def _maps(model: nn.Module, shape: Sequence[int]) -> dict[_ConvNd, tuple[int, ...]]:
+def map_sizes(model: nn.Module, shape: Sequence[int]) -> dict[_ConvNd, tuple[int, ...]]:
     """The size of the map that each convolution reads, px an axis, in the order in which they run on an empty input.
 
     Of one that runs more than once, the smallest on each axis.
@@ -198,21 +200,19 @@ def _maps(model: nn.Module, shape: Sequence[int]) -> dict[_ConvNd, tuple[int, ..
         size = tuple(x.shape[-len(module.kernel_size) :])
         sizes[module] = tuple(map(min, size, sizes.get(module, size)))
 
-    hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in model.modules() if isinstance(m, _ConvNd)]
-    modes = [(module, module.training) for module in model.modules()]
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(*shape, device=like.device, dtype=like.dtype))
-    except Exception as error:
-        raise ModelError(
-            f"the network does not take a {shape[1]}-channel image of {_by(shape[2:], ' x ')} px: {error}"
-        ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
-        for hook in hooks:
-            hook.remove()
+    with untouched(model), torch.no_grad():
+        give_sizes(model, shape)
+        for module in model.modules():
+            if isinstance(module, _ConvNd):
+                module.register_forward_pre_hook(note, with_kwargs=True)
+        model.eval()
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        try:
+            model(torch.zeros(*shape, device=like.device, dtype=like.dtype))
+        except Exception as error:
+            raise ModelError(
+                f"the network does not take a {shape[1]}-channel image of {_by(shape[2:], ' x ')} px: {error}"
+            ) from error
     return sizes
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rfsearch.untouched import untouched
+
 # Of a training's steps, how many the average reaches back over.
 _REACH = 0.04
 
@@ -35,33 +37,19 @@ class AveragedWeights:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Within it the model holds the average, evaluates, and normalises by the batch; afterwards it is as before."""
-        model = self._model
-        modes = [(module, module.training) for module in model.modules()]
-        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-        model.eval()
-        for norm in norms:
-            norm.train()
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        self._exchange()
-        try:
+        with untouched(self._model):
+            self._model.eval()
+            for norm in self._model.modules():
+                if isinstance(norm, _BatchNorm):
+                    norm.train()
+                    norm.momentum, norm.num_batches_tracked = 0.0, None
+            with torch.no_grad():
+                for parameter, value in zip(self._model.parameters(), self._values, strict=True):
+                    parameter.copy_(value)
             yield
-        finally:
-            self._exchange()
-            for norm, (momentum, tracked) in zip(norms, kept, strict=True):
-                norm.momentum, norm.num_batches_tracked = momentum, tracked
-            for module, training in modes:
-                module.training = training
 
     def state(self) -> list[Tensor]:
         return self._values
 
     def load_state(self, values: Sequence[Tensor]) -> None:
         self._values = [value.clone() for value in values]
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        held = [parameter.detach().clone() for parameter in self._model.parameters()]
-        for parameter, value in zip(self._model.parameters(), self._values, strict=True):
-            parameter.copy_(value)
-        self._values = held

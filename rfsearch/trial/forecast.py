@@ -23,9 +23,11 @@ from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
 from rfsearch.space import Candidate, Space
+from rfsearch.surgery.shapes import OnShapes
 from rfsearch.trial.learner import IN_CHANNELS, Learner, built, fields_of, prime_momentum
 from rfsearch.trial.meter import Meter, held_bytes
 from rfsearch.trial.prelude import decided_from, held_out, looked_at, prelude_steps
+from rfsearch.untouched import untouched
 
 _TIMED_STEPS = 3
 _TIMED_S = 10.0  # after that many seconds, what has been timed must do
@@ -118,13 +120,15 @@ class Forecaster:
         if moving:
             for layer in learnable.let_move(model, (1.0, max(self._space.dilations) + 1.0)).values():
                 layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
-        model = _shapes_only(model).train(training)
+        if model.training != training:
+            model.train(training)
+        model = _shapes_only(model)
         batch = self._space.recipe.batch_size if training else 1
         size = self._data.image_size
         images = torch.zeros(batch, IN_CHANNELS, *size, device="meta")
         labels = torch.zeros(batch, *size, dtype=torch.int64, device="meta")
         if not training:
-            with torch.no_grad(), Meter() as meter:
+            with untouched(model), torch.no_grad(), Meter() as meter, OnShapes():
                 output = model(images)
             self._check(output, batch)
             return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model))
@@ -133,7 +137,7 @@ class Forecaster:
             [p for p in model.parameters() if p.is_meta], lr=0.1, momentum=0.9, weight_decay=1e-4
         )
         prime_momentum(optimizer)
-        with Meter() as meter, guided(model, labels):
+        with untouched(model), Meter() as meter, OnShapes(), guided(model, labels):
             output = model(images)
             self._check(output, batch)
             task.loss(output, labels).backward()

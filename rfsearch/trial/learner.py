@@ -29,6 +29,7 @@ from rfsearch.layers import (
     low_centre_,
 )
 from rfsearch.layers.host import on_host
+from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Cost
 from rfsearch.receptive import receptive_fields
 from rfsearch.space import Candidate, Choice, Recipe, Space
@@ -38,14 +39,15 @@ from rfsearch.surgery import (
     Learnable,
     Settings,
     Undecayed,
-    assemble,
     found_dilation,
+    install,
     set_dilation,
 )
 from rfsearch.trial.averaging import AveragedWeights
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
 from rfsearch.trial.prelude import Prelude, held_out, prelude_steps
+from rfsearch.untouched import untouched
 
 IN_CHANNELS = 3
 _NAN_CHECK_STEPS = 10
@@ -98,8 +100,12 @@ class Learner:
         self._map_sizes: dict[Inflation | Interpolation, tuple[int, ...]] = {}
         for layer in resampling:
             layer.register_forward_pre_hook(self._note_map)
+        if not self.model.training:  # what its maker left in evaluation inside a network in training stays so
+            self.model.train()
         if resampling:
-            self._forward_one()  # what a step costs is kept by the sizes of its maps, before it moves f
+            with untouched(self.model):
+                self.model.eval()
+                self._forward_one()  # what a step costs is kept by the sizes of its maps, before it moves f
         self.train_peak_bytes: int | None = None
 
     @property
@@ -148,20 +154,20 @@ class Learner:
     def score(self, split: Split) -> tuple[Any, float]:
         """Scores of the present weights on a split, and the FLOP of finding them."""
         self._stand()
-        self.model.eval()
-        started = time.perf_counter()
-        with torch.no_grad():
+        with untouched(self.model), torch.no_grad():
+            self.model.eval()
+            started = time.perf_counter()
             scores = self.task.score(self.model, split, self._recipe.eval_batch_size, self._device)
-        self._seconds["image"] = (time.perf_counter() - started) / len(split)
+            self._seconds["image"] = (time.perf_counter() - started) / len(split)
         flop = self.score_cost(len(split)).flop
-        self.model.train()
         return scores, flop
 
     def score_cost(self, images: int) -> Cost:
         """What scoring that many images costs: metered once on one image, and again when a map changes its size."""
         key = self._key(1)
         if key not in self._score_flop:
-            with Meter() as meter:
+            with untouched(self.model), Meter() as meter:
+                self.model.eval()
                 self._forward_one()
             self._score_flop[self._key(1)] = meter.flop
             key = self._key(1)
@@ -169,17 +175,17 @@ class Learner:
 
     def weigh_inference(self) -> Metered:
         """FLOP and peak bytes of one image's forward pass."""
-        with Meter() as meter:
+        with untouched(self.model), Meter() as meter:
+            self.model.eval()
             self._forward_one()
         return meter.metered
 
     def save_examples(self, split: Split, path: Path) -> None:
         """A few images with truth and prediction, for the report: uint8 arrays, ignored pixels 255."""
-        self.model.eval()
-        with torch.no_grad():
+        with untouched(self.model), torch.no_grad():
+            self.model.eval()
             images, labels = next(iter(eval_batches(split, len(split), self._data.ignore_index, self._device)))
             predicted = self.task.predict(self.model, images, labels)
-        self.model.train()
         truth = torch.where(labels == IGNORE, 255, labels)
         np.savez_compressed(
             path,
@@ -316,11 +322,8 @@ class Learner:
         return loss.detach()
 
     def _forward_one(self) -> None:
-        training = self.model.training
-        self.model.eval()
         with torch.no_grad():
             self.model(torch.zeros(1, IN_CHANNELS, *self._data.image_size, device=self._device))
-        self.model.train(training)
 
     def _set_rates(self, step: int) -> None:
         """The recipe's learning rate at this step, and whether f may move yet."""
@@ -354,13 +357,14 @@ class Learner:
 def built(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module, Learnable]:
     """The space's network with its weights loaded and the candidate's receptive field set, and what it can learn."""
     model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
+    give_sizes(model, (1, IN_CHANNELS, *data.image_size))
     if space.weights != "none":
         loaded, said = load_imagenet_vgg16(model, space.weights)
         if not loaded:
             raise ModelError(f"The run started from trained weights that are not to be had here. {said}")
     elif space.recipe.low_centre:
         low_centre_(model)
-    return assemble(model, candidate, settings_of(space, data.classes))
+    return model, install(model, candidate, settings_of(space, data.classes))
 
 
 def build_model(space: Space, data: ImageSet, candidate: Candidate) -> nn.Module:

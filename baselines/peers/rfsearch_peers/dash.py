@@ -11,12 +11,12 @@ channels on 8 maps of 24 x 24, forward and backward, one dense kernel takes 1330
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from rfsearch.copies import copied
 from rfsearch.surgery import set_dilation
 from rfsearch_peers.arms import SearchThenTrain
 from rfsearch_peers.needs import even_padding
@@ -32,7 +32,7 @@ class MixedConvolution(nn.Module):
     def __init__(self, conv: nn.Conv2d, dilations: Sequence[int]) -> None:
         super().__init__()
         self._dilations = tuple(sorted(dilations))
-        paths = [copy.deepcopy(conv) for _ in self._dilations]
+        paths = [copied(conv) for _ in self._dilations]
         for path, dilation in zip(paths, self._dilations, strict=True):
             set_dilation(path, dilation)
         self.paths = nn.ModuleList(paths)

@@ -1,0 +1,308 @@
+"""Run a network to measure it, and leave it exactly as it was, together with whatever its code shares.
+
+Networks keep things between calls: cached grids and position biases, features, running statistics, weights that their
+own `train` merges. A measurement runs them on empty images or on shapes alone; what they keep of that is worthless
+afterwards, or does harm. So all of it is put back as it was, without relying on any method of the network. What the
+network's code shares with other networks, such as a cache in a Python module, loses the tensors that the measurement
+left there; everything else in it stays.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import _disable_current_modes
+
+# How many containers and objects inside each other are looked into.
+_DEPTH = 4
+# Packages that keep no network's tensors.
+_APART = {*sys.stdlib_module_names, "torch", "numpy", "scipy", "PIL", "pandas", "pytest", "_pytest", "ray", "optuna"}
+_Cache = functools._lru_cache_wrapper
+_CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, functools.partial, _Cache)
+_ATOMS = (str, bytes, int, float, complex, type(None))
+
+
+@contextmanager
+def untouched(model: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Put a model back as it was behind a block that runs it.
+
+    Restored are its attributes and what they hold, parameters and buffers with their values, gradients, modes, hooks,
+    uninitialised lazy modules, and the states of random numbers. Tensors that the block left in what the model's code
+    shares are taken out: attributes of classes, names and containers of Python modules, memories of functions.
+
+    Args:
+        but: Modules that keep what the block makes of them.
+    """
+    with _aside():
+        kept = [*_kept_of(model, but), _random_numbers(_gpus(model))]
+        shared = _Shared(model)
+    try:
+        yield
+    finally:
+        with _aside():
+            for put_back in kept:
+                put_back()
+            shared.clean()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Enter evaluation mode, and behind the block return every module to its mode by its own `train`, as caches and
+    merged weights may hang on that."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:  # parents first: they set their children too
+            if module.training != training or module is model:
+                module.train(training)
+        _set_modes(modes)
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Hide from whatever meters or traces the caller."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
+        yield
+
+
+def _kept_of(model: nn.Module, but: Collection[nn.Module]) -> list[Callable[[], None]]:
+    """What puts back all that a model holds, directly or in containers and objects."""
+    seen: dict[int, Any] = {id(module): module for module in but}  # alive, so that no identity is given twice
+    kept: list[Callable[[], None]] = []
+    modes = [(module, module.training) for module in model.modules()]
+    waiting: list[tuple[Any, int]] = [(module, 0) for module, _ in modes]
+    while waiting:
+        value, depth = waiting.pop()
+        if id(value) in seen or depth > _DEPTH or isinstance(value, _CODE):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, Tensor):
+            kept.append(_tensor(value))
+            continue
+        kept += _put_back(value)
+        inside = [part for part in _inside(value) if not isinstance(part, _ATOMS)]
+        waiting += [(part, 0 if isinstance(part, nn.Module) else depth + 1) for part in inside]
+    # A scripted module keeps its mode outside Python.
+    return [*kept, functools.partial(_set_modes, modes)]
+
+
+def _put_back(value: Any) -> list[Callable[[], None]]:
+    """What puts back an object's class, attributes and, of a container, contents."""
+    found: list[Callable[[], None]] = []
+    if _has_attributes(value):
+        found.append(functools.partial(_reset_object, value, type(value), dict(vars(value))))
+    if isinstance(value, nn.Module):
+        hooks = [part for name, part in vars(value).items() if _is_hooks(name, part)]
+        found += [functools.partial(_refill, part, dict(part)) for part in hooks]
+    if isinstance(value, dict | list | set | deque):
+        found.append(functools.partial(_refill, value, _copy(value)))
+    return found
+
+
+def _inside(value: Any) -> list[Any]:
+    """What an object or a container holds. Hooks are not looked into: they belong to whoever registered them."""
+    attributes = vars(value).items() if _has_attributes(value) else ()
+    parts = [part for name, part in attributes if not (isinstance(value, nn.Module) and _is_hooks(name, part))]
+    return [*parts, *_elements(value)]
+
+
+def _has_attributes(value: Any) -> bool:
+    return type(value).__dictoffset__ != 0  # unlike hasattr, runs no code of the object
+
+
+def _is_hooks(name: str, part: Any) -> bool:
+    return name.endswith("_hooks") and isinstance(part, dict)
+
+
+def _elements(value: Any) -> Collection[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple | set | frozenset | deque) else ()
+
+
+def _copy(container: Any) -> Any:
+    return dict(container) if isinstance(container, dict) else list(container)
+
+
+def _refill(container: Any, before: Any) -> None:
+    """Let a container hold what it held."""
+    now, then = _entries(container), _entries(before)
+    if len(now) == len(then) and all(a is c and b is d for (a, b), (c, d) in zip(now, then, strict=True)):
+        return
+    container.clear()
+    if isinstance(container, list | deque):
+        container.extend(before)
+    else:
+        container.update(before)
+
+
+def _entries(container: Any) -> list[tuple[Any, Any]]:
+    return [*container.items()] if isinstance(container, dict) else [(None, part) for part in container]
+
+
+def _reset_object(value: Any, kind: type, before: dict[str, Any]) -> None:
+    if type(value) is not kind:  # a lazy module becomes another one when it runs
+        value.__class__ = kind
+    _refill(vars(value), before)
+
+
+def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        if module.training != training:
+            module.training = training
+
+
+def _tensor(tensor: Tensor) -> Callable[[], None]:
+    """What puts back a tensor: its memory and the values there, its gradient, and its class where it was lazy."""
+    kind, memory, needs_grad = type(tensor), tensor.data, tensor.requires_grad
+    lazy = is_lazy(tensor)
+    grad = tensor.grad if tensor.is_leaf else None
+    # What has values of its own: no tensor of shapes alone, nor one of another kind of memory.
+    plain = type(memory) is Tensor and memory.layout is torch.strided
+    plain = plain and not (lazy or tensor.is_meta or tensor.is_inference())
+    values = memory.clone() if plain else None
+
+    def put_back() -> None:
+        if lazy:
+            tensor.__class__ = kind
+        if lazy or (plain and not tensor.is_set_to(memory)):
+            tensor.data = memory
+        if values is not None and not torch.equal(memory, values):
+            memory.copy_(values)
+        if tensor.is_leaf:
+            tensor.requires_grad = needs_grad
+            if tensor.grad is not grad:
+                tensor.grad = grad
+
+    return put_back
+
+
+def _gpus(model: nn.Module) -> list[torch.device]:
+    return [device for device in {p.device for p in model.parameters()} if device.type == "cuda"]
+
+
+def _random_numbers(gpus: Sequence[torch.device]) -> Callable[[], None]:
+    """What puts back the states of Python's, NumPy's and torch's random numbers."""
+    python, cpu = random.getstate(), torch.get_rng_state()
+    numpy = np.random.get_state()  # noqa: NPY002  (the state that a network's code may draw from)
+    others = [(device, torch.cuda.get_rng_state(device)) for device in gpus]
+
+    def put_back() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        for device, state in others:
+            torch.cuda.set_rng_state(state, device)
+
+    return put_back
+
+
+class _Shared:
+    """What the code of a network shares: names and containers of its Python modules and of those that they import,
+    attributes of its classes, memories of its functions."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places: list[tuple[Any, Any]] = []
+        self._caches: list[tuple[_Cache[Any], set[int]]] = []
+        self._seen: dict[int, Any] = {}
+        kinds = {kind for module in model.modules() for kind in type(module).__mro__ if not _is_apart(kind.__module__)}
+        homes = {kind.__module__ for kind in kinds}
+        for name in list(homes):
+            values = list(vars(sys.modules[name]).values()) if name in sys.modules else []
+            homes |= {found for value in values if not _is_apart(found := _home(value))}
+        for value in (*kinds, *(sys.modules[name] for name in homes if name in sys.modules)):
+            self._look_into(value, 0)
+
+    def clean(self) -> None:
+        """Take out the tensors that were not there."""
+        for cache, before in self._caches:
+            if _tensors_in(cache) - before:
+                cache.cache_clear()
+        for place, before in self._places:
+            _clean(place, before)
+
+    def _look_into(self, value: Any, depth: int) -> None:
+        if id(value) in self._seen or depth > _DEPTH or isinstance(value, _ATOMS):
+            return
+        self._seen[id(value)] = value
+        inside: Iterable[Any] = ()
+        if isinstance(value, _Cache):
+            self._caches.append((value, _tensors_in(value)))
+        elif isinstance(value, dict | list | set | deque):
+            self._places.append((value, _copy(value)))
+            inside = _elements(value)
+        elif isinstance(value, ModuleType) and depth:
+            return
+        elif isinstance(value, ModuleType | type) and not _is_apart(_home(value)):
+            self._places.append((value, dict(vars(value))))
+            inside = list(vars(value).values())
+        elif isinstance(value, FunctionType) and not _is_apart(value.__module__):
+            cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+            inside = (vars(value), *cells, *(value.__defaults__ or ()))
+        elif isinstance(value, staticmethod | classmethod):
+            inside = (value.__func__,)
+        for part in list(inside):
+            self._look_into(part, depth + 1)
+
+
+def _is_apart(module: object) -> bool:
+    return not isinstance(module, str) or module.partition(".")[0] in _APART
+
+
+def _home(value: Any) -> Any:
+    """The name of the Python module that an object is, or was defined in."""
+    return value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _tensors_in(cache: _Cache[Any]) -> set[int]:
+    """The identities of what a function remembers, where that holds tensors."""
+    return {id(part) for part in gc.get_referents(cache) if _holds_tensor(part)}
+
+
+def _holds_tensor(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if isinstance(value, (*_CODE, *_ATOMS, nn.Module)) or depth > _DEPTH:
+        return False
+    return any(_holds_tensor(part, depth + 1) for part in _inside(value))
+
+
+def _clean(place: Any, before: Any) -> None:
+    """Take tensors that were not there out of a container, a class or a Python module."""
+    if isinstance(place, list | set | deque):
+        known = {id(part) for part in before}
+        if any(id(part) not in known and _holds_tensor(part) for part in place):
+            _refill(place, before)
+        return
+    for name, value in list((place if isinstance(place, dict) else vars(place)).items()):
+        if (name in before and before[name] is value) or not _holds_tensor(value):
+            continue
+        if isinstance(place, dict):
+            place.pop(name)
+            if name in before:
+                place[name] = before[name]
+        elif name in before:
+            setattr(place, name, before[name])
+        else:
+            delattr(place, name)
