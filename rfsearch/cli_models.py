@@ -114,7 +114,7 @@ def sites(
     for site in found:
         row = site.row
         if row.why_not and not every:
-            reason = re.sub(r"^\S+ kernel", "1x1 kernel", row.why_not)
+            reason = re.sub(r"^\S+ kernel", "1x1 kernel", row.why_not).partition(" (")[0]
             refused[reason] = refused.get(reason, 0) + 1
             continue
         fields = "  ".join(f"{d}:\u00a0{field.local_px}" for d, (field, _) in site.by_dilation.items())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,12 @@ def network(spec: str, num_classes: int, in_channels: int) -> nn.Module:
 @dataclass(frozen=True)
 class SiteFields:
     """A convolution, and the receptive field that each dilation would give. before: the field in front of the change,
-    of the model's output. by_dilation: of the model's output, and at the convolution itself, px. refused: dilations that
-    fit into the map but not into the network, and why."""
+    of the model's output. by_dilation: of the model's output, and at the convolution itself, px. refused: dilations
+    that fit into the map but not into the network, and why."""
 
     row: SiteRow
     by_dilation: dict[int, tuple[ReceptiveField, ReceptiveField]]
-    refused: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, str]
 
     def to_json(self) -> dict[str, Any]:
         row = self.row
@@ -163,16 +163,15 @@ def sites(model: nn.Module, image: Sequence[int]) -> list[SiteFields]:
     found = []
     for row in rows:
         fields: dict[int, tuple[ReceptiveField, ReceptiveField]] = {}
-        why = refused.get(row.path, {})
+        reasons = refused.get(row.path, {})
         for dilation in fitting.get(row.path, ()):
-            if dilation not in why:
+            if dilation not in reasons:
                 changed = trace.receptive_fields({row.path: dilation})
                 fields[dilation] = changed[""], changed[row.path]
-        if why and not fields.keys() - set(row.dilation):
-            first = next(iter(why))
-            row = replace(row, largest_dilation=None, why_not=f"at dilation {first} {why[first]}")
-            fields = {}
-        found.append(SiteFields(row, fields, why))
+        if reasons and not fields.keys() - set(row.dilation):
+            found.append(SiteFields(_no_site(row, reasons), {}, reasons))
+        else:
+            found.append(SiteFields(row, fields, reasons))
     if not any(site.by_dilation for site in found):
         why = "; ".join(f"{site.row.path}: {site.row.why_not}" for site in found[:5]) or "it has no convolution at all"
         raise ModelError(f"{type(model).__name__} has no site: no convolution's receptive field may be changed. {why}.")
@@ -186,6 +185,11 @@ def _dependent(row: SiteRow, trace: Trace) -> SiteRow:
     ran = any(path == row.path for path in trace.shapes)
     why = "the output does not depend on it" if ran else "it runs inside a module that has a rule of its own"
     return replace(row, largest_dilation=None, why_not=why)
+
+
+def _no_site(row: SiteRow, reasons: Mapping[int, str]) -> SiteRow:
+    dilation, reason = next(iter(reasons.items()))
+    return replace(row, largest_dilation=None, why_not=f"the network takes no other dilation (at {dilation} {reason})")
 
 
 def write_layers(inspection: Inspection, path: Path) -> None:

@@ -35,6 +35,7 @@ from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
 from rfsearch.strategies import Budgeted, Formed, Listing
 from rfsearch.strategies.listed import Listed
 from rfsearch.surgery import Site, check_fits, check_labels, install, match_sites, measure_sites, neutral
+from rfsearch.surgery.refused import refused_dilations
 from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
 from rfsearch.trial.learner import built
 
@@ -192,7 +193,7 @@ def _plan(
     space = space.with_(weights=weights, sites=match_sites(model, space.sites))
     sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
     if request.backbone or request.sites:
-        space, said = _fitted(space, model, sites)
+        space, said = _fitted(space, model, sites, data)
         notices += said
     swept = [] if request.candidates else [space.uniform(Choice(d)) for d in space.dilations]
     if LSDFN in _forms(request, space) and not request.candidates:  # a search that draws strides may draw the largest
@@ -233,7 +234,7 @@ def _plan(
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
 
 
-def _fitted(space: Space, model: nn.Module, sites: list[Site]) -> tuple[Space, list[str]]:
+def _fitted(space: Space, model: nn.Module, sites: list[Site], data: ImageSet) -> tuple[Space, list[str]]:
     """A space whose dilations were chosen for another network or other sites: without those that do not fit here, and
     with the network as it stands for its hand default."""
     largest = min(site.largest_dilation for site in sites)
@@ -251,6 +252,12 @@ def _fitted(space: Space, model: nn.Module, sites: list[Site]) -> tuple[Space, l
             f"Left out, since their kernels are longer than the map of {tightest.path} ({size} px): dilations "
             f"{', '.join(left_out)}. Largest that fits: {largest}."
         )
+    shape = (1, IN_CHANNELS, *data.image_size)
+    refused = refused_dilations(model, shape, {site: sorted(fitting - {reference}) for site in space.sites})
+    for site, reasons in refused.items():
+        first = next(iter(reasons))
+        said.append(f"Left out for {site}: dilations {', '.join(map(str, reasons))}. At {first} {reasons[first]}.")
+        fitting -= reasons.keys()
     if reference != space.reference:
         said.append(f"Hand default: dilation {reference}, the network as it stands.")
     return space.with_(dilations=tuple(sorted(fitting)), reference=reference), said
@@ -306,6 +313,19 @@ def _check_candidates(
     """Raise SpaceError for a candidate that a site has no room for, or whose labels the data lacks; what its trial
     would raise, mostly ModelError, for a layer that is not to be had or does not fit in its convolution's place."""
     check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
+    asked: dict[str, set[int]] = {}
+    for candidate in candidates:
+        for site, choice in candidate.choices:
+            paths = (choice,) if isinstance(choice, Choice) else choice
+            asked.setdefault(site, set()).update(path.dilation for path in paths)
+    wanted = {site: sorted(dilations) for site, dilations in asked.items()}
+    for site, reasons in refused_dilations(model, (1, IN_CHANNELS, *data.image_size), wanted).items():
+        dilation, reason = next(iter(reasons.items()))
+        taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
+        raise SpaceError(
+            f"{site}: dilation {dilation} does not fit into the network: {reason}. Dilations that it takes: {taken}. "
+            f"Asked for by {space.source}, preset {space.preset}."
+        )
     settings = settings_of(space, data.classes)
     for candidate in candidates:
         check_labels(candidate, settings)

@@ -54,7 +54,9 @@ def refused_dilations(
                     found.setdefault(path, {})[dilation] = str(error)
                     continue
                 if after != before:
-                    change = "; ".join(f"{_by(a)} to {_by(b)}" for a, b in zip(before, after, strict=True) if a != b)
+                    change = "; ".join(
+                        f"{_by(b)} instead of {_by(a)}" for a, b in zip(before, after, strict=True) if a != b
+                    )
                     resized.append((path, dilation, change))
         run = _runner(model, input_shape) if resized else None
         for path, dilation, change in resized:
@@ -63,7 +65,7 @@ def refused_dilations(
                 with _dilated(dilations_of(model, path), dilation):
                     run()
             except Exception as error:
-                why = f"it changes the map from {change} px, which the network does not take ({_brief(error)})"
+                why = f"it gives a map of {change} px, which the network does not take: {_brief(error)}"
                 found.setdefault(path, {})[dilation] = why
     return found
 
@@ -105,7 +107,7 @@ def _runner(model: nn.Module, shape: Sequence[int]) -> Callable[[], object]:
         return model(torch.zeros(tuple(shape), dtype=kind, device=device))
 
     for tensors, name, value in held:
-        tensors[name] = without_values(value)
+        tensors[name] = without_values(value)  # type: ignore[assignment]
     try:
         on_shapes()
     except Exception:  # what depends on values runs on values
