@@ -31,10 +31,12 @@ from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
+from rfsearch.receptive import traced
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
 from rfsearch.strategies import Budgeted, Formed, Listing
 from rfsearch.strategies.listed import Listed
 from rfsearch.surgery import Site, check_fits, check_labels, install, match_sites, measure_sites, neutral
+from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
 from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
 from rfsearch.trial.learner import built
@@ -191,6 +193,9 @@ def _plan(
     plugins.load("tasks", space.task)(space.metric, data)
     model, weights, notices = _network(space, data)
     space = space.with_(weights=weights, sites=match_sites(model, space.sites))
+    if request.backbone or request.sites:
+        space, said = _reaching(space, model, data)
+        notices += said
     sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
     if request.backbone or request.sites:
         space, said = _fitted(space, model, sites, data)
@@ -232,6 +237,18 @@ def _plan(
         if isinstance(first, Candidate):
             _check_candidates([first], model, sites, space, data)
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
+
+
+def _reaching(space: Space, model: nn.Module, data: ImageSet) -> tuple[Space, list[str]]:
+    """A space without the sites that a network's output does not depend on, such as those of an auxiliary output."""
+    needed = traced(model, (1, IN_CHANNELS, *data.image_size)).needed
+    names = {module: path for path, module in model.named_modules()}
+    reaching = [site for site in space.sites if any(names[conv] in needed for conv in convolutions(model, site))]
+    if not reaching:
+        raise SpaceError(f"{', '.join(space.sites)}: the network's output depends on none of these. Name other sites.")
+    left_out = [site for site in space.sites if site not in reaching]
+    said = [f"Left out, since the output does not depend on them: {', '.join(left_out)}."] if left_out else []
+    return space.with_(sites=tuple(reaching)), said
 
 
 def _fitted(space: Space, model: nn.Module, sites: list[Site], data: ImageSet) -> tuple[Space, list[str]]:

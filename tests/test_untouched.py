@@ -4,16 +4,22 @@ import copy
 import functools
 import io
 import random
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
+from rfsearch import plugins
 from rfsearch.errors import ModelError
+from rfsearch.ledger import Assignment
 from rfsearch.receptive import effective_receptive_field, receptive_field
+from rfsearch.space import Choice, Sampling
 from rfsearch.surgery import list_sites, measure_sites
 from rfsearch.surgery.shapes import output_shape
+from rfsearch.trial import Forecaster, Training
 from rfsearch.untouched import evaluating, untouched
+from tests.toys import toy_faces, toy_space
 
 SHAPE = (1, 3, 12, 12)
 _SHARED: dict[tuple[int, ...], torch.Tensor] = {}
@@ -27,7 +33,7 @@ def remembered_grid(size: int) -> torch.Tensor:
 class Keeper(nn.Module):
     """Keeps tensors between calls in every place that networks use, and something of each call."""
 
-    grids: dict[int, torch.Tensor] = {}
+    grids: ClassVar[dict[int, torch.Tensor]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,13 +98,20 @@ def test_a_measured_network_is_what_it_was_and_works(measure):
     before = {name: dict(vars(module)) for name, module in model.named_modules()}
     state = copy.deepcopy(model.state_dict())
     first = measure(model)
-    assert model.training and not model.norm.training and model.conv.training
+    assert model.training
+    assert not model.norm.training
+    assert model.conv.training
     for name, module in model.named_modules():
         assert vars(module).keys() == before[name].keys()
         assert all(vars(module)[key] is value for key, value in before[name].items())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert not model.cache and not model.helper.memory and model.grid is None and model.bias is None
-    assert not Keeper.grids and not _SHARED and remembered_grid.cache_info().currsize == 0
+    assert not model.cache
+    assert not model.helper.memory
+    assert model.grid is None
+    assert model.bias is None
+    assert not Keeper.grids
+    assert not _SHARED
+    assert remembered_grid.cache_info().currsize == 0
     torch.save(model, io.BytesIO())
     copy.deepcopy(model)
     assert measure(model) == first
@@ -121,7 +134,8 @@ def test_what_a_network_kept_before_stays(measure):
     measure(model)
     now = model.bias, model.grid, model.cache["features"][0], Keeper.grids[12], _SHARED[12,], remembered_grid(12)
     assert all(a is b for a, b in zip(kept, now, strict=True))
-    assert len(model.cache["features"]) == 1 and model.calls.item() == 1
+    assert len(model.cache["features"]) == 1
+    assert model.calls.item() == 1
     for place in (Keeper.grids, _SHARED):
         place.clear()
     remembered_grid.cache_clear()
@@ -149,7 +163,9 @@ def test_weights_that_a_mode_merges_are_as_they_were_to_the_bit(measure):
     model = Merging()
     weight, memory = model.conv.weight.detach().clone(), model.conv.weight.data_ptr()
     measure(model)
-    assert model.training and torch.equal(model.conv.weight, weight) and model.conv.weight.data_ptr() == memory
+    assert model.training
+    assert torch.equal(model.conv.weight, weight)
+    assert model.conv.weight.data_ptr() == memory
 
 
 def test_evaluating_returns_to_each_mode_by_the_network_s_own_train():
@@ -160,7 +176,10 @@ def test_evaluating_returns_to_each_mode_by_the_network_s_own_train():
         with torch.no_grad():
             model(torch.zeros(SHAPE))
         assert model.bias is not None
-    assert model.bias is None and model.training and model.conv.training and not model.norm.training
+    assert model.bias is None
+    assert model.training
+    assert model.conv.training
+    assert not model.norm.training
 
 
 def test_a_forward_and_hooks_of_a_model_s_own_survive_a_measurement():
@@ -179,7 +198,7 @@ def test_a_forward_and_hooks_of_a_model_s_own_survive_a_measurement():
 
 class Drawing(nn.Conv2d):
     def forward(self, x):
-        return super().forward(x) + torch.rand(()) + random.random()  # noqa: S311
+        return super().forward(x) + torch.rand(()) + random.random()
 
 
 def test_a_network_that_draws_leaves_random_numbers_where_they_were():
@@ -187,7 +206,8 @@ def test_a_network_that_draws_leaves_random_numbers_where_they_were():
     states = torch.get_rng_state(), random.getstate()
     list_sites(model, SHAPE)
     effective_receptive_field(model, 1, input_shape=SHAPE)
-    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
 
 
 def test_gradients_and_modules_outside_the_registry_are_put_back():
@@ -199,7 +219,8 @@ def test_gradients_and_modules_outside_the_registry_are_put_back():
         model.hidden[0](torch.randn(2, 3, 4, 4))
         model[0].weight.grad = None
         model.hidden.append(1)
-    assert model[0].weight.grad is grad and len(model.hidden) == 1
+    assert model[0].weight.grad is grad
+    assert len(model.hidden) == 1
     assert not model.hidden[0].running_mean.any()
 
 
@@ -227,3 +248,37 @@ def test_a_size_that_the_network_refuses_by_its_values_is_refused():
     assert receptive_field(Positions(), (1, 3, 16, 16)).px == 3
     with pytest.raises(ModelError, match="index out of range"):
         receptive_field(Positions(), (1, 3, 17, 17))
+
+
+class Kept(nn.Module):
+    """A network of a search that keeps a grid, an eval-time bias and its last features."""
+
+    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.site = nn.Conv2d(in_channels, 6, 3, padding=1)
+        self.keeper = Keeper()
+        self.keeper.conv = nn.Conv2d(6, 4, 3, padding=1)
+        self.keeper.table = nn.Parameter(torch.zeros(48))
+        self.head = nn.Conv2d(4, num_classes, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.keeper(self.site(image)))
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice(2, learned=True), Choice(1, fractional=True), Choice(1, sampling=Sampling(2.0))], ids=str
+)
+def test_a_search_plans_and_trains_a_network_that_keeps_tensors(choice, tmp_path, monkeypatch):
+    monkeypatch.setattr(plugins, "make_backbone", lambda spec, classes, channels: Kept(classes, channels))
+    space, data = toy_space(tmp_path).with_(sites=("site",), backbone="x"), toy_faces()
+    candidate, device = space.uniform(choice), torch.device("cpu")
+    forecast = Forecaster(space, data, device)(candidate)
+    given = Assignment("t-0-000", "listed", 0, candidate.to_json(), 7, 1e18)
+    work = Training(space, data, given, "flop", device, tmp_path / "t")
+    while (record := work.advance()).status == "pruned":
+        pass
+    assert (record.status, record.cause) == ("completed", None)
+    assert record.rf_init_px == forecast.rf_px
+    for place in (Keeper.grids, _SHARED):
+        place.clear()
+    remembered_grid.cache_clear()

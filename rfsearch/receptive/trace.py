@@ -338,7 +338,10 @@ class _Recorder(TorchDispatchMode):
 
     def _stood_for(self, tensor: Tensor) -> Any:
         place = self.place(tensor)
-        return tensor if place is None else _Place(place)
+        if place is not None:
+            return _Place(place)
+        with unset_fake_temporarily():
+            return tensor.detach()  # the model's own may have no size again, or other values, when it is asked for
 
     def _where(self) -> str:
         return f"module {self.running[-1]!r} ({self.modules[-1]})" if self.running[-1] else "the model's own forward"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,12 @@ def list_sites(model: nn.Module, input_shape: Sequence[int]) -> list[SiteRow]:
 
     input_shape: B x C x H x W, or of one or three axes.
     """
-    maps = map_sizes(model, input_shape)
+    with untouched(model):  # a lazy network is lazy again behind it
+        give_sizes(model, input_shape)
+        return _rows(model, map_sizes(model, input_shape))
+
+
+def _rows(model: nn.Module, maps: Mapping[_ConvNd, tuple[int, ...]]) -> list[SiteRow]:
     names = {module: name for name, module in model.named_modules() if isinstance(module, _ConvNd)}
     rows = []
     for conv in [*maps, *(conv for conv in names if conv not in maps)]:
