@@ -277,7 +277,7 @@ def test_a_search_plans_and_trains_a_network_that_keeps_tensors(choice, tmp_path
     work = Training(space, data, given, "flop", device, tmp_path / "t")
     while (record := work.advance()).status == "pruned":
         pass
-    assert (record.status, record.cause) == ("completed", None)
+    assert (record.status, record.cause) == ("completed", "")
     assert record.rf_init_px == forecast.rf_px
     for place in (Keeper.grids, _SHARED):
         place.clear()
