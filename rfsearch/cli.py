@@ -149,7 +149,7 @@ def plan(
             return
         out_console.print(_title(the_plan))
         for notice in the_plan.notices:
-            out_console.print(notice, style="yellow", highlight=False)
+            out_console.print(notice, style="yellow", highlight=False, markup=False)
         out_console.print(plan_table(rows, the_plan.reference_flop))
         if any(row["alike"] for row in rows):
             out_console.print(
@@ -347,7 +347,7 @@ def _presets(path: Path) -> str:
 
     from rfsearch.space import SpaceFile
 
-    file = SpaceFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    file = SpaceFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     return f"Presets: {', '.join(file.presets)}; each as {', '.join(file.forms)}, like {next(iter(file.presets))}-bi."
 
 
@@ -462,7 +462,7 @@ def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> 
 
     console.print(_title(the_plan), style="bold", highlight=False)
     for notice in the_plan.notices:
-        console.print(notice, style="yellow", highlight=False)
+        console.print(notice, style="yellow", highlight=False, markup=False)
     console.print(
         f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} (1x = one full training, "
         f"{si(the_plan.reference_flop, 'FLOP')}), {workers} trials at a time. Everything goes to {run_dir}.",

@@ -24,8 +24,11 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.contest import Arm, Contest, Forecast, full_trainings
 from rfsearch.data import ImageSet, read_folder, read_helen, read_voc, rendered_faces
-from rfsearch.data.image_set import require_folder
+from rfsearch.data.folder import Naming
+from rfsearch.data.image_set import few_to_choose_on, require_folder
+from rfsearch.data.labels import LabelRule
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
+from rfsearch.data.pictures import MOST_PIXELS, PictureRule
 from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
@@ -361,17 +364,29 @@ def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
             raise DataError(f"space {space.name!r} has no embedded data: name a folder with --data.")
         train, val, test = spec.rendered
         return rendered_faces(train, val, test, space.image_size or (96, 96))
-    root = Path(folder)
+    data = _read_folder(space, Path(folder), cache)
+    caution = few_to_choose_on(data)
+    return replace(data, notice=f"{data.notice} {caution}".strip()) if caution else data
+
+
+def _read_folder(space: Space, root: Path, cache: Path) -> ImageSet:
+    spec, size, resize = space.data, space.image_size, space.data.resize
+    pictures = PictureRule(spec.white, spec.max_pixels or MOST_PIXELS)
     if spec.layout == "helen":
-        return read_helen(root, size=space.image_size, cache=cache)
+        return read_helen(root, size, pictures=pictures, resize=resize, cache=cache)
     if spec.layout == "voc":
-        return read_voc(root, size=space.image_size, cache=cache)
+        return read_voc(root, size, pictures=pictures, resize=resize, cache=cache)
     return read_folder(
         root,
-        classes=spec.classes or None,
-        ignore_index=spec.ignore_index,
-        size=space.image_size,
-        flip_pairs=spec.flip_pairs,
+        spec.classes or None,
+        spec.ignore_index,
+        size,
+        spec.flip_pairs,
+        naming=Naming(spec.images, spec.labels),
+        pictures=pictures,
+        labels=LabelRule(map=spec.map, nearest=spec.colour_match == "nearest", resize=spec.resize_labels),
+        colours=spec.colours,
+        resize=resize,
         cache=cache,
     )
 

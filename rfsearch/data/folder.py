@@ -1,41 +1,70 @@
-"""A user's own data: a folder a split, an image and an index map of the same name.
+"""A user's own data: a folder a split, an image and a label map of the same name.
 
     root/<split>/images/<name>.{jpg,jpeg,png,bmp,webp,tif,tiff}
-    root/<split>/labels/<name>.png    8 bits a pixel (greyscale or palette): the class id
-    root/classes.txt                  optional: one class name a line, in the order of the ids
+    root/<split>/labels/<name>.{png,tif,tiff,bmp,gif}    a class id per pixel, or a colour: see `LabelRule`
+    root/classes.txt                                     optional: one class name a line, in the order of the ids
 
-`train` must be there; `val` and `test` may be missing.
+`train` must be there; `val` and `test` may be missing. Names are compared in Unicode's composed form (NFC), however the
+file system writes them; other names are found by patterns, see `Naming`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from rfsearch.data.fitting import MEAN_COLOUR, Resize, fit
 from rfsearch.data.image_set import (
     Faults,
     ImageSet,
     Item,
     Size,
     Split,
-    common_size,
     load_splits,
-    open_byte_map,
-    open_image,
+    nfc,
     require_folder,
-    to_array,
 )
+from rfsearch.data.labels import PLAIN_LABELS, Colour, LabelRule, StoredId, align, list_ids, open_label, some
+from rfsearch.data.pictures import PLAIN_PICTURES, PictureRule, open_picture
+from rfsearch.data.survey import survey
 from rfsearch.errors import DataError, nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
+IGNORED = "ignore"  # in a table of colours: what belongs to no class
 
 _MEANT = {"validation": "val", "valid": "val", "dev": "val", "testing": "test"}
 _HOLD_OUT = 5  # every 5th training image validates where there is no val folder
 _COMMON_IGNORE = 255  # "void" in PASCAL VOC and Cityscapes label maps
+_STEM = "{stem}"
+_LIKELY_FROM = 50  # images from which a pattern of names is guessed
+_IDS_OFFERED = 12
+
+# Labels of so many ids whose lowest and highest hold so much of the area are the smoothed edges of a mask, not classes.
+# The classes of VOC with their void, the closest among real sets, hold 0.79.
+_SMOOTH_IDS, _SMOOTH_SHARE = 16, 0.9
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How files are named. Each pattern holds `{stem}` once, which is what an image and its label have in common.
+
+    Without an ending, any of those that are read is taken, in capitals too: `{stem}_mask` also finds `7_mask.TIF`.
+
+    Args:
+        images: Pattern of image files, such as `{stem}_leftImg8bit.png`.
+        labels: Pattern of label files, such as `{stem}_mask.png`.
+    """
+
+    images: str = _STEM
+    labels: str = _STEM
 
 
 def read_folder(
@@ -45,35 +74,75 @@ def read_folder(
     size: Size | None = None,
     flip_pairs: Sequence[tuple[int, int]] = (),
     *,
+    naming: Naming = Naming(),
+    pictures: PictureRule = PLAIN_PICTURES,
+    labels: LabelRule = PLAIN_LABELS,
+    colours: Mapping[str, Sequence[Colour]] | None = None,
+    resize: Resize = "stretch",
     hold_out_seed: int = 0,
     memory_limit_bytes: int | None = None,
     cache: Path | str | None = None,
 ) -> ImageSet:
-    """Read a folder of images and index maps; everything that was guessed or left out is said in the set's notice.
+    """Read a folder of images and label maps; everything that was guessed or left out is said in the set's notice.
 
-    classes: names in the order of the ids. None: classes.txt, or else the ids found in the training labels, of which
-    255 is then taken as the ignore index unless one is given. size: (H, W) to resize to (images bilinearly with
-    anti-aliasing, labels to the nearest); None: the images' own size, or their most common one. Without a val folder
-    every 5th training image is held out, chosen by a hash of its name and `hold_out_seed`.
+    Images are resized bilinearly with anti-aliasing, labels to the nearest. Without a val folder every 5th training
+    image is held out, chosen by a hash of its name and `hold_out_seed`.
+
+    Args:
+        classes: Names in the order of the ids. None: classes.txt, or the names of `colours`, or else the ids found in
+            the training labels, of which 255 is then taken as the ignore index unless one is given.
+        ignore_index: Id of pixels that belong to no class, after `labels.map`.
+        size: (H, W) px to resize to. None: the images' own size, or their most common one.
+        colours: Colours of each class, by name, for colour-coded labels; those of `ignore` belong to no class.
+        resize: How images of another shape are brought to the size, see `fit`. `pad` needs an ignore index.
+
+    Raises:
+        DataError: With all faults of the folder, each with its file.
     """
     root = require_folder(Path(root))
     if ignore_index is not None and not 0 <= ignore_index <= 255:
         raise DataError(f"{root}: the ignore index must be an 8-bit id, 0..255. Got {ignore_index}.")
-    names = _class_names(root, classes)
+    names = _class_names(root, classes, colours)
+    if colours:
+        ignore_index = _COMMON_IGNORE if ignore_index is None and IGNORED in colours else ignore_index
+        labels = replace(labels, colours=_ids_of_colours(root, colours, names or (), ignore_index))
+    if resize == "pad" and ignore_index is None:
+        raise DataError(f'{root}: padded pixels belong to no class: resize = "pad" needs an ignore index, such as 255.')
     faults = Faults(root)
     notes: list[str] = []
-    items = _find(root, faults, notes)
+    items = _find(root, naming, faults, notes)
     _hold_out(root, items, hold_out_seed, notes)
-    if size is None:
-        size, note = common_size([item.files[0] for split in items.values() for item in split])
-        notes += [note] if note else []
+
+    size, said = survey(items, size, resize, pictures, faults, labels.resize)
+    notes += said
     target = size or (1, 1)  # nothing readable: the faults below say so
-    splits = load_splits(items, lambda item: _read(item, target), target, faults, "folder", memory_limit_bytes, cache)
+    near: dict[str, int] = {}
+
+    def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+        picture = open_picture(item.files[0], pictures)
+        ids, count = open_label(item.files[1], labels, pictures.max_pixels)
+        if count:
+            near[str(item.files[1])] = count
+        ids = align(ids, item.files[1], picture, labels.resize)
+        placed = fit(picture.size, target, resize)
+        return (
+            np.asarray(placed.lay(picture.rgb, Image.Resampling.BILINEAR, MEAN_COLOUR)),
+            np.asarray(placed.lay(ids, Image.Resampling.NEAREST, ignore_index or 0)),
+        )
+
+    settings = ("folder", pictures, labels, resize, ignore_index if resize == "pad" else None)
+    splits = load_splits(items, read, target, faults, settings, memory_limit_bytes, cache, near)
+    if near:
+        worst = max(near, key=lambda path: near[path])
+        notes.append(
+            f"Label pixels whose colour is not listed, taken for the nearest colour that is: {sum(near.values()):,} in "
+            f"{len(near)} labels (most, {near[worst]:,}, in {Path(worst).name})."
+        )
 
     present = {title: _ids(split) for title, split in splits.items()}
     if names is None:
         faults.check()  # ids inferred from part of the labels would accuse the others
-        names, ignore_index, note = _infer(root, present["train"], ignore_index, faults)
+        names, ignore_index, note = _infer(root, _areas(splits["train"]), labels.map, ignore_index, faults)
         notes.append(note)
     for title, split_items in items.items():
         for item, ids in zip(split_items, present[title], strict=True):
@@ -82,14 +151,18 @@ def read_folder(
     return ImageSet(root.name or str(root), names, ignore_index, splits, False, tuple(flip_pairs), " ".join(notes))
 
 
-def _class_names(root: Path, classes: Sequence[str] | None) -> tuple[str, ...] | None:
+def _class_names(
+    root: Path, classes: Sequence[str] | None, colours: Mapping[str, Sequence[Colour]] | None
+) -> tuple[str, ...] | None:
     source: Path | str = root
+    if classes is None and not (root / "classes.txt").is_file():
+        if not colours:
+            return None
+        classes = [name for name in colours if name != IGNORED]
     if classes is None:
         source = root / "classes.txt"
-        if not source.is_file():
-            return None
         try:
-            text = source.read_text(encoding="utf-8")
+            text = source.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{source}: class names are read as UTF-8 text. {error}.") from error
         classes = [line.strip() for line in text.splitlines() if line.strip()]
@@ -102,7 +175,20 @@ def _class_names(root: Path, classes: Sequence[str] | None) -> tuple[str, ...] |
     return names
 
 
-def _find(root: Path, faults: Faults, notes: list[str]) -> dict[str, list[Item]]:
+def _ids_of_colours(
+    root: Path, colours: Mapping[str, Sequence[Colour]], names: Sequence[str], ignore_index: int | None
+) -> dict[Colour, int]:
+    """The class id of each colour."""
+    ids = {name: k for k, name in enumerate(names)}
+    if ignore_index is not None:
+        ids.setdefault(IGNORED, ignore_index)
+    for name in colours:
+        if name not in ids:
+            raise DataError(f"{root}: colours are given for {name!r}, which is no class.{nearest(name, ids)}")
+    return {colour: ids[name] for name, listed in colours.items() for colour in listed}
+
+
+def _find(root: Path, naming: Naming, faults: Faults, notes: list[str]) -> dict[str, list[Item]]:
     """The pairs of every split there is, sorted by name."""
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if "train" not in folders:
@@ -118,30 +204,75 @@ def _find(root: Path, faults: Faults, notes: list[str]) -> dict[str, list[Item]]
         if title == "test" and not (root / "test" / "labels").is_dir():
             notes.append("The folder test has no labels and was left out: no test split.")
             continue
-        items[title] = _pairs(root, title, faults, notes)
+        items[title] = _pairs(root, title, naming, faults, notes)
     if "test" not in folders:
         notes.append("There is no folder test: no test split.")
     return items
 
 
-def _pairs(root: Path, title: str, faults: Faults, notes: list[str]) -> list[Item]:
+def _pairs(root: Path, title: str, naming: Naming, faults: Faults, notes: list[str]) -> list[Item]:
     images, labels = require_folder(root / title / "images"), require_folder(root / title / "labels")
-    by_name: dict[str, Path] = {}
-    for file in sorted(images.iterdir()):
-        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
-            continue
-        if file.stem in by_name:
-            faults.add(f"{file}: has the name of {by_name[file.stem].name}, so their label would be the same file")
-        by_name.setdefault(file.stem, file)
+    by_name, label_of = _by_stem(images, naming.images, SUFFIXES), _by_stem(labels, naming.labels, LABEL_SUFFIXES)
     if not by_name:
-        raise DataError(f"{images}: no image in it. Read are {', '.join(SUFFIXES)}.")
-    label_names = {file.stem for file in labels.iterdir() if file.suffix == ".png" and not file.name.startswith(".")}
-    for name in sorted(by_name.keys() - label_names):
-        faults.add(f"{by_name[name]}: has no label {labels / name}.png")
-    spare = len(label_names - by_name.keys())
+        pattern = "" if naming.images == _STEM else f" by the name {naming.images!r}"
+        raise DataError(f"{images}: no image in it{pattern}. Read are {', '.join(SUFFIXES)}.")
+    if not label_of.keys() & by_name.keys() and (likely := _likely_naming(by_name, labels)):
+        raise DataError(f"{labels}: none of its files is a label by the name {naming.labels!r}. {likely}")
+    for files in by_name.values():
+        for file in files[1:]:
+            faults.add(f"{file}: has the name of {files[0].name}, so their label would be the same file")
+    for name in sorted(label_of.keys() & by_name.keys()):
+        for file in label_of[name][1:]:
+            faults.add(f"{file}: is a label of {by_name[name][0].name}, and so is {label_of[name][0].name}")
+    for name in sorted(by_name.keys() - label_of.keys()):
+        suffix = "" if _suffix(naming.labels) else ".png"
+        faults.add(f"{by_name[name][0]}: has no label {labels / naming.labels.replace(_STEM, name)}{suffix}")
+    spare = len(label_of.keys() - by_name.keys())
     if spare:
         notes.append(f"Labels without an image in {title}, left out: {spare}.")
-    return [Item(name, (by_name[name], labels / f"{name}.png")) for name in sorted(by_name.keys() & label_names)]
+    return [Item(name, (by_name[name][0], label_of[name][0])) for name in sorted(by_name.keys() & label_of.keys())]
+
+
+def _by_stem(folder: Path, pattern: str, suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    """The files whose names fit a pattern, by what stands in the place of {stem}, as NFC."""
+    start, end = nfc(pattern).split(_STEM)
+    if suffix := _suffix(pattern):
+        end, suffixes = end[: -len(suffix)], [suffix]
+    fits = re.compile(f"{re.escape(start)}(.+){re.escape(end)}(?i:{'|'.join(map(re.escape, suffixes))})")
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        match = fits.fullmatch(nfc(file.name))
+        if match and not file.name.startswith("."):
+            found.setdefault(match[1], []).append(file)
+    return found
+
+
+def _suffix(pattern: str) -> str:
+    """The ending of a pattern, or nothing where any is taken."""
+    suffix = Path(pattern).suffix
+    return suffix if suffix.lower() in SUFFIXES + LABEL_SUFFIXES else ""
+
+
+def _likely_naming(stems: Iterable[str], labels: Path) -> str:
+    """Suggest the pattern by which most of a folder's files would be labels of these images."""
+    files = [nfc(file.name) for file in labels.iterdir() if not file.name.startswith(".")]
+    stems = sorted(stems)[:_LIKELY_FROM]
+    tails = {stem[stem.rfind("_") :] if "_" in stem[1:] else "" for stem in stems}
+    tail = tails.pop() if len(tails) == 1 else ""
+    for cut in dict.fromkeys(("", tail)):  # images may have an ending of their own, such as _leftImg8bit
+        bases = {stem.removesuffix(cut) for stem in stems}
+        ends = Counter(
+            file[len(base) :]
+            for file in files
+            for base in bases
+            if file.startswith(base) and file.lower().endswith(LABEL_SUFFIXES)
+        )
+        complete = sorted(end for end, count in ends.items() if count == len(bases))
+        if complete:
+            own = f'images = "{_STEM}{cut}" and ' if cut else ""
+            patterns = " or ".join(f'labels = "{_STEM}{end}"' for end in complete)
+            return f"Set in [data] of the space's file: {own}{patterns}"
+    return ""
 
 
 def _hold_out(root: Path, items: dict[str, list[Item]], seed: int, notes: list[str]) -> None:
@@ -160,22 +291,6 @@ def _hold_out(root: Path, items: dict[str, list[Item]], seed: int, notes: list[s
     )
 
 
-def _read(item: Item, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    image_path, label_path = item.files
-    image = open_image(image_path)
-    label = open_byte_map(label_path)
-    if label.size != image.size:
-        raise DataError(
-            f"{label_path}: is {label.width} x {label.height} px (W x H), "
-            f"its image {image_path.name} is {image.width} x {image.height} px"
-        )
-    rgb, (height, width) = image.convert("RGB"), size
-    if image.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-        label = label.resize((width, height), Image.Resampling.NEAREST)
-    return to_array(rgb), to_array(label)
-
-
 def _ids(split: Split) -> np.ndarray:
     """N x 256 bool: which ids each label map holds."""
     found = np.zeros((len(split), 256), bool)
@@ -184,28 +299,69 @@ def _ids(split: Split) -> np.ndarray:
     return found
 
 
+def _areas(split: Split) -> np.ndarray:
+    """256 int64: the number of pixels of each id."""
+    return np.sum([np.bincount(label.ravel(), minlength=256) for label in split.labels], axis=0)
+
+
 def _infer(
-    root: Path, present: np.ndarray, ignore_index: int | None, faults: Faults
+    root: Path, areas: np.ndarray, mapping: Mapping[StoredId, int], ignore_index: int | None, faults: Faults
 ) -> tuple[tuple[str, ...], int | None, str]:
-    ids = set(np.flatnonzero(present.any(axis=0)).tolist())
+    """Number the classes by the ids that a map gives, or else by those that the training labels hold."""
+    ids = set(mapping.values()) if mapping else set(np.flatnonzero(areas).tolist())
     guessed = ignore_index is None and _COMMON_IGNORE in ids
+    smooth = not mapping and ignore_index is None and _is_smooth(areas)
     ignore_index = _COMMON_IGNORE if guessed else ignore_index
+    stored = sorted(ids)
     ids.discard(-1 if ignore_index is None else ignore_index)
     count = max(ids, default=0) + 1
+    missing = sorted(set(range(count)).difference(stored))
+    where, hint = root / "train" / "labels", f"map = {list_ids(stored)}"
     if count < 2:
         seen = f"0 and {_COMMON_IGNORE}" if guessed else "0"
+        both = f". If both are classes, set in [data] of the space's file: {hint}" if guessed else ""
         faults.add(
-            f"{root / 'train' / 'labels'}: the labels hold only id {seen}, which is less than two classes. "
-            "Write one id a class, 0, 1, 2, ..."
+            f"{where}: the labels hold only id {seen}, which is less than two classes. Write one id a class, "
+            f"0, 1, 2, ...{both}"
+        )
+    elif mapping and missing:
+        faults.add(
+            f"{where}: the map gives class ids {some(stored)}, but not {some(missing)}. Number the classes "
+            "0, 1, 2, ..., or name all of them in classes.txt"
+        )
+    elif smooth:
+        low, high = stored[0], stored[-1]
+        share = areas[[low, high]].sum() / areas.sum()
+        colours = f"{{ background = [{low}, {low}, {low}], object = [{high}, {high}, {high}] }}"
+        faults.add(
+            f"{where}: the labels hold {len(stored)} ids, but {low} and {high} cover {share:.0%} of the area, as in a "
+            f"mask with smoothed edges. If so, set in [data] of the space's file: colours = {colours} and "
+            'colour_match = "nearest". If not, name the classes in classes.txt'
+        )
+    elif len(missing) >= len(ids):
+        faults.add(
+            f"{where}: the labels hold only ids {', '.join(map(str, stored))}, which would make {count} classes. "
+            f"Say which class each is, in [data] of the space's file: {hint}. If the other ids are classes too, name "
+            "all of them in classes.txt"
         )
     note = f"Class names were not given: {count} classes were inferred from the training labels' ids, 0..{count - 1}"
-    note += f", with {_COMMON_IGNORE} taken as the ignore index." if guessed else "."
+    if mapping:
+        note = f"Class names were not given: the map's ids are {count} classes, 0..{count - 1}"
+    note += f", with {_COMMON_IGNORE} taken as the ignore index" if guessed else ""
+    note += f", of which no training label holds {some(missing)}." if missing else "."
     return tuple(f"class {k}" for k in range(count)), ignore_index, note
+
+
+def _is_smooth(areas: np.ndarray) -> bool:
+    """Whether ids are the grey levels of a two-coloured mask whose edges were smoothed."""
+    ids = np.flatnonzero(areas)
+    return len(ids) > _SMOOTH_IDS and areas[ids[[0, -1]]].sum() > _SMOOTH_SHARE * areas.sum()
 
 
 def _check_range(item: Item, ids: np.ndarray, num_classes: int, ignore_index: int | None, faults: Faults) -> None:
     outside = [k for k in np.flatnonzero(ids[num_classes:]) + num_classes if k != ignore_index]
     if outside:
-        listed = ", ".join(map(str, outside[:4])) + (", ..." if len(outside) > 4 else "")
         ignored = "no ignore index is set" if ignore_index is None else f"the ignore index is {ignore_index}"
-        faults.add(f"{item.files[1]}: class id {listed} is outside 0..{num_classes - 1}, and {ignored}")
+        held = np.flatnonzero(ids).tolist()
+        hint = f". To say which class each id is: [data] map = {list_ids(held)}" if len(held) <= num_classes else ""
+        faults.add(f"{item.files[1]}: class id {some(outside, 4)} is outside 0..{num_classes - 1}, and {ignored}{hint}")

@@ -17,18 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rfsearch.data.image_set import (
-    Faults,
-    ImageSet,
-    Item,
-    Size,
-    common_size,
-    load_splits,
-    open_byte_map,
-    open_image,
-    require_folder,
-    to_array,
-)
+from rfsearch.data.fitting import MEAN_COLOUR, PADDED, Resize, fit
+from rfsearch.data.image_set import Faults, ImageSet, Item, Size, load_splits, require_folder
+from rfsearch.data.labels import align, open_byte_map
+from rfsearch.data.pictures import PLAIN_PICTURES, PictureRule, open_picture
+from rfsearch.data.survey import survey
 from rfsearch.errors import DataError, nearest
 
 HELEN_CLASSES = (
@@ -46,6 +39,7 @@ HELEN_CLASSES = (
 )
 HELEN_FLIP_PAIRS = ((2, 3), (4, 5))
 
+_OUTSIDE = -1.0  # of a soft map where it is padded
 _SPLIT_FILES = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
 
 
@@ -53,29 +47,36 @@ def read_helen(
     root: Path | str,
     size: Size | None = None,
     *,
+    pictures: PictureRule = PLAIN_PICTURES,
+    resize: Resize = "stretch",
     memory_limit_bytes: int | None = None,
     cache: Path | str | None = None,
 ) -> ImageSet:
     """Helen, its soft maps resized to `size` (H, W) with the images and turned into class ids by arg-max.
 
-    Images and soft maps are resized bilinearly with anti-aliasing, without keeping the aspect ratio. size=None: the
-    images' own size, or their most common one (the notice says so). Without testing.txt there is no test split.
+    Images and soft maps are resized bilinearly with anti-aliasing. size=None: the images' own size, or their most
+    common one (the notice says so). resize: how images of another shape are brought to it, see `fit`; what is padded
+    gets the id 255 and is ignored. Without testing.txt there is no test split.
     """
     root = require_folder(Path(root))
     images, labels = require_folder(root / "images"), require_folder(root / "labels")
     faults = Faults(root)
     items = _items(root, images, labels, faults)
     notes = [] if "test" in items else [f"There is no {_SPLIT_FILES['test']}: no test split."]
-    if size is None:
-        size, note = common_size([item.files[0] for split in items.values() for item in split])
-        notes += [note] if note else []
+    size, said = survey(items, size, resize, pictures, faults)
+    notes += said
     if size is None:
         faults.check()
         raise DataError(f"{root}: none of the images can be read.")
     target = size
-    splits = load_splits(items, lambda item: _read(item, target), size, faults, "helen", memory_limit_bytes, cache)
+
+    def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+        return _read(item, target, resize, pictures)
+
+    splits = load_splits(items, read, size, faults, ("helen", pictures, resize), memory_limit_bytes, cache)
     faults.check()
-    return ImageSet("helen", HELEN_CLASSES, None, splits, False, HELEN_FLIP_PAIRS, " ".join(notes))
+    ignored = PADDED if resize == "pad" else None
+    return ImageSet("helen", HELEN_CLASSES, ignored, splits, False, HELEN_FLIP_PAIRS, " ".join(notes))
 
 
 def _items(root: Path, images: Path, labels: Path, faults: Faults) -> dict[str, list[Item]]:
@@ -111,7 +112,7 @@ def _items(root: Path, images: Path, labels: Path, faults: Faults) -> dict[str, 
 def _listed(path: Path, faults: Faults) -> list[tuple[int, str]]:
     """(line number, name) of each line `number , name`."""
     listed = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         fields = [field.strip() for field in line.split(",")]
         if fields == [""]:
             continue
@@ -122,21 +123,15 @@ def _listed(path: Path, faults: Faults) -> list[tuple[int, str]]:
     return listed
 
 
-def _read(item: Item, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    height, width = size
-    image = open_image(item.files[0]).convert("RGB")
-    soft = np.empty((len(HELEN_CLASSES), height, width), np.float32)
+def _read(item: Item, size: Size, resize: Resize, pictures: PictureRule) -> tuple[np.ndarray, np.ndarray]:
+    picture = open_picture(item.files[0], pictures)
+    placed = fit(picture.size, size, resize)
+    soft = np.empty((len(HELEN_CLASSES), *size), np.float32)
     for k, path in enumerate(item.files[1:]):
-        probability = open_byte_map(path)
+        probability = open_byte_map(path, pictures.max_pixels)
         if probability.mode != "L":
             raise DataError(f"{path}: a soft map must be greyscale; this has a palette")
-        if probability.size != image.size:
-            raise DataError(
-                f"{path}: is {_wh(probability)} px (W x H), its image {item.files[0].name} is {_wh(image)} px"
-            )
-        soft[k] = to_array(probability.convert("F").resize((width, height), Image.Resampling.BILINEAR))
-    return to_array(image.resize((width, height), Image.Resampling.BILINEAR)), soft.argmax(0).astype(np.uint8)
-
-
-def _wh(image: Image.Image) -> str:
-    return f"{image.width} x {image.height}"
+        probability = align(probability, path, picture)
+        soft[k] = np.asarray(placed.lay(probability.convert("F"), Image.Resampling.BILINEAR, _OUTSIDE))
+    label = np.where(soft[0] == _OUTSIDE, PADDED, soft.argmax(0)).astype(np.uint8)
+    return np.asarray(placed.lay(picture.rgb, Image.Resampling.BILINEAR, MEAN_COLOUR)), label

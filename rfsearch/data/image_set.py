@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import mmap
 import os
 import tempfile
-from collections import Counter
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from rfsearch.errors import DataError, nearest
 
@@ -29,7 +29,14 @@ R = TypeVar("R")
 
 _FAULTS_SHOWN = 5
 _SIBLINGS_SHOWN = 12
-_CACHE_FORMAT = 1  # part of every cache key; raise it when the arrays' meaning changes
+_FEW_TO_CHOOSE_ON = 10  # with fewer, one image more or less decides which candidate leads
+_CACHE_FORMAT = 2  # part of every cache key; raise it when the arrays' meaning changes
+_TALLY = "tally.json"
+
+
+def nfc(name: str) -> str:
+    """A file's name in Unicode's composed form: file systems and lists write the same name in either form."""
+    return unicodedata.normalize("NFC", name)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -133,6 +140,17 @@ class ImageSet:
         return f"{self.name}: {self.num_classes} classes{ignored}, {width} x {height} px (W x H), {counts}; {kind}"
 
 
+def few_to_choose_on(data: ImageSet) -> str:
+    """Say that the validation split is too small to choose a candidate on, where it is."""
+    count = len(data.splits["val"])
+    if count >= _FEW_TO_CHOOSE_ON:
+        return ""
+    return (
+        f"The validation split has {count} image{'s' if count > 1 else ''}, which is too few to choose on: which "
+        f"candidate leads is largely chance below {_FEW_TO_CHOOSE_ON}. Move labelled images there."
+    )
+
+
 @dataclass(frozen=True)
 class Item:
     """One image to be read: its name and every file it is made from."""
@@ -189,69 +207,21 @@ def require_folder(path: Path) -> Path:
     raise DataError(where + nearest(missing.name, siblings))
 
 
-def open_image(path: Path) -> Image.Image:
-    """A fully decoded image. A DataError names the file where it is missing, no image, truncated or corrupt."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError as cause:
-        raise DataError(f"{path}: no such file") from cause
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
-        raise DataError(f"{path}: cannot be decoded ({_one_line(cause)})") from cause
+def attempt(function: Callable[[A], R]) -> Callable[[A], R | DataError]:
+    """Give the function's DataError back instead of raising it, so that a pool's other calls go on."""
+
+    def call(argument: A) -> R | DataError:
+        try:
+            return function(argument)
+        except DataError as fault:
+            return fault
+
+    return call
 
 
-def stored_size(path: Path) -> Size:
-    """(H, W) from the file's header alone. A DataError names the file where that cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError as cause:
-        raise DataError(f"{path}: no such file") from cause
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as cause:
-        raise DataError(f"{path}: cannot be decoded ({_one_line(cause)})") from cause
-
-
-def open_byte_map(path: Path) -> Image.Image:
-    """A fully decoded PNG with one byte a pixel: mode L, or P where the byte indexes a palette.
-
-    A greyscale PNG of 1, 2 or 4 bits is refused too: decoders stretch its values to 0..255, which changes class ids.
-    """
-    image = open_image(path)
-    with path.open("rb") as file:
-        depth = file.read(25)[24]  # of IHDR, which must come first (PNG specification, 5.2 and 11.2.1)
-    if image.format == "PNG" and image.mode == "P":
-        return image
-    if image.format != "PNG" or image.mode != "L" or depth != 8:
-        found = f"{image.format} {image.mode}" + (f", {depth} bit" if image.format == "PNG" else "")
-        raise DataError(f"{path}: a label must be a PNG of a single channel of 8 bits; this is {found}")
-    return image
-
-
-def to_array(image: Image.Image) -> np.ndarray:
-    """H x W (or H x W x C) array of a decoded image."""
-    return np.asarray(image)
-
-
-def common_size(files: Sequence[Path]) -> tuple[Size | None, str]:
-    """The size most of these images have, and a sentence about it if not all have it. None where none can be read."""
-    sizes: Counter[Size] = Counter()
-    with _pool() as pool:
-        for result in pool.map(_attempt(stored_size), files):
-            if not isinstance(result, DataError):  # a file that cannot be read is reported when it is decoded
-                sizes[result] += 1
-    if not sizes:
-        return None, ""
-    ranked = sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))
-    (height, width), count = ranked[0]
-    if len(ranked) == 1:
-        return (height, width), ""
-    others = ", ".join(f"{w} x {h} ({n})" for (h, w), n in ranked[1:4]) + (", ..." if len(ranked) > 4 else "")
-    return (height, width), (
-        f"The images have {len(ranked)} sizes and were all resized to the most common one, {width} x {height} px "
-        f"(W x H, {count} images; others: {others}): shapes are distorted where the aspect ratio differs. "
-        "Set size=(H, W) to choose another."
-    )
+def thread_pool() -> ThreadPoolExecutor:
+    """Threads to read files with: decoders leave Python's lock alone."""
+    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
 
 
 def load_splits(
@@ -262,6 +232,7 @@ def load_splits(
     settings: object = None,
     memory_limit_bytes: int | None = None,
     cache: Path | str | None = None,
+    tally: dict[str, int] | None = None,
 ) -> dict[str, Split]:
     """Read every item with a pool of threads: into memory, or into mapped files where all of it exceeds the limit.
 
@@ -269,8 +240,10 @@ def load_splits(
     read: gives an item's H x W x 3 image and H x W label, both uint8 and of `size`; its DataErrors go to `faults`,
     and the item stays blank. settings: whatever else decides what `read` gives (it enters the cache's key, as do the
     files' paths, lengths and times). memory_limit_bytes: a quarter of the physical memory if None. cache: the folder
-    for mapped files, `$XDG_CACHE_HOME/rfsearch` or `~/.cache/rfsearch` if None; used only above the limit.
+    for mapped files, `$XDG_CACHE_HOME/rfsearch` or `~/.cache/rfsearch` if None; used only above the limit. tally: what
+    `read` counts on the way; kept with the cache and given back from there.
     """
+    tally = {} if tally is None else tally
     height, width = size
     limit = _physical_memory() // 4 if memory_limit_bytes is None else memory_limit_bytes
     total = sum(len(split) for split in items.values()) * height * width * 4
@@ -288,10 +261,12 @@ def load_splits(
                 for title, split in items.items():
                     _read_split(split, read, size, faults, _file_allocator(draft, title))
                 faults.check()
+                (draft / _TALLY).write_text(json.dumps(tally), encoding="utf-8")
                 _publish(draft, folder)
         except OSError as cause:
             gigabytes = total / 1e9
             raise DataError(f"{root}: the cache for {gigabytes:.1f} GB of pixels cannot be written: {cause}") from cause
+    tally |= json.loads((folder / _TALLY).read_text(encoding="utf-8"))
     return {
         title: Split(
             _map(folder / f"{title}-images.npy"),
@@ -320,8 +295,8 @@ def _read_split(
         images[index] = image.transpose(2, 0, 1)
         labels[index] = label
 
-    with _pool() as pool:
-        for index, result in enumerate(pool.map(_attempt(fill), range(len(items)))):
+    with thread_pool() as pool:
+        for index, result in enumerate(pool.map(attempt(fill), range(len(items)))):
             if isinstance(result, DataError):
                 faults.add(str(result))
                 images[index], labels[index] = 0, 0
@@ -356,20 +331,6 @@ def _key(items: Mapping[str, Sequence[Item]], size: Size, settings: object) -> s
     return digest.hexdigest()[:32]
 
 
-def _attempt(function: Callable[[A], R]) -> Callable[[A], R | DataError]:
-    def call(argument: A) -> R | DataError:
-        try:
-            return function(argument)
-        except DataError as fault:
-            return fault
-
-    return call
-
-
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-
-
 def _by_path(array: np.ndarray) -> np.ndarray | Path:
     """The file's path if the array is a whole mapped file; a slice of one is an ordinary array."""
     if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.filename is not None:
@@ -396,7 +357,3 @@ def _physical_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # no such question on this system
         return 8 * 2**30
-
-
-def _one_line(cause: BaseException) -> str:
-    return " ".join(str(cause).split()) or type(cause).__name__

@@ -26,18 +26,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rfsearch.data.image_set import (
-    Faults,
-    ImageSet,
-    Item,
-    Size,
-    common_size,
-    load_splits,
-    open_byte_map,
-    open_image,
-    require_folder,
-    to_array,
-)
+from rfsearch.data.fitting import MEAN_COLOUR, Resize, fit
+from rfsearch.data.image_set import Faults, ImageSet, Item, Size, load_splits, nfc, require_folder
+from rfsearch.data.labels import align, open_byte_map
+from rfsearch.data.pictures import PLAIN_PICTURES, PictureRule, open_picture
+from rfsearch.data.survey import survey
 from rfsearch.errors import DataError
 
 # Names and order of the development kit (VOCinit.m), background in front.
@@ -102,6 +95,8 @@ def read_voc(
     root: Path | str,
     size: Size | None = None,
     *,
+    pictures: PictureRule = PLAIN_PICTURES,
+    resize: Resize = "stretch",
     hold_out_seed: int = 0,
     memory_limit_bytes: int | None = None,
     cache: Path | str | None = None,
@@ -110,9 +105,9 @@ def read_voc(
 
     Training images: VOC train and what SegmentationClassAug, or else SBD, adds to it, without VOC val; VOC's own
     annotation is taken where there is one. One in 20 of them, at most 500, is held out, chosen by a hash of its name
-    and `hold_out_seed`. size: (H, W) to resize to without keeping the aspect ratio (images bilinearly with
-    anti-aliasing, labels to the nearest); None: the images' most common size. The notice says what was found and
-    divided how.
+    and `hold_out_seed`. size: (H, W) to resize to (images bilinearly with anti-aliasing, labels to the nearest); None:
+    the images' most common size. resize: how images of another shape are brought to it, see `fit`; padding is void. The
+    notice says what was found and divided how.
     """
     root = require_folder(Path(root))
     voc = _find_voc(root)
@@ -140,13 +135,14 @@ def read_voc(
     )
 
     read_mat = _mat_reader([item.files[1] for item in items["train"] + items["val"]])
-    if size is None:
-        size, note = common_size([item.files[0] for split in items.values() for item in split])
-        notes += [note] if note else []
+    size, said = survey(items, size, resize, pictures, faults)
+    notes += said
     target = size or (1, 1)  # nothing readable: the faults below say so
-    splits = load_splits(
-        items, lambda item: _read(item, target, read_mat), target, faults, "voc", memory_limit_bytes, cache
-    )
+
+    def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+        return _read(item, target, resize, pictures, read_mat)
+
+    splits = load_splits(items, read, target, faults, ("voc", pictures, resize), memory_limit_bytes, cache)
     faults.check()
     return ImageSet("voc", VOC_CLASSES, VOC_IGNORE, splits, False, (), " ".join(notes))
 
@@ -173,12 +169,12 @@ def _find_voc(root: Path) -> Path:
 def _listed(path: Path, faults: Faults) -> Listed:
     """The images of a list: a line holds a name, or the paths of the photograph and of its map."""
     listed: Listed = {}
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         fields, where = line.split(), f"{path}, line {number}"
         if not fields:
             continue
-        names = {PurePosixPath(part).stem for part in fields}
+        names = {nfc(PurePosixPath(part).stem) for part in fields}
         if len(fields) > 2 or len(names) > 1:
             faults.add(f"{where}: expected a name, or the paths of an image and its map, got {line.strip()!r}")
             continue
@@ -260,16 +256,18 @@ def _items(voc: Path, names: Listed, more: _Source | None, faults: Faults) -> li
 
 def _finder(places: Sequence[tuple[Path, str]]) -> Callable[[str], Path | None]:
     """Gives a name's file in the first place that has it. A folder is listed once: a data set has thousands."""
-    present = [(folder, suffix, _stems(folder, suffix)) for folder, suffix in places]
+    present = [_stems(folder, suffix) for folder, suffix in places]
 
     def find(name: str) -> Path | None:
-        return next((folder / f"{name}{suffix}" for folder, suffix, stems in present if name in stems), None)
+        return next((files[name] for files in present if name in files), None)
 
     return find
 
 
-def _stems(folder: Path, suffix: str) -> set[str]:
-    return {file.stem for file in folder.iterdir() if file.suffix == suffix and not file.name.startswith(".")}
+def _stems(folder: Path, suffix: str) -> dict[str, Path]:
+    """The files of a folder by their names without the ending."""
+    files = sorted(folder.iterdir())
+    return {nfc(file.stem): file for file in files if file.suffix == suffix and not file.name.startswith(".")}
 
 
 def _hold_out(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
@@ -290,18 +288,19 @@ def _mat_reader(labels: Sequence[Path]) -> Callable[..., dict[str, Any]] | None:
     return reader
 
 
-def _read(item: Item, size: Size, read_mat: Callable[..., dict[str, Any]] | None) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+    item: Item,
+    size: Size,
+    resize: Resize,
+    pictures: PictureRule,
+    read_mat: Callable[..., dict[str, Any]] | None,
+) -> tuple[np.ndarray, np.ndarray]:
     image_path, label_path = item.files
-    image = open_image(image_path)
+    picture = open_picture(image_path, pictures)
     if label_path.suffix == ".mat" and read_mat is not None:
         ids = _mat_ids(label_path, read_mat)
     else:
-        ids = to_array(open_byte_map(label_path))
-    if ids.shape != (image.height, image.width):
-        raise DataError(
-            f"{label_path}: is {ids.shape[1]} x {ids.shape[0]} px (W x H), "
-            f"its image {image_path.name} is {image.width} x {image.height} px"
-        )
+        ids = np.asarray(open_byte_map(label_path, pictures.max_pixels))
     known = (ids >= 0) & (ids < len(VOC_CLASSES)) | (ids == VOC_IGNORE)
     if not known.all():
         outside = np.unique(ids[~known])
@@ -310,11 +309,12 @@ def _read(item: Item, size: Size, read_mat: Callable[..., dict[str, Any]] | None
             f"{label_path}: class id {listed} is outside 0..{len(VOC_CLASSES) - 1}, "
             f"and the ignore index is {VOC_IGNORE}"
         )
-    rgb, label, (height, width) = image.convert("RGB"), Image.fromarray(ids.astype(np.uint8)), size
-    if image.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-        label = label.resize((width, height), Image.Resampling.NEAREST)
-    return to_array(rgb), to_array(label)
+    label = align(Image.fromarray(ids.astype(np.uint8)), label_path, picture)
+    placed = fit(picture.size, size, resize)
+    return (
+        np.asarray(placed.lay(picture.rgb, Image.Resampling.BILINEAR, MEAN_COLOUR)),
+        np.asarray(placed.lay(label, Image.Resampling.NEAREST, VOC_IGNORE)),
+    )
 
 
 def _mat_ids(path: Path, read_mat: Callable[..., dict[str, Any]]) -> np.ndarray:

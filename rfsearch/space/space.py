@@ -9,14 +9,35 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.space.choice import Candidate, Choice, Sampling
 
 SINGLE, LSDFN = "single", "lsdfn"
+STEM = "{stem}"  # in a pattern of file names: what an image and its label have in common
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_StoredId = Annotated[int, Field(ge=0, le=65_535)]
+_ClassId = _Byte
+_Colour = tuple[_Byte, _Byte, _Byte]
+
+
+def _as_several(colours: Any) -> Any:
+    """A single [red, green, blue] as a row of colours."""
+    single = isinstance(colours, (list, tuple)) and colours and not isinstance(colours[0], (list, tuple))
+    return [colours] if single else colours
 
 
 class _Frozen(BaseModel):
@@ -26,8 +47,16 @@ class _Frozen(BaseModel):
 class DataSpec(_Frozen):
     """Where images come from. default: the embedded set used without --data, or None where --data is needed.
 
-    layout: how a --data folder is laid out. classes: in order of id; empty: the folder's classes.txt, else its labels.
-    rendered: number of images per split of the embedded set.
+    layout: how a --data folder is laid out. classes: in order of id; empty: the folder's classes.txt, else the names of
+    `colours`, else its labels. ignore_index: of pixels without a class, after `map`. rendered: number of images per
+    split of the embedded set. resize: how images of another shape are brought to the size: "stretch" distorts them,
+    "crop" keeps the centre, "pad" adds ignored pixels. white: the value of grey images of more than 8 bits that is
+    white; left out: their type's largest, 1 of floats. max_pixels: images of more are refused; left out: 178,956,970.
+    Of the layout folder alone: images, labels: how files are named, such as "{stem}_mask.png", without an ending for
+    any. map: class id of each id in the labels, of all others as `other`. colours: of each class by name, one [red,
+    green, blue] or several, for labels that hold colours; those of `ignore` have no class. colour_match: other colours
+    are a fault ("exact") or taken for the nearest ("nearest"). resize_labels: labels of another size than their image
+    are resized.
     """
 
     default: Literal["rendered-faces"] | None = None
@@ -36,6 +65,62 @@ class DataSpec(_Frozen):
     ignore_index: int | None = Field(default=None, ge=0, le=255)
     flip_pairs: tuple[tuple[int, int], ...] = ()
     rendered: tuple[int, int, int] = (512, 128, 128)
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    white: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_pixels: int | None = Field(default=None, gt=0)
+    images: str = STEM
+    labels: str = STEM
+    map: dict[_StoredId | Literal["other"], _ClassId] = {}
+    colours: dict[str, Annotated[tuple[_Colour, ...], BeforeValidator(_as_several)]] = {}
+    colour_match: Literal["exact", "nearest"] = "exact"
+    resize_labels: bool = False
+
+    @field_validator("images", "labels", "map", "colours", "colour_match", "resize_labels")
+    @classmethod
+    def _of_folders(cls, value: Any, info: ValidationInfo) -> Any:
+        layout = info.data.get("layout", "folder")
+        if layout != "folder" and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"only the layout folder reads this: the labels of {layout} have a form of their own")
+        return value
+
+    @field_validator("images", "labels")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        if value.count(STEM) != 1 or "/" in value or "\\" in value:
+            raise ValueError(f'a file\'s name that holds {STEM} once, without a folder, such as "{STEM}_mask.png"')
+        return value
+
+    @field_validator("resize")
+    @classmethod
+    def _room_for_padding(cls, value: str, info: ValidationInfo) -> str:
+        if value == "pad" and info.data.get("layout") == "folder" and info.data.get("ignore_index") is None:
+            raise ValueError(
+                "padded pixels have no class: set ignore_index too, to an id that is no class, such as 255"
+            )
+        return value
+
+    @field_validator("map")
+    @classmethod
+    def _known_ids(cls, value: dict[int | str, int], info: ValidationInfo) -> dict[int | str, int]:
+        count, ignored = len(info.data.get("classes", ())), info.data.get("ignore_index")
+        outside = sorted({k for k in value.values() if count <= k != ignored}) if count else []
+        if outside:
+            raise ValueError(f"class ids are 0..{count - 1} and the ignore_index. Got {', '.join(map(str, outside))}")
+        return value
+
+    @field_validator("colours")
+    @classmethod
+    def _known_colours(cls, value: dict[str, tuple[_Colour, ...]], info: ValidationInfo) -> Any:
+        classes = info.data.get("classes", ())
+        unknown = [name for name in value if classes and name not in (*classes, "ignore")]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no class.{nearest(unknown[0], (*classes, 'ignore'))}")
+        if value and info.data.get("map"):
+            raise ValueError("labels hold ids or colours: give a map or colours")
+        several = [colour for listed in value.values() for colour in listed]
+        if twice := [list(colour) for colour in dict.fromkeys(several) if several.count(colour) > 1]:
+            raise ValueError(f"each colour stands for one class. Given twice: {', '.join(map(str, twice))}")
+        return value
 
 
 class Recipe(_Frozen):
@@ -309,7 +394,7 @@ class Space(_Frozen):
 def read_space(path: Path, preset: str | None) -> Space:
     """Read one preset of a space file (None: its default one), in its own form or another, such as `paper-bi`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path}: cannot be read: {error}.") from error
     try:

@@ -6,16 +6,15 @@ import pytest
 from PIL import Image
 
 from rfsearch.data import ImageSet, Split
+from rfsearch.data.fitting import choose_size
 from rfsearch.data.image_set import (
     Faults,
     Item,
-    common_size,
     load_splits,
-    open_byte_map,
-    open_image,
     require_folder,
-    to_array,
 )
+from rfsearch.data.labels import open_byte_map
+from rfsearch.data.pictures import decode, read_headers
 from rfsearch.errors import DataError
 
 
@@ -41,7 +40,7 @@ def items_of(folder, n, prefix):
 
 
 def read(item):
-    image = to_array(open_image(item.files[0]))
+    image = np.asarray(decode(item.files[0])[0])
     return image, image[..., 0]
 
 
@@ -202,11 +201,11 @@ def test_a_truncated_or_foreign_file_is_named(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
     whole = path.read_bytes()
-    assert open_image(path).size == (40, 40)
+    assert decode(path)[0].size == (40, 40)
     for content in (whole[: len(whole) // 2], whole[:-200], b"no image at all", b""):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
-            open_image(path)
+            decode(path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "1", "I;16", "LA"])
@@ -219,7 +218,7 @@ def test_a_label_that_is_not_8_bit_is_refused(tmp_path, mode):
 def test_a_label_of_4_bits_is_refused_since_its_ids_are_stretched(tmp_path):
     path = tmp_path / "l.png"
     write_grey_png(path, np.array([[0, 1], [2, 15]]), bits=4)
-    assert to_array(open_image(path)).tolist() == [[0, 17], [34, 255]]
+    assert np.asarray(decode(path)[0]).tolist() == [[0, 17], [34, 255]]
     with pytest.raises(DataError, match="4 bit"):
         open_byte_map(path)
 
@@ -238,7 +237,7 @@ def test_a_palette_label_gives_its_indices(tmp_path):
     image.save(tmp_path / "l.png")
     label = open_byte_map(tmp_path / "l.png")
     assert label.mode == "P"
-    np.testing.assert_array_equal(to_array(label), ids)
+    np.testing.assert_array_equal(np.asarray(label), ids)
 
 
 def test_the_most_common_size_wins_and_is_said(tmp_path):
@@ -246,12 +245,12 @@ def test_the_most_common_size_wins_and_is_said(tmp_path):
     for k, wh in enumerate([(5, 4), (6, 4), (6, 4)]):
         paths.append(tmp_path / f"{k}.png")
         Image.new("RGB", wh).save(paths[-1])
-    size, note = common_size(paths)
+    size, note = choose_size(read_headers(paths), None, "stretch")
     assert size == (4, 6)
     assert "2 sizes" in note
     assert "6 x 4" in note
-    assert common_size(paths[1:]) == ((4, 6), "")
-    assert common_size([tmp_path / "none.png"]) == (None, "")
+    assert choose_size(read_headers(paths[1:]), None, "stretch") == ((4, 6), "")
+    assert choose_size(read_headers([tmp_path / "none.png"]), None, "stretch") == (None, "")
 
 
 def write_grey_png(path, ids, bits):

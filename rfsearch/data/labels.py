@@ -1,0 +1,256 @@
+"""Read a label map from a file: ids as they are stored, mapped to class ids, or found by colour.
+
+A file of ids has one channel: PNG, TIFF, BMP or GIF, of 1 to 16 bits. A palette's index is the id, whatever its
+colours; grey of fewer than 8 bits is not stretched, so that a mask of 1 bit holds ids 0 and 1. A file of colours has
+any of these formats, and with the nearest colour JPEG too; its transparency is left out of account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from PIL import Image
+
+from rfsearch.data.image_set import Faults, Size
+from rfsearch.data.pictures import MOST_PIXELS, Header, Picture, decode, turn_upright, turned_size
+from rfsearch.errors import DataError
+
+Colour = tuple[int, int, int]
+StoredId = int | Literal["other"]
+
+OTHER: Final = "other"  # in a map of ids: those that it does not list
+_MOST_STORED = 65_535  # what 16 bits hold
+_SHOWN = 12
+_CODE = np.array([65_536, 256, 1], np.int32)  # a colour as one number
+_LOSSY = ("JPEG", "MPO")
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How the ids of label files become class ids.
+
+    Args:
+        map: Class id of each stored id, and of all others as `other`. Empty: ids are class ids.
+        colours: Class id of each colour (red, green, blue). Empty: files hold ids.
+        nearest: A colour that is not listed is taken for the nearest one that is, instead of being a fault.
+        resize: A label of another size than its image is resized to it, by nearest, instead of being a fault.
+    """
+
+    map: Mapping[StoredId, int] = field(default_factory=dict)
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    nearest: bool = False
+    resize: bool = False
+
+
+PLAIN_LABELS = LabelRule()
+
+
+def open_label(path: Path, rule: LabelRule, max_pixels: int = MOST_PIXELS) -> tuple[Image.Image, int]:
+    """Read a label file.
+
+    Returns:
+        Its class ids as an upright image of mode L, and the number of pixels whose colour was only near a listed one.
+
+    Raises:
+        DataError: The file cannot be read, is of another kind, or holds an id or colour that the rule does not know.
+    """
+    image, header = decode(path, max_pixels)
+    if header.kind in _LOSSY and not (rule.colours and rule.nearest):
+        raise DataError(f"{path}: a JPEG changes the values of pixels, so that they are no ids. Save labels as PNG.")
+    if rule.colours:
+        ids, near = _ids_of_colours(path, image, header, rule)
+    else:
+        ids, near = _class_ids(path, _stored_ids(path, image, header), rule.map), 0
+    return Image.fromarray(ids), near
+
+
+def open_byte_map(path: Path, max_pixels: int = MOST_PIXELS) -> Image.Image:
+    """A fully decoded PNG with one byte a pixel, upright: mode L, or P where the byte indexes a palette.
+
+    A greyscale PNG of 1, 2 or 4 bits is refused too: decoders stretch its values to 0..255, which changes class ids.
+    """
+    image, header = decode(path, max_pixels)
+    if header.kind == "PNG" and header.mode == "P":
+        return image
+    if header.kind != "PNG" or header.mode != "L" or header.bits != 8:
+        raise DataError(f"{path}: a label must be a PNG of a single channel of 8 bits; this is {_kind(header)}")
+    return image
+
+
+def align(label: Image.Image, path: Path, picture: Picture, resize: bool | None = None) -> Image.Image:
+    """Bring an upright label to the size of its upright picture.
+
+    A label that only matches its picture as stored was drawn by a program that takes no notice of the orientation: it
+    is turned with the picture. resize: see LabelRule; None: there is no such setting.
+
+    Raises:
+        DataError: The label is of another size.
+    """
+    size = label.height, label.width
+    wanted = picture.size
+    if _turns_with_picture(size, wanted, picture.orientation, bool(resize)):
+        label = turn_upright(label, picture.orientation)
+    elif not _fits(size, wanted, bool(resize)):
+        hint = ""
+        if resize is not None and _same_shape(size, wanted):
+            hint = ". To resize such labels by nearest, set resize_labels = true in [data] of the space's file"
+        raise DataError(
+            f"{path}: is {size[1]} x {size[0]} px (W x H), "
+            f"its image {picture.path.name} is {wanted[1]} x {wanted[0]} px{hint}"
+        )
+    if (label.height, label.width) != wanted:
+        label = label.resize(wanted[::-1], Image.Resampling.NEAREST)
+    return label
+
+
+def alignment_notes(
+    pairs: Iterable[tuple[Path, ...]],
+    headers: Mapping[Path, Header],
+    labels: Mapping[Path, Header],
+    resize: bool,
+    faults: Faults,
+) -> list[str]:
+    """Say what `align` does to the labels of these (image, label, ...) files, one sentence each.
+
+    Where some labels match only their stored image, none whose size fits either way is guessed at: it is a fault.
+    """
+    turned, either, resized = [], [], []
+    for image_path, label_path, *_ in pairs:
+        image, label = headers.get(image_path), labels.get(label_path)
+        if image is None or label is None:
+            continue
+        if _turns_with_picture(label.size, image.size, image.orientation, resize):
+            turned.append(label_path)
+        elif image.orientation > 1 and label.orientation == 1 and _fits(label.size, image.stored, resize):
+            either.append(label_path)
+        if _same_shape(label.size, image.size) and label.size != image.size:
+            resized.append(label_path)
+    notes = []
+    if turned and either:
+        for path in either:
+            faults.add(
+                f"{path}: whether it was drawn on the upright or on the stored image cannot be told from its size, "
+                f"and {turned[0]} matches only the stored one. Turn the image's pixels upright and take its EXIF "
+                "orientation away"
+            )
+    elif either:
+        notes.append(
+            "Labels that fit their image both upright and as stored, taken to be drawn on the upright one: "
+            f"{len(either)} (first: {either[0].name})."
+        )
+    if turned:
+        notes.append(
+            f"Labels that match only the stored image, turned upright with it: {len(turned)} (first: {turned[0].name})."
+        )
+    if resize and resized:
+        notes.append(
+            "Labels of another size than their image, resized to it by nearest: "
+            f"{len(resized)} (first: {resized[0].name})."
+        )
+    return notes
+
+
+def list_colours(names: Iterable[str], colours: Iterable[Colour]) -> str:
+    """Write a table of colours as a space file takes it."""
+    return "{ " + ", ".join(f'"{name}" = {list(colour)}' for name, colour in zip(names, colours, strict=False)) + " }"
+
+
+def list_ids(ids: Iterable[int]) -> str:
+    """Write a map of ids to 0, 1, 2 ... as a space file takes it."""
+    return "{ " + ", ".join(f"{stored} = {k}" for k, stored in enumerate(ids)) + " }"
+
+
+def some(values: Iterable[object], most: int = _SHOWN) -> str:
+    """Name the first few values."""
+    values = list(values)
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+def _turns_with_picture(label: Size, picture: Size, orientation: int, resize: bool) -> bool:
+    stored = turned_size(picture, orientation)
+    return stored != picture and not _fits(label, picture, resize) and _fits(label, stored, resize)
+
+
+def _fits(label: Size, picture: Size, resize: bool) -> bool:
+    return label == picture or (resize and _same_shape(label, picture))
+
+
+def _same_shape(label: Size, picture: Size) -> bool:
+    """Whether a label is its picture on another scale, to the rounding of its sides to whole pixels."""
+    (height, width), (high, wide) = label, picture
+    return abs(height - high * width / wide) <= 1 or abs(width - wide * height / high) <= 1
+
+
+def _kind(header: Header) -> str:
+    return f"{header.kind} {header.mode}" + (f", {header.bits} bit" if header.kind == "PNG" else "")
+
+
+def _stored_ids(path: Path, image: Image.Image, header: Header) -> np.ndarray:
+    """H x W ids, uint8 or wider, as the file stores them."""
+    if header.mode not in ("1", "L", "P") and not (header.deep and header.mode != "F"):
+        found = image.convert("RGB").getcolors(image.width * image.height) if not header.deep else []
+        common = [colour for _, colour in sorted(found or [], key=lambda entry: -entry[0])[:_SHOWN]]
+        table = list_colours((f"class {k}" for k in range(len(common))), common)  # type: ignore[arg-type]
+        hint = f". If its colours stand for classes, list them in the space's file: [data] colours = {table}"
+        raise DataError(
+            f"{path}: a label must have a single channel of ids; this is {_kind(header)}{hint if common else ''}"
+        )
+    if header.inverted:
+        raise DataError(f"{path}: a TIFF in which 0 is white leaves open what its ids are. Save it with black as 0.")
+    values = np.asarray(image)
+    if header.mode == "L" and header.bits < 8 and header.kind in ("PNG", "TIFF"):
+        values = values // (255 // (2**header.bits - 1))  # undo the stretching to 0..255
+    return values.astype(np.uint8) if header.mode == "1" else values
+
+
+def _class_ids(path: Path, stored: np.ndarray, mapping: Mapping[StoredId, int]) -> np.ndarray:
+    """H x W uint8 class ids."""
+    low, high = int(stored.min()), int(stored.max())
+    if low < 0 or high > _MOST_STORED:
+        raise DataError(f"{path}: ids from 0 to {_MOST_STORED} are read; this holds {low} to {high}")
+    if not mapping:
+        if high > 255:
+            ids = np.unique(stored).tolist()
+            raise DataError(
+                f"{path}: holds ids above 255: {some(ids)}. Say in the space's file which class each is: [data] map = "
+                f"{list_ids(ids[:_SHOWN])}"
+            )
+        return stored.astype(np.uint8)
+    table = np.full(_MOST_STORED + 1, mapping.get(OTHER, -1), np.int16)
+    for key, value in mapping.items():
+        if key != OTHER:
+            table[int(key)] = value
+    ids = table[stored]
+    if (ids < 0).any():
+        unknown = np.unique(stored[ids < 0]).tolist()
+        raise DataError(
+            f"{path}: holds ids that the map does not list: {some(unknown)}. Add them to [data] map, or all at once as "
+            f"{OTHER} = ID"
+        )
+    return ids.astype(np.uint8)
+
+
+def _ids_of_colours(path: Path, image: Image.Image, header: Header, rule: LabelRule) -> tuple[np.ndarray, int]:
+    """(H x W uint8 class ids, number of pixels whose colour is not in the table)."""
+    if header.deep:
+        raise DataError(f"{path}: [data] colours are of 8 bits; this is {_kind(header)}")
+    rgb = np.asarray(image.convert("RGB"))
+    codes, where = np.unique(rgb.astype(np.int32) @ _CODE, return_inverse=True)  # far faster than by rows
+    colours = codes[:, None] // _CODE % 256
+    listed, ids = np.array(list(rule.colours), np.int32), np.array(list(rule.colours.values()), np.uint8)
+    distances = ((colours[:, None] - listed[None]) ** 2).sum(-1)
+    counts = np.bincount(where.ravel(), minlength=len(colours))
+    off = distances.min(1) > 0
+    near = int(counts[off].sum())
+    if near and not rule.nearest:
+        common = sorted(zip(counts[off].tolist(), colours[off].tolist(), strict=True), reverse=True)
+        most = some((f"{colour} ({count})" for count, colour in common), 5)
+        raise DataError(
+            f"{path}: {near} of {counts.sum()} pixels ({near / counts.sum():.2%}) have a colour that [data] colours "
+            f'does not list: {most}. Add it, or take the nearest listed one: colour_match = "nearest"'
+        )
+    return ids[distances.argmin(1)][where].reshape(rgb.shape[:2]), near

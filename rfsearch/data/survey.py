@@ -1,0 +1,43 @@
+"""Look through the headers of a data set before any of it is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rfsearch.data.fitting import Resize, choose_size
+from rfsearch.data.image_set import Faults, Item, Size
+from rfsearch.data.labels import alignment_notes
+from rfsearch.data.pictures import PictureRule, check_brightness, picture_notes, read_headers
+
+
+def survey(
+    items: Mapping[str, Sequence[Item]],
+    size: Size | None,
+    resize: Resize,
+    pictures: PictureRule,
+    faults: Faults,
+    resize_labels: bool = False,
+) -> tuple[Size | None, list[str]]:
+    """Choose the size of a set, and say what reading does to its files.
+
+    Args:
+        items: Of each split; the first file of an item is its image, the second its label, or one of several.
+        size: (H, W) px that was asked for. None: the most common one of the images.
+        resize: How images of another shape are brought to the size.
+        pictures: How images are read.
+        faults: Gets what is wrong between images and labels.
+        resize_labels: See `LabelRule.resize`.
+
+    Returns:
+        (H, W) px, None where no size was asked for and no image can be read; and sentences for the set's notice.
+
+    Raises:
+        DataError: Images of more than 8 bits would be read as almost black.
+    """
+    files = [item.files for split in items.values() for item in split]
+    headers = read_headers([image for image, *_ in files], pictures)
+    check_brightness(headers, pictures)
+    labels = read_headers([label for _, label, *_ in files], pictures)
+    size, note = choose_size(headers, size, resize)
+    notes = [*picture_notes(headers, pictures), *alignment_notes(files, headers, labels, resize_labels, faults)]
+    return size, [*notes, note] if note else notes
