@@ -112,7 +112,7 @@ def _items(root: Path, images: Path, labels: Path, faults: Faults) -> dict[str, 
 def _listed(path: Path, faults: Faults) -> list[tuple[int, str]]:
     """(line number, name) of each line `number , name`."""
     listed = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         fields = [field.strip() for field in line.split(",")]
         if fields == [""]:
             continue

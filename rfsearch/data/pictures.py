@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -216,7 +216,8 @@ def check_brightness(headers: Mapping[Path, Header], rule: PictureRule) -> None:
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open a file that holds a single picture of a size and number of channels that are read."""
     try:
-        with _open_unlimited(path) as image:
+        # Given a path, Pillow may map a TIFF into memory with its sides exchanged already, which garbles it.
+        with path.open("rb") as file, _open_unlimited(file) as image:
             if image.width * image.height > max_pixels:
                 raise DataError(
                     f"{path}: has {image.width} x {image.height} px, more than the {max_pixels:,} that are read, as a "
@@ -238,12 +239,12 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise DataError(f"{path}: cannot be decoded ({one_line(cause)})") from cause
 
 
-def _open_unlimited(path: Path) -> Image.Image:
+def _open_unlimited(file: BinaryIO) -> Image.Image:
     """Read a header without Pillow's limit of pixels, which is one for the whole process."""
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(file)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -328,9 +329,7 @@ def _to_rgb(path: Path, image: Image.Image, header: Header, rule: PictureRule) -
     if header.deep:
         return Image.fromarray(_grey_levels(path, image, header, rule)).convert("RGB")
     if header.bits > 8 and rule.white is not None:
-        raise DataError(
-            f"{path}: a white of {rule.white:g} applies to grey images; this has {header.bits} bits in colour"
-        )
+        raise DataError(f"{path}: a white of {rule.white:g} applies to grey; this has {header.bits} bits in colour")
     if _has_alpha(image):
         straight = image.convert("LA") if image.mode == "La" else image
         rgba = straight.convert("RGBA")

@@ -206,7 +206,10 @@ def break_twin(root):
         (break_label_missing, r"train3\.jpg: has no label .*train3\.png"),
         (break_label_size, r"train3\.png: is 6 x 8 px \(W x H\), its image train3\.jpg is 8 x 6 px"),
         (break_jpeg, r"test1\.jpg: cannot be decoded"),
-        (break_label_png, r"train3\.png: a label must be a PNG of a single channel of 8 bits; this is PNG RGB"),
+        (
+            break_label_png,
+            r"train3\.png: a label must have a single channel of ids; this is PNG RGB.* colours = \{ \"class 0",
+        ),
         (break_twin, r"train3\.png: has the name of train3\.jpg"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

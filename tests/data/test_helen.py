@@ -157,3 +157,31 @@ def test_one_fault_is_one_clear_message(root, faces, breakage, message):
     with pytest.raises(DataError, match=message.replace("NAME", name)) as caught:
         read_helen(root)
     assert "\n" not in str(caught.value)
+
+
+def test_photographs_are_turned_upright_and_maps_of_the_stored_ones_with_them(root):
+    plain = read_helen(root).splits["val"]
+    name = plain.names[0]
+    for path in [root / "images" / f"{name}.jpg", *(root / "labels" / name).iterdir()]:
+        Image.fromarray(np.rot90(np.asarray(Image.open(path)))).save(path, format="PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph = root / "images" / f"{name}.jpg"
+    Image.open(photograph).save(photograph, format="PNG", exif=exif)
+    data = read_helen(root)
+    np.testing.assert_array_equal(data.splits["val"].labels[0], plain.labels[0])
+    np.testing.assert_array_equal(data.splits["val"].images[0], plain.images[0])
+    assert "match only the stored image, turned upright with it: 1" in data.notice
+
+
+def test_padding_is_ignored_and_crop_keeps_the_centre(root):
+    plain = read_helen(root)
+    padded, cropped = (read_helen(root, size=(48, 48), resize=resize) for resize in ("pad", "crop"))
+    assert (plain.ignore_index, padded.ignore_index, cropped.ignore_index) == (None, 255, None)
+    label = padded.splits["val"].labels[0]
+    np.testing.assert_array_equal(label[:, 4:44], plain.splits["val"].labels[0])
+    assert (label[:, :4] == 255).all()
+    assert (label[:, 44:] == 255).all()
+    assert "squashed" in read_helen(root, size=(48, 48)).notice
+    narrow = read_helen(root, size=(40, 40), resize="crop")
+    np.testing.assert_array_equal(narrow.splits["val"].labels[0], plain.splits["val"].labels[0][4:44])

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from PIL import Image
 
 from rfsearch.data import IGNORE, eval_batches, read_voc
+from rfsearch.data.pictures import PictureRule
 from rfsearch.data.voc import VOC_CLASSES
 from rfsearch.errors import DataError
 from rfsearch.space import read_space
@@ -459,3 +461,46 @@ def test_the_shipped_space_names_the_classes_that_are_read(preset):
     space = read_space(Path(__file__).parents[2] / "search_spaces/voc.toml", preset)
     assert (space.name, space.data.layout, space.metric) == ("voc", "voc", "mean-iou")
     assert (space.data.classes, space.data.ignore_index) == (VOC_CLASSES, 255)
+
+
+def test_photographs_are_turned_upright_and_maps_of_the_stored_ones_with_them(root, voc):
+    pixels = np.random.default_rng(3).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, ids in ((VAL[0], ids_of(VAL[0])), (VAL[1], np.rot90(ids_of(VAL[1])))):
+        Image.fromarray(pixels).save(voc / f"JPEGImages/{name}.jpg", format="PNG", exif=exif)
+        palette_map(voc / f"SegmentationClass/{name}.png", ids)
+    data = read_voc(root)
+    for name in VAL[:2]:
+        np.testing.assert_array_equal(label_of(data, name), ids_of(name))
+    np.testing.assert_array_equal(data.splits["test"].images[0], np.rot90(pixels, -1).transpose(2, 0, 1))
+    assert "Images with an EXIF orientation, turned upright: 2 (first: 2008_000000.jpg)." in data.notice
+    assert "match only the stored image, turned upright with it: 1 (first: 2008_000001.png)." in data.notice
+
+
+def test_padding_is_void(root):
+    data = read_voc(root, size=(16, 16), resize="pad")
+    label = label_of(data, VAL[0])
+    np.testing.assert_array_equal(label[2:14], ids_of(VAL[0]))
+    assert (label[[0, 1, 14, 15]] == 255).all()
+    assert "are padded to 16 x 16 px" in data.notice
+
+
+def test_lists_may_begin_with_a_byte_order_mark(root, voc):
+    path = voc / "ImageSets/Segmentation/train.txt"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert names(read_voc(root), "train", "val") == set(TRAIN)
+
+
+def test_names_in_two_unicode_forms_are_one_name(root, voc):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    photograph(voc / f"JPEGImages/{apart}.jpg")
+    palette_map(voc / f"SegmentationClass/{composed}.png", ids_of(apart))
+    listing(voc / "ImageSets/Segmentation/val.txt", [*VAL, apart])
+    np.testing.assert_array_equal(label_of(read_voc(root), composed), ids_of(apart))
+
+
+def test_a_limit_of_pixels_is_a_setting(root):
+    with pytest.raises(DataError, match=r"max_pixels = 192"):
+        read_voc(root, pictures=PictureRule(max_pixels=100))
+    assert len(read_voc(root, pictures=PictureRule(max_pixels=192)).splits["test"]) == 3
