@@ -23,12 +23,19 @@ from torch import nn
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.contest import Arm, Contest, Forecast, full_trainings
-from rfsearch.data import ImageSet, read_folder, read_helen, read_voc, rendered_faces
-from rfsearch.data.folder import Naming
+from rfsearch.data import (
+    ImageSet,
+    LabelRule,
+    Naming,
+    PictureRule,
+    read_folder,
+    read_helen,
+    read_voc,
+    rendered_faces,
+)
 from rfsearch.data.image_set import few_to_choose_on, require_folder
-from rfsearch.data.labels import LabelRule
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
-from rfsearch.data.pictures import MOST_PIXELS, PictureRule
+from rfsearch.data.pictures import MOST_PIXELS
 from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
