@@ -581,7 +581,7 @@ def _presets(file: Path) -> Iterator[Space]:
     """Every preset of a space file, the default one first."""
     try:
         yield read_space(file, None)
-        yield from (read_space(file, name) for name in tomllib.loads(file.read_text(encoding="utf-8"))["presets"])
+        yield from (read_space(file, name) for name in tomllib.loads(file.read_text(encoding="utf-8-sig"))["presets"])
     except RfsearchError as error:
         raise AssertionError(str(error)) from error
 

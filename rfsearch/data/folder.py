@@ -31,7 +31,17 @@ from rfsearch.data.image_set import (
     nfc,
     require_folder,
 )
-from rfsearch.data.labels import PLAIN_LABELS, Colour, LabelRule, StoredId, align, list_ids, open_label, some
+from rfsearch.data.labels import (
+    PLAIN_LABELS,
+    Colour,
+    LabelRule,
+    StoredId,
+    align,
+    check_rule_is_given,
+    list_ids,
+    open_label,
+    some,
+)
 from rfsearch.data.pictures import PLAIN_PICTURES, PictureRule, open_picture
 from rfsearch.data.survey import survey
 from rfsearch.errors import DataError, nearest
@@ -113,6 +123,7 @@ def read_folder(
     items = _find(root, naming, faults, notes)
     _hold_out(root, items, hold_out_seed, notes)
 
+    check_rule_is_given([item.files[1] for item in items["train"]], labels, pictures.max_pixels)
     size, said = survey(items, size, resize, pictures, faults, labels.resize)
     notes += said
     target = size or (1, 1)  # nothing readable: the faults below say so

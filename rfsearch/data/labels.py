@@ -7,7 +7,8 @@ any of these formats, and with the nearest colour JPEG too; its transparency is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -15,8 +16,17 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from rfsearch.data.image_set import Faults, Size
-from rfsearch.data.pictures import MOST_PIXELS, Header, Picture, decode, turn_upright, turned_size
+from rfsearch.data.image_set import Faults, Size, evenly
+from rfsearch.data.pictures import (
+    MOST_PIXELS,
+    Header,
+    Picture,
+    PictureRule,
+    decode,
+    read_headers,
+    turn_upright,
+    turned_size,
+)
 from rfsearch.errors import DataError
 
 Colour = tuple[int, int, int]
@@ -27,6 +37,8 @@ _MOST_STORED = 65_535  # what 16 bits hold
 _SHOWN = 12
 _CODE = np.array([65_536, 256, 1], np.int32)  # a colour as one number
 _LOSSY = ("JPEG", "MPO")
+_SINGLE = ("1", "L", "P")
+_LOOKED_AT, _OFFERED = 64, 40  # labels that are looked through, and what of them is offered at most
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,46 @@ def open_label(path: Path, rule: LabelRule, max_pixels: int = MOST_PIXELS) -> tu
     else:
         ids, near = _class_ids(path, _stored_ids(path, image, header), rule.map), 0
     return Image.fromarray(ids), near
+
+
+def check_rule_is_given(paths: Sequence[Path], rule: LabelRule, max_pixels: int = MOST_PIXELS) -> None:
+    """Refuse labels of colours, or of ids above 255, that no rule reads, and offer the rule with all that they hold.
+
+    The first label says of which kind they are; at most 64 of them, evenly spread, are looked through.
+
+    Raises:
+        DataError: With the table of colours or the map of ids, as a space file takes it.
+    """
+    headers = read_headers(paths[:1], PictureRule(max_pixels=max_pixels)).values()
+    if rule.map or rule.colours or not headers:
+        return
+    (first,) = headers
+    if first.mode in _SINGLE or first.mode == "F" or first.kind in _LOSSY:
+        return
+    held: Counter[int] = Counter()
+    for path in [paths[i] for i in evenly(len(paths), _LOOKED_AT)]:
+        try:
+            image, header = decode(path, max_pixels)
+        except DataError:
+            continue  # reported when it is read
+        if header.deep == first.deep:
+            codes = np.asarray(image) if header.deep else np.asarray(image.convert("RGB")).astype(np.int32) @ _CODE
+            held.update(dict(zip(*(part.tolist() for part in np.unique(codes, return_counts=True)), strict=True)))
+    if first.deep and max(held, default=0) > 255:
+        offer = f"which class each is: [data] map = {list_ids(sorted(held)[:_OFFERED])}"
+        what = "ids above 255"
+    elif not first.deep and held:
+        common = [code for code, _ in held.most_common(_OFFERED)]
+        colours = [(code >> 16, code >> 8 & 255, code & 255) for code in common]
+        offer = "which colours each class has: [data] colours = "
+        offer += list_colours((f"class {k}" for k in range(len(colours))), colours)
+        what = f"{_kind(first)}, colours and no ids"
+    else:
+        return
+    more = f" These are the first of {len(held)}." if len(held) > _OFFERED else ""
+    raise DataError(
+        f"{paths[0].parent}: labels such as {paths[0].name} hold {what}. Say in the space's file {offer}.{more}"
+    )
 
 
 def open_byte_map(path: Path, max_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -189,16 +241,15 @@ def _kind(header: Header) -> str:
     return f"{header.kind} {header.mode}" + (f", {header.bits} bit" if header.kind == "PNG" else "")
 
 
+def _holds_wide_ids(header: Header) -> bool:
+    return header.deep and header.mode != "F"
+
+
 def _stored_ids(path: Path, image: Image.Image, header: Header) -> np.ndarray:
     """H x W ids, uint8 or wider, as the file stores them."""
-    if header.mode not in ("1", "L", "P") and not (header.deep and header.mode != "F"):
-        found = image.convert("RGB").getcolors(image.width * image.height) if not header.deep else []
-        common = [colour for _, colour in sorted(found or [], key=lambda entry: -entry[0])[:_SHOWN]]
-        table = list_colours((f"class {k}" for k in range(len(common))), common)  # type: ignore[arg-type]
-        hint = f". If its colours stand for classes, list them in the space's file: [data] colours = {table}"
-        raise DataError(
-            f"{path}: a label must have a single channel of ids; this is {_kind(header)}{hint if common else ''}"
-        )
+    if header.mode not in _SINGLE and not _holds_wide_ids(header):
+        hint = "" if header.deep else "; labels of colours are read by the table [data] colours of the space's file"
+        raise DataError(f"{path}: a label must have a single channel of ids; this is {_kind(header)}{hint}")
     if header.inverted:
         raise DataError(f"{path}: a TIFF in which 0 is white leaves open what its ids are. Save it with black as 0.")
     values = np.asarray(image)
@@ -214,11 +265,7 @@ def _class_ids(path: Path, stored: np.ndarray, mapping: Mapping[StoredId, int]) 
         raise DataError(f"{path}: ids from 0 to {_MOST_STORED} are read; this holds {low} to {high}")
     if not mapping:
         if high > 255:
-            ids = np.unique(stored).tolist()
-            raise DataError(
-                f"{path}: holds ids above 255: {some(ids)}. Say in the space's file which class each is: [data] map = "
-                f"{list_ids(ids[:_SHOWN])}"
-            )
+            raise DataError(f"{path}: holds ids up to {high}; ids above 255 are read by [data] map of the space's file")
         return stored.astype(np.uint8)
     table = np.full(_MOST_STORED + 1, mapping.get(OTHER, -1), np.int16)
     for key, value in mapping.items():

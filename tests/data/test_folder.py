@@ -208,7 +208,7 @@ def break_twin(root):
         (break_jpeg, r"test1\.jpg: cannot be decoded"),
         (
             break_label_png,
-            r"train3\.png: a label must have a single channel of ids; this is PNG RGB.* colours = \{ \"class 0",
+            r"train3\.png: a label must have a single channel of ids; this is PNG RGB, 8 bit; .* \[data\] colours",
         ),
         (break_twin, r"train3\.png: has the name of train3\.jpg"),
     ],

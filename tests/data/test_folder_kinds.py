@@ -346,10 +346,31 @@ def test_colours_taken_for_the_nearest_are_counted_with_a_cache_and_without(root
         assert of(data, "train1")[1][0, :2].tolist() == [0, 0]
 
 
-def test_colour_labels_without_a_table_are_offered_one(root):
+def test_colour_labels_without_a_table_are_offered_one_for_all_of_them(root):
     recolour(root, IDS % 2)
+    put(root, "train", "train1", label=np.full((*SIZE, 3), 9, np.uint8))
     text = refusal(root)
-    assert {tuple(colour) for colour in offered(text, "colours").values()} == {ROAD, SKY}
+    assert "labels such as train0.png hold PNG RGB, 8 bit, colours and no ids" in text
+    colours = {name: [tuple(colour)] for name, colour in offered(text, "colours").items()}
+    assert sorted(colours) == ["class 0", "class 1", "class 2"]
+    data = read_folder(root, colours=colours)
+    classes = data.num_classes, len(np.unique(of(data, "train0")[1])), len(np.unique(of(data, "train1")[1]))
+    assert classes == (3, 2, 1)
+
+
+def test_ids_above_255_are_offered_a_map_for_all_of_them(root):
+    relabel(root, (IDS * 300).astype(np.uint16))
+    put(root, "train", "train1", label=np.full(SIZE, 26_001, np.uint16))
+    text = refusal(root)
+    assert "labels such as train0.png hold ids above 255" in text
+    assert offered(text, "map") == {"0": 0, "300": 1, "600": 2, "26001": 3}
+    data = read_folder(root, labels=LabelRule(map={int(k): v for k, v in offered(text, "map").items()}))
+    assert (data.num_classes, int(of(data, "train1")[1][0, 0])) == (4, 3)
+
+
+def test_ids_of_16_bits_that_8_would_hold_need_no_map(root):
+    relabel(root, IDS.astype(np.uint16))
+    np.testing.assert_array_equal(of(read_folder(root), "val0")[1], IDS)
 
 
 # Sizes
