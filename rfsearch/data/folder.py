@@ -123,7 +123,8 @@ def read_folder(
     items = _find(root, naming, faults, notes)
     _hold_out(root, items, hold_out_seed, notes)
 
-    check_rule_is_given([item.files[1] for item in items["train"]], labels, pictures.max_pixels)
+    label_files = [item.files[1] for split in items.values() for item in split]
+    check_rule_is_given(label_files, labels, pictures.max_pixels)
     size, said = survey(items, size, resize, pictures, faults, labels.resize)
     notes += said
     target = size or (1, 1)  # nothing readable: the faults below say so

@@ -348,13 +348,13 @@ def test_colours_taken_for_the_nearest_are_counted_with_a_cache_and_without(root
 
 def test_colour_labels_without_a_table_are_offered_one_for_all_of_them(root):
     recolour(root, IDS % 2)
-    put(root, "train", "train1", label=np.full((*SIZE, 3), 9, np.uint8))
+    put(root, "val", "val1", label=np.full((*SIZE, 3), 9, np.uint8))
     text = refusal(root)
     assert "labels such as train0.png hold PNG RGB, 8 bit, colours and no ids" in text
     colours = {name: [tuple(colour)] for name, colour in offered(text, "colours").items()}
     assert sorted(colours) == ["class 0", "class 1", "class 2"]
     data = read_folder(root, colours=colours)
-    classes = data.num_classes, len(np.unique(of(data, "train0")[1])), len(np.unique(of(data, "train1")[1]))
+    classes = data.num_classes, len(np.unique(of(data, "train0")[1])), len(np.unique(of(data, "val1")[1]))
     assert classes == (3, 2, 1)
 
 
