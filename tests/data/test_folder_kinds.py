@@ -151,6 +151,14 @@ def test_square_images_are_turned_and_their_labels_taken_for_upright(tmp_path, v
     assert "both upright and as stored, taken to be drawn on the upright one: 3 (first: train0.png)" in data.notice
 
 
+def test_a_label_with_the_orientation_of_its_image_is_no_guess(root):
+    turned(root, "train1", (8, 6), label=STORED)
+    turned(root, "train2", SIZE, 3, label=IDS)
+    with_orientation(root / "train/labels/train2.png", IDS.astype(np.uint8), 3)
+    data = read_folder(root)
+    np.testing.assert_array_equal(of(data, "train2")[1], IDS[::-1, ::-1])
+
+
 def test_where_labels_were_drawn_on_stored_images_none_is_guessed_at(root):
     turned(root, "train1", (8, 6), label=STORED)
     turned(root, "train2", SIZE, 3, label=IDS)
