@@ -37,6 +37,7 @@ from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor,
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.run_directory import write_whole
+from rfsearch.outputs import main_output
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.projection import Room, fixed, project
 from rfsearch.receptive import receptive_field
@@ -399,7 +400,7 @@ def _channels(conv: nn.Module) -> int:
 
 
 class _Logits(nn.Module):
-    """A network that gives logits themselves, and no dict around them. In the network, which it takes over, f and gamma
+    """A network that gives logits themselves, and nothing around them. In the network, which it takes over, f and gamma
     become plain numbers: what is traced then has maps of known sizes."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -413,8 +414,7 @@ class _Logits(nn.Module):
                 module.stride = _Constant(gamma=float(module.stride.gamma))  # type: ignore[assignment]
 
     def forward(self, image: Tensor) -> Tensor:
-        output = self.network(image)
-        logits: Tensor = output["out"] if isinstance(output, Mapping) else output
+        logits: Tensor = main_output(self.network(image))
         return logits
 
 

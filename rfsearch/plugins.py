@@ -132,20 +132,20 @@ def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Modul
 
 
 def check_logits(output: Any, num_classes: int, batch: int, spec: str) -> Tensor:
-    """The logits, B x num_classes x h x w, in what a backbone gave for `batch` images: that itself, or its key `out`.
+    """Find the logits, B x num_classes x h x w, in what a backbone gave for `batch` images; see `main_output`.
 
     Raises ModelError for anything else, whose message says what it is.
     """
     from torch import Tensor
 
+    from rfsearch.outputs import OUTPUT_NAMES, RULE, main_output
+
     rule = f"backbone {spec!r} maps {batch} images to logits of {batch} x {num_classes} x h x w"
-    logits = output
-    if isinstance(output, Mapping):
-        if "out" not in output:
-            raise ModelError(f"{rule}, as a tensor or under the key 'out'.{nearest('out', map(str, output))}")
-        logits = output["out"]
+    logits = main_output(output)
+    if logits is None and isinstance(output, Mapping):
+        raise ModelError(f"{rule}: {RULE}.{nearest(OUTPUT_NAMES[0], map(str, output))}")
     if not isinstance(logits, Tensor):
-        raise ModelError(f"{rule}, as a tensor or under the key 'out'. Got {_described(logits)}.")
+        raise ModelError(f"{rule}: {RULE}. Got {_described(output if logits is None else logits)}.")
     shape = tuple(logits.shape)
     if len(shape) != 4 or shape[:2] != (batch, num_classes) or 0 in shape:
         raise ModelError(f"{rule}. Got {_described(logits)}.")

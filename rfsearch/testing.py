@@ -417,7 +417,8 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def task_loss_can_be_trained_with(make: MakeTask, metric: str) -> None:
-    """A finite number whose gradient reaches the logits, of the labels' size or coarser, as a tensor or a dict."""
+    """A finite number whose gradient reaches the logits, of the labels' size or coarser, in every form that networks
+    return them in; `rfsearch.outputs.main_output` finds them."""
     data = _faces()
     for class_weights in ("none", "sqrt"):
         task = make(metric, data, class_weights)
@@ -425,7 +426,7 @@ def task_loss_can_be_trained_with(make: MakeTask, metric: str) -> None:
         height, width = labels.shape[-2:]
         for size in ((height, width), (height // 4, width // 4)):
             logits = torch.zeros(2, data.num_classes, *size, requires_grad=True)
-            for output in (logits, {"out": logits}):
+            for output in (logits, {"out": logits}, {"logits": logits}, (logits, 0 * logits)):
                 loss = task.loss(output, labels)
                 _hold(
                     loss.ndim == 0 and bool(loss.isfinite()),

@@ -56,11 +56,17 @@ def plain_net(num_classes: int, in_channels: int = 3) -> nn.Module:
     return Plain(num_classes)
 
 
-def a_run(folder: Path, *choices: Choice | list[Choice], backbone: str = "wei-small", settings: str = "") -> Path:
+def a_run(
+    folder: Path,
+    *choices: Choice | list[Choice],
+    backbone: str = "wei-small",
+    settings: str = "",
+    site: str | None = None,
+) -> Path:
     """A run directory with candidates really trained, as a run leaves it."""
     folder.mkdir(parents=True)
     file = toy_file(folder, backbone=backbone, steps=24)
-    site = "wide" if backbone != "wei-small" else "conv6"
+    site = site or ("wide" if backbone != "wei-small" else "conv6")
     text = file.read_text().replace('"conv6"', f'"{site}"').replace("f_delay = 0.25", "f_delay = 0.0")
     text = text.replace("helen-f", "mean-iou")
     file.write_text(text + settings)

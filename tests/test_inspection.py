@@ -252,9 +252,9 @@ def test_a_network_that_returns_something_else_is_refused_before_training() -> N
     with pytest.raises(SpaceError, match="conv6"):
         a_plan(space="helen", backbone="deeplab-small")
 
-    class Pair(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x, x
+    class Unnamed(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"scores": x}
 
-    with pytest.raises(ModelError, match="one tensor or of the entry 'out'"):
-        inspection.inspect(Pair(), (1, 3, 8, 8))
+    with pytest.raises(ModelError, match="entry 'out' or 'logits' of a dict or object"):
+        inspection.inspect(Unnamed(), (1, 3, 8, 8))

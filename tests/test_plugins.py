@@ -1,5 +1,7 @@
 """SPECs of backbones: what stands behind them, and one message for whatever is wrong with a user's callable."""
 
+from collections import namedtuple
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -104,18 +106,52 @@ def test_every_fault_is_a_wrong_request():
 LOGITS = torch.zeros(2, 5, 3, 4)
 
 
-@pytest.mark.parametrize("output", [LOGITS, {"out": LOGITS}, {"aux": 1, "out": LOGITS}, LOGITS.half()])
+@dataclass
+class Labelled:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+@dataclass
+class Named:
+    out: torch.Tensor
+    aux: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        {"out": LOGITS},
+        {"aux": 1, "out": LOGITS},
+        {"logits": LOGITS},
+        {"loss": LOGITS.sum(), "logits": LOGITS},
+        {"logits": LOGITS[:, :1], "out": LOGITS},
+        Labelled(LOGITS),
+        Named(LOGITS, LOGITS[:, :1]),
+        (LOGITS, LOGITS[:, :1]),
+        [LOGITS, LOGITS[..., :2], LOGITS[..., :1]],
+        ({"out": LOGITS}, 1),
+        namedtuple("Pair", "loss logits")(LOGITS.sum(), LOGITS),
+    ],
+    ids=lambda output: type(output).__name__,
+)
 def test_logits_are_found(output):
-    found = plugins.check_logits(output, 5, 2, "net")
-    assert found is (output["out"] if isinstance(output, dict) else output)
+    assert plugins.check_logits(output, 5, 2, "net") is LOGITS
+
+
+def test_logits_of_half_precision_are_logits():
+    assert plugins.check_logits(half := LOGITS.half(), 5, 2, "net") is half
 
 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ((LOGITS, LOGITS), r"Got a tuple of 2 \(Tensor of shape 2 x 5 x 3 x 4, Tensor of shape 2 x 5 x 3 x 4\)"),
+        ((1, LOGITS), r"Got a tuple of 2 \(int, Tensor of shape 2 x 5 x 3 x 4\)"),
+        ([LOGITS[:, :3], LOGITS], r"Got Tensor of shape 2 x 3 x 3 x 4\.$"),
+        ((), r"Got a tuple of 0 \(\)"),
         ([1, 2, 3, 4, 5], r"Got a list of 5 \(int, int, int, \.\.\.\)"),
-        ({"logits": LOGITS}, "under the key 'out'. .*Known: logits"),
+        ({"scores": LOGITS}, "entry 'out' or 'logits' of a dict or object. .*Known: scores"),
         ({"out": [LOGITS]}, "Got a list of 1"),
         (LOGITS[0], r"2 x 5 x h x w. Got Tensor of shape 5 x 3 x 4\.$"),
         (LOGITS[..., 0], r"Got Tensor of shape 2 x 5 x 3\.$"),

@@ -11,6 +11,7 @@ from torch import nn
 from rfsearch import plugins, testing
 from rfsearch.backbones.small import wei_small
 from rfsearch.data import IGNORE
+from rfsearch.outputs import main_output
 from rfsearch.space import Candidate, Choice, read_space
 from rfsearch.strategies import Exhausted, Heir
 from rfsearch.strategies.bayesian import Bayesian
@@ -256,7 +257,7 @@ class _TwentyOne(_Net):
 
 class _Tuple(_Net):
     def forward(self, image):
-        return super().forward(image), image
+        return len(image), super().forward(image)
 
 
 class _EvenSides(_Net):
@@ -380,8 +381,7 @@ class _NanLoss(_Perturbed):
 
 class _LossADay(_Perturbed):
     def loss(self, logits, labels):
-        logits = logits["out"] if isinstance(logits, dict) else logits
-        return 0 * logits.sum() + 1
+        return 0 * main_output(logits).sum() + 1
 
 
 class _PicksByValue(_Perturbed):

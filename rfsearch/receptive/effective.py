@@ -7,7 +7,7 @@ NeurIPS 2016.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rfsearch.errors import ModelError, nearest
 from rfsearch.lazy import give_sizes
+from rfsearch.outputs import RULE, main_output
 from rfsearch.untouched import untouched
 
 # Luo sec. 3: a pixel belongs to the field where it has more than this share of the centre's gradient.
@@ -97,7 +98,7 @@ def effective_receptive_field(
     inputs at a time, which changes memory and speed only. device: where to compute; the model goes there and comes
     back. Left out: where the model's parameters are.
 
-    The output is a tensor or a dict with key `out`:
+    The output, which `rfsearch.outputs.main_output` finds in what the model returns, is
     - B x C x one axis for each of the image: the map, channels first. The centre of an axis of n units is unit n // 2;
     - B x N x C for an image of more than one axis: the tokens of a vision transformer, a grid of the image's aspect
       behind up to 5 others (class, distillation, registers). The centre is the centre of the grid;
@@ -196,13 +197,11 @@ def _gradient(
 ) -> Tensor:
     """d centre unit / d images, the shape of images. check: whether the sum of channels says anything at all."""
     name = type(model).__name__
-    output = output_of(images)
-    if isinstance(output, Mapping):
-        output = output.get("out")
+    output = main_output(output_of(images))
     if not isinstance(output, Tensor):
         raise ModelError(
-            "An effective receptive field is that of a unit of one tensor, or of the entry 'out' of a dict. "
-            f"{name} returns neither there; name a module that does with `at`."
+            f"An effective receptive field is that of a unit of an output: {RULE}. "
+            f"{name} returns something else there; name a module that does with `at`."
         )
     unit = _centre(output, tuple(images.shape[2:]))
     if not unit.requires_grad:

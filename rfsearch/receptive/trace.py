@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from rfsearch.errors import ModelError, nearest
 from rfsearch.lazy import give_sizes
+from rfsearch.outputs import RULE, main_output
 from rfsearch.receptive.call import Call, Rule, how_to_register
 from rfsearch.receptive.field import Axis, Field, Shape, hull
 from rfsearch.receptive.rules import BLIND, PICKING, elementwise, rule_of_module, rule_of_operator
@@ -106,7 +107,7 @@ class ReceptiveField:
 
 
 def receptive_field(model: nn.Module, input_shape: Sequence[int]) -> ReceptiveField:
-    """The receptive field at a model's output: a tensor, or a dict with key `out`.
+    """The receptive field at a model's output, which `rfsearch.outputs.main_output` finds.
 
     input_shape: B x C x H x W of the image, or B x C x L of a signal, or B x C x D x H x W of a volume. The model runs
     once, in evaluation mode with batch size 1, on shapes alone. Raises ModelError for a model that does not run, whose
@@ -192,12 +193,11 @@ def traced(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     except (DataDependentOutputException, DynamicOutputShapeException):
         # A number or a size that follows from weights: it takes a real image to know it.
         recorder, result = _run(model, shape, real=True)
-    if isinstance(result, Mapping):
-        result = result.get("out")
+    result = main_output(result)
     if not isinstance(result, Tensor):
         raise ModelError(
-            f"The receptive field of a model is that of one tensor or of the entry 'out' of a dict. "
-            f"{type(model).__name__} returns neither; name a module with receptive_field_at."
+            f"The receptive field of a model is that of its output: {RULE}. "
+            f"{type(model).__name__} returns something else; name a module with receptive_field_at."
         )
     last = recorder.place(result)
     if last is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rfsearch.data import IGNORE, ImageSet, Split, eval_batches
 from rfsearch.errors import SpaceError, TrialError, nearest
+from rfsearch.outputs import main_output
 from rfsearch.tasks.scores import METRICS, confusion_matrix
 
 
@@ -39,11 +40,11 @@ class Segmentation:
         self._data = data
         self._weights = _sqrt_weights(data) if class_weights == "sqrt" else None
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Any, labels: Tensor) -> Tensor:
         """Weighted mean cross-entropy over labelled pixels.
 
-        logits: B x classes x h x w; labels: B x H x W class ids, -100 where ignored. Logits of another size are
-        resized to the labels, bilinear.
+        logits: B x classes x h x w, or whatever a network returns that `main_output` finds them in; labels: B x H x W
+        class ids, -100 where ignored. Logits of another size are resized to the labels, bilinear.
         """
         logits = self._at_label_size(logits, labels)
         weights = None if self._weights is None else self._weights.to(logits.device, logits.dtype)
@@ -72,9 +73,8 @@ class Segmentation:
         return Scores(primary, {name: value for name, value in scores.items() if math.isfinite(value)})
 
     @staticmethod
-    def _at_label_size(logits: Tensor | Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        if isinstance(logits, Mapping):
-            logits = logits["out"]
+    def _at_label_size(output: Any, labels: Tensor) -> Tensor:
+        logits: Tensor = main_output(output)
         if logits.shape[-2:] != labels.shape[-2:]:
             logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
         return logits

@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -519,6 +520,9 @@ CASES = {
     "stacked": (lambda x, a: torch.stack([x, a(x)]).mean(0), [conv()], (3, 3, 1, 1)),
     "repeat": (lambda x, a: a(x).repeat(1, 2, 1, 1), [conv()], (3, 3, 1, 1)),
     "dict": (lambda x, a: {"aux": x, "out": a(x)}, [conv()], (3, 3, 1, 1)),
+    "dict of logits": (lambda x, a: {"loss": None, "logits": a(x)}, [conv()], (3, 3, 1, 1)),
+    "object": (lambda x, a: SimpleNamespace(hidden=x, logits=a(x)), [conv()], (3, 3, 1, 1)),
+    "tuple": (lambda x, a: (a(x), x), [conv()], (3, 3, 1, 1)),
 }
 
 
@@ -550,7 +554,7 @@ class Branching(nn.Module):
         (Lambda(lambda x: x[:, :, torch.tensor([0, 2]), torch.tensor([0, 2])]), "several lists"),
         (Lambda(lambda x: x[:, :, (x[0, 0, 0] > 0).long()]), "by a tensor"),
         (Lambda(lambda x: F.conv2d(x, x[:, :, :3, :3])), "kernel that depends on the image"),
-        (Lambda(lambda x: (x, x)), "one tensor or of the entry 'out'"),
+        (Lambda(lambda x: {"aux": x}), "entry 'out' or 'logits' of a dict or object. Lambda returns something else"),
         (Lambda(lambda x: torch.zeros(x.shape)), "does not depend on its input"),
         (Lambda(lambda x: torch.zeros_like(x)), "does not depend on its input"),
         (Branching(), "control flow depends on the content"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rfsearch.data import IGNORE, ImageSet, Split
 from rfsearch.ledger import Record
+from rfsearch.outputs import main_output
 from rfsearch.space import Candidate, Choice, Space
 from rfsearch.strategies import Exhausted
 from rfsearch.tasks.segmentation import Scores, Segmentation
@@ -73,10 +75,9 @@ class FocalSegmentation:
         self._plain = Segmentation(metric, data)
         self.primary = self._plain.primary
 
-    def loss(self, logits: Tensor | Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        """logits: B x classes x h x w; labels: B x H x W class ids, IGNORE where there is none."""
-        logits = logits if isinstance(logits, Tensor) else logits["out"]
-        logits = nn.functional.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    def loss(self, output: Any, labels: Tensor) -> Tensor:
+        """output: has logits, B x classes x h x w; labels: B x H x W class ids, IGNORE where there is none."""
+        logits = nn.functional.interpolate(main_output(output), labels.shape[-2:], mode="bilinear", align_corners=False)
         cost = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
         focal = (1 - torch.exp(-cost)) ** 2 * cost  # 0 where cross_entropy has left a pixel out
         return focal.sum() / (labels != IGNORE).sum()
