@@ -21,11 +21,11 @@ from collections.abc import Iterable
 from functools import reduce
 from operator import add
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 from rfsearch.backbones import small, vgg
+from rfsearch.backbones.grid import Grid
 from rfsearch.backbones.parsing_path import _initialise
 from rfsearch.layers.lsdfn import LSDFN
 
@@ -53,11 +53,12 @@ class DeepLab(nn.Module):
     """features -> branches -> their sum -> bilinear, B x C x H x W to B x classes x H x W.
 
     features: from the image to a map, initialised here as ParsingPath's are. branches: each from that map to class
-    scores of its size, `branches.0` and on; where one is a convolution, it is a site.
+    scores of its size, `branches.0` and on; where one is a convolution, it is a site. grid: where the map's units lie.
     """
 
-    def __init__(self, features: nn.Module, branches: Iterable[nn.Module]) -> None:
+    def __init__(self, features: nn.Module, branches: Iterable[nn.Module], grid: Grid) -> None:
         super().__init__()
+        self._grid = grid
         self.features = features
         self.branches = nn.ModuleList(branches)
         _initialise(self.features)
@@ -65,7 +66,7 @@ class DeepLab(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         x = self.features(image)
         scores = reduce(add, [branch(x) for branch in self.branches])
-        return F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return self._grid.enlarge(scores, image.shape[-2:])
 
 
 class Deformable(nn.Module):
@@ -90,45 +91,53 @@ class Deformable(nn.Module):
 def deeplab_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Four atrous convolutions at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
     branches = [_atrous(small.CHANNELS, num_classes, dilation) for dilation in SMALL_DILATIONS]
-    return DeepLab(small._features(in_channels), branches)
+    return _small(in_channels, branches)
 
 
 def deeplab_vgg16(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Four atrous convolutions at a stride of 8 px: B x in_channels x H x W to B x num_classes x H x W."""
     branches = [_atrous(VGG16_CHANNELS, num_classes, dilation) for dilation in VGG16_DILATIONS]
-    return DeepLab(vgg._features(in_channels), branches)
+    return _vgg16(in_channels, branches)
 
 
 def deeplab_lsdfn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Four LS-DFN blocks at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
     branches = [_dynamic_small(num_classes, SAMPLES, gamma) for gamma in SMALL_GAMMAS]
-    return DeepLab(small._features(in_channels), branches)
+    return _small(in_channels, branches)
 
 
 def deeplab_lsdfn_vgg16(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Four LS-DFN blocks at a stride of 8 px: B x in_channels x H x W to B x num_classes x H x W."""
     branches = [_dynamic_vgg16(num_classes, SAMPLES, gamma) for gamma in VGG16_GAMMAS]
-    return DeepLab(vgg._features(in_channels), branches)
+    return _vgg16(in_channels, branches)
 
 
 def deeplab_dfn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """One dynamic filter block at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
-    return DeepLab(small._features(in_channels), [_dynamic_small(num_classes)])
+    return _small(in_channels, [_dynamic_small(num_classes)])
 
 
 def deeplab_dfn_vgg16(num_classes: int, in_channels: int = 3) -> nn.Module:
     """One dynamic filter block at a stride of 8 px: B x in_channels x H x W to B x num_classes x H x W."""
-    return DeepLab(vgg._features(in_channels), [_dynamic_vgg16(num_classes)])
+    return _vgg16(in_channels, [_dynamic_vgg16(num_classes)])
 
 
 def deeplab_deform_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """One deformable convolution at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
-    return DeepLab(small._features(in_channels), [Deformable(small.CHANNELS, num_classes)])
+    return _small(in_channels, [Deformable(small.CHANNELS, num_classes)])
 
 
 def deeplab_deform_vgg16(num_classes: int, in_channels: int = 3) -> nn.Module:
     """One deformable convolution at a stride of 8 px: B x in_channels x H x W to B x num_classes x H x W."""
-    return DeepLab(vgg._features(in_channels), [Deformable(VGG16_CHANNELS, num_classes)])
+    return _vgg16(in_channels, [Deformable(VGG16_CHANNELS, num_classes)])
+
+
+def _small(in_channels: int, branches: Iterable[nn.Module]) -> nn.Module:
+    return DeepLab(small._features(in_channels), branches, Grid(small.OFFSET, small.STRIDE))
+
+
+def _vgg16(in_channels: int, branches: Iterable[nn.Module]) -> nn.Module:
+    return DeepLab(vgg._features(in_channels), branches, Grid(vgg.OFFSET, vgg.STRIDE))
 
 
 def _atrous(in_channels: int, num_classes: int, dilation: int) -> nn.Conv2d:

@@ -7,6 +7,7 @@ from torch import nn
 from rfsearch.backbones.parsing_path import ParsingPath
 
 STRIDE = 4
+OFFSET = 0.0  # centre of the first unit behind the features, px
 HIDDEN = 64
 
 # Channels and stride of the 3x3 convolutions: 15 px of receptive field, so that the dilation of conv6 matters.

@@ -18,6 +18,7 @@ from rfsearch.backbones.parsing_path import ParsingPath
 from rfsearch.errors import ModelError
 
 STRIDE = 8
+OFFSET = -0.5  # centre of the first unit behind the features, px
 HIDDEN = 1024
 
 # Channels and dilation of the 3x3 convolutions in front of each pool, VGG-16's configuration D.
@@ -83,7 +84,7 @@ def _features(in_channels: int) -> nn.Sequential:
     """conv1_1 to pool5, numbered as torchvision's VGG-16, with an output stride of 8 px.
 
     pool4 and pool5 keep the size of their map, and what follows pool4 is dilated instead. Their kernels, 2 and 3, are
-    our reading of Wei's Table 1: they give the 212 px that the paper prints.
+    our reading of Wei's Table 1: they give the 212 px that the paper prints. Where pool4 is padded is ours.
     """
     layers: list[nn.Module] = []
     channels = in_channels
@@ -99,8 +100,9 @@ def _pool(stage: int) -> nn.Module:
     if stage <= 3:
         return nn.MaxPool2d(2, stride=2)
     if stage == 4:
-        # behind a ReLU a padded zero never wins a maximum
-        return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, stride=1))
+        # In front: that takes back what the pools of stride 2 have moved the map, and a unit is centred half a pixel in
+        # front of the label pixel that it predicts. Behind a ReLU a padded zero never wins a maximum.
+        return nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), nn.MaxPool2d(2, stride=1))
     return nn.MaxPool2d(3, stride=1, padding=1)
 
 

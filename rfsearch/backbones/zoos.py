@@ -1,7 +1,8 @@
 """Networks of other packages, untrained, by name: torchvision, timm and segmentation-models-pytorch.
 
 A segmentation network is taken as it is. A classifier becomes its feature network, up to its last map, with a 1x1
-convolution to the classes behind it: logits at that map's stride, 32 px for most. Nothing is downloaded. timm and
+convolution to the classes behind it, whose logits are enlarged to the image: each pixel gets those of the units around
+it, wherever the network puts its units. Nothing is downloaded. timm and
 segmentation-models-pytorch are optional, and imported when one of their networks is named.
 
 Where sites stand: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `features.layer4.0.conv2` in a
@@ -23,12 +24,15 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 from torchvision.models import segmentation as torchvision_segmentation
 
+from rfsearch.backbones.grid import Grid, measure_grid
 from rfsearch.errors import ModelError
 from rfsearch.untouched import untouched
 
 # Deviation of the head's weights: small logits, so that the first steps see a nearly uniform prediction.
 _STD = 0.01
 _NAMES_SHOWN = 6
+
+_grids: dict[str, Grid | None] = {}  # of classifiers, by SPEC
 
 _TORCHVISION_SEGMENTATION = torchvision_models.list_models(module=torchvision_segmentation)
 # The parts of torchvision's classifiers are registered in the order of their use; at these the features end.
@@ -44,11 +48,13 @@ def builder(zoo: str, name: str) -> Callable[..., nn.Module]:
 
 
 class Classifier(nn.Module):
-    """A feature network with a 1x1 convolution behind its last map: B x C x H x W to B x classes x h x w.
+    """A feature network with a 1x1 convolution behind its last map: B x C x H x W to B x classes x H x W.
 
     features: gives that map, or a list of maps that ends in it. channels: of the map, B x channels x h x w, or B x h x
-    w x channels where channels_last.
+    w x channels where channels_last. grid: where its units lie on the image; without, the logits stay at its size.
     """
+
+    grid: Grid | None = None
 
     def __init__(self, features: nn.Module, channels: int, num_classes: int, channels_last: bool = False) -> None:
         super().__init__()
@@ -63,7 +69,7 @@ class Classifier(nn.Module):
         maps = self.features(image)
         x = maps if isinstance(maps, Tensor) else maps[-1]
         logits: Tensor = self.head(x.permute(0, 3, 1, 2) if self._channels_last else x)
-        return logits
+        return self.grid.enlarge(logits, image.shape[-2:]) if self.grid else logits
 
 
 class Padded(nn.Module):
@@ -86,7 +92,8 @@ class Padded(nn.Module):
         if self._only and (height, width) != self._only:
             raise ModelError(
                 f"{self._spec} takes images of one size, {self._only[0]} x {self._only[1]} px (H x W). "
-                f"Got {height} x {width}. Set image_size = {list(self._only)} in the space, or take another network."
+                f"Got {height} x {width}. Set image_size = {list(self._only)} in the space (--input "
+                f"3x{self._only[0]}x{self._only[1]} of rf and sites), or take another network."
             )
         below, right = -height % self.multiple, -width % self.multiple
         if not below and not right:
@@ -128,7 +135,17 @@ def _torchvision_classifier(name: str, num_classes: int, in_channels: int = 3) -
         if child_name in _BEHIND_THE_FEATURES:
             break
         features.add_module(child_name, child)
-    return Classifier(features, _channels(features, in_channels, f"torchvision:{name}"), num_classes)
+    spec = f"torchvision:{name}"
+    net = Classifier(features, _channels(features, in_channels, spec), num_classes)
+    return _placed(net, spec, (1, in_channels, 256, 256))
+
+
+def _placed(net: Classifier, spec: str, shape: Sequence[int]) -> Classifier:
+    """The classifier, told where its units lie; measured once for each SPEC, on images of that shape."""
+    if spec not in _grids:
+        _grids[spec] = measure_grid(net, shape)
+    net.grid = _grids[spec]
+    return net
 
 
 def _channels(features: nn.Module, in_channels: int, spec: str) -> int:
@@ -170,7 +187,9 @@ def _timm_classifier(name: str, num_classes: int, in_channels: int = 3) -> nn.Mo
         only = timm.get_pretrained_cfg(name).input_size[1:]
     channels_last = getattr(features, "output_fmt", "NCHW") == "NHWC"
     net = Classifier(features, features.feature_info.channels()[-1], num_classes, channels_last)
-    return Padded(net, stride, f"timm:{name}", only)
+    size = tuple(only) if only else (8 * stride, 8 * stride)
+    net = _placed(net, f"timm:{name}", (1, in_channels, *size))
+    return Padded(net, 1 if only else stride, f"timm:{name}", only)
 
 
 def _smp(name: str) -> Callable[..., nn.Module]:

@@ -170,7 +170,8 @@ def _upsample(call: Call) -> Field:
         between = np.abs(position - before) > 1e-6
         taps = np.arange(1 - width, 1 + width)
         index = before[:, None] + taps[None, :]
-        field = field.read(dim, index, valid=between[:, None] | (taps == 0)[None, :], stride=n / m)
+        stride = step if corners else n / m
+        field = field.read(dim, index, valid=between[:, None] | (taps == 0)[None, :], stride=stride)
     return field
 
 

@@ -120,12 +120,13 @@ def test_each_branch_contributes_exactly_its_output(name: str) -> None:
 
 @torch.no_grad()
 def test_the_map_is_enlarged_bilinearly() -> None:
-    """A constant stays one, and a ramp of scores is a ramp of logits, pixel centres on pixel centres."""
+    """A ramp of scores is a ramp of logits, units on the pixels that they are centred on: 0, 4, ..., 28."""
     model = backbone("deeplab-small")(1, in_channels=1)
-    model.features = nn.AvgPool2d(4)
+    model.features = nn.MaxPool2d(1, stride=4)
     model.branches = nn.ModuleList([nn.Identity()])
     ramp = torch.arange(32.0).expand(1, 1, 32, 32)
-    torch.testing.assert_close(model(ramp)[..., 2:-2], ramp[..., 2:-2])
+    torch.testing.assert_close(model(ramp)[..., :29], ramp[..., :29])
+    torch.testing.assert_close(model(ramp)[..., 29:], torch.full((1, 1, 32, 3), 28.0))
 
 
 def test_the_branches_are_sites() -> None:

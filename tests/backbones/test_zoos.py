@@ -27,7 +27,7 @@ SOUND = (
     "smp:unet/tu-test_resnet",
     "smp:fpn/mobilenet_v2",
 )
-# Stride of the logits, px, at sides that are multiples of 32 px; 1 where the network enlarges them itself.
+# Stride of the last map of a classifier, px, at sides that are multiples of 32 px; 1 of a segmentation network.
 STRIDES = {
     "torchvision:fcn_resnet50": 1,
     "torchvision:lraspp_mobilenet_v3_large": 1,
@@ -67,11 +67,17 @@ def test_networks_of_other_packages_are_sound_backbones(check, spec):
 
 
 @pytest.mark.parametrize(("spec", "stride"), STRIDES.items())
-def test_logits_stand_at_the_stride_of_the_last_map(spec, stride):
-    net = plugins.make_backbone(spec, 5).eval()
+def test_logits_are_enlarged_from_the_stride_of_the_last_map(spec, stride):
+    net, image = plugins.make_backbone(spec, 5).eval(), torch.zeros(1, 3, 64, 96)
     with torch.no_grad():
-        logits = plugins.check_logits(net(torch.zeros(1, 3, 64, 96)), 5, 1, spec)
-    assert logits.shape[-2:] == (64 // stride, 96 // stride)
+        logits = plugins.check_logits(net(image), 5, 1, spec)
+        assert logits.shape[-2:] == (64, 96)
+        if stride > 1:
+            classifier = getattr(net, "net", net)
+            assert classifier.grid.jump == stride
+            classifier.grid = None
+            coarse = plugins.check_logits(net(image), 5, 1, spec)
+            assert coarse.shape[-2:] == (64 // stride, 96 // stride)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v2", "googlenet"])
@@ -138,9 +144,18 @@ def test_a_network_of_one_image_size_says_so():
     net = plugins.make_backbone("timm:visformer_tiny", 5).eval()
     rule = r"timm:visformer_tiny takes images of one size, 224 x 224 px .*Got 96 x 128. Set image_size = \[224, 224\]"
     with torch.no_grad():
-        assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 5, 7, 7)
+        assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 5, 224, 224)
         with pytest.raises(ModelError, match=rule):
             net(torch.zeros(1, 3, 96, 128))
+
+
+def test_a_network_of_one_image_size_that_its_stride_does_not_divide_takes_it_as_it_is():
+    """LeViT: 224 px at a stride of 64, whose attention knows 14 x 14 places and no others."""
+    net = plugins.make_backbone("timm:levit_128s", 5).eval()
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 5, 4, 4)
+        with pytest.raises(ModelError, match=r"one size, 224 x 224 px .*Got 128 x 128. .*--input 3x224x224 of rf"):
+            net(torch.zeros(1, 3, 128, 128))
 
 
 @pytest.mark.parametrize(
