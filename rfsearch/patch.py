@@ -45,8 +45,10 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool
     and a model that cannot be copied.
     """
     from rfsearch.copies import copied
+    from rfsearch.forms import check_plain
 
     read = Patch.read(patch)
+    check_plain(model)
     if not copy:
         return read.install(model)
     try:

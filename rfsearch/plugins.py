@@ -6,16 +6,14 @@ rfsearch.tasks. The spaces that ship with rfsearch are the TOML files of its `se
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, nearest
+from rfsearch.sources import absolute, import_source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,11 +85,13 @@ def backbone(spec: str) -> Callable[..., Any]:
 def named(spec: str, what: str) -> Callable[..., Any]:
     """The callable that a SPEC names: `package.module:callable` or `path/to/file.py:callable`.
 
-    what: what it makes, for messages. Raises ModelError where it is not there.
+    The module may be one of the working directory, and the file may import its neighbours; `sources.absolute` makes of
+    such a SPEC one that means the same elsewhere. what: what it makes, for messages. Raises ModelError where it is not
+    there.
     """
     source, _, attribute = spec.rpartition(":")
     try:
-        module = _module_of_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+        module = import_source(absolute(spec).rpartition(":")[0])
     except FileNotFoundError:
         raise ModelError(f"{what} {spec!r}: no file {source}.") from None
     except Exception as error:
@@ -104,8 +104,10 @@ def named(spec: str, what: str) -> Callable[..., Any]:
 
 
 def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Module:
-    """The network behind a backbone SPEC. Whatever is wrong with its callable is one ModelError."""
+    """The network behind a backbone SPEC, made plain. Whatever is wrong with its callable is one ModelError."""
     from torch import nn
+
+    from rfsearch.forms import made_plain
 
     make = backbone(spec)
     try:
@@ -128,7 +130,10 @@ def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Modul
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"backbone {spec!r} gives a torch.nn.Module. Got {_described(model)}.")
-    return model
+    try:
+        return made_plain(model)
+    except ModelError as error:
+        raise ModelError(f"backbone {spec!r}: {error}") from error
 
 
 def check_logits(output: Any, num_classes: int, batch: int, spec: str) -> Tensor:
@@ -162,17 +167,3 @@ def _described(value: Any) -> str:
     shape = getattr(value, "shape", None)
     said = f" of shape {' x '.join(map(str, shape)) or 'scalar'}" if isinstance(shape, tuple) else ""
     return f"{type(value).__name__}{said}"
-
-
-def _module_of_file(path: Path) -> Any:
-    """Import a file under a name of its own, so that its classes can be found again when a worker unpickles them."""
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    name = f"rfsearch_file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module

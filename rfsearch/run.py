@@ -42,6 +42,7 @@ from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_ru
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.receptive import traced
+from rfsearch.sources import absolute
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
 from rfsearch.strategies import Budgeted, Formed, Listing
 from rfsearch.strategies.listed import Listed
@@ -121,11 +122,9 @@ class Plan:
 def resolve(request: Request) -> Space:
     """The space that a request means, its overrides in place."""
     space = read_space(plugins.space_file(request.space), request.preset)
-    backbone = request.backbone
-    if backbone and backbone.rpartition(":")[0].endswith(".py"):
-        backbone = str(Path(backbone.rpartition(":")[0]).resolve()) + ":" + backbone.rpartition(":")[2]
+    backbone = absolute(request.backbone or space.backbone)  # workers and resumed runs have other working directories
     # A preset's trained weights belong to its own backbone.
-    weights = "none" if backbone and backbone != space.backbone else None
+    weights = "none" if backbone != absolute(space.backbone) else None
     space = space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
     return space if request.paths is None else space.with_path_count(request.paths)
 

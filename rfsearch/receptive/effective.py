@@ -18,6 +18,7 @@ from scipy import optimize
 from torch import Tensor, nn
 
 from rfsearch.errors import ModelError, nearest
+from rfsearch.forms import check_plain
 from rfsearch.lazy import give_sizes
 from rfsearch.outputs import RULE, main_output
 from rfsearch.untouched import untouched
@@ -110,6 +111,7 @@ def effective_receptive_field(
     """
     if batch_size < 1:
         raise ModelError(f"A batch has at least 1 input. Got batch_size={batch_size}.")
+    check_plain(model)
     tensors = [*model.parameters(), *model.buffers()]
     home = tensors[0].device if tensors else torch.device("cpu")
     kind = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)

@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from rfsearch.errors import ModelError, nearest
+from rfsearch.forms import check_plain
 from rfsearch.lazy import give_sizes
 from rfsearch.outputs import RULE, main_output
 from rfsearch.receptive.call import Call, Rule, how_to_register
@@ -187,6 +188,7 @@ def traced(model: nn.Module, input_shape: Sequence[int]) -> Trace:
             f"An input shape is B x C x H x W (or B x C x L, or B x C x D x H x W), each 1 or more. "
             f"Got {tuple(input_shape)}."
         )
+    check_plain(model)
     shape: Shape = (1, *map(int, input_shape[1:]))
     try:
         recorder, result = _run(model, shape, real=False)

@@ -9,6 +9,7 @@ from torch import nn
 
 from rfsearch.copies import copied
 from rfsearch.errors import ModelError, SpaceError, nearest
+from rfsearch.forms import check_plain
 from rfsearch.layers import (
     LSDFN,
     FractionalConv2d,
@@ -129,6 +130,7 @@ def build(model: nn.Module, candidate: Candidate, settings: Settings | None = No
 def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tuple[nn.Module, Learnable]:
     """What `build` gives, and what of it can be learned."""
     check_labels(candidate, settings)
+    check_plain(model)
     model = copied(model)
     return model, install(model, candidate, settings)
 

@@ -7,12 +7,14 @@ hand, show what the training has learned so far.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from rfsearch.untouched import untouched
 
@@ -38,11 +40,12 @@ class AveragedWeights:
     def shown(self) -> Iterator[None]:
         """Within it the model holds the average, evaluates, and normalises by the batch; afterwards it is as before."""
         with untouched(self._model):
+            # What trains with its running statistics, as frozen ones do, goes on so.
+            norms = [module for module in self._model.modules() if isinstance(module, _NormBase) and module.training]
             self._model.eval()
-            for norm in self._model.modules():
-                if isinstance(norm, _BatchNorm):
-                    norm.train()
-                    norm.momentum, norm.num_batches_tracked = 0.0, None
+            for norm in norms:
+                norm.momentum = 0.0
+                norm.register_forward_pre_hook(_normalise_by_batch)
             with torch.no_grad():
                 for parameter, value in zip(self._model.parameters(), self._values, strict=True):
                     parameter.copy_(value)
@@ -53,3 +56,11 @@ class AveragedWeights:
 
     def load_state(self, values: Sequence[Tensor]) -> None:
         self._values = [value.clone() for value in values]
+
+
+def _normalise_by_batch(norm: _NormBase, args: tuple[Any, ...]) -> None:
+    """Let a layer normalise by the map at hand; by its running statistics where that has one value per channel, as a
+    globally pooled map of one image has."""
+    shape = args[0].shape
+    values = math.prod(shape[2:]) * (shape[0] if isinstance(norm, _BatchNorm) else 1)
+    norm.train(values > 1)

@@ -102,6 +102,11 @@ class Forecaster:
         except RfsearchError:
             raise
         except Exception as error:
+            if "more than 1 value per channel when training" in str(error) and self._space.recipe.batch_size == 1:
+                raise ModelError(
+                    f"backbone {self._space.backbone} normalises a map of 1 x 1 px by the statistics of its batch, "
+                    "which one image does not have: it cannot be trained with batch_size = 1. Smallest: batch_size = 2."
+                ) from error
             raise ModelError(
                 f"backbone {self._space.backbone} fails at {candidate} before anything is trained: "
                 f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"

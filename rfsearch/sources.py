@@ -1,0 +1,128 @@
+"""Python files that users name: imported with the neighbours that they import, each folder's apart from the others'.
+
+A file is imported as a member of the package that it lies in, so that both `from .blocks import Block` and, as in a
+script, `from blocks import Block` work. That package has a name of its own for each folder: two files of one name do
+not meet. What a file imports as in a script is a top-level module, so the neighbours of a folder are put out of sight
+when a file of another folder is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_neighbours: dict[tuple[str, ...], dict[str, ModuleType]] = {}  # top-level modules, by the folders they came from
+_versions: dict[str, tuple[int, int]] = {}  # of imported files, by module: time and size
+
+
+def absolute(spec: str) -> str:
+    """Spell out what the working directory gives a SPEC, so that it means the same in every directory and process.
+
+    A file's path becomes absolute. `module:callable` becomes the file of that module where the module is one of the
+    working directory, not of an installed package. Every other SPEC stays as it is.
+    """
+    source, colon, attribute = spec.rpartition(":")
+    if not colon:
+        return spec
+    if source.endswith(".py"):
+        return f"{Path(source).expanduser().resolve()}:{attribute}"
+    file = _file_of_working_directory(source)
+    return f"{file}:{attribute}" if file else spec
+
+
+def import_source(source: str) -> Any:
+    """Import a file by its path, or a module by its name, from the working directory too.
+
+    Raises FileNotFoundError for a file that is not there, and whatever importing raises.
+    """
+    if not source.endswith(".py"):
+        _look_in(str(Path.cwd()))
+        return importlib.import_module(source)
+    path = Path(source).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    root = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    package = f"rfsearch_file_{hashlib.sha1(str(root).encode()).hexdigest()[:12]}"
+    if package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = [str(root)]
+    parent = ".".join((package, *path.parent.relative_to(root).parts))
+    name = f"{parent}.{path.stem.replace('.', '_')}"
+    with _among_neighbours(*dict.fromkeys((str(path.parent), str(root)))):
+        importlib.import_module(parent)
+        return _imported(name, path)
+
+
+def _imported(name: str, path: Path) -> ModuleType:
+    """The module of a file: imported now, or the one imported before, if the file has not changed since."""
+    status = path.stat()
+    version = status.st_mtime_ns, status.st_size
+    if name in sys.modules and _versions.get(name) == version:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _versions[name] = version
+    return module
+
+
+@contextmanager
+def _among_neighbours(*folders: str) -> Iterator[None]:
+    """Let what is imported within find modules of these folders before all others, and none of other files' folders."""
+    for modules in _neighbours.values():
+        for name in modules:
+            sys.modules.pop(name, None)
+    sys.modules.update(own := _neighbours.setdefault(folders, {}))
+    before = set(sys.modules)
+    sys.path[:0] = folders
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        del sys.path[: len(folders)]
+        new = {name: module for name, module in list(sys.modules.items()) if name not in before}
+        tops = {name for name, module in new.items() if "." not in name and _lies_in(module, folders)}
+        own.update({name: module for name, module in new.items() if name.partition(".")[0] in tops})
+        for folder in folders:  # for imports inside functions
+            _look_in(folder)
+
+
+def _lies_in(module: ModuleType, folders: tuple[str, ...]) -> bool:
+    """Whether a top-level module is a file or folder straight in one of the folders."""
+    places = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]
+    return any(str(Path(place).parent) in folders for place in places)
+
+
+def _look_in(folder: str) -> None:
+    """Find modules of a folder, behind all others."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _file_of_working_directory(module: str) -> Path | None:
+    """The file of a module that Python would find in the working directory, if it lies in packages only."""
+    parts, here = module.split("."), Path.cwd()
+    if module in sys.modules or not all(part.isidentifier() for part in parts):
+        return None
+    packages = [here.joinpath(*parts[:count], "__init__.py") for count in range(1, len(parts))]
+    candidates = here.joinpath(*parts, "__init__.py"), here.joinpath(*parts[:-1], f"{parts[-1]}.py")
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None or not all(package.is_file() for package in packages):
+        return None
+    installed = importlib.util.find_spec(parts[0])
+    places = [] if installed is None else [*(installed.submodule_search_locations or [installed.origin or ""])]
+    return file if all(Path(place).resolve().parent == here for place in places) else None
