@@ -1,10 +1,9 @@
-"""Forms that a network may come in: compiled, scripted, or normalising across processes."""
+"""Forms that hide a network's layers: compiled by torch.compile, or scripted."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from rfsearch.errors import ModelError
 
@@ -26,23 +25,15 @@ def check_plain(model: nn.Module) -> None:
 
 
 def made_plain(model: nn.Module) -> nn.Module:
-    """Make a new network one that a search can change and one process can train, in place where it can.
-
-    What torch.compile had compiled is the module behind it again. Batch normalisation across processes becomes that of
-    one process, with the same state dict: a trial is one process, and on a CPU the former does not train at all.
+    """Put the modules behind what torch.compile returned in its place, in a new network, which a search is to change.
 
     Raises ModelError for a network of TorchScript.
     """
-    places = list(model.named_modules(remove_duplicate=False))
-    for path, module in places:
+    for path, module in list(model.named_modules(remove_duplicate=False)):
         if (plain := _before_compiling(module)) is not None:
             return made_plain(_replaced(model, path, plain))
         module._compiled_call_impl = None
     check_plain(model)
-    lone: dict[nn.Module, nn.Module] = {}
-    for path, module in places:
-        if isinstance(module, nn.SyncBatchNorm) and type(module).forward is nn.SyncBatchNorm.forward:
-            model = _replaced(model, path, lone.setdefault(module, BatchNorm.like(module)))
     return model
 
 
@@ -56,18 +47,3 @@ def _replaced(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
         return module
     model.set_submodule(path, module)
     return model
-
-
-class BatchNorm(_BatchNorm):
-    """Batch normalisation of a map of any number of axes, B x C and more, in one process."""
-
-    @classmethod
-    def like(cls, other: _BatchNorm) -> BatchNorm:
-        """Make one of another's settings, parameters and statistics, which are the other's own."""
-        new = cls(other.num_features, other.eps, other.momentum, other.affine, other.track_running_stats)
-        new._parameters, new._buffers = other._parameters, other._buffers
-        return new.train(other.training)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")

@@ -84,3 +84,42 @@ def test_it_goes_on_from_its_state() -> None:
     average.update()
     again.update()
     assert all(torch.equal(one, other) for one, other in zip(average.state(), again.state(), strict=True))
+
+
+class Counting(nn.BatchNorm2d):
+    """Batch normalisation of somebody's own, which counts its batches and follows them at a rate of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(x.mean((0, 2, 3)), 0.5)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("norm", [nn.SyncBatchNorm(4), Counting(4), nn.InstanceNorm2d(4, track_running_stats=True)])
+def test_every_kind_of_normalisation_goes_by_the_batch_and_keeps_its_statistics(norm: nn.Module) -> None:
+    model = nn.Sequential(norm).train()
+    model(torch.randn(5, 4, 8, 8))
+    average, before = AveragedWeights(model, 100), copy.deepcopy(model.state_dict())
+    with average.shown(), torch.no_grad():
+        normal = model(torch.randn(5, 4, 8, 8) * 3 + 2)
+    assert normal.mean((0, 2, 3)) == pytest.approx(torch.zeros(4), abs=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_normalisation_that_is_frozen_in_training_stays_so() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(4)).train()
+    model[0].eval()
+    x = torch.randn(5, 4, 8, 8) * 3 + 2
+    with AveragedWeights(model, 100).shown(), torch.no_grad():
+        assert torch.equal(model(x), model[0](x))
+        assert model(x) == pytest.approx(x, rel=1e-4)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.InstanceNorm2d(4, track_running_stats=True)])
+def test_one_value_per_channel_is_normalised_by_the_running_statistics(norm: nn.Module) -> None:
+    model = nn.Sequential(norm).train()
+    x = torch.randn(1, 4, 1, 1)
+    with AveragedWeights(model, 100).shown(), torch.no_grad():
+        assert model(x) == pytest.approx(x, rel=1e-4)
+        assert model(torch.randn(1, 4, 8, 8) + 5).mean((0, 2, 3)) == pytest.approx(torch.zeros(4), abs=1e-5)
