@@ -301,8 +301,8 @@ class Gives(nn.Module):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda y: [y], "returns neither"),
-        (lambda y: {"logits": y}, "returns neither"),
+        (lambda y: [1, y], "returns something else there"),
+        (lambda y: {"scores": y}, "returns something else there"),
         (lambda y: y.mean(), "no unit in its centre.*output.shape=torch.Size\\(\\[\\]\\)"),
         (lambda y: y[:, :, :0], "no unit in its centre: its shape is \\(1, 4, 0, 8\\)"),
         (lambda y: y.flatten(2)[:, :, :7].mT, "no unit in its centre: 7 tokens"),
