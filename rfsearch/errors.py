@@ -6,6 +6,7 @@
     |   |-- DataError           a data set that is missing, incomplete or inconsistent
     |   |-- BudgetError         a budget that cannot be read or spent
     |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
+    |   |   `-- DerivativeError a layer that is differentiated twice and has a first derivative only
     |   `-- RunDirectoryError   a run directory that cannot be written, read or resumed
     `-- TrialError              one trial failed; the run goes on and the ledger holds the cause
 
@@ -40,6 +41,10 @@ class BudgetError(RequestError):
 
 class ModelError(RequestError):
     """A model that cannot be built, traced, cut open or weighed."""
+
+
+class DerivativeError(ModelError, RuntimeError):
+    """A layer that is differentiated twice and has a first derivative only. A RuntimeError too, as torch's own is."""
 
 
 class RunDirectoryError(RequestError):

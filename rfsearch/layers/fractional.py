@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
 from rfsearch.layers.host import on_host
+from rfsearch.layers.once import sealed_gradient
 from rfsearch.layers.precision import no_autocast
 from rfsearch.layers.sampled import Frame, Pair, Sampled, snapped
 
@@ -265,8 +266,10 @@ def _convolve(
         with no_autocast(x.device):
             output: Tensor = Sampled.apply(x, weight, bias, dilation, axes, groups)
         return output
-    if form == "splat":
-        return _splat(x, weight, bias, dilation, values, frames, groups)
+    if (
+        form == "splat"
+    ):  # could be differentiated twice, the other form could not, and which one runs is a matter of time
+        return sealed_gradient(_splat(x, weight, bias, dilation, values, frames, groups), x, weight, dilation)
     return _whole(x, weight, bias, (round(values[0]), round(values[1])), frames, groups)
 
 

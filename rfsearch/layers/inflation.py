@@ -30,7 +30,7 @@ def inflate(
 
     x: B x C x H x W. f: scalar, dimensionless, > 0. Returns B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1), in
     the type of x: target pixel t samples the source at t / f, bilinear. A B x C x L or B x C x D x H x W is resampled
-    alike, axis by axis. Differentiable once in x and in f.
+    alike, axis by axis. Differentiable once in x and in f; differentiating twice raises DerivativeError.
 
     normalisation: "exact" is the derivative; "paper" divides the part that reaches f by the target's pixel count
     (eq. 10-11). pixel_weight: B x 1 x h x w, what each target pixel counts in f's gradient, of 2-D maps only. A sample

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers.host import on_host, positive
+from rfsearch.layers.once import differentiable_once
 
 # gamma is kept in single precision: an offset that should be whole may miss it by this fraction.
 _ROUNDING = 2.0**-22
@@ -54,7 +54,7 @@ def dynamic_filter(
     if _side(tap.shape[1]) % 2 == 0:
         raise ModelError(f"A kernel has k x k taps, k odd. Got {tap.shape=}.")
     _side(sampling.shape[1])
-    output: Tensor = _Filter.apply(x, channel, tap, sampling, position, gamma, value)
+    output: Tensor = _Filter.apply(x, channel.contiguous(), tap, sampling, position, gamma, value)
     return output
 
 
@@ -275,7 +275,6 @@ class _Filter(torch.autograd.Function):
         s, k = _side(sampling.shape[1]), _side(tap.shape[1])
         axes = [_Axis.of(size, s, value, (k - 1) // 2) for size in x.shape[-2:]]
         ctx.axes, ctx.learned = axes, ctx.needs_input_grad[5]
-        channel = channel.contiguous()
         sums, both = _attend(_taps_of(x, k, axes), sampling, position, axes)
         output = (_residual(tap, x.shape[1]) * sums).sum(1)
         mixed = _mix(_padded_pixels(x, axes), channel, both, output, axes)
@@ -283,7 +282,7 @@ class _Filter(torch.autograd.Function):
         return output.div_(s * s)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, channel, tap, sampling, position, sums, both, mixed, *gammas = ctx.saved_tensors
         axes, k = ctx.axes, _side(tap.shape[1])

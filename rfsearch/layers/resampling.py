@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from rfsearch.layers.once import differentiable_once, tie
 from rfsearch.layers.precision import inner, no_autocast, wide
 
 # A step is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
@@ -51,7 +51,8 @@ def resample(
     with no_autocast(x.device):
         if torch.compiler.is_exporting():
             return _multiplied(x, samples)
-        output: Tensor = _Resample.apply(x, f, samples, step_slope, pixel_weight, learned, held)
+        tied = tie(x) if learned and x.requires_grad else None  # the slope for f depends on x, which may not be kept
+        output: Tensor = _Resample.apply(x, f, samples, step_slope, pixel_weight, learned, held, tied)
     return output
 
 
@@ -81,20 +82,21 @@ class _Resample(torch.autograd.Function):
         pixel_weight: Tensor | None,
         learned: bool,
         held: bool,
+        tied: Tensor | None,
     ) -> Tensor:
         grows = _growth(samples) > 1
         held = held or grows
         output = x.new_empty(*x.shape[:2], *(along.target for along in samples))
         slope = torch.empty_like(output) if learned and not held else None
         _move(x, samples, output, slope)
-        ctx.save_for_backward(*(f, x if held else slope, pixel_weight) if learned else (None, None, None))
+        ctx.save_for_backward(*(f, x if held else slope, pixel_weight, tied) if learned else (None,) * 4)
         ctx.samples, ctx.step_slope, ctx.source, ctx.grows, ctx.held = samples, step_slope, x.shape, grows, held
         return output
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        f, kept, pixel_weight = ctx.saved_tensors
+        f, kept, pixel_weight, _ = ctx.saved_tensors
         grad_x = grad_f = None
         with no_autocast(grad.device):
             if f is not None:
@@ -111,7 +113,7 @@ class _Resample(torch.autograd.Function):
             if ctx.needs_input_grad[0] and grad_x is None:
                 grad_x = grad.new_empty(ctx.source)
                 _move(grad, ctx.samples, grad_x, back=True)
-        return grad_x, grad_f, None, None, None, None, None
+        return grad_x, grad_f, None, None, None, None, None, None
 
 
 def _growth(samples: Sequence[_Samples]) -> float:

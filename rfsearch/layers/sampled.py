@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from rfsearch.errors import ModelError
+from rfsearch.layers.once import differentiable_once
 from rfsearch.layers.precision import inner, no_autocast, wide
 
 Pair = tuple[int, int]
@@ -195,7 +195,7 @@ class Sampled(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *dilations = ctx.saved_tensors
         axes, groups = ctx.axes, ctx.groups
