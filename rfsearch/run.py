@@ -353,8 +353,10 @@ def _check_candidates(
             f"Asked for by {space.source}, preset {space.preset}."
         )
     settings = settings_of(space, data.classes)
+    # An ignored id is no class that a path could be guided by, or a background.
+    labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
     for candidate in candidates:
-        check_labels(candidate, settings)
+        check_labels(candidate, replace(settings, classes=labelled))
     # A layer is told of its own site only: each is made once, in however many combinations it stands.
     at_a_site = {Candidate.of({site: choice}): None for candidate in candidates for site, choice in candidate.choices}
     for alone in at_a_site:

@@ -455,6 +455,17 @@ def task_loss_can_be_forecast(make: MakeTask, metric: str) -> None:
             ) from error
 
 
+def task_loss_is_zero_where_nothing_is_labelled(make: MakeTask, metric: str) -> None:
+    """A batch whose pixels are all ignored teaches nothing: a loss of 0 whose gradient is 0, no NaN."""
+    data = _faces()
+    for class_weights in ("none", "sqrt"):
+        logits = torch.zeros(2, data.num_classes, *data.image_size, requires_grad=True)
+        loss = make(metric, data, class_weights).loss(logits, torch.full((2, *data.image_size), IGNORE))
+        _hold(float(loss) == 0, f"the loss of a batch without a labelled pixel is 0. Got {float(loss)}")
+        (gradient,) = torch.autograd.grad(loss, logits)
+        _hold(bool((gradient == 0).all()), f"its gradient is 0. Got {gradient.abs().max():g} at most")
+
+
 def task_loss_prefers_the_truth(make: MakeTask, metric: str) -> None:
     """True labels cost less than no opinion, and that less than wrong ones; ignored pixels cost nothing."""
     data = _faces()
@@ -500,6 +511,7 @@ def task_scores_the_truth_best(make: MakeTask, metric: str) -> None:
 TASK_CHECKS: tuple[Callable[[MakeTask, str], None], ...] = (
     task_loss_can_be_trained_with,
     task_loss_can_be_forecast,
+    task_loss_is_zero_where_nothing_is_labelled,
     task_loss_prefers_the_truth,
     task_scores_the_truth_best,
 )

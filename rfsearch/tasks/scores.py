@@ -1,6 +1,8 @@
 """Segmentation scores from counts pooled over a whole data set; none is an average over images.
 
 Every score is a function of one confusion matrix, C x C pixel counts: row = true class, column = predicted class.
+An ignored id inside the range of classes is no class: no pixel is labelled with it, no score is named by it or takes it
+in, and a pixel that a network calls by it is a miss of its true class and a false alarm of none.
 A score's name carries its averaging: `pooled` = one F-measure from counts summed over the data set, `classmean` = the
 mean of the classes' pooled scores, `miou_dataset` = the mean over classes of the data set's IoU.
 
@@ -54,12 +56,12 @@ def per_class_iou(confusion: np.ndarray) -> np.ndarray:
     return _ratio(hit, confusion.sum(0) + confusion.sum(1) - hit)
 
 
-def mean_iou(confusion: np.ndarray) -> float:
+def mean_iou(confusion: np.ndarray, ignored: int | None = None) -> float:
     """The mean of the data set's per-class IoU; classes in neither prediction nor truth are left out, not taken as 0.
 
-    NaN where there is no pixel at all.
+    ignored: the id that is no class. NaN where there is no pixel at all.
     """
-    return _mean(per_class_iou(confusion))
+    return _mean(np.array(list(_class_ious(confusion, ignored).values())))
 
 
 def f_measure(confusion: np.ndarray, groups: Sequence[Sequence[int]], merge: bool) -> float:
@@ -78,7 +80,7 @@ def f_measure(confusion: np.ndarray, groups: Sequence[Sequence[int]], merge: boo
     return 2 * hit / total if total else float("nan")
 
 
-def helen_scores(confusion: np.ndarray) -> dict[str, float]:
+def helen_scores(confusion: np.ndarray, ignored: int | None = None) -> dict[str, float]:
     """F-measures of Helen's 11 classes, in the literature's convention and in one that tells left from right.
 
     `f_eye_pooled, f_eyebrow_pooled, f_nose_pooled, f_mouth_pooled, f_face_pooled`: the group's classes merged into
@@ -91,26 +93,39 @@ def helen_scores(confusion: np.ndarray) -> dict[str, float]:
 
     `f_classmean_pooled`: the mean F of the 10 classes other than background, each for itself: a left eye called right
     is an error here, and nowhere above. Classes in neither prediction nor truth are left out of it.
+
+    ignored: the id that is no class: no group holds it, and a group of nothing else has no score.
     """
     if confusion.shape != (_HELEN_CLASSES, _HELEN_CLASSES):
         raise ValueError(f"Helen has {_HELEN_CLASSES} classes. Got {confusion.shape=}.")
-    scores = {f"f_{name}_pooled": f_measure(confusion, [group], merge=True) for name, group in HELEN_GROUPS.items()}
-    scores["f_overall_pooled"] = f_measure(confusion, [HELEN_GROUPS[name] for name in _OVERALL], merge=True)
-    each = [f_measure(confusion, [[k]], merge=False) for k in range(1, _HELEN_CLASSES)]
+    groups = {name: [k for k in group if k != ignored] for name, group in HELEN_GROUPS.items()}
+    scores = {f"f_{name}_pooled": f_measure(confusion, [group], merge=True) for name, group in groups.items() if group}
+    scores["f_overall_pooled"] = f_measure(confusion, [groups[name] for name in _OVERALL], merge=True)
+    each = [f_measure(confusion, [[k]], merge=False) for k in range(1, _HELEN_CLASSES) if k != ignored]
     scores["f_classmean_pooled"] = _mean(np.array(each))
     return scores
 
 
-def iou_scores(confusion: np.ndarray) -> dict[str, float]:
-    """`miou_dataset`, and `iou_<id>` of every class (NaN for one that is in neither prediction nor truth)."""
-    each = {f"iou_{k}": float(iou) for k, iou in enumerate(per_class_iou(confusion))}
-    return {"miou_dataset": mean_iou(confusion), **each}
+def iou_scores(confusion: np.ndarray, ignored: int | None = None) -> dict[str, float]:
+    """`miou_dataset`, and `iou_<id>` of every class (NaN for one that is in neither prediction nor truth).
+
+    ignored: the id that is no class.
+    """
+    each = {f"iou_{k}": iou for k, iou in _class_ious(confusion, ignored).items()}
+    return {"miou_dataset": mean_iou(confusion, ignored), **each}
+
+
+def _class_ious(confusion: np.ndarray, ignored: int | None) -> dict[int, float]:
+    return {k: float(iou) for k, iou in enumerate(per_class_iou(confusion)) if k != ignored}
 
 
 class Metric(NamedTuple):
-    """scores: confusion matrix -> named scores, higher is better. primary: the name of the one to choose by."""
+    """scores: (confusion matrix, the id that is no class or None) -> named scores, higher is better.
 
-    scores: Callable[[np.ndarray], dict[str, float]]
+    primary: the name of the one to choose by.
+    """
+
+    scores: Callable[..., dict[str, float]]
     primary: str
 
 

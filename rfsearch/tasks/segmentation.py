@@ -39,21 +39,30 @@ class Segmentation:
         self._scores_of, self.primary = METRICS[metric]
         self._data = data
         self._weights = _sqrt_weights(data) if class_weights == "sqrt" else None
+        self._ignored = _ignored_class(data)
 
     def loss(self, logits: Any, labels: Tensor) -> Tensor:
-        """Weighted mean cross-entropy over labelled pixels.
+        """Weighted mean cross-entropy over labelled pixels; 0, with a gradient of 0, where none is labelled.
 
         logits: B x classes x h x w, or whatever a network returns that `main_output` finds them in; labels: B x H x W
         class ids, -100 where ignored. Logits of another size are resized to the labels, bilinear.
         """
         logits = self._at_label_size(logits, labels)
-        weights = None if self._weights is None else self._weights.to(logits.device, logits.dtype)
-        return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
+        weights, counted = None, labels != IGNORE
+        if self._weights is not None:
+            weights = self._weights.to(logits.device, logits.dtype)
+            counted = counted & (weights[labels.clamp(min=0)] > 0)
+            labels = labels.where(counted, IGNORE)  # weighs nothing, and alone it would be divided by nothing
+        loss = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
+        return torch.where(counted.any(), loss, torch.zeros_like(loss))
 
     def predict(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """B x H x W class ids."""
-        # on a CPU several times as fast as argmax, which gives the same
-        return self._at_label_size(model(images), labels).max(dim=1).indices
+        """B x H x W class ids; an ignored id inside the range of classes is never one of them."""
+        logits = self._at_label_size(model(images), labels)
+        if self._ignored is not None:
+            ignored = torch.arange(logits.shape[1], device=logits.device) == self._ignored
+            logits = logits.masked_fill(ignored[:, None, None], -math.inf)
+        return _highest(logits)
 
     @torch.no_grad()
     def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
@@ -61,12 +70,13 @@ class Segmentation:
         classes = self._data.num_classes
         confusion = np.zeros((classes, classes), dtype=np.int64)
         for images, labels in eval_batches(split, batch_size, self._data.ignore_index, device):
-            predicted = self.predict(model, images, labels)
-            confusion += confusion_matrix(predicted.cpu().numpy(), labels.cpu().numpy(), classes, IGNORE)
+            # What is called by the ignored id is missed: whoever uses the network gets no class there.
+            called = _highest(self._at_label_size(model(images), labels))
+            confusion += confusion_matrix(called.cpu().numpy(), labels.cpu().numpy(), classes, IGNORE)
         return self._summary(confusion)
 
     def _summary(self, confusion: np.ndarray) -> Scores:
-        scores = {name: float(value) for name, value in self._scores_of(confusion).items()}
+        scores = {name: float(value) for name, value in self._scores_of(confusion, self._ignored).items()}
         primary = scores[self.primary]
         if not math.isfinite(primary):
             raise TrialError(f"{self.primary} is undefined: none of its classes occurs in the split.")
@@ -80,12 +90,22 @@ class Segmentation:
         return logits
 
 
+def _highest(logits: Tensor) -> Tensor:
+    return logits.max(dim=1).indices  # on a CPU several times as fast as argmax, which gives the same
+
+
+def _ignored_class(data: ImageSet) -> int | None:
+    """The ignored id where it is one of those that the network has a channel for."""
+    ignored = data.ignore_index
+    return ignored if ignored is not None and ignored < data.num_classes else None
+
+
 def _sqrt_weights(data: ImageSet) -> Tensor:
     """share^-1/2 per class, scaled so that the average pixel weighs 1. A class that does not occur gets 0."""
     labels = data.splits["train"].labels
     counts = np.bincount(np.asarray(labels).reshape(-1), minlength=256)[: data.num_classes].astype(np.float64)
-    if data.ignore_index is not None and data.ignore_index < data.num_classes:
-        counts[data.ignore_index] = 0
+    if (ignored := _ignored_class(data)) is not None:
+        counts[ignored] = 0
     share = counts / counts.sum()
     weights = np.divide(1, np.sqrt(share), out=np.zeros_like(share), where=share > 0)
     return torch.from_numpy(weights / (weights * share).sum())

@@ -80,7 +80,7 @@ class FocalSegmentation:
         logits = nn.functional.interpolate(main_output(output), labels.shape[-2:], mode="bilinear", align_corners=False)
         cost = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
         focal = (1 - torch.exp(-cost)) ** 2 * cost  # 0 where cross_entropy has left a pixel out
-        return focal.sum() / (labels != IGNORE).sum()
+        return focal.sum() / (labels != IGNORE).sum().clamp(min=1)
 
     def predict(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return self._plain.predict(model, images, labels)

@@ -1,0 +1,141 @@
+"""The task of segmentation: an ignored id that is no class, and batches in which nothing is labelled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rfsearch.data import IGNORE, ImageSet, Split
+from rfsearch.errors import SpaceError
+from rfsearch.run import _check_candidates
+from rfsearch.space import Choice
+from rfsearch.tasks.segmentation import Segmentation
+from tests.toys import toy_space
+
+CPU = torch.device("cpu")
+
+
+class Fixed(nn.Module):
+    """Gives the same logits whatever the images."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self._logits = logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._logits
+
+
+def images_of(labels: np.ndarray, classes: int, ignored: int | None) -> ImageSet:
+    count, height, width = labels.shape
+    split = Split(np.zeros((count, 3, height, width), np.uint8), labels.astype(np.uint8), tuple(map(str, range(count))))
+    names = tuple(f"c{k}" for k in range(classes))
+    return ImageSet("toy", names, ignored, {"train": split, "val": split})
+
+
+def ade(ignored: int = 0) -> tuple[ImageSet, np.ndarray]:
+    """4 classes, one of them ignored, and 4,608 labelled pixels of the three others, as many of each."""
+    others = [k for k in range(4) if k != ignored]
+    labels = np.repeat(others, 4608 // 3).reshape(2, 48, 48)
+    margin = np.full((2, 48, 2), ignored)
+    return images_of(np.concatenate([labels, margin], axis=2), 4, ignored), labels
+
+
+def one_hot(ids: np.ndarray, classes: int) -> Tensor:
+    return 5 * nn.functional.one_hot(torch.from_numpy(ids.astype(np.int64)), classes).permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize("ignored", [0, 2, 3])
+def test_a_pixel_called_by_the_ignored_id_is_a_miss_and_that_id_has_no_score(ignored):
+    data, _ = ade(ignored)
+    called = data.splits["val"].labels.astype(np.int64)
+    called[called == ignored] = next(k for k in range(4) if k != ignored)
+    true = called[0, 0, 0]
+    called[0, 0, :2] = ignored
+    scores = Segmentation("mean-iou", data).score(Fixed(one_hot(called, 4)), data.splits["val"], 2, CPU)
+    assert scores.primary == pytest.approx((1 - 2 / 1536 + 1 + 1) / 3)
+    assert round(scores.primary, 4) == 0.9996
+    assert set(scores.all) == {"miou_dataset", *(f"iou_{k}" for k in range(4) if k != ignored)}
+    assert scores.all[f"iou_{true}"] == pytest.approx(1 - 2 / 1536)
+
+
+def test_the_ignored_id_is_never_predicted():
+    data, labels = ade()
+    logits = one_hot(labels, 4)
+    logits[:, 0] = 9.0
+    predicted = Segmentation("mean-iou", data).predict(Fixed(logits), torch.zeros(2, 3, 48, 48), torch.zeros(2, 48, 48))
+    assert np.array_equal(predicted.numpy(), labels)
+
+
+def test_in_the_scores_of_faces_an_ignored_class_is_in_no_group():
+    labels = np.arange(11).repeat(12).reshape(1, 11, 12)
+    called = labels.copy()
+    called[labels == 2] = 4  # a left eyebrow called left eye
+    called[labels == 6] = 5  # a nose called by the ignored id
+    data = images_of(labels, 11, 5)
+    scores = Segmentation("helen-f", data).score(Fixed(one_hot(called, 11)), data.splits["val"], 1, CPU).all
+    assert scores["f_eye_pooled"] == pytest.approx(2 * 12 / (12 + 24))  # of the left eye alone
+    assert scores["f_nose_pooled"] == 0
+    found = [1, 0, 1, 2 / 3, 0, 1, 1, 1, 1]  # F of 1, 2, 3, 4, 6 ... 10
+    assert scores["f_classmean_pooled"] == pytest.approx(sum(found) / 9)
+    alone = images_of(labels, 11, 6)
+    scores = Segmentation("helen-f", alone).score(Fixed(one_hot(labels, 11)), alone.splits["val"], 1, CPU).all
+    assert "f_nose_pooled" not in scores
+    assert scores["f_classmean_pooled"] == scores["f_overall_pooled"] == 1
+
+
+def test_an_id_outside_the_classes_changes_nothing():
+    labels = np.arange(3).repeat(12).reshape(1, 6, 6)
+    scores = [
+        Segmentation("mean-iou", images_of(labels, 3, ignored)).score(
+            Fixed(one_hot(labels, 3)), images_of(labels, 3, ignored).splits["val"], 1, CPU
+        )
+        for ignored in (None, 255)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_path_cannot_be_guided_by_the_ignored_id(tmp_path, monkeypatch):
+    monkeypatch.setattr("rfsearch.run.check_fits", lambda *_: None)  # of sites, and here is no network
+    data, _ = ade()
+    space = toy_space(tmp_path)
+    candidates = [space.uniform([Choice(1, labels=("c0",)), Choice(2)])]
+    with pytest.raises(SpaceError, match="guided by the label 'c0', which the data does not have"):
+        _check_candidates(candidates, nn.Identity(), [], space, data)
+    _check_candidates([space.uniform([Choice(1, labels=("c1",)), Choice(2)])], nn.Identity(), [], space, data)
+
+
+@pytest.mark.parametrize("class_weights", ["none", "sqrt"])
+@pytest.mark.parametrize("size", [(48, 50), (12, 13)])
+def test_the_loss_of_a_batch_without_labels_is_zero_with_a_gradient_of_zero(class_weights, size):
+    data, _ = ade()
+    task = Segmentation("mean-iou", data, class_weights)
+    logits = torch.randn(2, 4, *size, requires_grad=True)
+    loss = task.loss(logits, torch.full((2, 48, 50), IGNORE))
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_labels_that_weigh_nothing_are_as_if_not_labelled():
+    data, _ = ade()
+    task = Segmentation("mean-iou", data, "sqrt")
+    logits = torch.randn(2, 4, 48, 50, requires_grad=True)
+    loss = task.loss(logits, torch.zeros(2, 48, 50, dtype=torch.int64))  # the ignored class weighs nothing
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("class_weights", ["none", "sqrt"])
+def test_the_loss_of_labelled_pixels_is_their_weighted_mean(class_weights):
+    data, labels = ade()
+    task = Segmentation("mean-iou", data, class_weights)
+    target = torch.from_numpy(labels.astype(np.int64))
+    target[:, :5] = IGNORE
+    logits = torch.randn(2, 4, 48, 48)
+    weights = task._weights.float() if class_weights == "sqrt" else None
+    assert torch.equal(task.loss(logits, target), nn.functional.cross_entropy(logits, target, weights))
