@@ -26,8 +26,9 @@ class Forecast:
     """What one full training of a candidate should cost, its peak memory (bytes), and its receptive field (px).
 
     least: what the shortest training costs that still gives a score: one step, and scoring the outcome.
-    stretch: what it costs from one look to the next. path_rf_px: of each path, where paths are parallel. seen: a
-    fingerprint of what every unit reads of the image, equal for candidates whose receptive fields cannot be told apart.
+    stretch: what it costs at most from one look to the next. path_rf_px: of each path, where paths are parallel.
+    seen: a fingerprint of what every unit reads of the image, equal for candidates whose receptive fields cannot be
+    told apart.
     """
 
     cost: Cost
@@ -234,8 +235,9 @@ class Contest:
             return self._reference
 
     def stretch(self, assignment: Assignment) -> Cost:
-        """What a trial should cost from one look to the next."""
-        return self._forecast(Candidate.from_json(assignment.candidate)).stretch
+        """What a trial should cost at most from one look to the next, or to its end."""
+        forecast = self._forecast(Candidate.from_json(assignment.candidate))
+        return forecast.stretch + forecast.least
 
     def _count_start(self, assignment: Assignment) -> None:
         arm = self._arm(assignment)

@@ -95,6 +95,21 @@ def _die(logits: torch.Tensor) -> torch.Tensor:
     os._exit(1)
 
 
+def _die_once(logits: torch.Tensor) -> torch.Tensor:
+    """Kill the worker that takes the n-th step of all workers, n = TOY_KILLS, and no worker after it."""
+    import ray  # after whoever sets what it reads when it is imported
+
+    if not (ray.is_initialized() and ray.get_runtime_context().get_actor_id()):
+        return logits  # the command measures its rate with steps of its own
+    steps, died = Path(os.environ["TOY_STEPS"]), Path(os.environ["TOY_DIED"])
+    with steps.open("a") as file:
+        file.write("x")
+    if steps.stat().st_size == int(os.environ["TOY_KILLS"]) and not died.exists():
+        died.touch()
+        os._exit(1)
+    return logits
+
+
 def nan_net(num_classes: int, in_channels: int = 3) -> nn.Module:
     return _Hostile(num_classes, in_channels, _nan)
 
@@ -109,6 +124,10 @@ def hungry_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 def dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
     return _Hostile(num_classes, in_channels, _die)
+
+
+def once_dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, _die_once)
 
 
 CLIMBING = f"{__name__}:Climbing"

@@ -112,8 +112,8 @@ class Record:
 
     @property
     def scored(self) -> bool:
-        """Whether this trial can be an incumbent: it has a validation score and a checkpoint behind it."""
-        return self.val is not None and self.status in ("completed", "cut")
+        """Whether this trial can be an incumbent: it has a validation score, a number, and a checkpoint behind it."""
+        return self.val is not None and math.isfinite(self.val) and self.status in ("completed", "cut")
 
     def beats(self, other: Record | None) -> bool:
         """Whether this trial would replace `other` as an incumbent: scored, and better on validation."""

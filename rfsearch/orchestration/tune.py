@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from rfsearch.trial import Training
 CHECKPOINTS = "checkpoints"
 # Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers.
 _RETRIES_OF_LOST_WORKERS = 1
+_LOST = "lost"  # beside the fields of an assignment, in what a worker that tries again is told
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Engine:
                 name="ray",
                 storage_path=str(run_dir.resolve()),
                 verbose=0,
-                callbacks=[_Pulse(check)],
+                callbacks=[_Pulse(check), _Losses(searcher)],
                 failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
             ),
         )
@@ -146,6 +148,14 @@ class Engine:
             raise searcher.fault or error from error
         if searcher.fault:
             raise searcher.fault
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """How often a trial's worker has died since its last look, and for how long those had held their devices."""
+
+    tries: int = 0
+    seconds: float = 0.0
 
 
 class _Trial(tune.Trainable):
@@ -170,10 +180,14 @@ class _Trial(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        assignment = Assignment(**new_config)
+        told = dict(new_config)
+        lost = _Lost(**told.pop(_LOST, {}))
+        assignment = Assignment(**told)
         space, data, currency = self._given
         directory = self._run_dir / CHECKPOINTS / assignment.trial
-        self._training = Training(space, data, assignment, currency, self._device, directory)
+        self._training = Training(
+            space, data, assignment, currency, self._device, directory, lost=lost.tries, lost_s=lost.seconds
+        )
         return True
 
     def step(self) -> dict[str, Any]:
@@ -195,6 +209,8 @@ class _Searcher(Searcher):
         self._contest, self._workers, self._watch = contest, workers, watch
         self._running: dict[str, Assignment] = {}
         self._last: dict[str, Record] = {}
+        self._since: dict[str, float] = {}
+        self._lost_since_look: dict[str, _Lost] = {}
         self.fault: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -216,7 +232,11 @@ class _Searcher(Searcher):
     def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial goes on after this look."""
         record = Record.from_json(json.loads(result["record"]))
-        self._last[trial_id] = record
+        known = self._last.get(trial_id)
+        if known is None or len(record.rungs) > len(known.rungs):  # else a look that was lost sight of, shown again
+            self._last[trial_id] = record
+            self._lost_since_look.pop(trial_id, None)
+        self.began(trial_id)
         self._watch(record)
         try:
             return self._contest.keep(record)
@@ -232,6 +252,10 @@ class _Searcher(Searcher):
             record = self._lost(trial_id, assignment)
         else:
             record = Record.from_json(json.loads(result["record"]))
+            if record.status == "pruned":  # at a look shown again: what was lost behind it is not gone again
+                tries = self._lost_since_look.get(trial_id, _Lost()).tries
+                flop, epochs = (tries * part for part in self._stretch(assignment))
+                record = replace(record, cost=record.cost + Cost(flop, 0.0, epochs))
         try:
             self._watch(self._contest.finish(record))
         except Exception as fault:
@@ -240,7 +264,8 @@ class _Searcher(Searcher):
     def _lost(self, trial_id: str, assignment: Assignment) -> Record:
         """The record of a trial whose worker died on every try.
 
-        It is charged what it had cost at its last look, and for each try one stretch to the next look.
+        It is charged what it had cost at its last look, and for each try since one stretch to the next look at most,
+        and the time that passed until it was missed.
         """
         last = self._last.get(trial_id) or Record(
             trial=assignment.trial,
@@ -255,9 +280,27 @@ class _Searcher(Searcher):
             heir_of=assignment.heir_of,
         )
         cause = "its worker process died, and died again when retried: most likely out of memory"
-        stretch = self._contest.stretch(assignment)
-        cost = sum([stretch] * (1 + _RETRIES_OF_LOST_WORKERS), last.cost)
+        lost = self.miss(trial_id)
+        flop, epochs = (lost.tries * part for part in self._stretch(assignment))
+        cost = last.cost + Cost(flop, lost.seconds, epochs)
         return replace(last, status="failed", cause=cause, val=None, cost=cost)
+
+    def _stretch(self, assignment: Assignment) -> tuple[float, float]:
+        """FLOP and epochs of a trial on the way from one look to the next, or to its end, at most."""
+        stretch = self._contest.stretch(assignment)
+        return stretch.flop, stretch.epochs
+
+    def began(self, trial_id: str) -> None:
+        """Note that a worker begins with a trial, or goes on with it."""
+        self._since[trial_id] = time.monotonic()
+
+    def miss(self, trial_id: str) -> _Lost:
+        """Note that the worker of a trial has died; what has been lost since its last look."""
+        lost = self._lost_since_look.get(trial_id, _Lost())
+        now = time.monotonic()
+        held = now - self._since.get(trial_id, now)
+        self._lost_since_look[trial_id] = _Lost(lost.tries + 1, lost.seconds + held)
+        return self._lost_since_look[trial_id]
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
@@ -280,6 +323,19 @@ class _Pulse(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._check()
+
+
+class _Losses(tune.Callback):
+    """Tells a worker that tries again how often it was tried before: all that is charged."""
+
+    def __init__(self, searcher: _Searcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._searcher.began(trial.trial_id)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial.set_config({**trial.config, _LOST: asdict(self._searcher.miss(trial.trial_id))})
 
 
 class _Judge(FIFOScheduler):

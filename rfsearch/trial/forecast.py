@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from rfsearch.surgery.shapes import OnShapes
 from rfsearch.trial.learner import IN_CHANNELS, Learner, built, fields_of, prime_momentum
 from rfsearch.trial.meter import Meter, held_bytes
 from rfsearch.trial.prelude import decided_from, held_out, looked_at, prelude_steps
+from rfsearch.trial.training import scored_at_the_end
 from rfsearch.untouched import untouched
 
 _TIMED_STEPS = 3
@@ -75,8 +77,9 @@ class Forecaster:
         image = self._pass(candidate, training=False)
         searched = sum(choice.to_find for _, choice in candidate)
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
+        looks += len(recipe.rung_steps()) - 1 + bool(searched)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
-        scored = len(splits["val"]) + (len(splits["test"]) if "test" in splits else 0)
+        scored = scored_at_the_end(self._data) + 1  # and at every look too one image, to know what scoring will cost
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
         fields = fields_of(model, learnable, candidate, self._data.image_size)
@@ -86,10 +89,17 @@ class Forecaster:
         train = step.flop * (steps - moved) + moving.flop * moved
         whole = self._cost(train + image.flop * (scored + looks), epoch * steps)
         least = self._cost(step.flop + image.flop * scored, epoch)
-        looks_at = len(recipe.rung_steps())
-        stretch = Cost(whole.flop / looks_at, whole.device_s / looks_at, whole.epochs / looks_at)
+        longest = self._longest_stretch(candidate)
+        stretch = self._cost(max(step.flop, moving.flop) * longest + image.flop * looks, epoch * longest)
         peak_bytes = max(step.peak_bytes, moving.peak_bytes)
         return Forecast(whole, least, stretch, peak_bytes, fields.rf_px, fields.path_rf_px, fields.seen)
+
+    def _longest_stretch(self, candidate: Candidate) -> int:
+        """Steps from one look to the next at most; what comes before a training comes before its first look."""
+        recipe = self._space.recipe
+        before = prelude_steps(recipe, candidate)
+        ends = [0, *(before + step for step in recipe.rung_steps())]
+        return max(end - start for start, end in pairwise(ends))
 
     def _cost(self, flop: float, epochs: float) -> Cost:
         return Cost(flop, flop / self.flop_per_s, epochs)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
@@ -47,11 +49,13 @@ from rfsearch.trial.averaging import AveragedWeights
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
 from rfsearch.trial.prelude import Prelude, held_out, prelude_steps
+from rfsearch.trial.tally import Tally
 from rfsearch.untouched import untouched
 
 IN_CHANNELS = 3
-_NAN_CHECK_STEPS = 10
+# Forward passes of one image that measure a network's latency; every trial with a score is charged for them.
 LATENCY_PASSES = 15
+_NAN_CHECK_STEPS = 10
 
 
 class Learner:
@@ -91,9 +95,12 @@ class Learner:
         self.prelude = prelude_steps(space.recipe, candidate)
         self._prelude = Prelude(list(found), space.dilations, space.recipe.steps, seed) if found else None
         self._average = AveragedWeights(self.model, space.recipe.steps) if found else None
-        self._step_flop: dict[tuple[Hashable, ...], float] = {}
+        self._tally = Tally()
+        self._unchecked: list[tuple[int, Tensor]] = []  # steps and their losses, not yet read from the device
+        self._step_flop: dict[str, float] = {}
         self._last_flop = 0.0
-        self._score_flop: dict[tuple[Hashable, ...], float] = {}
+        self._score_flop: dict[str, float] = {}
+        self._estimating = 0.0
         self._seconds = {"step": 0.0, "image": 0.0}
         resampling = [m for m in self.model.modules() if isinstance(m, Inflation | Interpolation)]
         self._blocks: list[LSDFN] = [m for m in self.model.modules() if isinstance(m, LSDFN)]
@@ -102,10 +109,6 @@ class Learner:
             layer.register_forward_pre_hook(self._note_map)
         if not self.model.training:  # what its maker left in evaluation inside a network in training stays so
             self.model.train()
-        if resampling:
-            with untouched(self.model):
-                self.model.eval()
-                self._forward_one()  # what a step costs is kept by the sizes of its maps, before it moves f
         self.train_peak_bytes: int | None = None
 
     @property
@@ -113,32 +116,45 @@ class Learner:
         """Of the whole training: the recipe's, and before them those in which dilations are found."""
         return self.prelude + self._recipe.steps
 
+    @property
+    def flop(self) -> float:
+        """What everything that this learner ran has cost so far, of what failed too."""
+        return self._tally.flop + self._estimating
+
     def train_step(self, step: int) -> float:
         """Take one optimiser step on batch number `step`; returns its FLOP."""
-        started = time.perf_counter()
-        looked = self._find(step) if self._prelude else 0.0
-        looked += self._advance(step) if self.learnable.layers else 0.0
+        started, before = time.perf_counter(), self._tally.flop
+        if self._prelude:
+            self._find(step)
+        if self.learnable.layers:
+            self._advance(step)
+        looked = self._tally.flop - before
         self._set_rates(step)
         images, labels = self._batches.at(step)
         key = self._key(images.shape[0])
-        if key in self._step_flop:
-            flop = self._step_flop[key]
-            loss = self._optimise(images, labels)
-        else:
-            with Meter() as meter:
-                loss = self._optimise(images, labels)
-            flop = self._step_flop[key] = meter.flop
+        self._unchecked.append((step, self._optimise(images, labels)))
+        flop = self._tally.flop - before - looked
+        if flop > self._step_flop.get(key, 0.0):
+            self._step_flop[key] = flop
             self.train_peak_bytes = self._memory.bytes() if self._memory else None
-        if (step + 1) % _NAN_CHECK_STEPS == 0 or step + 1 == self.steps:
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrialError(f"the loss became {value} by step {step + 1}")
         self._seconds["step"] = time.perf_counter() - started
         self._last_flop = flop
+        if (step + 1) % _NAN_CHECK_STEPS == 0 or step + 1 == self.steps:
+            self.check_losses()
         return flop + looked
 
+    def check_losses(self) -> None:
+        """Raise a TrialError that names the first step whose loss was not finite. On a GPU this waits for the steps
+        that were started, which is why no step does it by itself."""
+        steps, self._unchecked = self._unchecked, []
+        if not steps:
+            return
+        for (step, _), value in zip(steps, torch.stack([loss.reshape(()) for _, loss in steps]).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise TrialError(f"the loss became {value} by step {step + 1}")
+
     def step_cost(self) -> Cost:
-        """What the next step should cost: as the last one of its kind did."""
+        """What the next step should cost: as much as the dearest one of its kind so far."""
         flop = self._step_flop.get(self._key(self._recipe.batch_size), self._last_flop)
         return Cost(flop, self._seconds["step"], self.epochs(1))
 
@@ -152,37 +168,67 @@ class Learner:
         return self._batches.epochs(steps)
 
     def score(self, split: Split) -> tuple[Any, float]:
-        """Scores of the present weights on a split, and the FLOP of finding them."""
+        """Scores of the present weights on a split, and the FLOP of finding them.
+
+        Raises TrialError where training has diverged: the network gives no numbers any more.
+        """
         self._stand()
-        with untouched(self.model), torch.no_grad():
+        self._check_weights()
+        before = self._tally.flop
+        with untouched(self.model), torch.no_grad(), self._passes(split):
             self.model.eval()
             started = time.perf_counter()
             scores = self.task.score(self.model, split, self._recipe.eval_batch_size, self._device)
             self._seconds["image"] = (time.perf_counter() - started) / len(split)
-        flop = self.score_cost(len(split)).flop
-        return scores, flop
+        return scores, self._tally.flop - before
+
+    @contextmanager
+    def _passes(self, split: Split) -> Iterator[None]:
+        """Count the passes of the model over a split, and raise a TrialError where what it gives is not a number."""
+        nan: list[Tensor] = []
+
+        def watch(output: Any) -> None:
+            given = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+            nan.extend(leaf.isnan().any() for leaf in given)
+
+        with self._tally.passes(self.model, watch) as costs:
+            yield
+        if not costs:  # a task that takes the model apart
+            self._tally.flop += self.score_cost(len(split)).flop
+        if nan and bool(torch.stack(nan).any()):
+            raise TrialError("the trained network gives NaN: its training diverged; lower its rate.")
 
     def score_cost(self, images: int) -> Cost:
-        """What scoring that many images costs: metered once on one image, and again when a map changes its size."""
+        """What scoring that many images should cost: metered on one image, and again when a map changes its size."""
         key = self._key(1)
         if key not in self._score_flop:
-            with untouched(self.model), Meter() as meter:
+            tally = Tally()
+            with untouched(self.model), tally.counting("pass"):
                 self.model.eval()
                 self._forward_one()
-            self._score_flop[self._key(1)] = meter.flop
             key = self._key(1)
+            self._score_flop[key] = tally.flop
+            self._estimating += tally.flop
         return Cost(self._score_flop[key] * images, self._seconds["image"] * images)
 
+    def charge_estimates(self) -> None:
+        """Charge the passes that told what scoring would cost: one at least, for a training that goes on from another,
+        which knows already, costs as much as that one."""
+        one = self.score_cost(1).flop
+        self._tally.flop += max(self._estimating, one)
+        self._estimating = 0.0
+
     def weigh_inference(self) -> Metered:
-        """FLOP and peak bytes of one image's forward pass."""
+        """FLOP and peak bytes of one image's forward pass; charged with those that will measure its latency."""
         with untouched(self.model), Meter() as meter:
             self.model.eval()
             self._forward_one()
+        self._tally.flop += (1 + LATENCY_PASSES) * meter.flop
         return meter.metered
 
     def save_examples(self, split: Split, path: Path) -> None:
         """A few images with truth and prediction, for the report: uint8 arrays, ignored pixels 255."""
-        with untouched(self.model), torch.no_grad():
+        with untouched(self.model), torch.no_grad(), self._passes(split):
             self.model.eval()
             images, labels = next(iter(eval_batches(split, len(split), self._data.ignore_index, self._device)))
             predicted = self.task.predict(self.model, images, labels)
@@ -193,6 +239,13 @@ class Learner:
             truth=truth.cpu().numpy().astype(np.uint8),
             prediction=predicted.cpu().numpy().astype(np.uint8),
         )
+
+    def _check_weights(self) -> None:
+        """Raise a TrialError where a loss or a weight is not finite."""
+        self.check_losses()
+        weights = [parameter for parameter in self.model.parameters() if parameter.is_floating_point()]
+        if weights and not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
+            raise TrialError("a weight is not finite: training diverged; lower its rate.")
 
     def f_values(self) -> dict[str, float]:
         """The inflation factor of every inflated path, and what stands for one where the dilation itself is found."""
@@ -220,10 +273,13 @@ class Learner:
         if self._device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self._device)
         self._stand()
+        names = {module: name for name, module in self.model.named_modules()}
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "random": random_state,
+            "costs": {"step": dict(self._step_flop), "score": dict(self._score_flop)},
+            "map_sizes": {names[layer]: list(size) for layer, size in self._map_sizes.items()},
         }
         if self._prelude and self._average:
             state |= {"prelude": self._prelude.state(), "average": self._average.state(), "moves": bool(self._moving)}
@@ -238,27 +294,32 @@ class Learner:
             if state.get("moves"):
                 self._stand()
                 self._let_move()
+        costs = state.get("costs", {})  # those of an older version are metered again
+        self._step_flop.update(costs.get("step", {}))
+        self._score_flop.update(costs.get("score", {}))
+        sizes = state.get("map_sizes", {})
+        for name, layer in self.model.named_modules():
+            if isinstance(layer, Inflation | Interpolation) and name in sizes:
+                self._map_sizes[layer] = tuple(sizes[name])
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
 
-    def _find(self, step: int) -> float:
-        """Set the dilations of this step, after a look at the end of the prelude; the FLOP of looking."""
+    def _find(self, step: int) -> None:
+        """Set the dilations of this step, after a look at the end of the prelude."""
         assert self._prelude
         assert self._average
-        looked = 0.0
 
         def score(dilations: Mapping[str, int]) -> float:
-            nonlocal looked
             self._dilate(dilations)
-            looked += self.score_cost(len(images)).flop
-            found = self.task.score(self.model, images, self._recipe.batch_size, self._device).primary
+            with self._passes(images):
+                found = self.task.score(self.model, images, self._recipe.batch_size, self._device).primary
             return float(found) if math.isfinite(found) else -math.inf
 
         if self._prelude.sharing(step):
-            looked += self._average.update()
+            self._tally.flop += self._average.update()
         if self._prelude.due(step):
             images = held_out(self._data, self._recipe)
             with self._average.shown():
@@ -266,7 +327,6 @@ class Learner:
         self._dilate(self._prelude.at(step))
         if step == self._prelude.over:
             self._let_move()
-        return looked
 
     def _let_move(self) -> None:
         """From here on the gradient may move the dilations that were found, between the space's smallest and largest.
@@ -288,13 +348,12 @@ class Learner:
                 self._prelude.best[path] = int(layer.value)
                 del self._moving[path]
 
-    def _advance(self, step: int) -> float:
-        """Let the layers in the place of convolutions change before a step; the FLOP of that."""
-        with torch.no_grad(), Meter() as meter:
+    def _advance(self, step: int) -> None:
+        """Let the layers in the place of convolutions change before a step."""
+        with torch.no_grad(), self._tally.counting("advance"):
             for layer in self.learnable.layers.values():
                 if isinstance(layer, Advancing):
                     layer.advance(step, self.steps)
-        return meter.flop
 
     def _stand(self) -> None:
         """Set the dilations that are best so far, where training is still trying others."""
@@ -308,9 +367,15 @@ class Learner:
 
     def _optimise(self, images: Tensor, labels: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
-        with guided(self.model, labels):
+        with guided(self.model, labels), self._tally.counting("step"):
             loss = self.task.loss(self.model(images), labels)
-            loss.backward()
+            self._tally.backward(loss)
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._tally.repeated(tuple([parameter.grad is None for parameter in parameters]), self._update)
+        return loss.detach()
+
+    def _update(self) -> None:
+        """Move the weights along their gradients."""
         clip = self._recipe.f_clip
         for scalar in self._learned.values():
             grad = _value_of(scalar).grad
@@ -319,7 +384,6 @@ class Learner:
         self._optimizer.step()
         for layer in (*self._learned.values(), *self._moving.values()):
             layer.project_()
-        return loss.detach()
 
     def _forward_one(self) -> None:
         with torch.no_grad():
@@ -335,10 +399,10 @@ class Learner:
         for scalar in self._learned.values():
             _value_of(scalar).requires_grad_(moving)
 
-    def _key(self, batch: int) -> tuple[Hashable, ...]:
-        """What the cost of a pass depends on: its batch, what inflations, interpolations and the layers in the place of
-        convolutions say, how far every LS-DFN block reads, which of its places lie between pixels and whether gamma is
-        learned."""
+    def _key(self, batch: int) -> str:
+        """What the cost of a pass should depend on, beside what its control flow decides: its batch, what inflations,
+        interpolations and the layers in the place of convolutions say, how far every LS-DFN block reads, which of its
+        places lie between pixels and whether gamma is learned."""
         sizes: list[Hashable] = [batch]
         layers = (*self.learnable.layers.values(), *self._moving.values())
         sizes += [layer.work for layer in layers if isinstance(layer, Changing)]
@@ -346,7 +410,7 @@ class Learner:
             sizes += [block.work, int(block.stride.gamma.requires_grad)]
         for resampling, size in self._map_sizes.items():
             sizes += resampling.work(size)
-        return tuple(sizes)
+        return repr(sizes)
 
     def _note_map(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
         """The size of the map that a layer inflates, or that it interpolates to."""

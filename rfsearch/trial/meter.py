@@ -30,11 +30,15 @@ class Metered:
 
 
 class Meter(TorchDispatchMode):
-    """Counts what runs inside `with Meter() as meter:`, forward and backward, on any device, `meta` included."""
+    """Counts what runs inside `with Meter() as meter:`, forward and backward, on any device, `meta` included.
 
-    def __init__(self) -> None:
+    memory: whether to follow the memory of tensors too, which takes as long again.
+    """
+
+    def __init__(self, memory: bool = True) -> None:
         super().__init__()
         self.flop = 0.0
+        self._memory = memory
         self._live = 0
         self._peak = 0
         self._known: dict[int, Any] = {}
@@ -45,13 +49,16 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        self._hold(tree_leaves((args, kwargs)), made_here=False)
-        formula = formula_of(func)
-        if formula is None:
-            return self._in_parts(func, args, kwargs)
-        out = func(*args, **kwargs)
-        self.flop += formula(args, kwargs, out)
-        self._hold(tree_leaves(out), made_here=True)
+        with torch._C.DisableTorchFunction():  # an operator is no call from Python to whoever watches those
+            if self._memory:
+                self._hold(tree_leaves((args, kwargs)), made_here=False)
+            formula = formula_of(func)
+            if formula is None:
+                return self._in_parts(func, args, kwargs)
+            out = func(*args, **kwargs)
+            self.flop += formula(args, kwargs, out)
+            if self._memory:
+                self._hold(tree_leaves(out), made_here=True)
         return out
 
     def _in_parts(self, func: Any, args: Any, kwargs: Any) -> Any:

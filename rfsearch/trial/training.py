@@ -11,18 +11,30 @@ from typing import Any
 
 import torch
 
-from rfsearch.data import ImageSet
+from rfsearch.data import ImageSet, Split
 from rfsearch.errors import TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.record import Status
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery import without_dilations
-from rfsearch.trial.learner import Fields, Learner, fields_of
+from rfsearch.trial.learner import LATENCY_PASSES, Fields, Learner, fields_of
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import held_bytes
 
 _TRACE_POINTS = 200
 _EXAMPLES = 4
+
+
+def scored_at_the_end(data: ImageSet) -> int:
+    """Images that a trained network is shown: validation, test, those that weigh its inference, and the examples."""
+    splits = data.splits
+    scored = sum(len(splits[name]) for name in ("val", "test") if name in splits)
+    return scored + 1 + LATENCY_PASSES + min(_EXAMPLES, len(examples_of(data)))
+
+
+def examples_of(data: ImageSet) -> Split:
+    """The split whose predictions the report shows."""
+    return data.splits.get("test", data.splits["val"])
 
 
 class Training:
@@ -34,7 +46,8 @@ class Training:
     data: all splits. directory: of this trial's checkpoints, beside those of the other trials; a training that was
     interrupted goes on from there. An heir goes on from its parent's last look: its weights, momentum, step and random
     numbers, at dilations and with an order of images of its own, and is charged what it trains itself.
-    currency: of the assignment's limit, a field of `Cost`.
+    currency: of the assignment's limit, a field of `Cost`. lost: how often a worker died on the way to the next look;
+    what it did is charged as that way costs when it is gone again. lost_s: seconds for which those held their devices.
     """
 
     def __init__(
@@ -45,22 +58,25 @@ class Training:
         currency: str,
         device: torch.device,
         directory: Path,
+        lost: int = 0,
+        lost_s: float = 0.0,
     ) -> None:
         self._space, self._data, self._assignment = space, data, assignment
         self._currency, self._device, self._directory = currency, device, directory
         self._candidate = Candidate.from_json(assignment.candidate)
-        self._cost = Cost()
+        self._carried = self._at_look = self._extra = Cost()
+        self._lost, self._lost_s = lost, lost_s
         self._rungs: list[Rung] = []
         self._trace: list[tuple[int, str, float]] = []
-        self._step = self._first = 0
+        self._step = self._begun = self._first = 0
         self._rf_init = 0
         self._known_fields: Fields | None = None
         self._learner: Learner | None = None
-        self._clock_base = self._clock_start = 0.0
+        self._clock_start: float | None = None
 
     def advance(self) -> Record:
         """Train to the next look, the end, or the limit."""
-        self._clock_base, self._clock_start = self._cost.device_s, time.perf_counter()
+        self._clock_start = time.perf_counter()
         try:
             return self._advance()
         except TrialError as error:
@@ -71,13 +87,34 @@ class Training:
             cause = f"out of memory: {error}" if "not enough memory" in str(error) else f"RuntimeError: {error}"
         except Exception as error:
             cause = f"{type(error).__name__}: {error}"
-        self._cost = replace(self._cost, device_s=self._clock())
+        finally:
+            self._carried = replace(self._carried, device_s=self._measured.device_s)
+            self._clock_start = None
         self._progress_file.unlink(missing_ok=True)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
 
-    def _clock(self) -> float:
-        """Seconds that this training has held its device, those before an interruption included."""
-        return self._clock_base + time.perf_counter() - self._clock_start
+    @property
+    def _measured(self) -> Cost:
+        """What this training did: its steps, whole or begun, its passes, and the time that it held its device for,
+        before an interruption too."""
+        learner, seconds = self._learner, self._carried.device_s
+        if self._clock_start is not None:
+            seconds += time.perf_counter() - self._clock_start
+        if learner is None:
+            return replace(self._carried, device_s=seconds)
+        return Cost(self._carried.flop + learner.flop, seconds, learner.epochs(self._begun - self._first))
+
+    def _charged(self, measured: Cost) -> Cost:
+        """What is charged once that much is measured. Lost workers did no more than what it took to go their way again
+        to the next look, and held their devices until they were missed."""
+        if not self._lost:
+            return measured + self._extra
+        flop, epochs = measured.flop - self._at_look.flop, measured.epochs - self._at_look.epochs
+        return measured + self._extra + Cost(self._lost * flop, self._lost_s, self._lost * epochs)
+
+    @property
+    def _cost(self) -> Cost:
+        return self._charged(self._measured)
 
     def _advance(self) -> Record:
         if self._learner is None:
@@ -87,29 +124,24 @@ class Training:
         learner, recipe = self._learner, self._space.recipe
         assert learner is not None
         rung_steps = {learner.prelude + step for step in recipe.rung_steps()}
-        splits = self._data.splits
-        scored_at_the_end = sum(len(splits[name]) for name in ("val", "test") if name in splits)
+        some, last = min(recipe.rung_images, len(self._data.splits["val"])), scored_at_the_end(self._data)
         while self._step < learner.steps:
-            self._cost = replace(self._cost, device_s=self._clock())
             step = learner.look_cost(self._step) + learner.step_cost()
-            if self._exceeds(step + learner.score_cost(scored_at_the_end)):
+            if self._exceeds(step + learner.score_cost(last)):
                 break
-            flop = learner.train_step(self._step)
+            self._begun = self._step + 1
+            learner.train_step(self._step)
             self._step += 1
-            self._cost = replace(
-                self._cost, flop=self._cost.flop + flop, epochs=learner.epochs(self._step - self._first)
-            )
             if self._step % max(1, learner.steps // _TRACE_POINTS) == 0:
                 self._trace += [(self._step, site, value) for site, value in learner.learned_values().items()]
-            some = min(recipe.rung_images, len(splits["val"]))
             due = self._step in rung_steps and self._step < learner.steps
-            if due and not self._exceeds(learner.score_cost(some + scored_at_the_end)):
+            if due and not self._exceeds(learner.score_cost(some + last)):
                 return self._look(learner)
         return self._finish(learner)
 
     def _exceeds(self, more: Cost) -> bool:
         """Whether that much more would overshoot the limit."""
-        return bool(getattr(self._cost + more, self._currency) > self._assignment.limit)
+        return bool(getattr(self._charged(self._measured + more), self._currency) > self._assignment.limit)
 
     def _begin(self) -> None:
         """Build the network and pick up where an interrupted training of this trial, or its parent, had stopped."""
@@ -122,9 +154,10 @@ class Training:
         if self._progress_file.exists():
             state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
             self._learner.load_state(state["learner"], state["step_flop"])
-            self._step, self._cost = state["step"], Cost(**state["cost"])
+            self._step = self._begun = state["step"]
             self._first = state.get("first", 0)  # progress of an older version is nobody's heir's
-            self._clock_base = self._cost.device_s
+            self._carried, self._extra = Cost(**state["cost"]), Cost(**state.get("extra", {}))
+            self._at_look = self._measured
             self._rungs = [Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in state["rungs"]]
             self._trace = [(step, site, f) for step, site, f in state["trace"]]
             return
@@ -150,46 +183,47 @@ class Training:
                 )
             network = without_dilations(network)
         learner.load_state({**state["learner"], "model": network}, state["step_flop"])
-        self._step = self._first = state["step"]
+        self._step = self._begun = self._first = state["step"]
 
     def _look(self, learner: Learner) -> Record:
         """Validate on part of the validation split and keep a checkpoint to resume from."""
         some = self._data.splits["val"].some(self._space.recipe.rung_images)
-        score, flop = learner.score(some)
-        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=self._clock())
-        self._rungs.append(Rung(self._step, score.primary, learner.f_values(), self._cost))
+        score, _ = learner.score(some)
+        learner.charge_estimates()
+        measured = self._measured
+        cost = self._charged(measured)
+        self._extra, self._at_look, self._lost = _less(cost, measured), measured, 0
+        self._rungs.append(Rung(self._step, score.primary, learner.f_values(), cost))
         state = {
             "learner": learner.state(),
             "step_flop": learner.step_cost().flop,
             "candidate": self._assignment.candidate,
             "first": self._first,
             "step": self._step,
-            "cost": asdict(self._cost),
+            "cost": asdict(measured),
+            "extra": asdict(self._extra),
             "rungs": [asdict(rung) for rung in self._rungs],
             "trace": [list(point) for point in self._trace],
         }
         _save(state, self._progress_file)
-        return replace(self._record("pruned"), val=score.primary)
+        return replace(self._record("pruned"), val=score.primary, cost=cost)
 
     def _finish(self, learner: Learner) -> Record:
         """Score the final weights on the whole validation and test split, weigh inference, and keep the checkpoint."""
         status: Status = "completed" if self._step == learner.steps else "cut"
         splits = self._data.splits
         learner.settle()
-        val, flop = learner.score(splits["val"])
-        test = None
-        if "test" in splits:
-            test, more = learner.score(splits["test"])
-            flop += more
+        val, _ = learner.score(splits["val"])
+        test = learner.score(splits["test"])[0] if "test" in splits else None
         inference = learner.weigh_inference()
+        learner.charge_estimates()
         self._directory.mkdir(parents=True, exist_ok=True)
-        learner.save_examples(splits.get("test", splits["val"]).some(_EXAMPLES), self._directory / "examples.npz")
+        learner.save_examples(examples_of(self._data).some(_EXAMPLES), self._directory / "examples.npz")
         dilations = {path: f for path, f in learner.f_values().items() if dict(self._candidate)[path].to_find}
         _save(
             {"model": learner.model.state_dict(), "candidate": self._candidate.found(dilations).to_json()},
             self._directory / "model.pt",
         )
-        self._cost = replace(self._cost, flop=self._cost.flop + flop, device_s=self._clock())
         self._progress_file.unlink(missing_ok=True)
         return replace(
             self._record(status),
@@ -237,6 +271,10 @@ class Training:
     @property
     def _progress_file(self) -> Path:
         return self._directory / "progress.pt"
+
+
+def _less(whole: Cost, part: Cost) -> Cost:
+    return Cost(whole.flop - part.flop, whole.device_s - part.device_s, whole.epochs - part.epochs)
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

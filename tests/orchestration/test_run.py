@@ -168,6 +168,35 @@ def test_a_fault_in_one_trial_fails_that_trial_and_the_run_goes_on(tmp_path, net
     assert (table.status == "completed").sum() >= 2
 
 
+@pytest.mark.parametrize(("kills", "steps"), [(2, 2), (5, 1)], ids=["before a look", "behind a look"])
+def test_what_a_lost_worker_did_is_charged_when_its_retry_succeeds(tmp_path, kills, steps):
+    """A worker dies at one of 8 steps, which are looked at after the fourth; steps: lost since the last look."""
+    trainings, costs = {}, {}
+    for net in ("once_dying_net", "wei_small"):
+        folder = tmp_path / net
+        folder.mkdir()
+        backbone = "wei-small" if net == "wei_small" else f"tests.toys:{net}"
+        path = toy_file(folder, backbone, budget="3x", steps=8)
+        text = path.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2")
+        path.write_text(text.replace("rungs = 3", "rungs = 1"))
+        told = subprocess.run(
+            command("run", "--space", path, "--strategies", "exhaustive", "--out", folder / "run", *one_worker()),
+            capture_output=True, text=True, timeout=300,
+            env={**environment(), "TOY_STEPS": str(folder / "steps"), "TOY_DIED": str(folder / "died"),
+                 "TOY_KILLS": str(kills)},
+        )  # fmt: skip
+        assert told.returncode == 0, told.stderr
+        trainings[net] = read_run(folder / "run").records[0]
+        costs[net] = trainings[net].cost
+    lost, plain = costs["once_dying_net"], costs["wei_small"]
+    assert (tmp_path / "once_dying_net" / "died").exists()
+    assert trainings["once_dying_net"].status == trainings["wei_small"].status == "completed"
+    assert lost.epochs - plain.epochs >= steps * 2 / 12
+    forward = 2 * 2 * trainings["wei_small"].infer_mac  # FLOP of a batch of two
+    assert lost.flop - plain.flop >= steps * 2.5 * forward
+    assert lost.device_s > 0
+
+
 def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(tmp_path):
     path = toy_file(tmp_path, "tests.toys:nan_net", steps=12)
     path.write_text(path.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2"))

@@ -71,7 +71,8 @@ def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):
 
 
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
-def test_it_is_cut_within_one_step_of_its_limit(space, tmp_path, share):
+def test_it_is_cut_within_one_step_of_its_limit(tmp_path, share):
+    space = toy_space(tmp_path, steps=24)  # scoring and weighing what is cut take a third of a training of 8 steps
     whole = finished(training(space, Choice(1), tmp_path)).cost.flop
     record = finished(training(space, Choice(1), tmp_path / "cut", limit=share * whole))
     step = Learner(space, DATA, space.uniform(Choice(1)), 0, CPU).train_step(0)
@@ -80,7 +81,8 @@ def test_it_is_cut_within_one_step_of_its_limit(space, tmp_path, share):
     assert record.val is not None
 
 
-def test_looks_that_find_dilations_keep_the_limit_too(space, tmp_path):
+def test_looks_that_find_dilations_keep_the_limit_too(tmp_path):
+    space = toy_space(tmp_path, steps=24)
     searched = Choice(1, fractional=True)
     whole = finished(training(space, searched, tmp_path)).cost.flop
     for share in (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8):

@@ -1,0 +1,239 @@
+"""What every step and every pass really costs, at little more than the cost of running it.
+
+Sending each operator through a `Meter` costs a small network a fifth of its time. A `Tally` watches one level higher:
+the calls of torch that a network, its task and its layers make from Python. The same call with the same shapes costs
+the same, so each kind of call is metered once and looked up from then on. Control flow decides which calls are made, so
+whatever it decides is counted: a layer that is skipped at random, a branch that begins late, a recomputed block.
+
+The backward pass runs operators of its own, which the graph of the forward pass determines. Each kind of graph is
+metered once, without the calls that it makes from Python (layers of our own, recomputed blocks): those count by
+themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from types import MethodWrapperType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.overrides import TorchFunctionMode
+
+from rfsearch.trial.meter import Meter
+
+# Calls that describe a tensor or move its data: no arithmetic (see the formulas of `Meter`), whatever their arguments.
+_FREE = frozenset(
+    {
+        Tensor.view,
+        Tensor.reshape,
+        Tensor.permute,
+        Tensor.transpose,
+        Tensor.flatten,
+        Tensor.unflatten,
+        Tensor.narrow,
+        Tensor.squeeze,
+        Tensor.unsqueeze,
+        Tensor.movedim,
+        Tensor.expand,
+        Tensor.detach,
+        Tensor.contiguous,
+        Tensor.__getitem__,
+        Tensor.__len__,
+        Tensor.size,
+        Tensor.dim,
+        Tensor.numel,
+        Tensor.is_floating_point,
+        Tensor.data_ptr,
+    }
+)
+# Calls whose work lies in the graph behind their arguments, so that shapes do not say what they cost.
+_BY_GRAPH = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
+_MOST_KNOWN = 20_000
+_ROUNDING = 1e-9
+
+
+class Tally:
+    """Counts the FLOP of all that runs inside `with tally:`, calls of torch and `backward`.
+
+    flop: so far, of what was begun and then failed too. aborted: what of it was charged for calls that failed, each as
+    if it had gone through.
+    """
+
+    def __init__(self) -> None:
+        self.flop = self.aborted = 0.0
+        self._calls = _Calls(self)
+        self._graphs: dict[Hashable, float] = {}
+        self._works: dict[Hashable, float] = {}
+        self._seen_through: dict[str, bool] = {}
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[None]:
+        """Count what runs inside. The first time of each `what`, every operator is metered beside it: where more runs
+        than calls from Python say (TorchScript, say), operators are metered ever after."""
+        if self._seen_through.get(what):
+            with self._calls:
+                yield
+            return
+        before = self.flop
+        meter = Meter(memory=False)
+        try:
+            with meter, self._calls:
+                yield
+            self._seen_through.setdefault(what, meter.flop <= (self.flop - before) * (1 + _ROUNDING))
+        finally:
+            self.flop = max(self.flop, before + meter.flop)
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of a loss, inside `counting`."""
+        graph = _graph(loss)
+        before, known = self.flop - self.aborted, self._graphs.get(graph) if graph is not None else None
+        if known is not None:
+            self.flop += known
+            _run_backward(loss)
+            return
+        meter = Meter(memory=False)
+        try:
+            with meter:
+                _run_backward(loss)
+            if graph is not None:
+                _remember(self._graphs, graph, meter.flop - (self.flop - self.aborted - before))
+        finally:
+            self.flop = before + self.aborted + meter.flop
+
+    def repeated(self, kind: Hashable, work: Callable[[], object]) -> None:
+        """Do work that costs the same whenever it is of the same kind, outside `counting`."""
+        if kind in self._works:
+            self.flop += self._works[kind]
+            work()
+            return
+        meter = Meter(memory=False)
+        try:
+            with meter:
+                work()
+            _remember(self._works, kind, meter.flop)
+        finally:
+            self.flop += meter.flop
+
+    @contextmanager
+    def passes(self, model: nn.Module, watch: Callable[[Any], None]) -> Iterator[list[float]]:
+        """Count the forward passes of a model in whatever runs inside, and nothing else of that.
+
+        watch: is shown each output. Returns a list of what each pass has cost.
+        """
+        forward, own = model.forward, "forward" in vars(model)
+        costs: list[float] = []
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            before = self.flop
+            with self.counting("pass"):
+                output = forward(*args, **kwargs)
+            costs.append(self.flop - before)
+            watch(output)
+            return output
+
+        model.forward = counted
+        try:
+            yield costs
+        finally:
+            if own:
+                model.forward = forward
+            else:
+                del model.forward
+
+
+class _Calls(TorchFunctionMode):
+    """Adds the cost of every call from Python to a tally: metered when it is the first of its kind."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self._tally = tally
+        self._known: dict[Hashable, float] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if type(func) is MethodWrapperType or func in _FREE:  # the first: a property of a tensor, such as its shape
+            return func(*args, **kwargs) if kwargs else func(*args)
+        kwargs = kwargs or {}
+        kind = None
+        if func not in _BY_GRAPH:
+            try:
+                kind = (func, torch.is_grad_enabled(), _described(args), _described(kwargs))
+                known = self._known.get(kind)
+            except TypeError:  # an argument that nothing is known of
+                kind = None
+            else:
+                if known is not None:
+                    self._tally.flop += known
+                    try:
+                        return func(*args, **kwargs)
+                    except BaseException:
+                        self._tally.aborted += known
+                        raise
+        meter = Meter(memory=False)
+        try:
+            with meter:
+                output = func(*args, **kwargs)
+            if kind is not None:
+                _remember(self._known, kind, meter.flop)
+            return output
+        finally:
+            self._tally.flop += meter.flop
+
+
+def _run_backward(loss: Tensor) -> None:
+    """Run `loss.backward()` as no call of its own, so that the calls that are made in it are seen one by one."""
+    if loss.grad_fn is None:
+        loss.backward()
+        return
+    torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
+
+
+def _described(value: Any) -> Hashable:
+    """What the cost of a call can depend on in an argument of it. Raises TypeError where that is not known."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.requires_grad
+    if isinstance(value, (list, tuple)):
+        return tuple([_described(item) for item in value])
+    if isinstance(value, dict):
+        return tuple([(name, _described(item)) for name, item in value.items()])
+    if isinstance(value, slice):
+        return _described((value.start, value.stop, value.step))
+    if value is None or value is Ellipsis or isinstance(value, _PLAIN):
+        return value
+    raise TypeError(type(value))
+
+
+_PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
+
+
+def _remember(costs: dict[Hashable, float], kind: Hashable, flop: float) -> None:
+    """Keep what a kind of work costs. A kind may come once only, as where a number in it differs from step to step."""
+    if len(costs) >= _MOST_KNOWN:
+        costs.clear()
+    costs[kind] = flop
+
+
+def _graph(loss: Tensor) -> Hashable | None:
+    """Describe a graph of gradients: its nodes with the shapes of their gradients, and its edges.
+
+    Returns None where somebody else's Python function runs in it: such a one may start a backward pass of its own, as
+    reentrant checkpointing does.
+    """
+    if loss.grad_fn is None:
+        return None
+    nodes, places = [loss.grad_fn], {loss.grad_fn: 0}
+    kinds: list[Hashable] = []
+    for node in nodes:
+        if isinstance(node, BackwardCFunction) and not node._forward_cls.__module__.startswith("rfsearch."):
+            return None
+        edges = []
+        for behind, number in node.next_functions:
+            if behind is not None and behind not in places:
+                places[behind] = len(nodes)
+                nodes.append(behind)
+            edges.append((None if behind is None else places[behind], number))
+        shapes = tuple([tuple(metadata.shape) for metadata in node._input_metadata])
+        kinds.append((node.name(), tuple(edges), shapes))
+    return tuple(kinds)
