@@ -22,10 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rfsearch import cli_export, cli_models, interrupt
+from rfsearch import __version__, cli_export, cli_models, interrupt, terminal
 from rfsearch.errors import RequestError
 from rfsearch.interrupt import Interrupted, deferred
-from rfsearch.printable import PlainConsole
 
 if TYPE_CHECKING:
     from rfsearch.contest import Contest
@@ -36,14 +35,13 @@ T = TypeVar("T")
 
 
 app = typer.Typer(
-    help="Search the receptive field of a network, on equal, metered budgets.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out_console = PlainConsole(soft_wrap=False)
-err_console = PlainConsole(stderr=True)
+out_console = terminal.console()
+err_console = terminal.console(stderr=True)
 
 SpaceOption = Annotated[str, typer.Option("--space", help="Name of a space, or a space file.")]
 PresetOption = Annotated[
@@ -77,6 +75,21 @@ AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluste
 CpusOption = Annotated[float | None, typer.Option("--cpus-per-trial", help="Default: 1.")]
 GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="May be a fraction. Default: 1 if any.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rfsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Search the receptive field of a network, on equal, metered budgets."""
 
 
 @app.command("run")
@@ -569,7 +582,7 @@ def main() -> None:
     """Entry point: a wrong request is one message on standard error and exit code 2, never a traceback."""
     interrupt.install()
     try:
-        app()
+        app(prog_name="rfsearch")
     except RequestError as error:
         err_console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)

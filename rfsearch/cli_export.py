@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rfsearch.printable import PlainConsole
+from rfsearch import terminal
 
 if TYPE_CHECKING:
     from rfsearch.export import Exported
 
-out_console = PlainConsole(soft_wrap=False)
-err_console = PlainConsole(stderr=True)
+out_console = terminal.console()
+err_console = terminal.console(stderr=True)
 
 
 def export(

@@ -12,10 +12,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from rfsearch import terminal
 from rfsearch.errors import RequestError
-from rfsearch.printable import PlainConsole
 
-out_console = PlainConsole(soft_wrap=False)
+out_console = terminal.console()
 
 ModelArgument = Annotated[
     str,

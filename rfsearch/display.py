@@ -44,7 +44,7 @@ def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
     """Every candidate with its receptive field and what its full training should cost. rows: `run.forecast_rows`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", overflow="fold")
-    for name in ("RF (px)", "of image", "objects\nwithin", "training", "x", "time", "peak memory"):
+    for name in ("RF (px)", "of image", "of objects", "training", "x", "time", "peak memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(

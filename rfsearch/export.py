@@ -489,7 +489,8 @@ def _onnx(
     except Exception as error:
         return Form("onnx", None, said=f"torch.onnx does not take this network: {_brief(error)}", failed=True)
     if importlib.util.find_spec("onnxruntime") is None:
-        return Form("onnx", file.name, batch, said="Not compared: onnxruntime is not installed.")
+        said = "Not compared: onnxruntime is not installed. Get it with: pip install onnxruntime"
+        return Form("onnx", file.name, batch, said=said)
     onnxruntime = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
@@ -515,7 +516,9 @@ def _compared(
 def _onnx_missing() -> str:
     """What to do for ONNX, or "" where it can be written."""
     missing = [package for package in ("onnx", "onnxscript") if importlib.util.find_spec(package) is None]
-    return f"No ONNX: {' and '.join(missing)} not installed. Get it with: pip install 'rfsearch[onnx]'" * bool(missing)
+    if not missing:
+        return ""
+    return f"No ONNX: {' and '.join(missing)} not installed. Get it with: pip install {' '.join(missing)}"
 
 
 def _clear(directory: Path) -> None:

@@ -1,8 +1,10 @@
 """The command line: a wrong request is one clear message on standard error, exit code 2, and no traceback."""
 
+import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfsearch import cli, plugins
+import rfsearch
+from rfsearch import cli, plugins, terminal
 from rfsearch.space import Choice
 from tests.toys import toy_file
 
+ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
 
 
@@ -381,3 +385,79 @@ def test_doctor_finds_this_installation_sound(call):
     code, out, _ = call("doctor", "--json")
     assert code == 0, out
     assert {check["name"] for check in json.loads(out)} >= {"packages", "devices", "a training step"}
+
+
+def test_the_version_is_printed(call):
+    assert call("--version") == (0, f"rfsearch {rfsearch.__version__}\n", "")
+
+
+COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_every_command_takes_the_short_and_the_long_option_for_help(call, command):
+    short, long = call(*command, "-h"), call(*command, "--help")
+    assert short == long
+    assert short[0] == 0
+    assert "Usage: rfsearch" in short[1]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion(call, shell, monkeypatch):
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: (shell, f"/bin/{shell}"))
+    code, script, _ = call("--show-completion")
+    assert code == 0
+    assert "_RFSEARCH_COMPLETE" in script
+
+
+def test_a_shell_completes_commands_and_options(monkeypatch, tmp_path):
+    def completed(words: str) -> str:
+        env = {**os.environ, "_RFSEARCH_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        env |= {"COMP_CWORD": str(len(words.split(" ")) - 1), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", "from rfsearch.cli import main; main()"]
+        return subprocess.run(command, capture_output=True, text=True, env=env).stdout
+
+    assert "reproduce" in completed("rfsearch repro").split()
+    assert "--strategies" in completed("rfsearch run --str").split()
+
+
+def test_in_a_pipe_no_table_and_no_sentence_is_folded_or_cut(call, tmp_path, monkeypatch):
+    """Whatever a shell says of its terminal's width."""
+    monkeypatch.setenv("COLUMNS", "40")
+    long = "a_name_much_longer_than_any_terminal_is_wide_" * 4
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, classes, channels):\n"
+        "        super().__init__()\n"
+        f"        self.add_module({long!r}, nn.Conv2d(channels, classes, 3, padding=1))\n"
+        "    def forward(self, x):\n"
+        f"        return getattr(self, {long!r})(x)\n"
+    )
+    space, backbone = toy_file(tmp_path), f"{tmp_path / 'mine.py'}:Net"
+    code, out, err = call("plan", "--space", space, "--backbone", backbone, "--site", long, "--strategies", "exhaustive")
+    assert code == 0, err
+    rows = [line for line in out.splitlines() if line.startswith(f"{long}: d=")]
+    assert rows
+    assert all("FLOP" in row and row.rstrip().endswith("B") for row in rows)
+    code, out, err = call("sites", backbone, "--input", "3x32x32", "--all")
+    assert code == 0, err
+    assert sum(long in line and "32 x 32" in line for line in out.splitlines()) == 1
+    code, out, err = call("rf", backbone, "--input", "3x32x32", "--no-effective", "--out", tmp_path / "rf")
+    assert code == 0, err
+    assert sum(long in line and "Conv2d" in line for line in out.splitlines()) == 1
+    code, out, err = call("list")
+    assert code == 0, err
+    assert sum(line.startswith("space ") and "Presets: mini" in line for line in out.splitlines()) >= 4
+
+
+def test_a_terminal_keeps_its_width(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert terminal.console().width == 80
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert terminal.console().width > 10_000

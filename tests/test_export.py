@@ -254,9 +254,17 @@ def test_without_onnx_the_rest_is_written(run_of, tmp_path, monkeypatch):
     onnx = found.forms[-1]
     assert (onnx.name, onnx.file, onnx.failed) == ("onnx", None, False)
     assert "onnxscript not installed" in onnx.said
-    assert "pip install 'rfsearch[onnx]'" in onnx.said
+    assert onnx.said.endswith("pip install onnxscript")
     with pytest.raises(RequestError, match="pip install"):
         export(run_of("dilated"), tmp_path, formats=("onnx",))
+
+
+def test_without_onnxruntime_the_file_is_written_and_says_how_it_can_be_compared(run_of, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "onnxruntime" else find(name))
+    onnx = export(run_of("dilated"), tmp_path, formats=("onnx",)).forms[-1]
+    assert (onnx.name, onnx.file, onnx.failed) == ("onnx", "model.onnx", False)
+    assert onnx.said.endswith("pip install onnxruntime")
 
 
 # Whole numbers.

@@ -194,7 +194,7 @@ def _timm_classifier(name: str, num_classes: int, in_channels: int = 3) -> nn.Mo
 
 def _smp(name: str) -> Callable[..., nn.Module]:
     spec = f"smp:{name}"
-    smp = _optional("segmentation_models_pytorch", "smp", spec)
+    smp = _optional("segmentation_models_pytorch", "segmentation-models-pytorch", spec)
     architecture, _, encoder = name.partition("/")
     architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
     if architecture.lower() not in architectures:
@@ -213,7 +213,7 @@ def _smp(name: str) -> Callable[..., nn.Module]:
 
 def _smp_segmentation(architecture: str, encoder: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     spec = f"smp:{architecture}/{encoder}"
-    smp = _optional("segmentation_models_pytorch", "smp", spec)
+    smp = _optional("segmentation_models_pytorch", "segmentation-models-pytorch", spec)
     # The one decoder for transformers fits its encoder's position embedding to every image if asked to, and halves its
     # map once more.
     transformer = architecture.lower() == "dpt"
@@ -230,14 +230,14 @@ ZOOS: Mapping[str, Callable[[str], Callable[..., nn.Module]]] = {
 """By the prefix of a SPEC: from a network's name to its callable."""
 
 
-def _optional(module: str, extra: str, spec: str) -> Any:
-    """A package that an extra of rfsearch brings."""
+def _optional(module: str, package: str, spec: str) -> Any:
+    """Import a module that a package of its own brings. package: as it is named on an index."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ModelError(
             f"backbone {spec!r}: the package {module} cannot be imported ({error}). "
-            f"Run `pip install 'rfsearch[{extra}]'`."
+            f"Run `pip install {package}`."
         ) from error
 
 

@@ -209,12 +209,15 @@ def test_an_unknown_network_is_one_message_with_the_closest_ones(spec, message):
 
 
 @pytest.mark.parametrize(
-    ("spec", "module", "extra"),
-    [("timm:resnet18", "timm", "timm"), ("smp:unet/resnet18", "segmentation_models_pytorch", "smp")],
+    ("spec", "module", "package"),
+    [
+        ("timm:resnet18", "timm", "timm"),
+        ("smp:unet/resnet18", "segmentation_models_pytorch", "segmentation-models-pytorch"),
+    ],
 )
-def test_a_missing_package_is_one_message_with_the_command(spec, module, extra, monkeypatch):
+def test_a_missing_package_is_one_message_with_the_command(spec, module, package, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModelError, match=rf"package {module} cannot be imported .*`pip install 'rfsearch\[{extra}\]'`"):
+    with pytest.raises(ModelError, match=rf"package {module} cannot be imported .*`pip install {package}`"):
         plugins.backbone(spec)
 
 

@@ -227,11 +227,15 @@ def test_another_convolution_is_refused(make: Make, arguments: dict[str, object]
         make(nn.Conv2d(4, 6, **arguments), DILATIONS)
 
 
-@pytest.mark.parametrize(("make", "package"), [(spaced, "DCLS"), (rfnext, "mmcv")])
-def test_a_missing_package_is_one_message(make: Make, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("make", "module", "package"), [(spaced, "DCLS", "dcls"), (rfnext, "mmcv", "mmcv-lite"), (rfnext, "mmengine", "")]
+)
+def test_a_missing_package_is_one_message(
+    make: Make, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # the peer's other packages count as there, whether they are or not
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else ModuleSpec(name, None))
-    with pytest.raises(RequestError, match=rf"{package} is not installed. Get it with: pip install 'rfsearch-peers\["):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else ModuleSpec(name, None))
+    with pytest.raises(RequestError, match=f"{module} is not installed. Get it with: pip install {package or module}$"):
         make(convolution(2), DILATIONS)
 
 

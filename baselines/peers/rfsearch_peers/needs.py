@@ -11,13 +11,17 @@ from rfsearch.errors import ModelError, RequestError
 from rfsearch.surgery.dilation import is_plain, pads_of
 
 
+# By the module, where an index has its package under another name.
+_PACKAGES = {"mmcv": "mmcv-lite", "DCLS": "dcls"}
+
+
 def check_installed(peer: str, modules: Sequence[str]) -> None:
-    """Raise RequestError where a package that a peer calls is missing. peer: its name, and that of its extra."""
+    """Raise RequestError where a package that a peer calls is missing."""
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise RequestError(
             f"{peer} calls {' and '.join(modules)}, of which {' and '.join(missing)} is not installed. "
-            f"Get it with: pip install 'rfsearch-peers[{peer}]'"
+            f"Get it with: pip install {' '.join(_PACKAGES.get(module, module) for module in missing)}"
         )
 
 

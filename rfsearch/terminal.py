@@ -1,0 +1,17 @@
+"""Where commands print: a terminal, at its width, or a pipe or file, in which nothing is folded or cut."""
+
+from __future__ import annotations
+
+import sys
+
+from rfsearch.printable import PlainConsole
+
+# Wider than any line that a command prints.
+_UNFOLDED = 100_000
+
+
+def console(stderr: bool = False) -> PlainConsole:
+    """Return a console on standard output or standard error, as wide as its terminal or, elsewhere, as any line."""
+    stream = sys.stderr if stderr else sys.stdout
+    terminal = stream is not None and stream.isatty()  # None under pythonw
+    return PlainConsole(stderr=stderr, width=None if terminal else _UNFOLDED)
