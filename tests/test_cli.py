@@ -435,14 +435,16 @@ def test_in_a_pipe_no_table_and_no_sentence_is_folded_or_cut(call, tmp_path, mon
         f"        return getattr(self, {long!r})(x)\n"
     )
     space, backbone = toy_file(tmp_path), f"{tmp_path / 'mine.py'}:Net"
-    code, out, err = call("plan", "--space", space, "--backbone", backbone, "--site", long, "--strategies", "exhaustive")
+    code, out, err = call(
+        "plan", "--space", space, "--backbone", backbone, "--site", long, "--strategies", "exhaustive"
+    )
     assert code == 0, err
     rows = [line for line in out.splitlines() if line.startswith(f"{long}: d=")]
     assert rows
     assert all("FLOP" in row and row.rstrip().endswith("B") for row in rows)
     code, out, err = call("sites", backbone, "--input", "3x32x32", "--all")
     assert code == 0, err
-    assert sum(long in line and "32 x 32" in line for line in out.splitlines()) == 1
+    assert sum(long in line and "32x32" in line for line in out.splitlines()) == 1
     code, out, err = call("rf", backbone, "--input", "3x32x32", "--no-effective", "--out", tmp_path / "rf")
     assert code == 0, err
     assert sum(long in line and "Conv2d" in line for line in out.splitlines()) == 1

@@ -1,8 +1,10 @@
 """What importing costs: Ray only where it is needed, torch only where tensors are, and the public surface."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,17 @@ def test_the_projects_test_command_is_the_readmes():
     command = "python3 -m venv .venv && .venv/bin/pip install --quiet -e '.[dev]' && .venv/bin/pytest"
     assert command in (root / "README.md").read_text()
     assert command in (root / ".ci" / "run").read_text()
+
+
+def test_every_package_that_is_imported_at_the_top_is_declared():
+    """What another dependency happens to bring may be gone with its next version."""
+    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    known = {re.split(r"[\[>=<]", requirement)[0].strip() for requirement in declared} | {"rfsearch"}
+    named = {"PIL": "pillow"}
+    found = set()
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {name.partition(".")[0] for name in names}
+    assert {named.get(name, name) for name in found - set(sys.stdlib_module_names)} <= known

@@ -236,8 +236,7 @@ def _optional(module: str, package: str, spec: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ModelError(
-            f"backbone {spec!r}: the package {module} cannot be imported ({error}). "
-            f"Run `pip install {package}`."
+            f"backbone {spec!r}: the package {module} cannot be imported ({error}). Run `pip install {package}`."
         ) from error
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import numbers
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -28,6 +31,7 @@ class Sampling:
     learned: bool = False
 
     def __post_init__(self) -> None:
+        _set(self, gamma=_real(self.gamma, "a sample stride gamma"), s=_whole(self.s, "s, regions an axis,"))
         if not 0 < self.gamma < float("inf"):
             raise SpaceError(f"a sample stride gamma is greater than 0 px. Got {self.gamma}.")
         if self.s < 1 or self.s % 2 == 0:
@@ -61,6 +65,12 @@ class Choice:
     layer: str = ""
 
     def __post_init__(self) -> None:
+        _set(self, dilation=_whole(self.dilation, "a dilation"), f=_real(self.f, "an inflation factor"))
+        _set(self, labels=_names(self.labels))
+        if not isinstance(self.sampling, Sampling | None):
+            raise SpaceError(f"sampling is a Sampling or None. Got {self.sampling!r}.")
+        if not isinstance(self.layer, str):
+            raise SpaceError(f"a layer is named by its SPEC, a text. Got {self.layer!r}.")
         if self.dilation < 1:
             raise SpaceError(f"a dilation is an integer of at least 1. Got {self.dilation}.")
         if not 0 < self.f < float("inf"):
@@ -155,22 +165,38 @@ Paths = tuple[Choice, ...]
 """What a site gets whose convolution stands in several parallel paths: one choice a path, two or more."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, init=False)
 class Candidate:
-    """A frozen, hashable map site -> choice or parallel paths, ordered by site, that survives JSON unchanged."""
+    """A frozen, hashable map site -> choice or parallel paths, ordered by site, that survives JSON unchanged.
+
+        Candidate({"conv6": Choice(2), "conv7": [Choice(1), Choice(4)]})
+
+    choices: as given, or its pairs; a single path is the choice itself. Raises SpaceError for anything else.
+    """
 
     choices: tuple[tuple[str, Choice | Paths], ...]
 
+    def __init__(
+        self, choices: Mapping[str, Choice | Sequence[Choice]] | Iterable[tuple[str, Choice | Sequence[Choice]]]
+    ) -> None:
+        found: dict[str, Choice | Paths] = {}
+        for site, given in _pairs(choices):
+            if not isinstance(site, str):
+                raise SpaceError(f"{_CANDIDATE} Got the site {site!r}.")
+            if site in found:
+                raise SpaceError(f"a candidate names each site once. Got {site!r} twice.")
+            paths = (given,) if isinstance(given, Choice) else tuple(given) if isinstance(given, list | tuple) else ()
+            if not paths and isinstance(given, list | tuple):
+                raise SpaceError(f"site {site!r} has at least one path. Got none.")
+            if not paths or not all(isinstance(path, Choice) for path in paths):
+                raise SpaceError(f"{_CANDIDATE} Got {given!r} at {site!r}.{_meant(given)}")
+            found[site] = paths[0] if len(paths) == 1 else paths
+        _set(self, choices=tuple(sorted(found.items(), key=operator.itemgetter(0))))
+
     @staticmethod
     def of(choices: Mapping[str, Choice | Sequence[Choice]]) -> Candidate:
-        """Of a choice a site, or several for parallel paths; a single path is the choice itself."""
-        found: list[tuple[str, Choice | Paths]] = []
-        for site, choice in sorted(choices.items()):
-            paths = (choice,) if isinstance(choice, Choice) else tuple(choice)
-            if not paths:
-                raise SpaceError(f"site {site!r} has at least one path. Got none.")
-            found.append((site, paths[0] if len(paths) == 1 else paths))
-        return Candidate(tuple(found))
+        """Make a candidate from a choice for each site, or several for parallel paths."""
+        return Candidate(choices)
 
     @staticmethod
     @lru_cache(maxsize=_KEPT)
@@ -216,10 +242,10 @@ class Candidate:
     def nearest(self) -> Candidate:
         """The same with the nearest whole dilations in the place of real ones."""
         return Candidate(
-            tuple(
-                (site, _nearest(choice) if isinstance(choice, Choice) else tuple(map(_nearest, choice)))
+            {
+                site: _nearest(choice) if isinstance(choice, Choice) else tuple(map(_nearest, choice))
                 for site, choice in self.choices
-            )
+            }
         )
 
     def found(self, f: Mapping[str, float]) -> Candidate:
@@ -235,6 +261,53 @@ class Candidate:
 
     def __str__(self) -> str:
         return "; ".join(f"{path}: {choice}" for path, choice in self)
+
+
+_CANDIDATE = "a candidate maps the name of each site to a Choice, or to a list of them for parallel paths."
+
+
+def _pairs(choices: Any) -> list[tuple[Any, Any]]:
+    """Return the sites of a candidate with what they get, or raise SpaceError."""
+    if isinstance(choices, Mapping):
+        return list(choices.items())
+    pairs = list(choices) if isinstance(choices, Iterable) and not isinstance(choices, str) else None
+    if pairs is None or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        hint = " Candidate.from_json reads JSON." if isinstance(choices, str) else ""
+        raise SpaceError(f"{_CANDIDATE} Got {choices!r}.{hint}")
+    return [(site, given) for site, given in pairs]
+
+
+def _meant(given: Any) -> str:
+    """Return the end of a message about what is no choice: a bare dilation is the likely slip."""
+    return f" Did you mean Choice({given})?" if isinstance(given, int) and not isinstance(given, bool) else ""
+
+
+def _set(frozen: Any, **values: Any) -> None:
+    """Set fields of a frozen object that is being made."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
+
+
+def _whole(value: Any, what: str) -> int:
+    """Return a whole number, NumPy's too, as int, or raise SpaceError."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    near = f" Nearest: {round(value)}." if isinstance(value, float) and math.isfinite(value) else ""
+    raise SpaceError(f"{what} is an integer. Got {value!r}.{near}")
+
+
+def _real(value: Any, what: str) -> float:
+    """Return a real number, NumPy's too, as float, or raise SpaceError."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    raise SpaceError(f"{what} is a number. Got {value!r}.")
+
+
+def _names(labels: Any) -> tuple[str, ...]:
+    """Return labels as a tuple, or raise SpaceError."""
+    if isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels):
+        return tuple(labels)
+    raise SpaceError(f"labels are the names of classes, a list of texts. Got {labels!r}.")
 
 
 def _nearest(choice: Choice) -> Choice:

@@ -1,7 +1,9 @@
 """Candidates: frozen, hashable, and unchanged by JSON."""
 
 import json
+import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,3 +194,66 @@ def test_a_layer_goes_with_no_other_way(more):
 def test_a_layer_is_named_in_full(spec):
     with pytest.raises(SpaceError, match=rf"a layer is a SPEC, package.module:callable or .*Got '{spec}'"):
         Choice(4, layer=spec)
+
+
+def test_a_candidate_is_made_of_a_mapping_its_pairs_or_its_own_choices():
+    expected = Candidate.of({"a": Choice(2), "b": (Choice(1), Choice(4))})
+    assert Candidate({"b": [Choice(1), Choice(4)], "a": Choice(2)}) == expected
+    assert Candidate([("b", (Choice(1), Choice(4))), ("a", [Choice(2)])]) == expected
+    assert Candidate(expected.choices) == expected
+    assert hash(Candidate({"a": Choice(2), "b": [Choice(1), Choice(4)]})) == hash(expected)
+    assert Candidate.from_json(Candidate({"b": [Choice(1), Choice(4)], "a": Choice(2)}).to_json()) == expected
+    assert pickle.loads(pickle.dumps(expected)) == expected
+    assert repr(expected).startswith("Candidate(choices=(('a', Choice(dilation=2")
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"conv6": 2}, r"Got 2 at 'conv6'. Did you mean Choice\(2\)\?"),
+        ({"conv6": "2"}, "Got '2' at 'conv6'"),
+        ({"conv6": None}, "Got None at 'conv6'"),
+        ({"conv6": []}, "site 'conv6' has at least one path"),
+        ({"conv6": [Choice(1), 2]}, "at 'conv6'"),
+        ({"conv6": {"dilation": 2}}, "at 'conv6'"),
+        ({6: Choice(2)}, "Got the site 6"),
+        ([("a", Choice(1)), ("a", Choice(2))], "each site once. Got 'a' twice"),
+        (["conv6"], r"Got \['conv6'\]"),
+        ([Choice(2)], "maps the name of each site to a Choice"),
+        (Choice(2), "maps the name of each site to a Choice"),
+        (3, "Got 3"),
+        ('{"conv6": {"dilation": 2}}', "from_json reads JSON"),
+    ],
+)
+def test_what_is_no_candidate_is_one_message(choices, message):
+    with pytest.raises(SpaceError, match=message):
+        Candidate(choices)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dilation": "4"}, "a dilation is an integer. Got '4'"),
+        ({"dilation": 2.5}, "a dilation is an integer. Got 2.5. Nearest: 2"),
+        ({"dilation": True}, "a dilation is an integer. Got True"),
+        ({"dilation": float("nan")}, "a dilation is an integer. Got nan"),
+        ({"dilation": [2]}, r"Got \[2\]"),
+        ({"dilation": 1, "f": "1"}, "an inflation factor is a number. Got '1'"),
+        ({"dilation": 1, "labels": "hair"}, "a list of texts. Got 'hair'"),
+        ({"dilation": 1, "labels": [1]}, "a list of texts"),
+        ({"dilation": 1, "sampling": 2.0}, "sampling is a Sampling"),
+        ({"dilation": 1, "layer": len}, "named by its SPEC"),
+    ],
+)
+def test_a_choice_of_wrong_types_is_one_message(arguments, message):
+    with pytest.raises(SpaceError, match=message):
+        Choice(**arguments)
+
+
+def test_numbers_of_numpy_and_lists_of_labels_are_as_good_as_plain_ones():
+    odd = Choice(np.int64(3), f=np.float32(0.5), labels=["hair", "nose"])
+    assert odd == Choice(3, f=0.5, labels=("hair", "nose"))
+    assert hash(odd) == hash(Choice(3, f=0.5, labels=("hair", "nose")))
+    assert Candidate.from_json(Candidate({"a": odd}).to_json()) == Candidate({"a": odd})
+    with pytest.raises(SpaceError, match="s, regions an axis, is an integer. Got 2.5"):
+        Sampling(1.0, 2.5)

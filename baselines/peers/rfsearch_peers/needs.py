@@ -10,7 +10,6 @@ from torch import nn
 from rfsearch.errors import ModelError, RequestError
 from rfsearch.surgery.dilation import is_plain, pads_of
 
-
 # By the module, where an index has its package under another name.
 _PACKAGES = {"mmcv": "mmcv-lite", "DCLS": "dcls"}
 
