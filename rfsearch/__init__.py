@@ -11,6 +11,7 @@ from rfsearch.errors import (
     RfsearchError,
     RunDirectoryError,
     SpaceError,
+    StrategyError,
     TrialError,
 )
 from rfsearch.patch import apply
@@ -29,6 +30,7 @@ __all__ = [
     "RunDirectoryError",
     "Space",
     "SpaceError",
+    "StrategyError",
     "TrialError",
     "__version__",
     "apply",

@@ -6,7 +6,9 @@ Exit codes: 0 done; 1 the run finished but no trial succeeded; 2 the request was
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rfsearch import __version__, cli_export, cli_models, interrupt, terminal
-from rfsearch.errors import RequestError
+from rfsearch import __version__, account, cli_export, cli_models, interrupt, terminal
+from rfsearch.errors import RequestError, StrategyError
 from rfsearch.interrupt import Interrupted, deferred
 
 if TYPE_CHECKING:
@@ -62,8 +64,8 @@ StrategiesOption = Annotated[
     str | None,
     typer.Option(
         "--strategies",
-        help="Comma-separated, each may name a form: inflation@bi, exhaustive@lsdfn. "
-        "Default: exhaustive,random,optuna,inflation,fractional.",
+        help="Comma-separated names, package.module:Class or path/to/file.py:Class; each may name a form: "
+        "inflation@bi, exhaustive@lsdfn. Default: exhaustive,random,optuna,inflation,fractional.",
     ),
 ]
 PathsOption = Annotated[int | None, typer.Option("--paths", help="Parallel paths at every site: 1, 2 or 3.")]
@@ -115,6 +117,7 @@ def run_command(
     request = _request(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
+    _warn_of_plugins()
     run_dir = out or Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     device = _device(gpus_per_trial, cpus_per_trial or 1)
     console = _console(as_json)
@@ -151,6 +154,7 @@ def plan(
     request = _request(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
+    _warn_of_plugins()
     with tempfile.TemporaryDirectory() as cache:
         the_plan = run.plan(request, run.read(request, Path(cache)), _device(gpus_per_trial, cpus_per_trial or 1))
         rows = run.forecast_rows(the_plan)
@@ -304,18 +308,24 @@ def list_command(as_json: JsonOption = False) -> None:
     from rfsearch import plugins
     from rfsearch.space import read_space
 
+    def about_space(name: str) -> str:
+        file = plugins.space_file(name)
+        return f"{read_space(file, None).title}. {_presets(file)}"
+
     rows: list[tuple[str, str, str]] = []
-    for name in plugins.names("spaces"):
-        space = read_space(plugins.space_file(name), None)
-        rows.append(("space", name, f"{space.title}. {_presets(plugins.space_file(name))}"))
     groups: tuple[tuple[plugins.Group, str], ...] = (
+        ("spaces", "space"),
         ("strategies", "strategy"),
         ("backbones", "backbone"),
         ("tasks", "task"),
     )
     for group, kind in groups:
         for name in plugins.names(group):
-            rows.append((kind, name, _first_sentence(plugins.load(group, name).__doc__ or "")))
+            try:
+                about = about_space(name) if group == "spaces" else _first_sentence(plugins.load(group, name))
+                rows.append((kind, name, about))
+            except RequestError as error:
+                _warn(f"Left out: {error}")
     if as_json:
         print(json.dumps([{"kind": k, "name": n, "about": a} for k, n, a in rows], indent=1))
         return
@@ -351,8 +361,21 @@ app.command("sites")(cli_models.sites)
 app.command("export")(cli_export.export)
 
 
-def _first_sentence(doc: str) -> str:
+def _first_sentence(named: Any) -> str:
+    doc = getattr(named, "__doc__", None) or "Not described"
     return " ".join(doc.split()).partition(". ")[0].rstrip(".") + "."
+
+
+def _warn(sentence: str) -> None:
+    err_console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _warn_of_plugins() -> None:
+    """Name the plugins that do not load, which keep no other one from being used."""
+    from rfsearch import plugins
+
+    for fault in plugins.faults():
+        _warn(f"Passed over: {fault}")
 
 
 def _presets(path: Path) -> str:
@@ -418,12 +441,14 @@ def _run(console: Console, request: Request, run_dir: Path, device: Any) -> Plan
 def _go_on(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
     """Train what an earlier start of a run had left, if anything. request: says where."""
     from rfsearch import run
+    from rfsearch.ledger.run_directory import SCRATCH
     from rfsearch.report.page import REPORT_FILE
 
     with console.status("Reading the data and the ledger ..."):
         the_plan = run.reopen(run_dir, device)
         contest = run.contest_of(the_plan, run_dir)
     if contest.done:
+        shutil.rmtree(run_dir / SCRATCH, ignore_errors=True)  # of a process that was killed at its end
         report = run_dir / REPORT_FILE
         console.print(f"Nothing was left to train. Report: {report}", highlight=False, markup=False, soft_wrap=True)
     else:
@@ -484,7 +509,7 @@ def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> 
 
 
 def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, engine: Any) -> None:
-    """Train until done. An interrupt leaves tables and page of what there is."""
+    """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
     from rfsearch import run
     from rfsearch.display import Board
     from rfsearch.report import write
@@ -492,7 +517,7 @@ def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, 
     try:
         with Board(console, _title(the_plan), run.primary_score(the_plan), contest) as board, deferred() as check:
             run.compete(the_plan, contest, run_dir, engine, board.watch, check)
-    except Interrupted:
+    except (Interrupted, StrategyError):
         write(run_dir)
         raise
 
@@ -514,15 +539,17 @@ def _time_networks(console: Console, the_plan: Plan, run_dir: Path, device: Any)
 
 @contextmanager
 def _resumable(run_dir: Path) -> Iterator[None]:
-    """An interrupt in here says how to go on, where there is something to go on with."""
+    """An interrupt in here, or a strategy's fault, says how to go on, where there is something to go on with."""
     from rfsearch.ledger.journal import LEDGER_FILE
 
     try:
         yield
-    except Interrupted:
+    except (Interrupted, StrategyError) as stop:
         if not (run_dir / LEDGER_FILE).exists():
             raise
         how = f"rfsearch resume {shlex.quote(str(run_dir))}"
+        if isinstance(stop, StrategyError):
+            raise StrategyError(f"{stop} Nothing is lost. Mend the strategy, then go on with: {how}") from stop
         raise Interrupted(f"Interrupted. Nothing is lost. Go on with: {how}") from None
 
 
@@ -580,15 +607,17 @@ def _command() -> str:
 
 def main() -> None:
     """Entry point: a wrong request is one message on standard error and exit code 2, never a traceback."""
-    interrupt.install()
-    try:
-        app(prog_name="rfsearch")
-    except RequestError as error:
-        err_console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
-    except OSError as error:
-        err_console.print(f"{error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
-    except Interrupted as stop:
-        err_console.print(str(stop), highlight=False, markup=False, soft_wrap=True)
-        sys.exit(130)
+    os.environ.update(account.stand_ins())
+    with interrupt.kept():
+        interrupt.install()
+        try:
+            app(prog_name="rfsearch")
+        except RequestError as error:
+            err_console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+            sys.exit(2)
+        except OSError as error:
+            err_console.print(f"{error}", style="red", highlight=False, markup=False, soft_wrap=True)
+            sys.exit(2)
+        except Interrupted as stop:
+            err_console.print(str(stop), highlight=False, markup=False, soft_wrap=True)
+            sys.exit(130)

@@ -13,7 +13,7 @@ from functools import partial
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record
 from rfsearch.space import Candidate
-from rfsearch.strategies import Budgeted, Exhausted, Heir, Pruning, Relaying, Strategy
+from rfsearch.strategies import Exhausted, Heir, Relaying, Strategy, guard
 
 # Beyond what a score takes at least, a trial is not worth starting with less than this share of a full training left.
 _SMALLEST_START = 0.02
@@ -100,8 +100,7 @@ class Contest:
         self._reference = forecast(reference)
         self._by_label = {arm.label: arm for arm in arms}
         for arm in arms:
-            if isinstance(arm.strategy, Budgeted):
-                arm.strategy.allot(partial(full_trainings, arm.budget, self._reference.cost))
+            guard.allotted(arm.name, arm.strategy, partial(full_trainings, arm.budget, self._reference.cost))
         for assignment in history.assignments.values():
             self._count_start(assignment)
         for record in history.records.values():
@@ -134,9 +133,8 @@ class Contest:
     def keep(self, provisional: Record) -> bool:
         """Whether a training in progress goes on. provisional: its record, were it stopped here."""
         arm = self._arm(provisional)
-        if not isinstance(arm.strategy, Pruning):
-            return True
-        return not arm.strategy.prune(Candidate.from_json(provisional.candidate), provisional.rungs)
+        candidate = Candidate.from_json(provisional.candidate)
+        return not guard.prunes(arm.name, arm.strategy, candidate, provisional.rungs)
 
     def finish(self, record: Record) -> Record:
         """Enter a trial's record into the ledger; returns it as entered."""
@@ -198,7 +196,7 @@ class Contest:
         """What an arm's strategy tries next; None while that depends on what is in training, or where it is at its end,
         which is noted."""
         pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]
-        suggested = arm.strategy.suggest(pending)
+        suggested = guard.suggested(arm.name, arm.strategy, pending)
         if not isinstance(suggested, Exhausted):
             return suggested
         if not pending:
@@ -249,7 +247,7 @@ class Contest:
         arm = self._arm(record)
         arm.running.pop(record.trial, None)
         arm.spent = arm.spent + record.cost
-        arm.strategy.observe(record)
+        guard.observed(arm.name, arm.strategy, record)
         arm.failures_in_a_row = arm.failures_in_a_row + 1 if record.status == "failed" else 0
         if arm.failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             arm.exhausted = f"its last {arm.failures_in_a_row} trials failed, the last one with: {record.cause}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfsearch.display import duration, si
+from rfsearch.errors import RequestError
 
 _ROOM_BYTES = 2 * 2**30
 
@@ -28,6 +29,7 @@ def checks() -> list[Check]:
     named: list[tuple[str, Callable[[], str]]] = [
         ("packages", _packages),
         ("spaces", _spaces),
+        ("plugins", _plugins),
         ("devices", _devices),
         ("memory", _memory),
         ("room for runs", _room),
@@ -60,7 +62,16 @@ def _spaces() -> str:
     from rfsearch import plugins
     from rfsearch.space import read_space
 
-    return ", ".join(read_space(plugins.space_file(name), None).name for name in plugins.names("spaces"))
+    shipped = [path.stem for path in sorted(plugins.shipped("search_spaces").glob("*.toml"))]
+    return ", ".join(read_space(plugins.space_file(name), None).name for name in shipped)
+
+
+def _plugins() -> str:
+    from rfsearch import plugins
+
+    if faults := plugins.faults():
+        raise RequestError(" ".join(faults))
+    return "all load"
 
 
 def _devices() -> str:

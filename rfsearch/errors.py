@@ -5,6 +5,7 @@
     |   |-- SpaceError          an unknown or faulty space, preset, site, choice or strategy
     |   |-- DataError           a data set that is missing, incomplete or inconsistent
     |   |-- BudgetError         a budget that cannot be read or spent
+    |   |-- StrategyError       a strategy whose own code fails or answers with something else than the contract's
     |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
     |   |   `-- DerivativeError a layer that is differentiated twice and has a first derivative only
     |   `-- RunDirectoryError   a run directory that cannot be written, read or resumed
@@ -37,6 +38,10 @@ class DataError(RequestError):
 
 class BudgetError(RequestError):
     """A budget that cannot be read or spent."""
+
+
+class StrategyError(RequestError):
+    """A strategy whose own code fails, or answers with something else than the contract's."""
 
 
 class ModelError(RequestError):

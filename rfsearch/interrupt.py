@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
@@ -18,8 +21,22 @@ class _State:
 
 def install() -> None:
     """From now on, SIGINT and SIGTERM raise `Interrupted` in the main thread."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _on_signal)
+    if threading.current_thread() is threading.main_thread():  # no other one may set them
+        for number in _SIGNALS:
+            signal.signal(number, _on_signal)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Give SIGINT and SIGTERM back the handlers that they have now at the end of this context, whoever sets others."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # None: one that was not set from Python, which Python cannot set again
+                    signal.signal(number, handler)
 
 
 @contextmanager

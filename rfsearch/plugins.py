@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, nearest
 from rfsearch.sources import absolute, import_source
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Group = Literal["spaces", "backbones", "strategies", "tasks"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 # The SPECs of networks of other packages begin with these; see rfsearch.backbones.zoos.
 _ZOOS = ("torchvision", "timm", "smp")
@@ -44,8 +45,42 @@ def load(group: Group, name: str) -> Any:
 def _load_point(point: EntryPoint) -> Any:
     try:
         return point.load()
+    except (Exception, SystemExit) as error:
+        package = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
+        raise RequestError(
+            f"plugin {point.name!r} of {point.group}{package} ({point.value}) does not load: {_said(error)}."
+        ) from error
+
+
+def _said(error: BaseException) -> str:
+    """Return an error as one line: its type and what it says."""
+    said = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def faults() -> list[str]:
+    """Return a message for each installed plugin that does not load. The others are none the worse for it."""
+    found = []
+    for group in GROUPS:
+        for point in entry_points(group=f"rfsearch.{group}"):
+            try:
+                loaded = _load_point(point)
+                if group == "spaces":
+                    _file_of(point.name, loaded)
+            except RequestError as error:
+                found.append(str(error))
+    return found
+
+
+def _file_of(name: str, give: Callable[[], str | Path]) -> Path:
+    """Return the file that the plugin of a space names."""
+    try:
+        path = Path(give())
     except Exception as error:
-        raise RequestError(f"plugin {point.name!r} of {point.group} ({point.value}) does not load: {error}") from error
+        raise SpaceError(f"plugin {name!r} of rfsearch.spaces does not give its file: {_said(error)}.") from error
+    if not path.is_file():
+        raise SpaceError(f"plugin {name!r} of rfsearch.spaces gives {path}, which is no file.")
+    return path
 
 
 def shipped(folder: Literal["search_spaces", "baselines"]) -> Path:
@@ -63,7 +98,17 @@ def space_file(name_or_file: str) -> Path:
             raise SpaceError(f"{name_or_file}: no such space file.{nearest(path.stem, names('spaces'))}")
         return path
     inside = shipped("search_spaces") / f"{name_or_file}.toml"
-    return inside if inside.is_file() else Path(load("spaces", name_or_file)())
+    return inside if inside.is_file() else _file_of(name_or_file, load("spaces", name_or_file))
+
+
+def strategy(spec: str) -> Callable[..., Any]:
+    """Return the class behind a strategy's name or SPEC, or anything `(space, seed) -> Strategy`.
+
+    Raises SpaceError for an unknown name, ModelError for a SPEC behind which there is nothing.
+    """
+    if spec.endswith(".py"):
+        raise SpaceError(f"a file holds a strategy by the name of its class: {spec}:MyStrategy. Got {spec!r}.")
+    return named(spec, "strategy") if ":" in spec else load("strategies", spec)
 
 
 def backbone(spec: str) -> Callable[..., Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, 
 from rfsearch.receptive import traced
 from rfsearch.sources import absolute
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
-from rfsearch.strategies import Budgeted, Formed, Listing
+from rfsearch.strategies import Budgeted, Formed, guard
 from rfsearch.strategies.listed import Listed
 from rfsearch.surgery import Site, check_fits, check_labels, install, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
@@ -61,9 +62,9 @@ _PACKAGES = ("rfsearch", "torch", "torchvision", "ray", "optuna", "numpy", "pand
 class Request:
     """What a user asks of `run` and `plan`; None leaves the space's own.
 
-    strategies: names, each with @ and a form of the space where it is not to search the run's own form, such as
-    inflation@bi; none: those that suit the form. paths: number of parallel paths a site gets. candidates: JSON of
-    candidates to train once each, with no strategy at all.
+    strategies: names or SPECs, package.module:Class or path/to/file.py:Class, each with @ and a form of the space where
+    it is not to search the run's own form, such as inflation@bi; none: those that suit the form. paths: number of
+    parallel paths a site gets. candidates: JSON of candidates to train once each, with no strategy at all.
     """
 
     space: str
@@ -137,17 +138,37 @@ def entrants(request: Request, space: Space) -> dict[str, Callable[[int], Any]]:
     found: dict[str, Callable[[int], Any]] = {}
     learned = ("lsdfn",) if space.form == LSDFN else ("inflation", "fractional")
     suited = ("exhaustive", "random", "optuna", *learned)
+    seen: set[tuple[str, str]] = set()
     for asked in request.strategies or suited:
-        name, _, form = asked.partition(FORM_MARK)
-        strategy = plugins.load("strategies", name)
+        spec, form = _spec_and_form(asked)
+        strategy = plugins.strategy(spec)
         own = strategy.form if isinstance(strategy, Formed) else space.form
         if isinstance(strategy, Formed) and form not in ("", own):
-            raise SpaceError(f"{name} searches the form {own} only. Got {asked!r}. Nearest legal: {name!r}.")
-        label = name if form in ("", own) else asked
-        if label in found:
+            raise SpaceError(f"{spec} searches the form {own} only. Got {asked!r}. Nearest legal: {spec!r}.")
+        if (spec, form or own) in seen:
             raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
+        seen.add((spec, form or own))
+        name = spec.rpartition(":")[2]
+        label = _unused(name if form in ("", own) else f"{name}{FORM_MARK}{form}", found)
         found[label] = partial(strategy, space.with_form(form or own))
     return found
+
+
+def _spec_and_form(asked: str) -> tuple[str, str]:
+    """Split what --strategies names into the strategy, a file by its absolute path, and its form, empty for the run's
+    own. The folders of a path may hold the mark too."""
+    path, colon, name = asked.rpartition(":")
+    name, _, form = name.partition(FORM_MARK)
+    return absolute(path + colon + name), form
+
+
+def _unused(label: str, taken: Collection[str]) -> str:
+    """Return a label as it is, or numbered where another strategy's class has the same name. Trials and their folders
+    are called by it, so names that differ in case alone count as the same."""
+    known = {other.casefold() for other in taken}
+    name, mark, form = label.partition(FORM_MARK)
+    numbered = (f"{name}-{number}{mark}{form}" for number in itertools.count(2))
+    return next(other for other in itertools.chain([label], numbered) if other.casefold() not in known)
 
 
 def _forms(request: Request, space: Space) -> list[str]:
@@ -158,10 +179,8 @@ def _forms(request: Request, space: Space) -> list[str]:
 def listed(request: Request, space: Space) -> list[Candidate]:
     """The candidates that the request's strategies name beforehand, or else the hand default alone."""
     found: dict[Candidate, None] = {}
-    for enter in entrants(request, space).values():
-        strategy = enter(0)
-        if isinstance(strategy, Listing):
-            found.update(dict.fromkeys(strategy.candidates))
+    for label, enter in entrants(request, space).items():
+        found.update(dict.fromkeys(guard.listed(label, guard.made(label, enter, 0))))
     return list(found) or [space.default_candidate]
 
 
@@ -199,6 +218,8 @@ def plan(request: Request, data: ImageSet, device: torch.device) -> Plan:
 def _plan(
     request: Request, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None
 ) -> Plan:
+    anywhere = tuple(FORM_MARK.join(filter(None, _spec_and_form(asked))) for asked in request.strategies)
+    request = replace(request, strategies=anywhere)
     plugins.load("tasks", space.task)(space.metric, data)
     model, weights, notices = _network(space, data)
     space = space.with_(weights=weights, sites=match_sites(model, space.sites))
@@ -232,7 +253,7 @@ def _plan(
     whole = forecaster(space.reference_candidate).cost
     room = full_trainings(budget, whole, Cost())
     for label, enter in entrants(request, space).items():
-        strategy = enter(0)
+        strategy = guard.made(label, enter, 0)
         if isinstance(strategy, Budgeted):
             if room < strategy.fewest:
                 enough = math.ceil(100 * strategy.fewest * whole.flop / reference_flop) / 100
@@ -240,9 +261,9 @@ def _plan(
                     f"{label} needs room for {strategy.fewest} full trainings with their looks; {space.budget} has "
                     f"room for {room}. Smallest: {enough:g}x."
                 )
-            strategy.allot(partial(full_trainings, budget, whole))
+            guard.allotted(label, strategy, partial(full_trainings, budget, whole))
         # What a strategy does not list beforehand shows in what it tries first, such as a layer that is not to be had.
-        first = strategy.suggest([])
+        first = guard.suggested(label, strategy, [])
         if isinstance(first, Candidate):
             _check_candidates([first], model, sites, space, data)
     return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
@@ -527,7 +548,7 @@ def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
     """The contest as its ledger left it, or a new one."""
     journal = Journal(run_dir)
     enter = entrants(the_plan.request, the_plan.space)
-    arms = [Arm(name, seed, enter[name](seed), the_plan.budget) for name, seed in the_plan.arms]
+    arms = [Arm(name, seed, guard.made(name, enter[name], seed), the_plan.budget) for name, seed in the_plan.arms]
     return Contest(arms, journal, read_history(run_dir), the_plan.forecaster, the_plan.space.reference_candidate)
 
 

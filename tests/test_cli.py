@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import rfsearch
-from rfsearch import cli, plugins, terminal
+from rfsearch import cli, doctor, plugins, terminal
 from rfsearch.space import Choice
 from tests.toys import toy_file
 
@@ -463,3 +463,182 @@ def test_a_terminal_keeps_its_width(monkeypatch):
     assert terminal.console().width == 80
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert terminal.console().width > 10_000
+
+
+STRATEGY = """
+from rfsearch.space import Choice
+from rfsearch.strategies import Exhausted
+
+class Mine:
+    def __init__(self, space, seed):
+        self.space, self.tried = space, 0
+
+    def suggest(self, pending):
+        return self.space.default_candidate
+
+    def observe(self, record):
+        self.tried += 1
+
+class OtherForm(Mine):
+    form = "bi"
+
+class random(Mine):
+    pass
+
+number = 3
+
+class NoMethods:
+    def __init__(self, space, seed):
+        pass
+
+def no_seed(space):
+    return Mine(space, 0)
+
+class BadStart(Mine):
+    def __init__(self, space, seed):
+        raise KeyError("grid")
+
+class BadSuggest(Mine):
+    def suggest(self, pending):
+        return 1 / 0
+
+class Number(Mine):
+    def suggest(self, pending):
+        return 4
+
+class Nothing(Mine):
+    def suggest(self, pending):
+        pass
+
+class BadList(Mine):
+    candidates = ["conv6"]
+
+class LazyList(Mine):
+    @property
+    def candidates(self):
+        return [{}[self.space.name]]
+"""
+
+
+@pytest.fixture
+def strategies_file(tmp_path):
+    """A file of strategies, good and bad, in a folder whose name holds the mark of a form."""
+    path = tmp_path / "me@home" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(STRATEGY)
+    return path
+
+
+def test_strategies_of_files_and_modules_are_planned_and_called_by_their_class(call, tmp_path, strategies_file):
+    from rfsearch.run import Request, check, entrants
+
+    def named(*strategies: str) -> list[str]:
+        request = Request(space=str(tmp_path / "toy.toml"), strategies=strategies)
+        return list(entrants(request, check(request)))
+
+    toy_file(tmp_path)
+    other = tmp_path / "mine.py"
+    other.write_text(STRATEGY)
+    assert named(f"{strategies_file}:Mine") == ["Mine"]
+    assert named("random", f"{other}:random", f"{other}:Mine", f"{strategies_file}:Mine") == [
+        "random", "random-2", "Mine", "Mine-2",
+    ]  # fmt: skip
+    assert named(f"{other}:Mine", f"{other}:Mine@bi", f"{other}:OtherForm") == ["Mine", "Mine@bi", "OtherForm"]
+    assert named("rfsearch.strategies.random:RandomSearch", "random") == ["RandomSearch", "random"]
+    specs = "me@home/mine.py:Mine,rfsearch.strategies.exhaustive:Exhaustive"
+    code, out, err = call("plan", "--space", "toy.toml", "--strategies", specs, "--json")
+    assert code == 0, err
+    assert json.loads(out)["arms"] == 2
+
+
+@pytest.mark.parametrize(
+    ("strategies", "parts"),
+    [
+        ("me@home/mine.py:Mine,./me@home/mine.py:Mine", ["each strategy once"]),
+        ("mine.py", ["by the name of its class: mine.py:MyStrategy"]),
+        ("me@home/mine.py:Mina", ["has no callable 'Mina'", "Did you mean 'Mine'?"]),
+        ("me@home/mine.py:number", ["has no callable 'number'"]),
+        ("nowhere.py:Mine", ["no file", "nowhere.py"]),
+        ("nowhere.at.all:Mine", ["nowhere.at.all does not import"]),
+        ("me@home/mine.py:Mine@by", ["Got 'by'", "Did you mean 'bi'?"]),
+        ("me@home/mine.py:OtherForm@tri", ["searches the form bi only"]),
+        ("me@home/mine.py:NoMethods", ["strategy NoMethods: a strategy has the methods suggest", "has not both"]),
+        ("me@home/mine.py:no_seed", ["strategy no_seed: its constructor (space, seed) failed with TypeError"]),
+        ("me@home/mine.py:BadStart", ["strategy BadStart: its constructor", "KeyError: 'grid'", "mine.py, line 32"]),
+        ("me@home/mine.py:BadSuggest", ["strategy BadSuggest: suggest(pending) failed with ZeroDivisionError"]),
+        ("me@home/mine.py:Number", ["strategy Number: suggest(pending) returns a Candidate, an Heir", "Got int 4."]),
+        ("me@home/mine.py:Nothing", ["strategy Nothing: suggest(pending) returns", "Got NoneType None."]),
+        ("me@home/mine.py:BadList", ["strategy BadList: its candidates are Candidates. Got str 'conv6'."]),
+        ("me@home/mine.py:LazyList", ["strategy LazyList: candidates failed with KeyError: 'toy'"]),
+    ],
+)
+def test_a_faulty_strategy_of_a_file_is_one_message(call, tmp_path, strategies_file, strategies, parts):
+    toy_file(tmp_path)
+    told = call("plan", "--space", "toy.toml", "--strategies", strategies)
+    wrong(told, *parts)
+    assert told[2].count("\n") == 1
+
+
+@pytest.fixture
+def broken_plugins(tmp_path, monkeypatch):
+    """An installed package each of whose plugins fails when it is loaded, or gives what is none."""
+    site = tmp_path / "site"
+    (site / "broken-1.0.dist-info").mkdir(parents=True)
+    (site / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (site / "broken-1.0.dist-info" / "entry_points.txt").write_text(
+        "[rfsearch.spaces]\nb-space = broken_plugin:space\nlost-space = broken_paths:space\n"
+        "[rfsearch.backbones]\nb-net = broken_plugin:net\n"
+        "[rfsearch.strategies]\nb-strategy = broken_exit:Strategy\n[rfsearch.tasks]\nb-task = absent_module:Task\n"
+    )
+    (site / "broken_plugin.py").write_text("raise OSError('libfancy.so is not there')\n")
+    (site / "broken_exit.py").write_text("raise SystemExit('no licence')\n")
+    (site / "broken_paths.py").write_text("def space():\n    return '/nowhere/space.toml'\n")
+    monkeypatch.syspath_prepend(str(site))
+
+
+BROKEN = {
+    "b-space": "libfancy.so is not there",
+    "lost-space": "/nowhere/space.toml",
+    "b-net": "libfancy.so is not there",
+    "b-strategy": "no licence",
+    "b-task": "absent_module",
+}
+
+
+def test_a_plugin_that_does_not_load_is_named_and_the_rest_is_listed(call, broken_plugins):
+    code, out, err = call("list", "--json")
+    assert code == 0
+    names = {row["name"] for row in json.loads(out)}
+    assert names >= {"helen", "inflation", "wei-small", "segmentation"}
+    assert not names & set(BROKEN)
+    for name, cause in BROKEN.items():
+        assert any(repr(name) in line and cause in line for line in err.splitlines()), name
+    assert err.count("broken 1.0") == 4
+    assert "Traceback" not in err
+
+
+def test_a_plugin_that_does_not_load_keeps_no_other_from_being_planned(call, tmp_path, broken_plugins):
+    code, out, err = call("plan", "--space", toy_file(tmp_path), "--strategies", "random", "--json")
+    assert code == 0, err
+    assert json.loads(out)["arms"] == 1
+    assert all(repr(name) in err and cause in err for name, cause in BROKEN.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["--space", "b-space"], "b-space"),
+        (["--space", "lost-space"], "lost-space"),
+        (["--space", "helen", "--strategies", "random,b-strategy"], "b-strategy"),
+        (["--space", "helen", "--backbone", "b-net"], "b-net"),
+    ],
+)
+def test_asking_for_a_plugin_that_does_not_load_is_told(call, broken_plugins, options, name):
+    wrong(call("plan", *options), repr(name), BROKEN[name])
+
+
+def test_doctor_names_a_plugin_that_does_not_load(broken_plugins):
+    found = {check.name: check for check in doctor.checks()}
+    assert found["spaces"].ok
+    assert not found["plugins"].ok
+    assert all(repr(name) in found["plugins"].found for name in BROKEN)

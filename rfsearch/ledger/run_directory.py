@@ -17,6 +17,7 @@ from rfsearch.ledger.journal import LEDGER_FILE, read_history
 from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Latency, Record
 
 MANIFEST_FILE = "manifest.json"
+SCRATCH = "ray"  # a folder of Ray Tune's, there while a run is in progress
 ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
 _NEEDED_BYTES = 64 * 1024 * 1024
 

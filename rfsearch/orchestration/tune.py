@@ -12,9 +12,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from rfsearch import account
 
 # Read by Ray when it is imported: no second progress display, no loggers, no statistics sent, no signal handling.
 os.environ.update(
@@ -27,6 +30,7 @@ os.environ.update(
 )
 # Workers inherit it: threads that spin while they wait take the cores from everyone else on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.update(account.stand_ins())
 
 import ray
 import torch
@@ -39,6 +43,8 @@ from rfsearch.contest import Contest
 from rfsearch.data import ImageSet
 from rfsearch.errors import RequestError
 from rfsearch.ledger import Assignment, Cost, Record
+from rfsearch.ledger.run_directory import SCRATCH
+from rfsearch.orchestration import session
 from rfsearch.space import Space
 from rfsearch.trial import Training
 
@@ -57,29 +63,24 @@ class Resources:
 
 
 class Engine:
-    """A Ray session: started here, or joined at an address. Use as a context."""
+    """A Ray session: started here, or joined at an address. Use as a context, which handles SIGINT and SIGTERM."""
 
     def __init__(self, address: str | None, resources: Resources) -> None:
         self._address, self._asked = address, resources
+        self._context = ExitStack()
 
     def __enter__(self) -> Engine:
         logging.getLogger("ray").setLevel(logging.ERROR)
-        try:
-            ray.init(
-                address=self._address or "local",
-                include_dashboard=False if self._address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                ignore_reinit_error=True,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = f"the cluster at {self._address}" if self._address else "a local Ray session"
-            raise RequestError(f"{where} cannot be reached: {' '.join(str(error).split())[:300]}") from error
-        interrupt.install()  # Ray has put a handler of its own for SIGTERM in its place
+        with ExitStack() as stack:
+            stack.enter_context(interrupt.kept())
+            stack.callback(ray.shutdown)
+            session.join(self._address) if self._address else session.start()
+            interrupt.install()  # Ray has put a handler of its own for SIGTERM in its place
+            self._context = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        ray.shutdown()
+        self._context.close()
 
     @property
     def resources(self) -> tuple[float, float]:
@@ -120,7 +121,7 @@ class Engine:
             _Trial, space=space, data=data, run_dir=str(run_dir.resolve()), currency=currency, resources=(cpus, gpus)
         )
         searcher = _Searcher(contest, self.workers, watch)
-        scratch = run_dir.resolve() / "ray"
+        scratch = run_dir.resolve() / SCRATCH
         # Tune starts workers one after the other unless it may have as many trials that wait for one.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -134,7 +135,7 @@ class Engine:
                 trial_dirname_creator=lambda trial: str(trial.config.get("trial", trial.trial_id)),
             ),
             run_config=tune.RunConfig(
-                name="ray",
+                name=SCRATCH,
                 storage_path=str(run_dir.resolve()),
                 verbose=0,
                 callbacks=[_Pulse(check), _Losses(searcher)],
@@ -146,6 +147,8 @@ class Engine:
         except Exception as error:
             # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
             raise searcher.fault or error from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)  # Tune's own notes: the ledger holds all that is needed
         if searcher.fault:
             raise searcher.fault
 

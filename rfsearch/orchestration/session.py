@@ -1,0 +1,141 @@
+"""Start a Ray session on this machine, or join a cluster: whatever keeps Ray from it is one message within seconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rfsearch.errors import RequestError
+
+_CONNECT_S = 4.0
+# An address at which something else answers keeps Ray waiting for minutes. Joining takes some 3 s.
+_JOIN_S = 14.0
+# How a client of HTTP/2, and so of Ray, begins, with settings of its own; the server's first frame is of settings too.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_SETTINGS_FRAME = 4
+# Of a path of a socket, bytes; and what Ray adds to its folder: session, time, process and the longest name.
+_SOCKET_MOST = 107 if sys.platform != "darwin" else 103
+_SOCKET_ADDED = len("/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_SHORT = "/tmp"
+
+_JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+
+
+def start() -> None:
+    """Start Ray on this machine."""
+    try:
+        _init(address="local", include_dashboard=False, _temp_dir=_folder())
+    except OSError as error:
+        raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.") from error
+    except Exception as error:
+        hint = ""
+        if "timed out" in str(error):
+            hint = " The machine is busy, or short of memory or of room for temporary files: free some, and try again."
+        raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.{hint}") from error
+
+
+def join(address: str) -> None:
+    """Join the cluster at HOST:PORT, or the one on this machine, `auto`."""
+    _check_listening(address)
+    _try_to_join(address)
+    try:
+        _init(address=address)
+    except Exception as error:
+        raise RequestError(f"{_unreachable(address)}: {_brief(error)}.") from error
+
+
+def _init(**options: Any) -> None:
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True, **options)
+
+
+def _folder() -> str | None:
+    """Return the folder for Ray's session, None for Ray's own choice.
+
+    Ray keeps sockets in there, whose paths may not be long; it goes by RAY_TMPDIR, else TMPDIR, whatever their length.
+    """
+    own = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or _SHORT
+    most = _SOCKET_MOST - _SOCKET_ADDED - len("/ray")
+    if len(os.fsencode(own)) <= most:
+        return None
+    if "RAY_TMPDIR" not in os.environ and os.access(_SHORT, os.W_OK):
+        return str(Path(_SHORT) / "ray")
+    raise RequestError(
+        f"Ray's sockets need a folder for temporary files whose path has at most {most} bytes. Got {own}. "
+        "Set RAY_TMPDIR to a shorter one, such as RAY_TMPDIR=/tmp."
+    )
+
+
+def _check_listening(address: str) -> None:
+    """Raise RequestError for an address of a form that cannot be joined, or at which nothing listens."""
+    if address == "auto":
+        return
+    if address.startswith("ray://"):
+        raise RequestError(
+            f"--address {address}: Ray Client cannot run a search, whose ledger is here. Start rfsearch on a machine "
+            "of the cluster with --address auto, or with HOST:PORT of its head, whose port is 6379 by default."
+        )
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", address)
+    if match is None or not 0 < int(match[3]) < 65536:
+        raise RequestError(f"--address is HOST:PORT of a Ray cluster's head, or auto. Got {address!r}.")
+    try:
+        with socket.create_connection((match[1] or match[2], int(match[3])), timeout=_CONNECT_S) as server:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in ("0", "false", ""):
+                _check_speech(server)
+    except (OSError, UnicodeError) as error:
+        raise RequestError(f"{_unreachable(address)}: {_brief(error)}. {_WHAT_TO_DO}") from error
+
+
+def _check_speech(server: socket.socket) -> None:
+    """Raise OSError where a server does not answer as one of HTTP/2 does."""
+    server.sendall(_PREFACE)
+    try:
+        answer = server.recv(9)
+    except TimeoutError:
+        raise TimeoutError("something listens there and says nothing") from None
+    if len(answer) < 4 or answer[3] != _SETTINGS_FRAME:
+        raise ConnectionError("what listens there is no Ray cluster")
+
+
+_WHAT_TO_DO = "Is the address that of the head, and does `ray status --address` answer there?"
+
+
+def _try_to_join(address: str) -> None:
+    """Let another process join first, which can be ended: Ray waits for minutes in calls that nothing interrupts."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen([sys.executable, "-c", _JOIN, address], stdout=said, stderr=said)
+        try:
+            code: int | None = process.wait(_JOIN_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            process.kill()
+            process.wait()
+        if code == 0:
+            return
+        said.seek(0)
+        text = said.read()
+    if "AuthToken" in text or "Unauthenticated" in text or "AuthenticationError" in text:
+        raise RequestError(
+            f"{_unreachable(address)}: it asks for a token, and this one is missing or wrong. Set RAY_AUTH_MODE=token "
+            "and RAY_AUTH_TOKEN to the cluster's, or RAY_AUTH_TOKEN_PATH to a file that holds it."
+        )
+    last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    why = f"no Ray cluster answered within {_JOIN_S:g} s" if code is None else " ".join(last.split())[:300]
+    raise RequestError(f"{_unreachable(address)}: {why.rstrip('.')}. {_WHAT_TO_DO}")
+
+
+def _unreachable(address: str) -> str:
+    return f"the Ray cluster at {address} cannot be joined"
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -1,0 +1,167 @@
+"""Starting Ray and joining a cluster: what keeps Ray from it is one message within seconds."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from rfsearch import cli, interrupt
+from rfsearch.errors import RequestError
+from rfsearch.orchestration import Engine, Resources, session
+from tests.toys import toy_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def silent():
+    """The address of a server that accepts and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "cluster at 127.0.0.1:1 cannot be joined: .*refused"),
+        ("[::1]:1", "cannot be joined"),
+        ("no-such-host.invalid:6379", "cannot be joined"),
+        ("10.255.255.1:6379", "cannot be joined"),
+        ("ray://127.0.0.1:10001", "Ray Client cannot run a search.*--address auto"),
+        ("nonsense", "HOST:PORT of a Ray cluster's head, or auto. Got 'nonsense'"),
+        ("a:b:c", "Got 'a:b:c'"),
+        ("http://127.0.0.1:8265", "Got 'http"),
+        ("127.0.0.1:0", "Got '127.0.0.1:0'"),
+        ("127.0.0.1:99999", "Got '127.0.0.1:99999'"),
+        (" ", "Got ' '"),
+    ],
+)
+def test_a_wrong_address_is_one_message_within_seconds(address, message):
+    began = time.monotonic()
+    with pytest.raises(RequestError, match=message), Engine(address, Resources()):
+        pass
+    assert time.monotonic() - began < 20
+    assert not ray.is_initialized()
+
+
+def test_auto_without_a_cluster_and_a_server_that_says_nothing_are_told_in_half_a_minute(silent, tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(tmp_path)}
+    env.pop("RAY_ADDRESS", None)
+    for address in ("auto", silent):
+        command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space", toy_file(tmp_path)]
+        began = time.monotonic()
+        told = subprocess.run(
+            [*command, "--strategies", "random", "--out", tmp_path / "run", "--address", address],
+            capture_output=True, text=True, env=env, timeout=60,
+        )  # fmt: skip
+        assert time.monotonic() - began < 30
+        assert told.returncode == 2, told.stderr
+        assert f"the Ray cluster at {address} cannot be joined" in told.stderr
+        assert len(told.stderr.splitlines()) == 1
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_is_joined_and_left(monkeypatch):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with Engine(cluster.address, Resources()) as engine:
+            assert engine.workers == 1
+            assert signal.getsignal(signal.SIGTERM) is interrupt._on_signal
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        monkeypatch.setattr(session, "_JOIN", "raise SystemExit('RPC error: InvalidAuthToken: token is missing')")
+        with pytest.raises(RequestError, match="asks for a token.*RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN"):
+            session.join(cluster.address)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_slow_start_of_ray_is_one_message(monkeypatch):
+    def slow(**_):
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(ray, "init", slow)
+    with pytest.raises(RequestError, match="Ray cannot start .* timed out during startup.* free some, and try again"):
+        session.start()
+
+
+STARTED = """
+import signal
+from rfsearch.orchestration import Engine, Resources
+
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+with Engine(None, Resources()) as engine:
+    assert engine.workers >= 1
+assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+print("given back")
+"""
+
+
+def test_ray_starts_under_a_long_folder_for_temporary_files_and_gives_the_handlers_back(tmp_path):
+    long = tmp_path / ("a" * 90)
+    long.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
+    env.pop("RAY_TMPDIR", None)
+    told = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, env=env, timeout=120)
+    assert told.stdout == "given back\n", told.stderr
+
+
+def test_a_long_folder_that_was_set_for_ray_is_one_message(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("a" * 90)))
+    with pytest.raises(
+        RequestError, match="whose path has at most 3[0-9] bytes. Got .*aaa. Set RAY_TMPDIR to a shorter"
+    ):
+        session.start()
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["plan", "--space", "hellen"]])
+def test_the_command_gives_the_handlers_of_signals_back(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rfsearch", *arguments])
+    before = [signal.signal(number, handler) for number, handler in HANDLERS.items()]
+    try:
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert {number: signal.getsignal(number) for number in HANDLERS} == HANDLERS
+    finally:
+        for number, handler in zip(HANDLERS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _handler(number, frame):
+    """Somebody's own handler."""
+
+
+HANDLERS = {signal.SIGINT: _handler, signal.SIGTERM: signal.SIG_IGN}
+
+
+NAMELESS = """
+import os, pwd
+
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+pwd.getpwuid = unknown
+"""
+
+
+def test_a_user_without_name_or_home_can_search(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(NAMELESS)
+    nameless = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+    env = {name: value for name, value in os.environ.items() if name not in nameless}
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space"]
+    told = subprocess.run(
+        [*command, toy_file(tmp_path, budget="2x"), "--strategies", "exhaustive", "--out", tmp_path / "run"],
+        capture_output=True, text=True, env=env, timeout=200, cwd=tmp_path,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert not (tmp_path / "~").exists()
