@@ -70,7 +70,12 @@ StrategiesOption = Annotated[
 ]
 PathsOption = Annotated[int | None, typer.Option("--paths", help="Parallel paths at every site: 1, 2 or 3.")]
 BudgetOption = Annotated[
-    str | None, typer.Option("--budget", help="Of each arm: 7x (full trainings), 2e15flop, 30min or 40epoch.")
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Of each arm: 7x, 2e15flop, 30min or 40epoch. 1x is the training FLOP of one full training of the hand "
+        "default, without its evaluations, which are charged too: plan says how many trainings a budget has room for.",
+    ),
 ]
 SeedsOption = Annotated[int, typer.Option("--seeds", help="Arms per strategy, each with a seed of its own.")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to join. Default: this machine.")]
@@ -161,7 +166,9 @@ def plan(
         arms = the_plan.arms
         if as_json:
             body = {"reference_flop": the_plan.reference_flop, "arms": len(arms), "candidates": rows}
-            body |= {"budget": vars(the_plan.budget), "data": the_plan.data.summary(), "notices": the_plan.notices}
+            budget_held = vars(the_plan.budget) | {"full_training": vars(the_plan.full_training)}
+            budget_held |= {"full_trainings": the_plan.full_trainings}
+            body |= {"budget": budget_held, "data": the_plan.data.summary(), "notices": the_plan.notices}
             print(json.dumps(body, indent=1))
             return
         out_console.print(_title(the_plan))
@@ -180,6 +187,7 @@ def plan(
             out_console.print(f"and {left_out} more candidates", highlight=False)
         for sentence in [*run.guides(the_plan), *run.drawn(the_plan)]:
             out_console.print(sentence, highlight=False)
+        out_console.print(the_plan.holds, highlight=False, markup=False)
         if the_plan.budget.currency == "flop":
             total = the_plan.budget.limit * len(arms)
             seconds = total / the_plan.forecaster.flop_per_s
@@ -502,10 +510,11 @@ def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> 
     for notice in the_plan.notices:
         console.print(notice, style="yellow", highlight=False, markup=False)
     console.print(
-        f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} (1x = one full training, "
-        f"{si(the_plan.reference_flop, 'FLOP')}), {workers} trials at a time. Everything goes to {run_dir}.",
+        f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} (1x = {si(the_plan.reference_flop, 'FLOP')}, "
+        f"one full training without its evaluations), {workers} trials at a time. Everything goes to {run_dir}.",
         highlight=False,
     )
+    console.print(the_plan.holds, highlight=False, markup=False)
 
 
 def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, engine: Any) -> None:
@@ -561,7 +570,7 @@ def _console(as_json: bool) -> Console:
 def _close(run_dir: Path, as_json: bool) -> int:
     """Write tables and page, print the verdict; the exit code."""
     from rfsearch.ledger import read_run
-    from rfsearch.report import summarise, write
+    from rfsearch.report import left_unspent, summarise, write
 
     page = write(run_dir)
     run = read_run(run_dir)
@@ -582,6 +591,8 @@ def _close(run_dir: Path, as_json: bool) -> int:
                 f"{arm['strategy']}/{arm['seed']}", str(arm["trials"]), f"{share:.1f} %", f"{share - 100:+.1f} %"
             )
         out_console.print(table)
+        for sentence in left_unspent(run):
+            out_console.print(sentence, highlight=False, markup=False)
         out_console.print(f"Report: {page}", highlight=False)
     return 0 if any(record.scored for record in run.records) else 1
 
@@ -596,7 +607,14 @@ def _arms(run: Run) -> list[dict[str, Any]]:
         records = [r for r in run.records if (r.strategy, r.seed) == (arm["strategy"], arm["seed"])]
         spent = budget.spent(sum((r.cost for r in records), Cost()))
         rows.append(
-            {**arm, "trials": len(records), "spent": spent, "budget": budget.limit, "currency": budget.currency}
+            {
+                **arm,
+                "trials": len(records),
+                "spent": spent,
+                "budget": budget.limit,
+                "currency": budget.currency,
+                "left_because": run.ends.get((arm["strategy"], arm["seed"]), ""),
+            }
         )
     return rows
 

@@ -17,6 +17,7 @@ from rfsearch.strategies import Exhausted, Heir, Relaying, Strategy, guard
 
 # Beyond what a score takes at least, a trial is not worth starting with less than this share of a full training left.
 _SMALLEST_START = 0.02
+_TOO_LITTLE = "that is less than the shortest training worth starting costs, its scoring included"
 # Failed trials cost next to nothing, so a model that always fails would otherwise be tried for ever.
 _MOST_FAILURES_IN_A_ROW = 5
 
@@ -106,10 +107,13 @@ class Contest:
         for record in history.records.values():
             self._count_finish(record)
         self._again = history.unfinished
+        self._ended = {f"{strategy}/{seed}" for strategy, seed in history.ends}
         for arm in self.arms:
             # The ledger does not tell of a strategy that had nothing left to try.
             if arm.handed_out and not arm.running and not self._over(arm):
                 self._suggested(arm)
+            if arm.handed_out:
+                self._note_end(arm)
 
     def next(self) -> Assignment | None:
         """The next trial to train, or None when none can be handed out now (ask `done` whether ever)."""
@@ -121,6 +125,7 @@ class Contest:
                 self._journal.start(assignment)
                 self._count_start(assignment)
                 return assignment
+            self._note_end(arm)
         return None
 
     @property
@@ -144,6 +149,7 @@ class Contest:
         record = replace(record, forecast=cost, forecast_peak_bytes=expected.peak_bytes)
         self._journal.finish(record)
         self._count_finish(record)
+        self._note_end(self._arm(record))
         return record
 
     @property
@@ -220,6 +226,14 @@ class Contest:
     def _over(self, arm: Arm) -> bool:
         """Whether an arm starts no other trial with what is neither spent nor reserved."""
         return bool(arm.exhausted) or self._left(arm) <= self._least(arm)
+
+    def _note_end(self, arm: Arm) -> None:
+        """Enter into the ledger, once, why an arm has ended with budget left."""
+        if arm.running or arm.label in self._ended or not self._over(arm):
+            return
+        self._ended.add(arm.label)
+        if arm.budget.spent(arm.spent) < arm.budget.limit:
+            self._journal.end(arm.name, arm.seed, arm.exhausted or _TOO_LITTLE)
 
     def _least(self, arm: Arm) -> float:
         spent = arm.budget.spent

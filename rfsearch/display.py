@@ -149,10 +149,9 @@ class Board:
     def _draw(self) -> RenderableType:
         header = Text(f"{self._title}   {duration(time.monotonic() - self._began)}", style="bold")
         table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("arm", no_wrap=True)
-        for name in ("budget spent", "trials", f"best {self._metric}", "its RF (px)"):
+        table.add_column("arm", overflow="fold")
+        for name in ("spent", "trials", "best", "RF, px"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("in training", overflow="ellipsis", no_wrap=True)
         for arm in self._contest.arms:
             best = arm.best
             table.add_row(
@@ -161,16 +160,17 @@ class Board:
                 f"{len(arm.handed_out) - len(arm.running)}",
                 f"{best.val:.4f}" if best and best.val is not None else "-",
                 fields(best.rf_px, best.path_rf_px) if best else "-",
-                "; ".join(self._progress(name, a.candidate) for name, a in list(arm.running.items())),
             )
+        # Lines of their own: beside the arms, 80 columns would cut them off.
+        training = [Text(self._progress(name, a.candidate)) for name, a in list(self._contest.running.items())]
         incumbent = Text("No trial has finished yet.")
         if best := self._contest.best:
             field = fields(best.rf_px, best.path_rf_px)
             said = f"Best so far: {Candidate.from_json(best.candidate)}, RF {field} px ({best.trial})"
             incumbent = Text(said, style="green")
-        return Group(header, table, incumbent)
+        return Group(header, table, Text(f"best: {self._metric}", style="dim"), *training, incumbent)
 
     def _progress(self, trial: str, candidate: str) -> str:
         look = self._looks.get(trial)
-        said = str(Candidate.from_json(candidate))
+        said = f"In training: {trial} {Candidate.from_json(candidate)}"
         return f"{said} (step {look.steps}, {look.val:.3f})" if look and look.val is not None else said

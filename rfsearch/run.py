@@ -43,6 +43,7 @@ from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_ru
 from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.receptive import traced
+from rfsearch.report.budgets import holds
 from rfsearch.sources import absolute
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
 from rfsearch.strategies import Budgeted, Formed, guard
@@ -114,6 +115,21 @@ class Plan:
     def sizes(self) -> ObjectSizes:
         """Of the objects of the training images."""
         return object_sizes(self.data.splits["train"], self.data.classes, self.data.ignore_index)
+
+    @cached_property
+    def full_training(self) -> Cost:
+        """What one full training of the hand default costs with its evaluations, which 1x is without."""
+        return self.forecaster(self.space.reference_candidate).cost
+
+    @property
+    def full_trainings(self) -> float:
+        """How many of these an arm's budget pays for."""
+        return self.budget.limit / self.budget.spent(self.full_training)
+
+    @property
+    def holds(self) -> str:
+        """What an arm's budget has room for, as a sentence."""
+        return holds(self.budget.text, self.full_trainings, self.full_training.flop / self.reference_flop)
 
     def forecasts(self) -> list[tuple[Candidate, Forecast]]:
         """Of the first PLANNED_MOST candidates."""
@@ -470,7 +486,11 @@ def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str
             "image_size": list(data.image_size),
         },
         "arms": [{"strategy": s, "seed": seed} for s, seed in the_plan.arms],
-        "budget": {**asdict(the_plan.budget), "reference_flop": the_plan.reference_flop},
+        "budget": {
+            **asdict(the_plan.budget),
+            "reference_flop": the_plan.reference_flop,
+            "full_training": asdict(the_plan.full_training),
+        },
         "data": {
             "name": data.name,
             "summary": data.summary(),

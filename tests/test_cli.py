@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import rfsearch
 from rfsearch import cli, doctor, plugins, terminal
-from rfsearch.space import Choice
-from tests.toys import toy_file
+from rfsearch.space import Choice, read_space
+from tests.toys import toy_faces, toy_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -642,3 +644,36 @@ def test_doctor_names_a_plugin_that_does_not_load(broken_plugins):
     assert found["spaces"].ok
     assert not found["plugins"].ok
     assert all(repr(name) in found["plugins"].found for name in BROKEN)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_recipe_of_one_or_two_steps_is_planned_and_trained(call, tmp_path, steps):
+    """Its costs are timed over more steps than it has."""
+    from rfsearch.ledger import Assignment
+    from rfsearch.trial import Training
+
+    path = toy_file(tmp_path, budget="60x", steps=steps)
+    path.write_text(path.read_text().replace("f_delay = 0.25", "f_delay = 0.9\nwarmup = 5\nlr_steps = [0.5]"))
+    code, out, err = call("plan", "--space", path, "--json")
+    assert code == 0, err
+    space = read_space(path, None)
+    for row in json.loads(out)["candidates"]:
+        given = Assignment("t", "s", 0, row["candidate"], 0, math.inf)
+        folder = tmp_path / str(abs(hash(row["candidate"])))
+        training = Training(space, toy_faces(), given, "flop", torch.device("cpu"), folder)
+        while (record := training.advance()).status == "pruned":
+            pass
+        assert (record.status, record.cause) == ("completed", "")
+
+
+def test_plan_says_how_many_full_trainings_a_budget_has_room_for(call, tmp_path):
+    space = toy_file(tmp_path, budget="4x")
+    body = json.loads(call("plan", "--space", space, "--strategies", "random", "--json")[1])
+    one = body["budget"]["full_training"]["flop"] / body["reference_flop"]
+    assert one > 1.1
+    assert body["budget"]["full_trainings"] == pytest.approx(4 / one)
+    code, out, err = call("plan", "--space", space, "--strategies", "random")
+    assert code == 0, err
+    assert f"4x has room for {int(4 / one)} full trainings of the hand default: one costs {one:.3g}x with" in out
+    out = call("plan", "--space", space, "--strategies", "random", "--budget", "1x")[1]
+    assert "1x is less than a full training of the hand default takes" in out

@@ -1,5 +1,6 @@
 """The contest: equal budgets kept, whatever trials cost, and a resumed contest that goes on where it was."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from rfsearch import plugins
 from rfsearch.contest import Arm, Contest, Forecast
-from rfsearch.errors import ModelError
+from rfsearch.errors import ModelError, StrategyError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history
 from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.space import Candidate, Choice, read_space
@@ -295,3 +296,87 @@ def test_the_work_of_handing_out_and_of_resuming_grows_as_the_trials_do(tmp_path
     resumed = [lines_run(lambda count=count: game(count)) for count in (60, 240)]
     assert played[1] < 4.4 * played[0]
     assert resumed[1] < 4.4 * resumed[0]
+
+
+class Brief:
+    """One candidate, and then nothing."""
+
+    def __init__(self):
+        self.tried = 0
+
+    def suggest(self, pending):
+        return Exhausted("one is enough") if self.tried or pending else SPACE.reference_candidate
+
+    def observe(self, record):
+        self.tried += 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "budget", "status", "why"),
+    [
+        (Brief, 300.0, "completed", "one is enough"),
+        (lambda: plugins.load("strategies", "random")(SPACE, 0), 102.0, "completed", "less than the shortest training"),
+        (lambda: plugins.load("strategies", "random")(SPACE, 0), 900.0, "failed", "its last 5 trials failed, .*broken"),
+        (lambda: plugins.load("strategies", "random")(SPACE, 0), 200.0, "completed", None),
+    ],
+)
+def test_an_arm_that_leaves_budget_unspent_says_why_once_in_the_ledger(tmp_path, strategy, budget, status, why):
+    def game():
+        arm = Arm("mine", 3, strategy(), Budget(f"{budget}flop", "flop", budget))
+        return Contest([arm], Journal(tmp_path), read_history(tmp_path), forecast, SPACE.reference_candidate)
+
+    first = game()
+    while (assignment := first.next()) is not None:
+        assert read_history(tmp_path).ends == {}
+        first.finish(trained(assignment, status=status))
+    ends = read_history(tmp_path).ends
+    assert set(ends) == ({("mine", 3)} if why else set())
+    assert why is None or re.search(why, ends["mine", 3])
+    before = (tmp_path / LEDGER_FILE).read_bytes()
+    assert game().done
+    assert (tmp_path / LEDGER_FILE).read_bytes() == before
+    # What a process wrote that was killed before it came to that is made up for.
+    lines = [line for line in before.splitlines(keepends=True) if b'"end"' not in line]
+    (tmp_path / LEDGER_FILE).write_bytes(b"".join(lines))
+    assert game().done
+    assert read_history(tmp_path).ends == ends
+
+
+class Raising:
+    """A strategy one of whose methods fails."""
+
+    def __init__(self, method):
+        self.method = method
+
+    def _fail(self, method):
+        if method == self.method:
+            raise LookupError("no such row")
+
+    def suggest(self, pending):
+        self._fail("suggest")
+        return SPACE.reference_candidate
+
+    def observe(self, record):
+        self._fail("observe")
+
+    def prune(self, candidate, rungs):
+        self._fail("prune")
+
+
+@pytest.mark.parametrize("method", ["suggest", "observe", "prune"])
+def test_what_a_strategy_raises_names_it_and_its_method_and_loses_no_record(tmp_path, method):
+    def game(strategy):
+        arm = Arm("mine", 0, strategy, Budget("300flop", "flop", 300.0))
+        return Contest([arm], Journal(tmp_path), read_history(tmp_path), forecast, SPACE.reference_candidate)
+
+    def played(first):
+        record = trained(first.next())
+        first.keep(replace(record, status="pruned"))
+        first.finish(record)
+
+    message = rf"strategy mine: {method}\(.*failed with LookupError: no such row. Raised in .*test_contest.py, line"
+    with pytest.raises(StrategyError, match=message):
+        played(game(Raising(method)))
+    assert len(read_history(tmp_path).records) == (method == "observe")
+    play(game(Brief()) if method == "observe" else game(Raising("")))
+    assert len(read_history(tmp_path).records) >= 1

@@ -125,3 +125,37 @@ def test_what_was_found_at_several_sites_is_one_list(tmp_path):
 @pytest.mark.parametrize(("f", "end"), [({"conv6": 0.5}, "d=2, layer dcls -> conv6 d=4, RF"), ({}, "layer dcls, RF")])
 def test_what_a_layer_has_found_is_on_its_line(tmp_path, f, end):
     assert end in line_of(tmp_path, Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}), f)
+
+
+def test_the_board_is_whole_at_eighty_columns(tmp_path):
+    space = helen_space()
+    full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
+    arms = [
+        Arm(name, 10, plugins.load("strategies", name.partition("@")[0])(space.with_form(form), 10), BUDGET)
+        for name, form in (("inflation@tri", "tri"), ("exhaustive@lsdfn", "lsdfn"))
+    ]
+    contest = Contest(arms, Journal(tmp_path), read_history(tmp_path), lambda _: full, space.reference_candidate)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    board = Board(console, "Face parsing (helen, preset mini-tri): rendered-faces", "f_classmean_pooled", contest)
+    given = contest.next()
+    record = Record(
+        given.trial, given.strategy, 10, "completed", given.candidate, 1263, 1263, Cost(100.0, 1.0, 1.0), val=0.71234,
+        path_rf_px={"conv6/1": 1163, "conv6/2": 1195, "conv6/3": 1263},
+    )  # fmt: skip
+    contest.finish(record)
+    running = contest.next()
+    board.watch(replace(record, trial=running.trial, status="pruned", steps=54_000, val=0.51234), contest)
+    console.print(board._draw())
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "\u2026" not in shown
+    rows = shown.splitlines()
+    row = next(row for row in rows if row.startswith("inflation@tri/10"))
+    assert all(part in row for part in ("5 % of 2e15flop", " 1 ", "0.7123", "1163 | 1195 | 1263"))
+    assert any(row.startswith("exhaustive@lsdfn/10") for row in rows)
+    told = " ".join(shown.split())
+    assert f"In training: {running.trial} {Candidate.from_json(running.candidate)} (step 54000, 0.512)" in told
+    assert "best: f_classmean_pooled" in told
+
+
+BUDGET = Budget("2e15flop", "flop", 2000.0)

@@ -1,8 +1,9 @@
 """The append-only file of everything a run did: its first line names the schema, a torn last line is forgiven.
 
-Three kinds of event follow the header. `start` says which trial was handed out, with everything needed to hand it out
+Four kinds of event follow the header. `start` says which trial was handed out, with everything needed to hand it out
 again; `finish` holds its record. A trial that has started and not finished is what `resume` takes up again. `latency`
-says how long the networks of some trials take, which is measured when all have finished. Unknown kinds are passed over.
+says how long the networks of some trials take, which is measured when all have finished; `end` says why an arm ended
+with budget left. Unknown kinds are passed over.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class History:
     assignments: dict[str, Assignment] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     latencies: dict[str, Latency] = field(default_factory=dict)
+    ends: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Why an arm ended with budget left, by its strategy and seed."""
 
     @property
     def unfinished(self) -> list[Assignment]:
@@ -83,6 +86,9 @@ class Journal:
     def latency(self, trials: Sequence[str], latency: Latency) -> None:
         """Enter how long the networks of these trials take, all of one shape."""
         self._append({"event": "latency", "trials": list(trials), **asdict(latency)})
+
+    def end(self, strategy: str, seed: int, why: str) -> None:
+        self._append({"event": "end", "strategy": strategy, "seed": seed, "why": why})
 
     def _append(self, event: Mapping[str, Any]) -> None:
         try:
@@ -137,4 +143,6 @@ def read_history(run_dir: Path) -> History:
             history.records[event["trial"]] = Record.from_json(event)
         elif kind == "latency":
             history.take_latency(event["trials"], Latency.from_json(event))
+        elif kind == "end":
+            history.ends[event["strategy"], event["seed"]] = event["why"]
     return history

@@ -26,7 +26,8 @@ _NEEDED_BYTES = 64 * 1024 * 1024
 class Run:
     """A run as read back from its directory. records: in the order they came in, with the latencies of their networks.
 
-    latencies: by trial, how and where they were measured.
+    latencies: by trial, how and where they were measured. ends: why an arm ended with budget left, by its strategy and
+    seed.
     """
 
     directory: Path
@@ -34,6 +35,7 @@ class Run:
     records: tuple[Record, ...]
     unfinished: int
     latencies: Mapping[str, Latency] = field(default_factory=dict)
+    ends: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
 
 def create(run_dir: Path) -> None:
@@ -91,7 +93,7 @@ def read_run(run_dir: Path) -> Run:
     manifest = read_manifest(run_dir)
     history = read_history(run_dir)
     records = tuple(record.timed(history.latencies.get(name)) for name, record in history.records.items())
-    return Run(run_dir, manifest, records, len(history.unfinished), history.latencies)
+    return Run(run_dir, manifest, records, len(history.unfinished), history.latencies, history.ends)
 
 
 def trials_table(records: Iterable[Record]) -> pd.DataFrame:

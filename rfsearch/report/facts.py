@@ -21,6 +21,7 @@ class Facts:
 
     metric: the name of the score that the search went by, its averaging in the name. notices: other than the data's.
     reference: the hand default, or None where unknown. reference_flop: of its one full training, what 1x means.
+    full_training: its cost with its evaluations, by currency, empty where unknown.
     planned: the distinct candidates of the forecast. rendered: whether the images are drawings.
     """
 
@@ -38,6 +39,7 @@ class Facts:
     gamma_bounds: tuple[float, float]
     reference: str | None
     reference_flop: float | None
+    full_training: Mapping[str, float]
     budget_text: str
     currency: str
     limit: float | None
@@ -66,6 +68,7 @@ def read_facts(manifest: Mapping[str, Any]) -> Facts:
         gamma_bounds=_bounds(space, "gamma_bounds", _GAMMA_BOUNDS),
         reference=_reference(space.get("reference"), sites),
         reference_flop=finite(budget.get("reference_flop")) or None,
+        full_training={k: v for k, x in _table(budget, "full_training").items() if (v := finite(x))},
         budget_text=_text(budget, "text"),
         currency=currency if currency in ("flop", "device_s", "epochs") else "flop",
         limit=finite(budget.get("limit")),

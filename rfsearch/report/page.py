@@ -19,6 +19,7 @@ from rfsearch.ledger.run_directory import write_whole
 from rfsearch.printable import printable
 from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
+from rfsearch.report.budgets import holds, unspent
 from rfsearch.report.digest import Arm, Digest, digest, factors, has_start, setting_of
 from rfsearch.report.front import pareto_table
 from rfsearch.report.latency import how_measured
@@ -89,6 +90,8 @@ def render(told: Digest) -> str:
         plotly=get_plotlyjs() if known else "",
         trials=_trials(told),
         budget=_budget(told),
+        holds=_holds(told),
+        unspent=unspent(told),
         gallery=pictures,
         winner_setting=f"The winner: {setting_of(winner.candidate, winner)}{_fields(winner)}." if winner else "",
         shown_split="test" if told.facts.splits.get("test", 0) or told.split == "test" else "validation",
@@ -238,6 +241,14 @@ def _fields(record: Record) -> str:
     return f": {told}" if told else ""
 
 
+def _holds(told: Digest) -> str:
+    """What an arm's budget has room for; empty where a run does not say what a training costs."""
+    facts, one = told.facts, told.facts.full_training
+    if not (facts.limit and facts.reference_flop and one.get(facts.currency) and one.get("flop")):
+        return ""
+    return holds(facts.budget_text, facts.limit / one[facts.currency], one["flop"] / facts.reference_flop)
+
+
 def _budget(told: Digest) -> list[list[str]]:
     order = {strategy: i for i, strategy in enumerate(told.strategies)}
     return [_arm(arm, told) for arm in sorted(told.arms, key=lambda arm: (order[arm.strategy], arm.seed))]
@@ -311,7 +322,11 @@ def _provenance(told: Digest) -> list[tuple[str, str]]:
         ("Data fingerprint", data.get("fingerprint")),
         ("Seeds", ", ".join(map(str, told.seeds))),
         ("Budget of each arm", facts.budget_text),
-        ("One reference training", prefixed(facts.reference_flop, "FLOP") if facts.reference_flop else ""),
+        ("What it holds", _holds(told)),
+        (
+            "One reference training, without evaluations (1×)",
+            prefixed(facts.reference_flop, "FLOP") if facts.reference_flop else "",
+        ),
         ("Trials at a time", manifest.get("workers")),
         ("Machine", _machine(machine, byte_size(memory) if memory else "")),
         ("Versions", ", ".join(f"{name} {version}" for name, version in _table(manifest, "versions").items())),

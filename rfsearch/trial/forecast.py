@@ -170,7 +170,7 @@ class Forecaster:
         began = time.perf_counter()
         for step in range(_TIMED_STEPS + 1):
             started = time.perf_counter()
-            flop = learner.train_step(step)
+            flop = learner.train_step(step % self._space.recipe.steps)  # a recipe may be shorter than what is timed
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             slow = time.perf_counter() - began > _TIMED_S

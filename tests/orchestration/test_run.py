@@ -286,3 +286,51 @@ def test_every_leader_is_had_back_as_it_was_trained(forms):
         assert (predicted.numpy() == held["prediction"]).mean() > 0.999
     with pytest.raises(RunDirectoryError, match="no checkpoint of trial 'lsdfn-0-99' is kept. Did you mean 'lsdfn-0"):
         trained(forms, "lsdfn-0-99")
+
+
+OWN = """
+from rfsearch.space import Choice
+from rfsearch.strategies import Exhausted
+
+class Mine:
+    def __init__(self, space, seed):
+        self.space, self.told = space, 0
+
+    def suggest(self, pending):
+        if self.told == 2:
+            return Exhausted("two are enough")
+        return self.space.uniform(Choice(self.told + 1))
+
+    def observe(self, record):
+        self.told += 1
+        {fault}
+"""
+
+
+def test_an_own_strategy_that_fails_is_mended_and_the_run_resumed_from_another_folder(tmp_path):
+    file, run_dir = tmp_path / "own.py", tmp_path / "run"
+    file.write_text(OWN.format(fault="raise KeyError('loss')"))
+    options = ["--space", toy_file(tmp_path, budget="4x"), "--out", run_dir, *one_worker()]
+    told = subprocess.run(
+        command("run", *options, "--strategies", "own.py:Mine"),
+        capture_output=True, text=True, env=environment(), timeout=300, cwd=tmp_path,
+    )  # fmt: skip
+    assert told.returncode == 2, told.stderr
+    assert "strategy Mine: observe(record) failed with KeyError: 'loss'. Raised in" in told.stderr
+    assert told.stderr.rstrip().endswith(f"Mend the strategy, then go on with: rfsearch resume {run_dir}")
+    assert "Traceback" not in told.stderr
+    assert [record.trial for record in read_run(run_dir).records] == ["Mine-0-000"]
+    assert (run_dir / "report.html").exists()
+    assert not (run_dir / "ray").exists()
+    file.write_text(OWN.format(fault="pass"))
+    told = call("resume", run_dir)
+    assert told.returncode == 0, told.stderr
+    run = read_run(run_dir)
+    assert run.manifest["request"]["strategies"] == [f"{file}:Mine"]
+    assert [record.trial for record in run.records] == ["Mine-0-000", "Mine-0-001"]
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} < {"Mine-0-000", "Mine-0-001"}
+    assert "Left unspent: Mine/0 " in told.stdout
+    assert "since two are enough." in told.stdout
+    page = (run_dir / "report.html").read_text()
+    assert "since two are enough." in page
+    assert "full trainings of the hand default: one costs" in page

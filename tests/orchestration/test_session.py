@@ -51,21 +51,35 @@ def test_a_wrong_address_is_one_message_within_seconds(address, message):
     assert not ray.is_initialized()
 
 
-def test_auto_without_a_cluster_and_a_server_that_says_nothing_are_told_in_half_a_minute(silent, tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(tmp_path)}
-    env.pop("RAY_ADDRESS", None)
-    for address in ("auto", silent):
-        command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space", toy_file(tmp_path)]
-        began = time.monotonic()
-        told = subprocess.run(
-            [*command, "--strategies", "random", "--out", tmp_path / "run", "--address", address],
-            capture_output=True, text=True, env=env, timeout=60,
-        )  # fmt: skip
-        assert time.monotonic() - began < 30
-        assert told.returncode == 2, told.stderr
-        assert f"the Ray cluster at {address} cannot be joined" in told.stderr
-        assert len(told.stderr.splitlines()) == 1
-        assert not (tmp_path / "run").exists()
+def test_a_server_that_says_nothing_is_told_by_the_command_in_half_a_minute(silent, tmp_path):
+    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space", toy_file(tmp_path)]
+    began = time.monotonic()
+    told = subprocess.run(
+        [*command, "--strategies", "random", "--out", tmp_path / "run", "--address", silent],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+    )  # fmt: skip
+    assert time.monotonic() - began < 30
+    assert told.returncode == 2, told.stderr
+    assert f"the Ray cluster at {silent} cannot be joined: something listens there and says nothing" in told.stderr
+    assert len(told.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (
+            "raise ConnectionError('Could not find any running Ray instance.')",
+            "Could not find any running Ray instance",
+        ),
+        ("import time; time.sleep(100)", "no Ray cluster answered within 2 s"),
+    ],
+)
+def test_what_ray_says_of_a_cluster_that_it_cannot_join_is_one_message(monkeypatch, code, why):
+    monkeypatch.setattr(session, "_JOIN", code)
+    monkeypatch.setattr(session, "_JOIN_S", 2.0)
+    with pytest.raises(RequestError, match=f"the Ray cluster at auto cannot be joined: .*{why}"):
+        session.join("auto")
 
 
 def test_a_cluster_is_joined_and_left(monkeypatch):
