@@ -47,18 +47,23 @@ def test_a_wrong_address_is_one_message_within_seconds(address, message):
     began = time.monotonic()
     with pytest.raises(RequestError, match=message), Engine(address, Resources()):
         pass
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
     assert not ray.is_initialized()
 
 
-def test_a_server_that_says_nothing_is_told_by_the_command_in_half_a_minute(silent, tmp_path):
-    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space", toy_file(tmp_path)]
+def test_a_server_that_says_nothing_is_told_within_seconds(silent):
     began = time.monotonic()
+    with pytest.raises(RequestError, match="something listens there and says nothing"):
+        session.join(silent)
+    assert time.monotonic() - began < 10
+
+
+def test_a_server_that_says_nothing_is_one_message_of_the_command(silent, tmp_path):
+    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space", toy_file(tmp_path)]
     told = subprocess.run(
         [*command, "--strategies", "random", "--out", tmp_path / "run", "--address", silent],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
     )  # fmt: skip
-    assert time.monotonic() - began < 30
     assert told.returncode == 2, told.stderr
     assert f"the Ray cluster at {silent} cannot be joined: something listens there and says nothing" in told.stderr
     assert len(told.stderr.splitlines()) == 1
