@@ -9,13 +9,18 @@ with budget left. Unknown kinds are passed over.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger.files import read_json, sync_folder
+from rfsearch.ledger.manifest import checked
 from rfsearch.ledger.record import Latency, Record
 
 SCHEMA = 1
@@ -38,6 +43,15 @@ class Assignment:
     def to_json(self) -> dict[str, Any]:
         """Without what an older version does not know, unless it is needed."""
         return {key: value for key, value in self.__dict__.items() if key != "heir_of" or value}
+
+
+@dataclass(frozen=True)
+class End:
+    """Why an arm ended with budget left. strategy, seed: of the arm."""
+
+    strategy: str
+    seed: int
+    why: str
 
 
 @dataclass
@@ -69,11 +83,11 @@ class Journal:
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / LEDGER_FILE
+        self._torn = False
         try:
-            if not self.path.exists():
+            if not self.path.exists() or not _drop_torn_line(self.path):
                 self._write({"event": "ledger", "schema": SCHEMA})
-            else:
-                _drop_torn_line(self.path)
+                sync_folder(run_dir)
         except OSError as error:
             raise RunDirectoryError(f"{self.path}: the ledger cannot be written: {error.strerror}.") from error
 
@@ -88,7 +102,7 @@ class Journal:
         self._append({"event": "latency", "trials": list(trials), **asdict(latency)})
 
     def end(self, strategy: str, seed: int, why: str) -> None:
-        self._append({"event": "end", "strategy": strategy, "seed": seed, "why": why})
+        self._append({"event": "end", **asdict(End(strategy, seed, why))})
 
     def _append(self, event: Mapping[str, Any]) -> None:
         try:
@@ -96,53 +110,96 @@ class Journal:
         except OSError as error:
             raise RunDirectoryError(
                 f"{self.path}: the ledger cannot be written: {error.strerror}. What it holds is safe; "
-                f"make room, then resume with: rfsearch resume {self.path.parent}"
+                f"make room, then resume with: rfsearch resume {shlex.quote(str(self.path.parent))}"
             ) from error
 
     def _write(self, event: Mapping[str, Any]) -> None:
-        line = json.dumps(event, separators=(",", ":"), allow_nan=False) + "\n"
-        with self.path.open("ab") as file:
+        line = (json.dumps(event, separators=(",", ":"), allow_nan=False) + "\n").encode()
+        if self._torn:
+            _drop_torn_line(self.path)
+            self._torn = False
+        # No buffer: what a full disk has refused must not be written later, into room that has become free.
+        with self.path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
-                file.write(line.encode())
-                file.flush()
+                while line:
+                    line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(self.path, before)
+                self._torn = True  # readers pass over a torn last line
+                with suppress(OSError):
+                    file.truncate(before)
+                    self._torn = False
                 raise
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a crash left without its newline, so that the next event starts on a line of its own."""
+def _drop_torn_line(path: Path) -> int:
+    """Cut off a last line that a crash left without its newline, so that the next event starts on a line of its own;
+    returns the length that is left, in bytes."""
     body = path.read_bytes()
-    if body and not body.endswith(b"\n"):
-        os.truncate(path, body.rfind(b"\n") + 1)
+    whole = body.rfind(b"\n") + 1
+    if whole < len(body):
+        os.truncate(path, whole)
+    return whole
 
 
 def read_history(run_dir: Path) -> History:
-    """Everything a run's ledger tells. A torn last line is passed over; any other fault is an error with its line."""
+    """Everything a run's ledger tells. A torn last line is passed over; any other fault is an error with its line.
+
+    Events and keys that a newer version may have added are passed over too.
+    """
     path = run_dir / LEDGER_FILE
-    if not path.exists():
-        raise RunDirectoryError(f"{run_dir}: not a run: it has no {LEDGER_FILE}.")
-    lines = path.read_bytes().split(b"\n")
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunDirectoryError(f"{run_dir}: not a run: it has no {LEDGER_FILE}.") from None
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from error
     history = History()
     for number, line in enumerate(lines[:-1], start=1):
-        try:
-            event = json.loads(line)
-            kind = event.pop("event")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise RunDirectoryError(f"{path}, line {number}: not a ledger event.") from error
-        if kind == "ledger":
-            if event["schema"] > SCHEMA:
-                raise RunDirectoryError(
-                    f"{path}: written by a newer rfsearch (schema {event['schema']}; this one reads up to {SCHEMA})."
-                )
-        elif kind == "start":
-            history.assignments[event["trial"]] = Assignment(**event)
-        elif kind == "finish":
-            history.records[event["trial"]] = Record.from_json(event)
-        elif kind == "latency":
-            history.take_latency(event["trials"], Latency.from_json(event))
-        elif kind == "end":
-            history.ends[event["strategy"], event["seed"]] = event["why"]
+        _enter(history, line, f"{path}, line {number}")
     return history
+
+
+def _enter(history: History, line: bytes, where: str) -> None:
+    """Add what one line of a ledger tells."""
+    try:
+        event = read_json(line, finite=False)  # a report shows what else such a record says
+    except ValueError as error:
+        raise RunDirectoryError(f"{where}: not a ledger event: {error}.") from error
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise RunDirectoryError(f"{where}: not a ledger event: no JSON object with the key 'event'.")
+    if event["event"] == "ledger":
+        schema = checked(int, event.get("schema"), f"{where}: schema")
+        if schema > SCHEMA:
+            raise RunDirectoryError(
+                f"{where}: written by a newer rfsearch (schema {schema}; this one reads up to {SCHEMA})."
+            )
+    elif event["event"] == "start":
+        assignment = checked(Assignment, event, where)
+        history.assignments[assignment.trial] = assignment
+    elif event["event"] == "finish":
+        record = checked(Record, event, where)
+        history.records[record.trial] = record
+    elif event["event"] == "latency":
+        trials = checked(list[str], event.get("trials"), f"{where}: trials")
+        history.take_latency(trials, checked(Latency, event, where))
+    elif event["event"] == "end":
+        end = checked(End, event, where)
+        history.ends[end.strategy, end.seed] = end.why
+
+
+def require_replayable(history: History, arms: Collection[tuple[str, int]], path: Path) -> None:
+    """Raise RunDirectoryError for a ledger that a run cannot go on from: a trial that no arm (strategy and seed) can
+    have handed out, or one that cost no amount."""
+    known = ", ".join(sorted(f"{strategy}/{seed}" for strategy, seed in arms))
+    trials: list[Assignment | Record] = [*history.assignments.values(), *history.records.values()]
+    for trial in trials:
+        if (trial.strategy, trial.seed) not in arms:
+            raise RunDirectoryError(
+                f"{path}: trial {trial.trial!r} is of arm {trial.strategy}/{trial.seed}, which this run does not have. "
+                f"Its arms: {known}."
+            )
+    for record in history.records.values():
+        if not all(0 <= amount < math.inf for amount in vars(record.cost).values()):
+            raise RunDirectoryError(f"{path}: trial {record.trial!r} has a cost that is no amount: {record.cost}.")

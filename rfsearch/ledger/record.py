@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from rfsearch.errors import RfsearchError
+from rfsearch.ledger.manifest import checked
 from rfsearch.space.choice import Candidate
 
 Status = Literal["completed", "pruned", "cut", "failed"]
@@ -59,11 +60,6 @@ class Latency:
     high_ms: float
     where: str
     shape: str
-
-    @staticmethod
-    def from_json(body: Mapping[str, Any]) -> Latency:
-        """Read a latency back; what this version does not know is left aside."""
-        return Latency(**{f.name: body[f.name] for f in fields(Latency)})
 
 
 @dataclass(frozen=True)
@@ -154,16 +150,7 @@ class Record:
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> Record:
         """Read a record back; fields of a later schema that this one does not know are left aside."""
-        known = {f.name for f in fields(Record)}
-        body = {key: value for key, value in body.items() if key in known}
-        body["cost"] = Cost(**body["cost"])
-        body["rungs"] = tuple(Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in body.get("rungs", ()))
-        body["trace"] = tuple((step, site, f) for step, site, f in body.get("trace", ()))
-        if body.get("infer_latency_spread_ms") is not None:
-            body["infer_latency_spread_ms"] = tuple(body["infer_latency_spread_ms"])
-        if body.get("forecast") is not None:
-            body["forecast"] = Cost(**body["forecast"])
-        return Record(**body)
+        return checked(Record, body, "record")
 
 
 def parsed(candidate: str) -> Candidate | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger.files import read_json, whole_file
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
+from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
 from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Latency, Record
 
 MANIFEST_FILE = "manifest.json"
@@ -27,7 +28,7 @@ class Run:
     """A run as read back from its directory. records: in the order they came in, with the latencies of their networks.
 
     latencies: by trial, how and where they were measured. ends: why an arm ended with budget left, by its strategy and
-    seed.
+    seed. running: the process that is at work on it, None where there is none.
     """
 
     directory: Path
@@ -36,15 +37,18 @@ class Run:
     unfinished: int
     latencies: Mapping[str, Latency] = field(default_factory=dict)
     ends: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    running: Holder | None = None
 
 
 def create(run_dir: Path) -> None:
     """Make an empty run directory, or say why it cannot be one."""
+    if by := holder(run_dir):
+        raise in_use(run_dir, by)
     if (run_dir / LEDGER_FILE).exists() or (run_dir / MANIFEST_FILE).exists():
         raise RunDirectoryError(
             f"{run_dir}: already holds a run. Resume it with: rfsearch resume {run_dir}, or choose another --out."
         )
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if run_dir.exists() and (not run_dir.is_dir() or {path.name for path in run_dir.iterdir()} - {LOCK_FILE}):
         raise RunDirectoryError(f"{run_dir}: not an empty folder. Choose another --out.")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -61,31 +65,44 @@ def create(run_dir: Path) -> None:
         )
 
 
+def make_unused(wanted: Path) -> Path:
+    """Make a directory that no other process has, with a number behind its name where that name is taken."""
+    number, path = 1, wanted
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+                path = wanted.with_name(f"{wanted.name}-{number}")
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}. Choose another --out.") from error
+
+
 def write_manifest(run_dir: Path, manifest: Mapping[str, Any]) -> None:
     write_whole(run_dir / MANIFEST_FILE, json.dumps(manifest, indent=1))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a half."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from error
+    """Write a text so that a reader sees the old one or the new one, never a part."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def read_manifest(run_dir: Path) -> dict[str, Any]:
+    """Read a manifest as it is: a report makes do with what it says. What must be right in it, `held` checks."""
     path = run_dir / MANIFEST_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        manifest = read_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise RunDirectoryError(f"{run_dir}: not a run: it has no {MANIFEST_FILE}.") from None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}: cannot be read: {error}.") from error
+    if not isinstance(manifest, dict):
+        raise RunDirectoryError(f"{path}: a manifest is a JSON object. Got a {type(manifest).__name__}.")
+    return manifest
 
 
 def read_run(run_dir: Path) -> Run:
@@ -93,7 +110,7 @@ def read_run(run_dir: Path) -> Run:
     manifest = read_manifest(run_dir)
     history = read_history(run_dir)
     records = tuple(record.timed(history.latencies.get(name)) for name, record in history.records.items())
-    return Run(run_dir, manifest, records, len(history.unfinished), history.latencies, history.ends)
+    return Run(run_dir, manifest, records, len(history.unfinished), history.latencies, history.ends, holder(run_dir))
 
 
 def trials_table(records: Iterable[Record]) -> pd.DataFrame:

@@ -297,7 +297,9 @@ def _runner_up(told: Digest, winner: Record) -> Record | None:
 
 
 def _unfinished(told: Digest) -> Iterator[str]:
-    if told.run.unfinished:
+    if told.run.running:
+        yield f"This run is running ({told.run.running}): this is what it has found so far."
+    elif told.run.unfinished:
         yield (
             f"This run is unfinished: {counted(told.run.unfinished, 'trial')} handed out without a result yet. "
             f"Take it up again with: rfsearch resume {told.run.directory}"

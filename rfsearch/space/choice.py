@@ -201,8 +201,15 @@ class Candidate:
     @staticmethod
     @lru_cache(maxsize=_KEPT)
     def from_json(text: str) -> Candidate:
-        """Read a candidate back; a report asks for the same one many times."""
-        return Candidate.of({site: _choice_of(body) for site, body in json.loads(text).items()})
+        """Read a candidate back; a report asks for the same one many times. Raises SpaceError for anything else."""
+        try:
+            return Candidate.of({site: _choice_of(body) for site, body in json.loads(text).items()})
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            shown = text if len(text) <= 80 else f"{text[:80]}..."
+            raise SpaceError(
+                'a candidate is a JSON object of sites and choices, such as {"conv6": {"dilation": 4}}. '
+                f"Got {shown!r} ({type(error).__name__}: {error})."
+            ) from error
 
     def to_json(self) -> str:
         body = {
