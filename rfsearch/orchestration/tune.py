@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -41,7 +42,7 @@ from ray.tune.search import Searcher
 from rfsearch import interrupt
 from rfsearch.contest import Contest
 from rfsearch.data import ImageSet
-from rfsearch.errors import RequestError
+from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
 from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.orchestration import session
@@ -146,11 +147,20 @@ class Engine:
             tuner.fit()
         except Exception as error:
             # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
+            if searcher.fault is None and isinstance(error, OSError):
+                what = f"{run_dir}: cannot be written: {error.strerror or error}."
+                raise RunDirectoryError(_with_way_on(what, run_dir)) from error
             raise searcher.fault or error from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)  # Tune's own notes: the ledger holds all that is needed
         if searcher.fault:
             raise searcher.fault
+
+
+def _with_way_on(what: str, run_dir: Path) -> str:
+    """A message about what stopped a run, with what to do about it."""
+    how = f"rfsearch resume {shlex.quote(str(run_dir))}"
+    return f"{what} The run has stopped; nothing that is in its ledger is lost. Make room, then go on with: {how}"
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,10 @@ class _Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        record = self._training.advance()
+        try:
+            record = self._training.advance()
+        except RunDirectoryError as error:
+            return {"fault": _with_way_on(str(error), self._run_dir), "done": True}
         return {"record": json.dumps(record.to_json()), "done": record.status != "pruned"}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -234,6 +247,10 @@ class _Searcher(Searcher):
 
     def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial goes on after this look."""
+        if "fault" in result and self.fault is None:
+            self.fault = RunDirectoryError(result["fault"])
+        if self.fault:
+            return False  # its checkpoint of this look is what it goes on from once the run is resumed
         record = Record.from_json(json.loads(result["record"]))
         known = self._last.get(trial_id)
         if known is None or len(record.rungs) > len(known.rungs):  # else a look that was lost sight of, shown again
@@ -249,20 +266,21 @@ class _Searcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         assignment = self._running.pop(trial_id, None)
-        if assignment is None or self.fault:
-            return  # after a fault of our own nothing more is entered: resume takes such trials up again
-        if error or not result or "record" not in result:
+        if assignment is None:
+            return
+        record = Record.from_json(json.loads(result["record"])) if result and "record" in result and not error else None
+        if self.fault and (record is None or record.status == "pruned"):
+            return  # after a fault of our own resume takes up again what has not ended by itself
+        if record is None:
             record = self._lost(trial_id, assignment)
-        else:
-            record = Record.from_json(json.loads(result["record"]))
-            if record.status == "pruned":  # at a look shown again: what was lost behind it is not gone again
-                tries = self._lost_since_look.get(trial_id, _Lost()).tries
-                flop, epochs = (tries * part for part in self._stretch(assignment))
-                record = replace(record, cost=record.cost + Cost(flop, 0.0, epochs))
+        elif record.status == "pruned":  # at a look shown again: what was lost behind it is not gone again
+            tries = self._lost_since_look.get(trial_id, _Lost()).tries
+            flop, epochs = (tries * part for part in self._stretch(assignment))
+            record = replace(record, cost=record.cost + Cost(flop, 0.0, epochs))
         try:
             self._watch(self._contest.finish(record))
         except Exception as fault:
-            self.fault = fault
+            self.fault = self.fault or fault
 
     def _lost(self, trial_id: str, assignment: Assignment) -> Record:
         """The record of a trial whose worker died on every try.

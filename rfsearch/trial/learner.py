@@ -8,8 +8,7 @@ import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -226,7 +225,7 @@ class Learner:
         self._tally.flop += (1 + LATENCY_PASSES) * meter.flop
         return meter.metered
 
-    def save_examples(self, split: Split, path: Path) -> None:
+    def save_examples(self, split: Split, file: BinaryIO) -> None:
         """A few images with truth and prediction, for the report: uint8 arrays, ignored pixels 255."""
         with untouched(self.model), torch.no_grad(), self._passes(split):
             self.model.eval()
@@ -234,7 +233,7 @@ class Learner:
             predicted = self.task.predict(self.model, images, labels)
         truth = torch.where(labels == IGNORE, 255, labels)
         np.savez_compressed(
-            path,
+            file,
             images=np.asarray(split.images),
             truth=truth.cpu().numpy().astype(np.uint8),
             prediction=predicted.cpu().numpy().astype(np.uint8),

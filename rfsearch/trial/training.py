@@ -7,16 +7,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rfsearch.data import ImageSet, Split
-from rfsearch.errors import TrialError
+from rfsearch.errors import RunDirectoryError, TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
+from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.record import Status
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery import without_dilations
+from rfsearch.trial import checkpoint
 from rfsearch.trial.learner import LATENCY_PASSES, Fields, Learner, fields_of
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import held_bytes
@@ -41,7 +42,8 @@ class Training:
     """Trains one assignment. `advance` goes to the next look and returns the record as it stands there.
 
     A record with status `pruned` is provisional: the training can go on. Any other status is final. What a user's
-    model or data raises becomes a record with status `failed`; nothing but an interrupt leaves `advance`.
+    model or data raises becomes a record with status `failed`; nothing leaves `advance` but an interrupt, and
+    RunDirectoryError where a checkpoint cannot be written: that is not the trial's fault, which can go on later.
 
     data: all splits. directory: of this trial's checkpoints, beside those of the other trials; a training that was
     interrupted goes on from there. An heir goes on from its parent's last look: its weights, momentum, step and random
@@ -73,12 +75,15 @@ class Training:
         self._known_fields: Fields | None = None
         self._learner: Learner | None = None
         self._clock_start: float | None = None
+        self._told = ""
 
     def advance(self) -> Record:
         """Train to the next look, the end, or the limit."""
         self._clock_start = time.perf_counter()
         try:
             return self._advance()
+        except RunDirectoryError:
+            raise
         except TrialError as error:
             cause = str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -151,8 +156,10 @@ class Training:
             self._space, self._data, self._candidate, self._assignment.train_seed, self._device, memory
         )
         self._rf_init = self._fields().rf_px
-        if self._progress_file.exists():
-            state = torch.load(self._progress_file, map_location=self._device, weights_only=True)
+        state = checkpoint.load(self._progress_file, self._device) if self._progress_file.exists() else None
+        if state is None and self._progress_file.exists():
+            self._told = "its checkpoint was damaged, so it began again; what it had cost before is not known"
+        if state is not None:
             self._learner.load_state(state["learner"], state["step_flop"])
             self._step = self._begun = state["step"]
             self._first = state.get("first", 0)  # progress of an older version is nobody's heir's
@@ -173,7 +180,9 @@ class Training:
             raise TrialError(
                 f"it goes on from {parent}, of which {file} is missing: every worker must see the same run directory."
             )
-        state = torch.load(file, map_location=self._device, weights_only=True)
+        state = checkpoint.load(file, self._device)
+        if state is None:
+            raise TrialError(f"it goes on from {parent}, whose checkpoint is damaged: {file} cannot be read.")
         theirs, network = Candidate.from_json(state["candidate"]), state["learner"]["model"]
         if theirs != self._candidate:
             if self._candidate.learned or theirs.undilated != self._candidate.undilated:
@@ -205,7 +214,7 @@ class Training:
             "rungs": [asdict(rung) for rung in self._rungs],
             "trace": [list(point) for point in self._trace],
         }
-        _save(state, self._progress_file)
+        checkpoint.save(state, self._progress_file)
         return replace(self._record("pruned"), val=score.primary, cost=cost)
 
     def _finish(self, learner: Learner) -> Record:
@@ -217,10 +226,10 @@ class Training:
         test = learner.score(splits["test"])[0] if "test" in splits else None
         inference = learner.weigh_inference()
         learner.charge_estimates()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        learner.save_examples(examples_of(self._data).some(_EXAMPLES), self._directory / "examples.npz")
+        with whole_file(self._directory / "examples.npz") as file:
+            learner.save_examples(examples_of(self._data).some(_EXAMPLES), file)
         dilations = {path: f for path, f in learner.f_values().items() if dict(self._candidate)[path].to_find}
-        _save(
+        checkpoint.save(
             {"model": learner.model.state_dict(), "candidate": self._candidate.found(dilations).to_json()},
             self._directory / "model.pt",
         )
@@ -256,6 +265,7 @@ class Training:
             trace=tuple(point for point in self._trace if math.isfinite(point[2])),
             train_peak_bytes=learner.train_peak_bytes if learner else None,
             heir_of=self._assignment.heir_of,
+            cause=self._told,
         )
 
     def _fields(self) -> Fields:
@@ -280,11 +290,3 @@ def _less(whole: Cost, part: Cost) -> Cost:
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     """What of these a ledger can hold: a factor that diverged is no number."""
     return {site: value for site, value in values.items() if math.isfinite(value)}
-
-
-def _save(state: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a reader finds the old one or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(dict(state), part)
-    part.replace(path)

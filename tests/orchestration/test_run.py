@@ -18,6 +18,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import read_run
 from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.run import trained
+from tests.disks import fill, small_disk
 from tests.toys import toy_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +155,32 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(whole):
     told = call("resume", whole, "--json")
     assert "Nothing was left to train" in told.stderr
     assert json.loads(told.stdout)["report"] == str(whole / "report.html")
+
+
+def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(whole, tmp_path):
+    with small_disk(tmp_path / "disk", "80m") as disk:
+        run_dir, errors = disk / "run", tmp_path / "errors.txt"
+        with errors.open("wb") as file:
+            child = subprocess.Popen(
+                command("run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies",
+                        "exhaustive,optuna,inflation", "--out", run_dir, *one_worker()),
+                stdout=subprocess.DEVNULL, stderr=file, env=environment(),
+            )  # fmt: skip
+        try:
+            wait_for_events(run_dir, 5, child)
+            ballast = fill(disk)
+            assert child.wait(timeout=120) == 2
+        finally:
+            child.kill()
+        err = errors.read_text()
+        assert "No space left on device" in err
+        assert f"rfsearch resume {run_dir}" in err
+        assert "Traceback" not in err
+        assert not any(record.status == "failed" for record in read_run(run_dir).records)
+        ballast.unlink()
+        told = call("resume", run_dir)
+        assert told.returncode == 0, told.stderr
+        assert pd.read_csv(run_dir / "trials.csv")[SAME].equals(pd.read_csv(whole / "trials.csv")[SAME])
 
 
 @pytest.mark.parametrize(("net", "cause"), [("nan_net", "nan"), ("hungry_net", "out of memory"), ("dying_net", "died")])

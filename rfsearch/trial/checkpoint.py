@@ -1,0 +1,64 @@
+"""Checkpoints on disk: written whole or not at all, and read back as whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from rfsearch.ledger.files import whole_file
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a reader finds the old one or the new one, never a part.
+
+    Raises:
+        RunDirectoryError: It cannot be written. What was at `path` before still is.
+    """
+    write(path, lambda file: torch.save(dict(state), file))
+
+
+def write(path: Path, writer: Callable[[Any], object]) -> None:
+    """Have a file written whole or not at all. writer: writes to the binary file that it is given.
+
+    Raises:
+        RunDirectoryError: It cannot be written. A writer in C++ turns an error of the file into one of its own, from
+            which a full disk cannot be told, so the error is kept aside until it has ended.
+    """
+    with whole_file(path) as file:
+        watched = _Watched(file)
+        writer(watched)
+        if watched.fault:
+            raise watched.fault
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """Read a checkpoint, or return None for what is none, such as a file that a crash has left empty or cut short."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception:  # what torch raises for a damaged file depends on where the damage is
+        return None
+    return state if isinstance(state, dict) else None
+
+
+class _Watched:
+    """A file that takes what comes after its first failure without writing it, and keeps that failure."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.fault is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.fault = error
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Nothing: `whole_file` flushes."""
