@@ -118,14 +118,15 @@ def run_command(
 ) -> None:
     """Search: train candidates of a space until every strategy has spent its budget, and report."""
     from rfsearch import run
+    from rfsearch.ledger.run_directory import make_unused
 
     request = _request(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
     _warn_of_plugins()
-    run_dir = out or Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     device = _device(gpus_per_trial, cpus_per_trial or 1)
     console = _console(as_json)
+    run_dir = out or make_unused(Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}")
     with run.new_directory(run_dir), _resumable(run_dir):
         _run(console, request, run_dir, device)
         code = _close(run_dir, as_json)
@@ -208,11 +209,11 @@ def resume(
     from dataclasses import replace
 
     from rfsearch import run
-    from rfsearch.ledger.run_directory import read_manifest
+    from rfsearch.ledger.lock import hold
 
-    request = run.Request(**read_manifest(run_dir)["request"])
+    request = run.request_of(run_dir)
     device = _device(request.gpus_per_trial, request.cpus_per_trial or 1)
-    with _resumable(run_dir):
+    with hold(run_dir), _resumable(run_dir):
         _go_on(_console(as_json), replace(request, address=address or request.address), run_dir, device)
         code = _close(run_dir, as_json)
     raise typer.Exit(code)
@@ -288,16 +289,18 @@ def reproduce(
 def _train_table(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
     """Train a table's rows, or go on where an earlier run of it had stopped."""
     from rfsearch import run
+    from rfsearch.ledger.lock import hold
     from rfsearch.ledger.run_directory import MANIFEST_FILE
     from rfsearch.report import write
 
     if (run_dir / MANIFEST_FILE).exists():
-        with _resumable(run_dir):
+        with hold(run_dir), _resumable(run_dir):
             the_plan = _go_on(console, request, run_dir, device)
+            write(run_dir)
     else:
         with run.new_directory(run_dir), _resumable(run_dir):
             the_plan = _run(console, request, run_dir, device)
-    write(run_dir)
+            write(run_dir)
     return the_plan
 
 
@@ -576,7 +579,9 @@ def _close(run_dir: Path, as_json: bool) -> int:
     run = read_run(run_dir)
     verdict, arms = summarise(run), _arms(run)
     if as_json:
-        print(json.dumps({"verdict": verdict.to_json(), "arms": arms, "report": str(page)}, indent=1))
+        running = vars(run.running) if run.running else None
+        body = {"verdict": verdict.to_json(), "arms": arms, "report": str(page), "running": running}
+        print(json.dumps(body, indent=1))
     else:
         out_console.print()
         for sentence in verdict.sentences:
@@ -600,20 +605,23 @@ def _close(run_dir: Path, as_json: bool) -> int:
 def _arms(run: Run) -> list[dict[str, Any]]:
     """What each arm did and spent, in the budget's currency."""
     from rfsearch.ledger import Budget, Cost
+    from rfsearch.ledger.manifest import HeldArm, held
+    from rfsearch.ledger.run_directory import MANIFEST_FILE
 
-    budget = Budget.from_manifest(run.manifest)
+    file = run.directory / MANIFEST_FILE
+    budget = held(run.manifest, file, Budget, "budget")
     rows = []
-    for arm in run.manifest["arms"]:
-        records = [r for r in run.records if (r.strategy, r.seed) == (arm["strategy"], arm["seed"])]
+    for arm in held(run.manifest, file, list[HeldArm], "arms"):
+        records = [r for r in run.records if (r.strategy, r.seed) == (arm.strategy, arm.seed)]
         spent = budget.spent(sum((r.cost for r in records), Cost()))
         rows.append(
             {
-                **arm,
+                **vars(arm),
                 "trials": len(records),
                 "spent": spent,
                 "budget": budget.limit,
                 "currency": budget.currency,
-                "left_because": run.ends.get((arm["strategy"], arm["seed"]), ""),
+                "left_because": run.ends.get((arm.strategy, arm.seed), ""),
             }
         )
     return rows

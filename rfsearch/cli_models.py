@@ -142,6 +142,7 @@ def _network(
     import tempfile
 
     from rfsearch import inspection, run
+    from rfsearch.ledger.manifest import HeldData, held
     from rfsearch.ledger.run_directory import MANIFEST_FILE, read_manifest
     from rfsearch.plugins import space_file
     from rfsearch.space import Space, read_space
@@ -150,8 +151,9 @@ def _network(
     with tempfile.TemporaryDirectory() as cache:
         if (trained / MANIFEST_FILE).is_file():
             manifest = read_manifest(trained)
-            known = Space.model_validate(manifest["resolved_space"])
-            images = run.load_data(known, str(folder) if folder else manifest["data"]["folder"], Path(cache))
+            known = held(manifest, trained / MANIFEST_FILE, Space, "resolved_space")
+            place = held(manifest, trained / MANIFEST_FILE, HeldData, "data").folder
+            images = run.load_data(known, str(folder) if folder else place, Path(cache))
         elif folder is not None or space != "folder":
             images = run.load_data(read_space(space_file(space), None), str(folder) if folder else None, Path(cache))
         if images is not None:

@@ -18,7 +18,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -33,10 +33,12 @@ from rfsearch import plugins
 from rfsearch.data import Batches, ImageSet, eval_batches
 from rfsearch.data.batches import MEAN, STD
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
+from rfsearch.identity import edited, recorded, sources_of
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride, guided
 from rfsearch.lazy import give_sizes
-from rfsearch.ledger import Record, read_run
-from rfsearch.ledger.run_directory import write_whole
+from rfsearch.ledger import Record, Run, read_run
+from rfsearch.ledger.manifest import HeldData, held
+from rfsearch.ledger.run_directory import MANIFEST_FILE, write_whole
 from rfsearch.outputs import main_output
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.projection import Room, fixed, project
@@ -47,7 +49,7 @@ from rfsearch.surgery import measure_sites
 from rfsearch.surgery.dilation import _KEY as DILATION
 from rfsearch.surgery.inserts import SplitSite
 from rfsearch.surgery.places import lone_convolution
-from rfsearch.trial import IN_CHANNELS
+from rfsearch.trial import IN_CHANNELS, checkpoint
 from rfsearch.trial.learner import augment_of
 
 FORMATS = ("onnx", "program")
@@ -146,11 +148,14 @@ def export(
     _check(integer, finetune_steps, formats)
     directory = out or run_dir / "export"
     run = read_run(run_dir)
-    space = Space.model_validate(run.manifest["resolved_space"])
+    file = run_dir / MANIFEST_FILE
+    space, then = held(run.manifest, file, Space, "resolved_space"), held(run.manifest, file, HeldData, "data")
+    image_size = held(run.manifest, file, tuple[int, int], "space", "image_size")
     record = _record(run.records, run_dir, trial)
     network = trained(run_dir, record.trial)
     say("Reading the images ...")
-    data, notices = _data(space, run.manifest, folder, run_dir / "cache")
+    data, notices = _data(space, then, image_size, folder, run_dir / "cache")
+    notices += _of_the_run(run, space)
     patch = patch_of(space, data.classes, record)
     bench = _Bench(space, data, device or torch.device("cpu"), say)
     fill = partial(take_weights, network)
@@ -197,7 +202,7 @@ def export(
     )
     _clear(directory)
     try:
-        torch.save(model.cpu().state_dict(), directory / "model.pt")
+        checkpoint.save(model.cpu().state_dict(), directory / "model.pt")
         write_whole(directory / "patch.json", json.dumps(patch.to_json(), indent=1) + "\n")
         found.forms = _forms(directory, reference.cpu(), bench, formats, say)
     except OSError as error:
@@ -233,15 +238,30 @@ def _record(records: Sequence[Record], run_dir: Path, trial: str | None) -> Reco
     return best
 
 
-def _data(space: Space, manifest: Mapping[str, Any], folder: str | None, cache: Path) -> tuple[ImageSet, list[str]]:
+def _of_the_run(run: Run, space: Space) -> list[str]:
+    """What a reader must know of the run, a sentence each."""
+    said = []
+    if run.running:
+        said.append(f"The run is still running ({run.running}): this is its leader so far.")
+    network = recorded(run.manifest, run.directory)
+    if network and (changed := edited(network.sources, sources_of(space.backbone))):
+        said.append(
+            f"{', '.join(changed)} has changed since the run started. The weights fit, but what it computes may differ."
+        )
+    return said
+
+
+def _data(
+    space: Space, then: HeldData, image_size: tuple[int, int], folder: str | None, cache: Path
+) -> tuple[ImageSet, list[str]]:
     """The run's images, and what a reader must know of them."""
     try:
-        data = load_data(space, folder or manifest["data"]["folder"], cache)
+        data = load_data(space, folder or then.folder, cache)
     except DataError as error:
         hint = "" if folder else " If the images have moved, say where to with --data."
         raise DataError(f"{error}{hint}") from error
     expected, got = (
-        (tuple(manifest["data"]["classes"]), tuple(manifest["space"]["image_size"])),
+        (then.classes, image_size),
         (data.classes, data.image_size),
     )
     if got != expected:
@@ -250,7 +270,7 @@ def _data(space: Space, manifest: Mapping[str, Any], folder: str | None, cache: 
             f"{folder or data.name}: the run's images are {height} x {width} px (H x W) in {len(classes)} classes "
             f"({', '.join(classes)}). Got {h} x {w} px, {len(other)} classes ({', '.join(other)})."
         )
-    if data.fingerprint() != manifest["data"]["fingerprint"]:
+    if data.fingerprint() != then.fingerprint:
         return data, ["These are not the images of the run: what is scored here does not compare with its scores."]
     return data, []
 
@@ -447,7 +467,7 @@ def _forms(
         said = f"torch.export does not take this network: {_brief(error)}"
         return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]
     if "program" in formats:
-        torch.export.save(program, directory / "model.pt2")
+        checkpoint.write(directory / "model.pt2", partial(torch.export.save, program))
         loaded = torch.export.load(directory / "model.pt2").module()
         forms.append(_compared("program", "model.pt2", batch, loaded, images, expected))
     if "onnx" in formats:
@@ -486,6 +506,8 @@ def _onnx(
             )
             assert made is not None
             made.save(file, external_data=size > _EXTERNAL_BYTES)
+    except OSError:
+        raise
     except Exception as error:
         return Form("onnx", None, said=f"torch.onnx does not take this network: {_brief(error)}", failed=True)
     if importlib.util.find_spec("onnxruntime") is None:

@@ -34,13 +34,16 @@ from rfsearch.data import (
     read_voc,
     rendered_faces,
 )
-from rfsearch.data.image_set import few_to_choose_on, require_folder
+from rfsearch.data.image_set import few_to_choose_on, physical_memory, require_folder
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.data.pictures import MOST_PIXELS
-from rfsearch.errors import BudgetError, DataError, RunDirectoryError, SpaceError, nearest
+from rfsearch.errors import BudgetError, DataError, RfsearchError, RunDirectoryError, SpaceError, nearest
+from rfsearch.identity import network_of, recorded, require_same, require_same_tensors
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
-from rfsearch.ledger.journal import SCHEMA
+from rfsearch.ledger.journal import SCHEMA, require_replayable
+from rfsearch.ledger.lock import hold
+from rfsearch.ledger.manifest import HeldData, held
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.receptive import traced
 from rfsearch.report.budgets import holds
@@ -51,11 +54,12 @@ from rfsearch.strategies.listed import Listed
 from rfsearch.surgery import Site, check_fits, check_labels, install, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
-from rfsearch.trial import IN_CHANNELS, Forecaster, settings_of
+from rfsearch.trial import IN_CHANNELS, Forecaster, checkpoint, settings_of
 from rfsearch.trial.learner import built
 
 FORM_MARK = "@"
 PLANNED_MOST = 100
+SEEDS_MOST = 1000
 _PACKAGES = ("rfsearch", "torch", "torchvision", "ray", "optuna", "numpy", "pandas")
 
 
@@ -205,8 +209,10 @@ def check(request: Request) -> Space:
     space = resolve(request)
     if request.data is not None:
         require_folder(Path(request.data))
-    if request.seeds < 1:
-        raise SpaceError(f"--seeds is the number of seeds per strategy, at least 1. Got {request.seeds}.")
+    if not 1 <= request.seeds <= SEEDS_MOST:
+        raise SpaceError(
+            f"--seeds is the number of seeds per strategy, at least 1 and at most {SEEDS_MOST}. Got {request.seeds}."
+        )
     entrants(request, space)
     plugins.backbone(space.backbone)
     Budget.parse(space.budget, reference_flop=1.0)
@@ -258,6 +264,9 @@ def _plan(
                 f"Label sets are given in the space's file, as labels of [paths.{name}]."
             )
     forecaster = Forecaster(space, data, device, flop_per_s)
+    if request.address is None and device.type == "cpu":
+        step_bytes = forecaster.step_bytes(space.reference_candidate)
+        _require_memory(step_bytes, f"one training step of {space.recipe.batch_size} images takes", space)
     reference_flop = forecaster.reference_flop()
     budget = Budget.parse(space.budget, reference_flop)
     least = forecaster(space.reference_candidate).least
@@ -408,7 +417,9 @@ def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
         if spec.default is None:
             raise DataError(f"space {space.name!r} has no embedded data: name a folder with --data.")
         train, val, test = spec.rendered
-        return rendered_faces(train, val, test, space.image_size or (96, 96))
+        size = space.image_size or (96, 96)
+        _require_memory((train + val + test) * 4 * size[0] * size[1], "the rendered images are held in", space)
+        return rendered_faces(train, val, test, size)
     data = _read_folder(space, Path(folder), cache)
     caution = few_to_choose_on(data)
     return replace(data, notice=f"{data.notice} {caution}".strip()) if caution else data
@@ -436,6 +447,16 @@ def _read_folder(space: Space, root: Path, cache: Path) -> ImageSet:
     )
 
 
+def _require_memory(needed: int, what: str, space: Space) -> None:
+    """Raise SpaceError for what this machine's memory cannot hold, before anything of it is allocated."""
+    memory = physical_memory()
+    if needed > memory:
+        raise SpaceError(
+            f"{space.source}, preset {space.preset}: {what} {needed / 2**30:,.1f} GiB of memory, and this machine has "
+            f"{memory / 2**30:,.1f} GiB. Choose a smaller image_size, or fewer images at a time."
+        )
+
+
 def _network(space: Space, data: ImageSet) -> tuple[Any, str, list[str]]:
     """The network, the weights that were to be had ("none" if it trains from scratch), and what a reader must know."""
     model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
@@ -455,14 +476,17 @@ def primary_score(the_plan: Plan) -> str:
 
 @contextmanager
 def new_directory(run_dir: Path) -> Iterator[Path]:
-    """A fresh run directory, taken away again if the request fails before anything worth keeping is in it."""
+    """A fresh run directory that no other process works in, taken away again if the request fails before anything
+    worth keeping is in it."""
     create(run_dir)
-    try:
-        yield run_dir
-    except BaseException:
-        if not (run_dir / MANIFEST_FILE).exists():
-            shutil.rmtree(run_dir, ignore_errors=True)
-        raise
+    with hold(run_dir):
+        create(run_dir)  # another process may have been faster
+        try:
+            yield run_dir
+        except BaseException:
+            if not (run_dir / MANIFEST_FILE).exists():
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
 
 
 def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str) -> None:
@@ -485,6 +509,7 @@ def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str
             "reference": space.default_candidate.to_json(),
             "image_size": list(data.image_size),
         },
+        "network": asdict(network_of(space.backbone, fresh_backbone(space, data.num_classes))),
         "arms": [{"strategy": s, "seed": seed} for s, seed in the_plan.arms],
         "budget": {
             **asdict(the_plan.budget),
@@ -540,28 +565,39 @@ def forecast_rows(the_plan: Plan) -> list[dict[str, Any]]:
 
 def reopen(run_dir: Path, device: torch.device) -> Plan:
     """The plan of a run that was started before, from its directory. The data must be what it was."""
-    manifest = read_manifest(run_dir)
-    request = Request(**{**manifest["request"], **_tuples(manifest["request"])})
-    space = Space.model_validate(manifest["resolved_space"])
-    data = load_data(space, manifest["data"]["folder"], run_dir / "cache")
-    if data.fingerprint() != manifest["data"]["fingerprint"]:
+    manifest, file = read_manifest(run_dir), run_dir / MANIFEST_FILE
+    request = request_of(run_dir)
+    space = held(manifest, file, Space, "resolved_space")
+    then = held(manifest, file, HeldData, "data")
+    rate = held(manifest, file, float, "flop_per_s")
+    # The budget is what it was, whatever a newer version would count.
+    budget = held(manifest, file, Budget, "budget")
+    reference_flop = held(manifest, file, float, "budget", "reference_flop")
+    data = load_data(space, then.folder, run_dir / "cache")
+    if data.fingerprint() != then.fingerprint:
         raise RunDirectoryError(
-            f"{run_dir}: the data has changed since this run started ({manifest['data']['folder'] or data.name}). "
+            f"{run_dir}: the data has changed since this run started ({then.folder or data.name}). "
             "Restore it to resume, or start a new run."
         )
-    again = _plan(request, space, data, device, manifest["flop_per_s"])
+    now = network_of(space.backbone, fresh_backbone(space, data.num_classes))
+    require_same(recorded(manifest, run_dir), now, space.backbone, run_dir)
+    again = _plan(request, space, data, device, rate)
     if again.space.weights != space.weights:
         raise RunDirectoryError(
             f"{run_dir}: this run started from trained weights ({space.weights}) that are out of reach now. "
             "Bring them back to resume."
         )
-    # The budget is what it was, whatever a newer version would count.
-    reference_flop = manifest["budget"]["reference_flop"]
-    return replace(again, budget=Budget.from_manifest(manifest), reference_flop=reference_flop)
+    return replace(again, budget=budget, reference_flop=reference_flop)
 
 
-def _tuples(body: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) for key, value in body.items() if isinstance(value, list)}
+def request_of(run_dir: Path) -> Request:
+    """Read back what a run was asked for."""
+    return held(read_manifest(run_dir), run_dir / MANIFEST_FILE, Request, "request")
+
+
+def fresh_backbone(space: Space, num_classes: int) -> nn.Module:
+    """Make a space's network, with no trained weights and no site changed."""
+    return plugins.make_backbone(space.backbone, num_classes, IN_CHANNELS)
 
 
 def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
@@ -569,16 +605,25 @@ def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
     journal = Journal(run_dir)
     enter = entrants(the_plan.request, the_plan.space)
     arms = [Arm(name, seed, guard.made(name, enter[name], seed), the_plan.budget) for name, seed in the_plan.arms]
-    return Contest(arms, journal, read_history(run_dir), the_plan.forecaster, the_plan.space.reference_candidate)
+    history = read_history(run_dir)
+    require_replayable(history, {(arm.name, arm.seed) for arm in arms}, journal.path)
+    try:
+        return Contest(arms, journal, history, the_plan.forecaster, the_plan.space.reference_candidate)
+    except RfsearchError:
+        raise
+    except Exception as error:  # what a strategy raises for records that it can never have asked for
+        raise RunDirectoryError(
+            f"{journal.path}: its trials cannot be replayed, so one is damaged: {type(error).__name__}: {error}."
+        ) from error
 
 
 def keep_leaders(run_dir: Path, contest: Contest) -> None:
     """Delete the checkpoints of finished trials that lead no arm, which alone are ever shown or exported, and that no
     other trial goes on from."""
     needed = {arm.best.trial for arm in contest.arms if arm.best} | set(contest.running) | contest.parents
-    for checkpoint in (run_dir / "checkpoints").glob("*"):
-        if checkpoint.name not in needed:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    for folder in (run_dir / "checkpoints").glob("*"):
+        if folder.name not in needed:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def compete(
@@ -604,8 +649,10 @@ def compete(
 
 def trained(run_dir: Path, trial: str | None = None) -> nn.Module:
     """A trained network of a run, in evaluation mode: a trial that leads its arm, or by default the winner."""
-    manifest = read_manifest(run_dir)
-    space = Space.model_validate(manifest["resolved_space"])
+    manifest, at = read_manifest(run_dir), run_dir / MANIFEST_FILE
+    space = held(manifest, at, Space, "resolved_space")
+    classes = held(manifest, at, HeldData, "data").classes
+    image_size = held(manifest, at, tuple[int, int], "space", "image_size")
     if trial is None:
         best: Record | None = None
         for record in read_run(run_dir).records:
@@ -617,12 +664,22 @@ def trained(run_dir: Path, trial: str | None = None) -> nn.Module:
     if not file.is_file():
         kept = [path.parent.name for path in sorted((run_dir / "checkpoints").glob("*/model.pt"))]
         raise RunDirectoryError(f"{run_dir}: no checkpoint of trial {trial!r} is kept.{nearest(trial, kept)}")
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    classes = tuple(manifest["data"]["classes"])
-    model = plugins.make_backbone(space.backbone, len(classes), IN_CHANNELS)
-    give_sizes(model, (1, IN_CHANNELS, *manifest["space"]["image_size"]))
+    state = checkpoint.load(file, torch.device("cpu"))
+    if state is None or not isinstance(state.get("candidate"), str) or not isinstance(state.get("model"), dict):
+        raise RunDirectoryError(
+            f"{file}: damaged: no checkpoint can be read from it. Other trials that are kept can be exported by name."
+        )
+    model = fresh_backbone(space, len(classes))
+    require_same_tensors(recorded(manifest, run_dir), network_of(space.backbone, model), space.backbone, run_dir)
+    give_sizes(model, (1, IN_CHANNELS, *image_size))
     install(model, Candidate.from_json(state["candidate"]), settings_of(space, classes))
-    model.load_state_dict(state["model"])
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise RunDirectoryError(
+            f"{file}: its weights do not fit the network that backbone {space.backbone} makes now: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
     model.eval()
     return model
 

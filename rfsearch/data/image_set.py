@@ -245,7 +245,7 @@ def load_splits(
     """
     tally = {} if tally is None else tally
     height, width = size
-    limit = _physical_memory() // 4 if memory_limit_bytes is None else memory_limit_bytes
+    limit = physical_memory() // 4 if memory_limit_bytes is None else memory_limit_bytes
     total = sum(len(split) for split in items.values()) * height * width * 4
     if total <= limit:
         return {title: _read_split(split, read, size, faults, np.empty) for title, split in items.items()}
@@ -352,7 +352,8 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfsearch"
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
+    """Return the memory of this machine, in bytes."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # no such question on this system

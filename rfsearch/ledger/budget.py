@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from rfsearch.errors import BudgetError
 from rfsearch.ledger.record import Cost
@@ -20,6 +21,7 @@ _UNITS: dict[str, tuple[Currency, float]] = {
     "epoch": ("epochs", 1.0),
     "epochs": ("epochs", 1.0),
 }
+_MOST = 1e30  # more than any training has taken, a million times over
 _FORM = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
@@ -29,7 +31,7 @@ class Budget:
 
     text: str
     currency: Currency
-    limit: float
+    limit: Annotated[float, Field(gt=0)]
 
     @staticmethod
     def parse(text: str, reference_flop: float) -> Budget:
@@ -51,13 +53,9 @@ class Budget:
             )
         units: dict[str, tuple[Currency, float]] = {"x": ("flop", reference_flop), **_UNITS}
         currency, factor = units[unit]
+        if amount * factor > _MOST:
+            raise BudgetError(f"{rule} Got {text!r}, which no computer could spend: at most {_MOST:g} {currency}.")
         return Budget(text.strip(), currency, amount * factor)
-
-    @staticmethod
-    def from_manifest(manifest: Mapping[str, Any]) -> Budget:
-        """The budget that a run's manifest holds."""
-        held = manifest["budget"]
-        return Budget(held["text"], held["currency"], held["limit"])
 
     def spent(self, cost: Cost) -> float:
         """How much of this budget's currency a cost takes."""

@@ -40,8 +40,25 @@ def _as_several(colours: Any) -> Any:
     return [colours] if single else colours
 
 
+# Bounds against slips of the keyboard, far beyond what any training has used: without them such a number ends as a hang
+# or as a process without memory, long after the file was read.
+_MOST_STEPS = 10**9
+_MOST_IMAGES = 10**6  # at a time, or drawn
+_LONGEST_SIDE = 2**15  # px
+_MOST_RUNGS = 10**4
+_MOST_CHANNELS = 2**16
+_WIDEST = 2**10  # taps or regions of an axis
+_FARTHEST = 2**15  # px: dilations and sample strides
+_LARGEST_FACTOR = 2.0**10  # of f, and of zooming images
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_Count = Annotated[int, Field(ge=0, le=_MOST_IMAGES)]
+_Side = Annotated[int, Field(ge=1, le=_LONGEST_SIDE)]
+_Dilation = Annotated[int, Field(ge=1, le=_FARTHEST)]
 
 
 class DataSpec(_Frozen):
@@ -64,7 +81,7 @@ class DataSpec(_Frozen):
     classes: tuple[str, ...] = ()
     ignore_index: int | None = Field(default=None, ge=0, le=255)
     flip_pairs: tuple[tuple[int, int], ...] = ()
-    rendered: tuple[int, int, int] = (512, 128, 128)
+    rendered: tuple[_Count, _Count, _Count] = (512, 128, 128)
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     white: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_pixels: int | None = Field(default=None, gt=0)
@@ -140,14 +157,14 @@ class Recipe(_Frozen):
     Augmentation: flip, scale range, shift as a share of the side, brightness and contrast as +- shares.
     """
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    steps: int = Field(gt=0, le=_MOST_STEPS)
+    batch_size: int = Field(gt=0, le=_MOST_IMAGES)
     class_weights: Literal["none", "sqrt"] = "none"
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     power: float = Field(default=0.9, ge=0)
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=_MOST_STEPS)
     lr_steps: tuple[float, ...] = ()
     lr_drop: float = Field(default=0.1, gt=0, le=1)
     pretrained_lr_multiplier: float = Field(default=1.0, gt=0)
@@ -159,9 +176,9 @@ class Recipe(_Frozen):
     guidance_weight: float = Field(default=1.2, gt=0)
     normalisation: Literal["exact", "paper"] = "exact"
     low_centre: bool = False
-    rungs: int = Field(default=3, ge=0)
-    rung_images: int = Field(default=64, gt=0)
-    eval_batch_size: int = Field(default=16, gt=0)
+    rungs: int = Field(default=3, ge=0, le=_MOST_RUNGS)
+    rung_images: int = Field(default=64, gt=0, le=_MOST_IMAGES)
+    eval_batch_size: int = Field(default=16, gt=0, le=_MOST_IMAGES)
     flip: bool = True
     scale: tuple[float, float] = (1.0, 1.0)
     shift: float = Field(default=0.0, ge=0, lt=1)
@@ -172,11 +189,14 @@ class Recipe(_Frozen):
     def _consistent(self) -> Recipe:
         if any(not 0 < share < 1 for share in self.lr_steps) or list(self.lr_steps) != sorted(set(self.lr_steps)):
             raise ValueError("lr_steps are ascending shares of the training, between 0 and 1")
+        low, high = self.scale
+        if not 1 / _LARGEST_FACTOR <= low <= high <= _LARGEST_FACTOR:
+            raise ValueError(f"scale = [low, high] needs 0 < low <= high <= {_LARGEST_FACTOR:g}")
         return self
 
     def rate(self, step: int) -> float:
         """The learning rate of new weights at a step."""
-        rate = self.lr * (1 - step / self.steps) ** self.power
+        rate = self.lr * max(0.0, 1 - step / self.steps) ** self.power  # a forecast times more steps than one may have
         rate *= self.lr_drop ** sum(step >= share * self.steps for share in self.lr_steps)
         return rate * (step + 1) / self.warmup if step < self.warmup else rate
 
@@ -192,7 +212,7 @@ class PathSet(_Frozen):
     no path is.
     """
 
-    manual: tuple[int, ...] = Field(min_length=2)
+    manual: tuple[Annotated[int, Field(le=_FARTHEST)], ...] = Field(min_length=2)
     labels: tuple[tuple[str, ...], ...] = ()
 
     @model_validator(mode="after")
@@ -214,17 +234,17 @@ class SamplingSpec(_Frozen):
     """
 
     gammas: tuple[float, ...] = Field(default=(1.0, 2.0, 3.0), min_length=1)
-    regions: tuple[int, ...] = Field(default=(5,), min_length=1)
-    features: int = Field(default=32, gt=0)
-    channels: int | None = Field(default=None, gt=0)
-    kernel: int = Field(default=3, gt=0)
+    regions: tuple[Annotated[int, Field(le=_WIDEST)], ...] = Field(default=(5,), min_length=1)
+    features: int = Field(default=32, gt=0, le=_MOST_CHANNELS)
+    channels: int | None = Field(default=None, gt=0, le=_MOST_CHANNELS)
+    kernel: int = Field(default=3, gt=0, le=_WIDEST)
     bounds: tuple[float, float] = (0.25, 16.0)
 
     @model_validator(mode="after")
     def _consistent(self) -> SamplingSpec:
         low, high = self.bounds
-        if not 0 < low <= high:
-            raise ValueError("bounds = [low, high] needs 0 < low <= high")
+        if not 0 < low <= high <= _FARTHEST:
+            raise ValueError(f"bounds = [low, high] needs 0 < low <= high <= {_FARTHEST}")
         if any(not low <= gamma <= high for gamma in self.gammas) or len(set(self.gammas)) != len(self.gammas):
             raise ValueError(f"gammas are different sample strides within bounds {list(self.bounds)}, above 0")
         if any(s < 1 or s % 2 == 0 for s in self.regions):
@@ -242,11 +262,11 @@ class Preset(_Frozen):
     form: str = SINGLE
     sampling: SamplingSpec = SamplingSpec()
     sites: tuple[str, ...] = Field(min_length=1)
-    dilations: tuple[int, ...] = Field(min_length=1)
+    dilations: tuple[Annotated[int, Field(le=_FARTHEST)], ...] = Field(min_length=1)
     reference: int
     f_bounds: tuple[float, float] = (0.25, 4.0)
     f_search: tuple[float, float] = (0.7, 1.4)
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[_Side, _Side] | None = None
     budget: str
     recipe: Recipe
 
@@ -257,8 +277,8 @@ class Preset(_Frozen):
         if self.reference not in self.dilations:
             raise ValueError(f"reference {self.reference} is none of the dilations {list(self.dilations)}")
         for name, (low, high) in (("f_bounds", self.f_bounds), ("f_search", self.f_search)):
-            if not 0 < low <= 1 <= high:
-                raise ValueError(f"{name} = [low, high] needs 0 < low <= 1 <= high")
+            if not 1 / _LARGEST_FACTOR <= low <= 1 <= high <= _LARGEST_FACTOR:
+                raise ValueError(f"{name} = [low, high] needs 0 < low <= 1 <= high <= {_LARGEST_FACTOR:g}")
         if not self.f_bounds[0] <= self.f_search[0] <= self.f_search[1] <= self.f_bounds[1]:
             raise ValueError(f"f_search {list(self.f_search)} lies within f_bounds {list(self.f_bounds)}")
         return self
@@ -325,12 +345,12 @@ class Space(_Frozen):
     data: DataSpec
     backbone: str
     weights: str
-    sites: tuple[str, ...]
-    dilations: tuple[int, ...]
-    reference: int
+    sites: tuple[str, ...] = Field(min_length=1)
+    dilations: tuple[_Dilation, ...] = Field(min_length=1)
+    reference: _Dilation
     f_bounds: tuple[float, float]
     f_search: tuple[float, float]
-    image_size: tuple[int, int] | None
+    image_size: tuple[_Side, _Side] | None
     budget: str
     recipe: Recipe
     form: str = SINGLE
@@ -401,6 +421,10 @@ def read_space(path: Path, preset: str | None) -> Space:
         body = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpaceError(f"{path}: not valid TOML: {error}.") from error
+    except RecursionError:
+        raise SpaceError(f"{path}: its values are nested too deeply.") from None
+    except ValueError as error:  # a number of more digits than Python reads, a date that is none
+        raise SpaceError(f"{path}: a value that cannot be read: {error}.") from error
     try:
         file = SpaceFile.model_validate(body)
     except ValidationError as error:

@@ -66,6 +66,10 @@ class Forecaster:
         """The budget unit 1x: the steps of one full training of the reference candidate, without its evaluations."""
         return self._pass(self._space.reference_candidate, training=True).flop * self._space.recipe.steps
 
+    def step_bytes(self, candidate: Candidate) -> int:
+        """Return the peak memory of one training step, in bytes; nothing of it is allocated."""
+        return self._pass(candidate, training=True).peak_bytes
+
     def __call__(self, candidate: Candidate) -> Forecast:
         if candidate not in self._known:
             self._known[candidate] = self._forecast(candidate)
