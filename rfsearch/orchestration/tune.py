@@ -44,6 +44,7 @@ from rfsearch.contest import Contest
 from rfsearch.data import ImageSet
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
+from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.orchestration import session
 from rfsearch.space import Space
@@ -53,6 +54,7 @@ CHECKPOINTS = "checkpoints"
 # Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers.
 _RETRIES_OF_LOST_WORKERS = 1
 _LOST = "lost"  # beside the fields of an assignment, in what a worker that tries again is told
+_PROBE_BYTES = 2**20  # where that much cannot be written, the disk is full
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Engine:
         trainable = tune.with_parameters(
             _Trial, space=space, data=data, run_dir=str(run_dir.resolve()), currency=currency, resources=(cpus, gpus)
         )
-        searcher = _Searcher(contest, self.workers, watch)
+        searcher = _Searcher(contest, self.workers, watch, run_dir)
         scratch = run_dir.resolve() / SCRATCH
         # Tune starts workers one after the other unless it may have as many trials that wait for one.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
@@ -161,6 +163,18 @@ def _with_way_on(what: str, run_dir: Path) -> str:
     """A message about what stopped a run, with what to do about it."""
     how = f"rfsearch resume {shlex.quote(str(run_dir))}"
     return f"{what} The run has stopped; nothing that is in its ledger is lost. Make room, then go on with: {how}"
+
+
+def _full_disk(run_dir: Path) -> RunDirectoryError | None:
+    """The error of a run directory that has no room left, or None where it has."""
+    probe = run_dir / ".probe"
+    try:
+        with whole_file(probe) as file:
+            file.write(bytes(_PROBE_BYTES))
+        probe.unlink()
+    except RunDirectoryError as error:
+        return RunDirectoryError(_with_way_on(str(error), run_dir))
+    return None
 
 
 @dataclass(frozen=True)
@@ -220,9 +234,9 @@ class _Trial(tune.Trainable):
 class _Searcher(Searcher):
     """Hands out what the contest hands out, and hands back what comes of it."""
 
-    def __init__(self, contest: Contest, workers: int, watch: Callable[[Record], None]) -> None:
+    def __init__(self, contest: Contest, workers: int, watch: Callable[[Record], None], run_dir: Path) -> None:
         super().__init__(metric=None, mode=None)
-        self._contest, self._workers, self._watch = contest, workers, watch
+        self._contest, self._workers, self._watch, self._run_dir = contest, workers, watch, run_dir
         self._running: dict[str, Assignment] = {}
         self._last: dict[str, Record] = {}
         self._since: dict[str, float] = {}
@@ -269,6 +283,8 @@ class _Searcher(Searcher):
         if assignment is None:
             return
         record = Record.from_json(json.loads(result["record"])) if result and "record" in result and not error else None
+        if record is None and self.fault is None:
+            self.fault = _full_disk(self._run_dir)  # on one a worker dies too, of what Ray writes itself
         if self.fault and (record is None or record.status == "pruned"):
             return  # after a fault of our own resume takes up again what has not ended by itself
         if record is None:
