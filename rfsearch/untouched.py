@@ -58,21 +58,6 @@ def untouched(model: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[Non
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Enter evaluation mode, and behind the block return every module to its mode by its own `train`, as caches and
-    merged weights may hang on that."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:  # parents first: they set their children too
-            if module.training != training or module is model:
-                module.train(training)
-        _set_modes(modes)
-
-
-@contextmanager
 def _aside() -> Iterator[None]:
     """Hide from whatever meters or traces the caller."""
     with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():

@@ -18,7 +18,7 @@ from rfsearch.space import Choice, Sampling
 from rfsearch.surgery import list_sites, measure_sites
 from rfsearch.surgery.shapes import output_shape
 from rfsearch.trial import Forecaster, Training
-from rfsearch.untouched import evaluating, untouched
+from rfsearch.untouched import untouched
 from tests.toys import toy_faces, toy_space
 
 SHAPE = (1, 3, 12, 12)
@@ -166,20 +166,6 @@ def test_weights_that_a_mode_merges_are_as_they_were_to_the_bit(measure):
     assert model.training
     assert torch.equal(model.conv.weight, weight)
     assert model.conv.weight.data_ptr() == memory
-
-
-def test_evaluating_returns_to_each_mode_by_the_network_s_own_train():
-    model = Keeper()
-    model.norm.eval()
-    with evaluating(model):
-        assert not model.training
-        with torch.no_grad():
-            model(torch.zeros(SHAPE))
-        assert model.bias is not None
-    assert model.bias is None
-    assert model.training
-    assert model.conv.training
-    assert not model.norm.training
 
 
 def test_a_forward_and_hooks_of_a_model_s_own_survive_a_measurement():
