@@ -667,13 +667,13 @@ def test_a_recipe_of_one_or_two_steps_is_planned_and_trained(call, tmp_path, ste
 
 
 def test_plan_says_how_many_full_trainings_a_budget_has_room_for(call, tmp_path):
-    space = toy_file(tmp_path, budget="4x")
+    space = toy_file(tmp_path, budget="5x")
     body = json.loads(call("plan", "--space", space, "--strategies", "random", "--json")[1])
     one = body["budget"]["full_training"]["flop"] / body["reference_flop"]
     assert one > 1.1
-    assert body["budget"]["full_trainings"] == pytest.approx(4 / one)
+    assert body["budget"]["full_trainings"] == pytest.approx(5 / one)
     code, out, err = call("plan", "--space", space, "--strategies", "random")
     assert code == 0, err
-    assert f"4x has room for {int(4 / one)} full trainings of the hand default: one costs {one:.3g}x with" in out
+    assert f"5x has room for {int(5 / one)} full trainings of the hand default: one costs {one:.3g}x with" in out
     out = call("plan", "--space", space, "--strategies", "random", "--budget", "1x")[1]
     assert "1x is less than a full training of the hand default takes" in out

@@ -1,5 +1,6 @@
 """Exports of real runs: every form gives the trained network's logits, and whole numbers lose what is said."""
 
+import copy
 import importlib.util
 import json
 import math
@@ -376,7 +377,7 @@ def test_fine_tuning_moves_weights_as_far_as_the_rate_says(run_of, tmp_path):
     bench = exports._Bench(space, toy_faces(), CPU, lambda _: None)
     start = build(wei_small(11), Candidate.of({"conv6": Choice(2)}), Settings())
     take_weights(run.trained(run_dir), start)
-    tuned = bench.finetune(start, "", 1)
+    tuned = bench.finetune(copy.deepcopy(start), "", 1)
     start.train()
     data = toy_faces()
     batches = Batches(data.splits["train"], 2, 0, augment_of(space.recipe), data.flip_pairs)

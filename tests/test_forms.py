@@ -105,7 +105,7 @@ def one_size_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 @pytest.mark.parametrize(
     ("spec", "parts"),
     [
-        (f"{__name__}:one_size_net", ("48 x 48 px",)),
+        (f"{__name__}:one_size_net", ("48 x 48",)),
         ("timm:visformer_tiny", ("timm:visformer_tiny takes images of one size, 224 x 224", "image_size = [224, 224]")),
     ],
 )

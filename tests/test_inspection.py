@@ -52,9 +52,9 @@ class OneByOne(nn.Conv2d):
         super().__init__(in_channels, num_classes, 1)
 
 
-class Sorted(Net):
+class Inverse(Net):
     def forward(self, x):
-        return super().forward(x).sort(2).values
+        return torch.linalg.inv(super().forward(x))
 '''
 
 
@@ -168,10 +168,10 @@ def test_rf_prints_a_table(nets: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["rf", "wei-small", "--input", "3x0x64"], "--input is channels x axes"),
         (["rf", "torchvision:resnet5"], "resnet50"),
         (["sites", "NETS:OneByOne"], "no site.*reads one pixel"),
-        (["rf", "NETS:Sorted"], "aten::sort.*register"),
+        (["rf", "NETS:Inverse"], "aten::linalg_inv.*register"),
         (["plan", "--space", "helen", "--backbone", "NETS:Pooled", "--site", "conv"], "logits of"),
         (["plan", "--space", "helen", "--backbone", "NETS:Net", "--site", "groupd"], "Did you mean 'grouped'"),
-        (["plan", "--space", "helen", "--backbone", "NETS:Sorted", "--site", "grouped"], "aten::sort"),
+        (["plan", "--space", "helen", "--backbone", "NETS:Inverse", "--site", "grouped"], "aten::linalg_inv"),
     ],
 )
 def test_wrong_requests_get_one_message(

@@ -93,6 +93,6 @@ def test_an_exported_winner_keeps_its_layer_from_where_it_started(space: Space, 
     assert patch.candidate == space.uniform(CHOICE)
     assert patch.settings.dilations == space.dilations
     state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)["model"]
-    model = patch.build(plugins.make_backbone(space.backbone, DATA.num_classes, 3))
+    model = patch.install(plugins.make_backbone(space.backbone, DATA.num_classes, 3))
     model.load_state_dict(state)
     assert model.get_submodule("conv6").dilation == 4.0

@@ -224,7 +224,8 @@ def test_all_passes_of_a_trial_are_charged(tmp_path, monkeypatch):
     monkeypatch.setattr(Learner, "train_step", lambda self, step: steps.append(train_step(self, step)) or steps[-1])
     monkeypatch.setattr(nn.Module, "__call__", counted)
     record = finished(space, tmp_path)
-    assert len(real) > LATENCY_PASSES
+    image = min(real)
+    real += [image] * LATENCY_PASSES  # latency is measured after the run
     assert record.cost.flop >= sum(steps) + sum(real)
     assert record.cost.flop <= (sum(steps) + sum(real)) * 1.05
 
