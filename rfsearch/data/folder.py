@@ -38,6 +38,7 @@ from rfsearch.data.labels import (
     StoredId,
     align,
     check_rule_is_given,
+    list_colours,
     list_ids,
     open_label,
     some,
@@ -51,15 +52,17 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
 IGNORED = "ignore"  # in a table of colours: what belongs to no class
 
 _MEANT = {"validation": "val", "valid": "val", "dev": "val", "testing": "test"}
+_PARTS = ("images", "labels")
 _HOLD_OUT = 5  # every 5th training image validates where there is no val folder
 _COMMON_IGNORE = 255  # "void" in PASCAL VOC and Cityscapes label maps
+_LOSSY_SUFFIXES = (".jpg", ".jpeg")  # found by a pattern that names them, for labels of colours
 _STEM = "{stem}"
 _LIKELY_FROM = 50  # images from which a pattern of names is guessed
-_IDS_OFFERED = 12
 
 # Labels of so many ids whose lowest and highest hold so much of the area are the smoothed edges of a mask, not classes.
 # The classes of VOC with their void, the closest among real sets, hold 0.79.
 _SMOOTH_IDS, _SMOOTH_SHARE = 16, 0.9
+_RARE = 0.02  # an id of a smaller share of the area may be of an edge, where ids leave gaps that no class fills
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,11 @@ def read_folder(
         faults.check()  # ids inferred from part of the labels would accuse the others
         names, ignore_index, note = _infer(root, _areas(splits["train"]), labels.map, ignore_index, faults)
         notes.append(note)
+    areas = _areas(splits["train"])
+    levels = [] if labels.map or labels.colours else _levels(areas)
+    if len(levels) == len(names) and ignore_index not in levels and np.any(areas[len(names) :]):
+        faults.add(f"{root / 'train' / 'labels'}: {_mask_rule(areas, levels, names)}")
+        faults.check()
     for title, split_items in items.items():
         for item, ids in zip(split_items, present[title], strict=True):
             _check_range(item, ids, len(names), ignore_index, faults)
@@ -223,11 +231,12 @@ def _find(root: Path, naming: Naming, faults: Faults, notes: list[str]) -> dict[
 
 
 def _pairs(root: Path, title: str, naming: Naming, faults: Faults, notes: list[str]) -> list[Item]:
-    images, labels = require_folder(root / title / "images"), require_folder(root / title / "labels")
+    images, labels = _folder_of(root / title, "images"), _folder_of(root / title, "labels")
     by_name, label_of = _by_stem(images, naming.images, SUFFIXES), _by_stem(labels, naming.labels, LABEL_SUFFIXES)
     if not by_name:
         pattern = "" if naming.images == _STEM else f" by the name {naming.images!r}"
-        raise DataError(f"{images}: no image in it{pattern}. Read are {', '.join(SUFFIXES)}.")
+        below = " Folders below it are not looked into." if any(entry.is_dir() for entry in images.iterdir()) else ""
+        raise DataError(f"{images}: no image in it{pattern}. Read are {', '.join(SUFFIXES)}.{below}")
     if not label_of.keys() & by_name.keys() and (likely := _likely_naming(by_name, labels)):
         raise DataError(f"{labels}: none of its files is a label by the name {naming.labels!r}. {likely}")
     for files in by_name.values():
@@ -243,6 +252,17 @@ def _pairs(root: Path, title: str, naming: Naming, faults: Faults, notes: list[s
     if spare:
         notes.append(f"Labels without an image in {title}, left out: {spare}.")
     return [Item(name, (by_name[name][0], label_of[name][0])) for name in sorted(by_name.keys() & label_of.keys())]
+
+
+def _folder_of(split: Path, name: str) -> Path:
+    """The folder of a split's images or labels."""
+    split = require_folder(split)
+    if not (split / name).exists():
+        others = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and entry.name not in _PARTS)
+        raise DataError(
+            f"{split / name}: no such folder. A split has a folder images and a folder labels.{nearest(name, others)}"
+        )
+    return require_folder(split / name)
 
 
 def _by_stem(folder: Path, pattern: str, suffixes: Sequence[str]) -> dict[str, list[Path]]:
@@ -273,17 +293,19 @@ def _likely_naming(stems: Iterable[str], labels: Path) -> str:
     tail = tails.pop() if len(tails) == 1 else ""
     for cut in dict.fromkeys(("", tail)):  # images may have an ending of their own, such as _leftImg8bit
         bases = {stem.removesuffix(cut) for stem in stems}
-        ends = Counter(
-            file[len(base) :]
+        patterns = Counter(
+            file.replace(base, _STEM, 1)
             for file in files
             for base in bases
-            if file.startswith(base) and file.lower().endswith(LABEL_SUFFIXES)
+            if base in file and file.lower().endswith((*LABEL_SUFFIXES, *_LOSSY_SUFFIXES))
         )
-        complete = sorted(end for end, count in ends.items() if count == len(bases))
+        complete = sorted(pattern for pattern, count in patterns.items() if count == len(bases))
+        exact = [pattern for pattern in complete if not pattern.lower().endswith(_LOSSY_SUFFIXES)]
         if complete:
             own = f'images = "{_STEM}{cut}" and ' if cut else ""
-            patterns = " or ".join(f'labels = "{_STEM}{end}"' for end in complete)
-            return f"Set in [data] of the space's file: {own}{patterns}"
+            listed = " or ".join(f'labels = "{pattern}"' for pattern in exact or complete)
+            lossy = "" if exact else ', and a table of colours with colour_match = "nearest": a JPEG changes ids'
+            return f"Set in [data] of the space's file: {own}{listed}{lossy}"
     return ""
 
 
@@ -330,11 +352,12 @@ def _infer(
     missing = sorted(set(range(count)).difference(stored))
     where, hint = root / "train" / "labels", f"map = {list_ids(stored)}"
     if count < 2:
-        seen = f"0 and {_COMMON_IGNORE}" if guessed else "0"
-        both = f". If both are classes, set in [data] of the space's file: {hint}" if guessed else ""
+        ignored = ", of which the ignored one is no class" if len(stored) > len(ids) else ""
+        both = f". If all are classes, set in [data] of the space's file: {hint}" if ignored and ids else ""
+        both += " and no ignore_index" if both and not guessed else ""
         faults.add(
-            f"{where}: the labels hold only id {seen}, which is less than two classes. Write one id a class, "
-            f"0, 1, 2, ...{both}"
+            f"{where}: the labels hold only id {' and '.join(map(str, stored))}{ignored}, which is less than two classes. Write one id a "
+            f"class, 0, 1, 2, ...{both}"
         )
     elif mapping and missing:
         faults.add(
@@ -342,19 +365,14 @@ def _infer(
             "0, 1, 2, ..., or name all of them in classes.txt"
         )
     elif smooth:
-        low, high = stored[0], stored[-1]
-        share = areas[[low, high]].sum() / areas.sum()
-        colours = f"{{ background = [{low}, {low}, {low}], object = [{high}, {high}, {high}] }}"
-        faults.add(
-            f"{where}: the labels hold {len(stored)} ids, but {low} and {high} cover {share:.0%} of the area, as in a "
-            f"mask with smoothed edges. If so, set in [data] of the space's file: colours = {colours} and "
-            'colour_match = "nearest". If not, name the classes in classes.txt'
-        )
+        faults.add(f"{where}: {_mask_rule(areas, [stored[0], stored[-1]])}. If not, name the classes in classes.txt")
     elif len(missing) >= len(ids):
+        what = f"the labels hold only ids {', '.join(map(str, stored))}, which would make {count} classes. Say"
+        if levels := _levels(areas):
+            what = f"{_mask_rule(areas, levels)}. If not, say"
         faults.add(
-            f"{where}: the labels hold only ids {', '.join(map(str, stored))}, which would make {count} classes. "
-            f"Say which class each is, in [data] of the space's file: {hint}. If the other ids are classes too, name "
-            "all of them in classes.txt"
+            f"{where}: {what} which class each is, in [data] of the space's file: {hint}. If the other ids are classes "
+            "too, name all of them in classes.txt"
         )
     note = f"Class names were not given: {count} classes were inferred from the training labels' ids, 0..{count - 1}"
     if mapping:
@@ -370,10 +388,33 @@ def _is_smooth(areas: np.ndarray) -> bool:
     return len(ids) > _SMOOTH_IDS and areas[ids[[0, -1]]].sum() > _SMOOTH_SHARE * areas.sum()
 
 
+def _levels(areas: np.ndarray) -> list[int]:
+    """The ids that hold most of the area, where more others hold hardly any: those may be what smoothing or compression
+    made of them.
+    """
+    ids = np.flatnonzero(areas)
+    common = ids[areas[ids] >= _RARE * areas.sum()]
+    return common.tolist() if 2 <= len(common) < len(ids) / 2 else []
+
+
+def _mask_rule(areas: np.ndarray, levels: Sequence[int], names: Sequence[str] = ()) -> str:
+    """Say that labels look like a mask of these grey levels, and how it is read."""
+    share = areas[levels].sum() / areas.sum()
+    names = names or (("background", "object") if len(levels) == 2 else [f"class {k}" for k in range(len(levels))])
+    listed = list_colours(names, [(level, level, level) for level in levels])
+    return (
+        f"the labels hold {np.count_nonzero(areas)} ids, but {', '.join(map(str, levels[:-1]))} and {levels[-1]} cover "
+        f"{share:.0%} of the area, as in a mask with smoothed edges. If so, set in [data] of the space's file: "
+        f'colours = {listed} and colour_match = "nearest"'
+    )
+
+
 def _check_range(item: Item, ids: np.ndarray, num_classes: int, ignore_index: int | None, faults: Faults) -> None:
     outside = [k for k in np.flatnonzero(ids[num_classes:]) + num_classes if k != ignore_index]
     if outside:
         ignored = "no ignore index is set" if ignore_index is None else f"the ignore index is {ignore_index}"
         held = np.flatnonzero(ids).tolist()
         hint = f". To say which class each id is: [data] map = {list_ids(held)}" if len(held) <= num_classes else ""
+        if ignore_index is not None and ignore_index < num_classes:
+            hint = f". Names are in the order of the ids, from 0 on: the ignored id {ignore_index} has one too"
         faults.add(f"{item.files[1]}: class id {some(outside, 4)} is outside 0..{num_classes - 1}, and {ignored}{hint}")

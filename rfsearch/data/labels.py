@@ -38,6 +38,7 @@ _SHOWN = 12
 _CODE = np.array([65_536, 256, 1], np.int32)  # a colour as one number
 _LOSSY = ("JPEG", "MPO")
 _SINGLE = ("1", "L", "P")
+_SHADE = 48  # a colour no farther from another in any channel may be what smoothing or compression made of it
 _LOOKED_AT, _OFFERED = 64, 40  # labels that are looked through, and what of them is offered at most
 
 
@@ -107,17 +108,31 @@ def check_rule_is_given(paths: Sequence[Path], rule: LabelRule, max_pixels: int 
         offer = f"which class each is: [data] map = {list_ids(sorted(held)[:_OFFERED])}"
         what = "ids above 255"
     elif not first.deep and held:
-        common = [code for code, _ in held.most_common(_OFFERED)]
-        colours = [(code >> 16, code >> 8 & 255, code & 255) for code in common]
-        offer = "which colours each class has: [data] colours = "
-        offer += list_colours((f"class {k}" for k in range(len(colours))), colours)
+        offer = f"which colours each class has: [data] {_offered_colours(held)}"
         what = f"{_kind(first)}, colours and no ids"
     else:
         return
-    more = f" These are the first of {len(held)}." if len(held) > _OFFERED else ""
+    more = f" These are {_OFFERED} of {len(held)}." if len(held) > _OFFERED and first.deep else ""
     raise DataError(
         f"{paths[0].parent}: labels such as {paths[0].name} hold {what}. Say in the space's file {offer}.{more}"
     )
+
+
+def _offered_colours(held: Counter[int]) -> str:
+    """Write a table of these colours, given with their areas. Of too many, which are shades of others where masks were
+    smoothed or compressed, it holds the most common ones that are far from each other.
+    """
+    by_area = [np.array((code >> 16, code >> 8 & 255, code & 255)) for code, _ in held.most_common()]
+    few = len(by_area) <= _OFFERED
+    chosen: list[np.ndarray] = []
+    for colour in by_area:
+        if len(chosen) < _OFFERED and (few or all(np.abs(colour - other).max() > _SHADE for other in chosen)):
+            chosen.append(colour)
+    colours = sorted((int(red), int(green), int(blue)) for red, green, blue in chosen)
+    table = f"colours = {list_colours((f'class {k}' for k in range(len(colours))), colours)}"
+    if few:
+        return table
+    return f'{table} and colour_match = "nearest", since there are {len(held):,} colours, of which most may be shades'
 
 
 def open_byte_map(path: Path, max_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -144,11 +159,12 @@ def align(label: Image.Image, path: Path, picture: Picture, resize: bool | None 
     """
     size = label.height, label.width
     wanted = picture.size
+    stored = turned_size(wanted, picture.orientation)
     if _turns_with_picture(size, wanted, picture.orientation, bool(resize)):
         label = turn_upright(label, picture.orientation)
     elif not _fits(size, wanted, bool(resize)):
         hint = ""
-        if resize is not None and _same_shape(size, wanted):
+        if resize is not None and (_same_shape(size, wanted) or _same_shape(size, stored)):
             hint = ". To resize such labels by nearest, set resize_labels = true in [data] of the space's file"
         raise DataError(
             f"{path}: is {size[1]} x {size[0]} px (W x H), "

@@ -16,10 +16,12 @@ is the photograph.
 
 from __future__ import annotations
 
+import logging
+import math
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,6 +61,7 @@ _TURNS = {
 # What Pillow's decoders let through of a file that is damaged or no image.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, TypeError)
 _opening = threading.Lock()
+_PILLOW_TIFF = logging.getLogger("PIL.TiffImagePlugin")
 
 
 @dataclass(frozen=True)
@@ -179,37 +182,21 @@ def picture_notes(headers: Mapping[Path, Header], rule: PictureRule) -> list[str
 
 
 def check_brightness(headers: Mapping[Path, Header], rule: PictureRule) -> None:
-    """Refuse pictures of more than 8 bits that all stay within the darkest 1/16 of their type's range.
+    """Refuse pictures of more than 8 bits whose white is not that of their type.
 
-    They hold fewer bits than their files, so that their type's largest value is not their white. At most 64 of them,
-    evenly spread, are looked at. A white that was named is taken as it is.
+    They all stay within the darkest 1/16 of the type's range, as if they held fewer bits than their files, or are of a
+    type without a range: floating-point values above 1, and integers of 32 bits. At most 64 of them, evenly spread, are
+    looked at. A white that was named is taken as it is.
 
     Raises:
-        DataError: With the brightest value, and a white that suits it.
+        DataError: With the brightest value of all, and a white that suits it.
     """
-    deep = [path for path, header in headers.items() if header.bits > 8 and header.mode != "F" and header.white]
-    if rule.white is not None or not deep:
+    if rule.white is not None:
         return
-    looked_at = [deep[i] for i in evenly(len(deep), _LOOKED_AT)]
-    with thread_pool() as pool:
-        seen = [
-            found
-            for found in pool.map(attempt(partial(_brightest, rule=rule)), looked_at)
-            if not isinstance(found, DataError)
-        ]
-    if not seen or any(value * _DARK > white for value, white in seen):
-        return
-    brightest, white = max(seen)
-    what = f"{looked_at[0]}: the brightest value of {len(looked_at)} images of more than 8 bits is {brightest}"
-    if white < 256:
-        raise DataError(
-            f"{what} of {white} after the low byte is cut off: almost black. Save them with 8 bits a channel."
-        )
-    likely = 2 ** int(brightest).bit_length() - 1
-    raise DataError(
-        f"{what}, of {white} that are white by their type: they would be read as almost black. Say which value is "
-        f"white in the space's file: [data] white = {likely}"
-    )
+    deep = [path for path, header in headers.items() if header.bits > 8]
+    ranged = [path for path in deep if headers[path].white and headers[path].mode != "F"]
+    _check_ranged(_look_through(ranged, rule))
+    _check_unranged(_look_through([path for path in deep if path not in set(ranged)], rule))
 
 
 @contextmanager
@@ -234,19 +221,24 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     except FileNotFoundError as cause:
         raise DataError(f"{path}: no such file") from cause
     except UnidentifiedImageError as cause:
-        raise DataError(f"{path}: cannot be decoded ({_tiff_layout(path) or one_line(cause)})") from cause
+        why = "the file is empty" if not path.stat().st_size else "it is no image of a known format"
+        raise DataError(f"{path}: cannot be decoded ({_tiff_layout(path) or why})") from cause
     except _UNREADABLE as cause:
         raise DataError(f"{path}: cannot be decoded ({one_line(cause)})") from cause
 
 
 def _open_unlimited(file: BinaryIO) -> Image.Image:
-    """Read a header without Pillow's limit of pixels, which is one for the whole process."""
+    """Read a header without Pillow's limit of pixels, and without what it prints of a file besides refusing it.
+
+    Both are settings of the whole process.
+    """
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        silent, _PILLOW_TIFF.disabled = _PILLOW_TIFF.disabled, True
         try:
             return Image.open(file)
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, _PILLOW_TIFF.disabled = limit, silent
 
 
 def _header(path: Path, image: Image.Image) -> Header:
@@ -317,7 +309,7 @@ def _tiff_layout(path: Path) -> str:
         return ""
     channels, bits = tags.get(_CHANNELS, 1), tags.get(_BITS, (1,))
     each = ", ".join(map(str, dict.fromkeys(bits)))
-    read = "1 to 4 channels of 8 or 16 bits, and grey of up to 32 bits"
+    read = "1 to 4 channels of 8 or 16 bits that are grey, RGB, CMYK or YCbCr, and grey of up to 32 bits"
     return f"a TIFF of {channels} channel(s) of {each} bits; read are {read}"
 
 
@@ -368,13 +360,64 @@ def _grey_rule(header: Header, rule: PictureRule) -> str:
     return f"Images of {kind}{by}" + (", and more as 255" if rule.white is not None else "")
 
 
-def _brightest(path: Path, rule: PictureRule) -> tuple[int, float]:
-    """(brightest value, what is white by the type) of an image of more than 8 bits."""
+@dataclass(frozen=True)
+class _Extent:
+    """The lowest and highest value of an image of more than 8 bits. white: see Header."""
+
+    path: Path
+    low: float
+    high: float
+    white: float | None
+
+
+def _look_through(paths: Sequence[Path], rule: PictureRule) -> list[_Extent]:
+    with thread_pool() as pool:
+        chosen = [paths[i] for i in evenly(len(paths), _LOOKED_AT)]
+        found = pool.map(attempt(partial(_extent, rule=rule)), chosen)
+        return [extent for extent in found if not isinstance(extent, DataError)]
+
+
+def _extent(path: Path, rule: PictureRule) -> _Extent:
     image, header = decode(path, rule.max_pixels)
     if header.deep:
-        return int(np.asarray(image).max()), header.white or 0.0
+        values = np.asarray(image)
+        return _Extent(path, values.min().item(), values.max().item(), header.white)
     colours = [band for band in image.getbands() if band not in ("A", "a")]
-    return max(int(image.getchannel(band).getextrema()[1]) for band in colours), 255  # type: ignore[arg-type]
+    highest = max(int(image.getchannel(band).getextrema()[1]) for band in colours)  # type: ignore[arg-type]
+    return _Extent(path, 0, highest, 255)
+
+
+def _check_ranged(seen: Sequence[_Extent]) -> None:
+    if not seen or any(extent.high * _DARK > (extent.white or 0) for extent in seen):
+        return
+    brightest = max(seen, key=lambda extent: extent.high)
+    white = brightest.white or 0
+    what = f"{brightest.path}: the brightest value of {len(seen)} images of more than 8 bits is {brightest.high:g}"
+    if white < 256:
+        raise DataError(
+            f"{what} of {white:g} after the low byte is cut off: almost black. Save them with 8 bits a channel."
+        )
+    likely = 2 ** int(brightest.high).bit_length() - 1
+    raise DataError(
+        f"{what}, of {white:g} that are white by their type: they would be read as almost black. Say which value is "
+        f"white in the space's file: [data] white = {likely}"
+    )
+
+
+def _check_unranged(seen: Sequence[_Extent]) -> None:
+    """What is below 0 or not finite is a fault of its file, and no white would mend it."""
+    if not seen or any(extent.low < 0 or not math.isfinite(extent.high) for extent in seen):
+        return
+    brightest = max(seen, key=lambda extent: extent.high)
+    white, highest = brightest.white, brightest.high
+    if white is not None and not 0 < highest * _DARK <= white and highest <= white:
+        return
+    wants = "integers of 32 bits have no white of their own" if white is None else f"grey is read from 0 to {white:g}"
+    named = highest if white is None else float(f"{highest:.6g}")
+    raise DataError(
+        f"{brightest.path}: {wants}; the brightest value of {len(seen)} such images is {named}. Say which value is "
+        f"white in the space's file: [data] white = {named}"
+    )
 
 
 def one_line(cause: BaseException) -> str:

@@ -210,6 +210,35 @@ def test_a_mask_with_smoothed_edges_is_refused_with_colours_that_read_it(tmp_pat
     assert "taken for the nearest colour that is: " in data.notice
 
 
+@pytest.mark.parametrize("names", [None, ("sky", "ground")])
+def test_a_small_mask_with_few_smoothed_edges_is_not_offered_their_levels_as_classes(tmp_path, names):
+    root, mask = tmp_path / "smooth", np.zeros((20, 30), np.uint8)
+    mask[:, 15:], mask[0, :10] = 255, np.arange(20, 220, 20)
+    for name in ("train0", "train1", "val0"):
+        put(root, name[:-1], name, np.zeros((20, 30, 3), np.uint8), label=mask)
+    text = refusal(root, classes=names)
+    assert "12 ids, but 0 and 255 cover" in text and text.count("\n") == 0
+    colours = {name: [tuple(colour)] for name, colour in offered(text, "colours").items()}
+    assert tuple(colours) == (names or ("background", "object"))
+    assert offered(text, "colour_match") == "nearest"
+    data = read_folder(root, classes=names, colours=colours, labels=LabelRule(nearest=True))
+    np.testing.assert_array_equal(of(data, "val0")[1], mask > 127)
+
+
+def test_labels_without_two_classes_say_which_ids_they_hold(root):
+    relabel(root, np.full(SIZE, 255))
+    assert "hold only id 255, of which the ignored one is no class" in refusal(root)
+    relabel(root, IDS % 2)
+    text = refusal(root, ignore_index=1)
+    assert "hold only id 0 and 1" in text and "and no ignore_index" in text
+    assert offered(text, "map") == {"0": 0, "1": 1}
+
+
+def test_names_that_leave_out_the_ignored_id_0_are_told_that_it_has_one(root):
+    text = refusal(root, classes=["wall", "door"], ignore_index=0)
+    assert "class id 2 is outside 0..1" in text and "the ignored id 0 has one too" in text
+
+
 def test_a_few_absent_classes_are_said_and_no_fault(root):
     relabel(root, IDS + 1)
     data = read_folder(root)
@@ -292,6 +321,40 @@ def test_images_and_labels_with_endings_of_their_own(tmp_path):
     np.testing.assert_array_equal(of(data, "val0")[1], IDS)
 
 
+def test_labels_with_something_in_front_of_their_name_are_found_by_the_pattern_that_is_offered(tmp_path):
+    for name in ("train0", "train1", "val0"):
+        put(tmp_path / "front", name[:-1], name, label_name=f"mask_{name}.png")
+    pattern = offered(refusal(tmp_path / "front"), "labels")
+    assert pattern == "mask_{stem}.png"
+    np.testing.assert_array_equal(of(read_folder(tmp_path / "front", naming=Naming(labels=pattern)), "val0")[1], IDS)
+
+
+def test_jpeg_labels_are_told_how_they_are_read(tmp_path):
+    mask = np.kron(np.eye(2, dtype=np.uint8) * 255, np.ones((8, 8), np.uint8))
+    for name in ("train0", "train1", "val0"):
+        put(tmp_path / "jpeg", name[:-1], name, np.zeros((16, 16, 3), np.uint8), mask, label_name=f"{name}.jpg")
+    text = refusal(tmp_path / "jpeg")
+    colours = {"background": [(0, 0, 0)], "object": [(255, 255, 255)]}
+    assert offered(text, "colour_match") == "nearest"
+    naming = Naming(labels=offered(text, "labels"))
+    data = read_folder(tmp_path / "jpeg", naming=naming, colours=colours, labels=LabelRule(nearest=True))
+    np.testing.assert_array_equal(of(data, "val0")[1], mask > 127)
+
+
+def test_a_folder_of_another_name_is_named(root):
+    (root / "train/labels").rename(root / "train/masks")
+    assert "train/labels: no such folder. A split has a folder images and a folder labels. Known: masks" in refusal(
+        root
+    )
+
+
+def test_images_in_folders_below_are_said_not_to_be_read(root):
+    (root / "train/images").rename(root / "train/city")
+    (root / "train/images").mkdir()
+    (root / "train/city").rename(root / "train/images/city")
+    assert "no image in it" in refusal(root) and "Folders below it are not looked into" in refusal(root)
+
+
 def test_two_labels_of_one_image_are_a_fault(root):
     put(root, "train", "train1", label_name="train1.tif")
     assert "train1.tif: is a label of train1.png, and so is train1.png" in refusal(root)
@@ -366,6 +429,24 @@ def test_colour_labels_without_a_table_are_offered_one_for_all_of_them(root):
     assert classes == (3, 2, 1)
 
 
+def test_a_table_of_many_shades_offers_the_colours_behind_them(tmp_path):
+    root, ids = tmp_path / "shades", np.kron(np.arange(3), np.ones((30, 10), np.int64))
+    shades = np.random.default_rng(0).integers(-6, 7, (30, 30, 3))
+    pixels = np.clip(np.array([ROAD, SKY, CAR])[ids] + shades, 0, 255).astype(np.uint8)
+    for name in ("train0", "train1", "val0"):
+        put(root, name[:-1], name, np.zeros((30, 30, 3), np.uint8), pixels)
+    text = refusal(root)
+    colours = {name: [tuple(colour)] for name, colour in offered(text, "colours").items()}
+    assert len(colours) == 3 and offered(text, "colour_match") == "nearest"
+    found = of(read_folder(root, colours=colours, labels=LabelRule(nearest=True)), "val0")[1]
+    assert [len(np.unique(found[ids == k])) for k in range(3)] == [1, 1, 1] and len(np.unique(found)) == 3
+
+
+def test_grey_levels_in_three_channels_are_offered_in_the_order_of_their_ids(root):
+    relabel(root, np.repeat((2 - IDS)[..., None], 3, 2).astype(np.uint8))
+    assert list(offered(refusal(root), "colours").values()) == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
+
+
 def test_ids_above_255_are_offered_a_map_for_all_of_them(root):
     relabel(root, (IDS * 300).astype(np.uint16))
     put(root, "train", "train1", label=np.full(SIZE, 26_001, np.uint16))
@@ -392,6 +473,15 @@ def test_labels_of_another_size_are_resized_where_that_is_asked_for(root):
     data = read_folder(root, labels=LabelRule(resize=True))
     np.testing.assert_array_equal(of(data, "train1")[1], np.kron(small, np.ones((2, 2), int)))
     assert "resized to it by nearest: 1 (first: train1.png)." in data.notice
+
+
+def test_smaller_labels_of_stored_images_are_told_the_setting_too(root):
+    put(root, "train", "train1", label=IDS[::2, ::2].T.copy())
+    with_orientation(root / "train/images/train1.png", np.zeros((*SIZE[::-1], 3), np.uint8), 6)
+    text = refusal(root)
+    assert "train1.png: is 3 x 4 px (W x H), its image train1.png is 8 x 6 px" in text
+    assert "resize_labels = true" in text
+    assert "turned upright with it: 1" in read_folder(root, labels=LabelRule(resize=True)).notice
 
 
 def test_a_label_of_another_shape_is_a_fault_all_the_same(root):

@@ -322,6 +322,36 @@ def test_colour_that_holds_fewer_bits_than_its_files_is_refused(tmp_path):
         check_brightness(read_headers([path]), PictureRule())
 
 
+def test_values_without_a_range_are_offered_one_white_for_all_images(tmp_path):
+    """The white of the first image that is named would cut off what is brighter in others."""
+    for suffix, kind in ((".float.tif", np.float32), (".int.tif", np.int32)):
+        paths = [saved(tmp_path / f"{k}{suffix}", (RAMP * (100 + k)).astype(kind)) for k in range(3)]
+        headers = read_headers(paths)
+        with pytest.raises(DataError, match=r"2\.(float|int)\.tif: .* of 3 such images is 102.* white = 102") as caught:
+            check_brightness(headers, PictureRule())
+        check_brightness(headers, PictureRule(white=float(str(caught.value).rpartition(" ")[2])))
+    faint = [saved(tmp_path / "faint.tif", (RAMP / 100).astype(np.float32))]
+    with pytest.raises(DataError, match=r"read from 0 to 1; the brightest value of 1 such images is 0\.01\. .*= 0\.01"):
+        check_brightness(read_headers(faint), PictureRule())
+    check_brightness(read_headers([saved(tmp_path / "good.tif", RAMP.astype(np.float32))]), PictureRule())
+    # No white would mend what is below 0, which is told of each file.
+    check_brightness(read_headers([saved(tmp_path / "below.tif", (RAMP * 9 - 1).astype(np.float32))]), PictureRule())
+
+
+def test_an_empty_file_and_another_kind_of_file_are_told_in_plain_words(tmp_path):
+    for name, content, why in (("a.png", b"", "the file is empty"), ("b.png", b"<html>", "it is no image of a known")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: cannot be decoded \({why}"):
+            rgb(tmp_path / name)
+
+
+def test_nothing_is_printed_of_a_file_with_too_many_channels_besides_the_message(tmp_path, caplog):
+    path = write_tiff(tmp_path / "a.tif", np.zeros((6, 8, 8), np.uint8), channels=8)
+    with pytest.raises(DataError, match="8 channel"):
+        rgb(path)
+    assert not caplog.records
+
+
 def test_headers_of_unreadable_files_are_left_out(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     good = saved(tmp_path / "b.png", COLOURS)
