@@ -355,9 +355,10 @@ def _infer(
         ignored = ", of which the ignored one is no class" if len(stored) > len(ids) else ""
         both = f". If all are classes, set in [data] of the space's file: {hint}" if ignored and ids else ""
         both += " and no ignore_index" if both and not guessed else ""
+        held = " and ".join(map(str, stored))
         faults.add(
-            f"{where}: the labels hold only id {' and '.join(map(str, stored))}{ignored}, which is less than two classes. Write one id a "
-            f"class, 0, 1, 2, ...{both}"
+            f"{where}: the labels hold only id {held}{ignored}, which is less than two classes. Write one id a class, "
+            f"0, 1, 2, ...{both}"
         )
     elif mapping and missing:
         faults.add(
