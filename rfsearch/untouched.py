@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import operator
 import random
 import sys
 from collections import deque
@@ -31,6 +32,7 @@ _DEPTH = 4
 _APART = {*sys.stdlib_module_names, "torch", "numpy", "scipy", "PIL", "pandas", "pytest", "_pytest", "ray", "optuna"}
 _Cache = functools._lru_cache_wrapper
 _CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, functools.partial, _Cache)
+_CLASS: Callable[[Any], Any] = type
 _ATOMS = (str, bytes, int, float, complex, type(None))
 
 
@@ -46,15 +48,30 @@ def untouched(model: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[Non
         but: Modules that keep what the block makes of them.
     """
     with _aside():
-        kept = [*_kept_of(model, but), _random_numbers(_gpus(model))]
         shared = _Shared(model)
+    try:
+        with restored(model, but):
+            yield
+    finally:
+        with _aside():
+            shared.clean()
+
+
+@contextmanager
+def restored(model: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Put a model back as `untouched` does, and leave what its code shares alone.
+
+    Enough for passes on real images where the model is at work: what they leave there, every other pass leaves too. It
+    takes a fraction of the time, most of it to copy the parameters, which the network's code may write to.
+    """
+    with _aside():
+        kept = [*_kept_of(model, but), _random_numbers(_gpus(model))]
     try:
         yield
     finally:
         with _aside():
             for put_back in kept:
                 put_back()
-            shared.clean()
 
 
 @contextmanager
@@ -79,7 +96,7 @@ def _kept_of(model: nn.Module, but: Collection[nn.Module]) -> list[Callable[[], 
             kept.append(_tensor(value))
             continue
         kept += _put_back(value)
-        inside = [part for part in _inside(value) if not isinstance(part, _ATOMS)]
+        inside = [part for part in _inside(value) if not _is_atom(_CLASS(part))]
         waiting += [(part, 0 if isinstance(part, nn.Module) else depth + 1) for part in inside]
     # A scripted module keeps its mode outside Python.
     return [*kept, functools.partial(_set_modes, modes)]
@@ -125,8 +142,7 @@ def _copy(container: Any) -> Any:
 
 def _refill(container: Any, before: Any) -> None:
     """Let a container hold what it held."""
-    now, then = _entries(container), _entries(before)
-    if len(now) == len(then) and all(a is c and b is d for (a, b), (c, d) in zip(now, then, strict=True)):
+    if _holds_still(container, before):
         return
     container.clear()
     if isinstance(container, list | deque):
@@ -135,8 +151,11 @@ def _refill(container: Any, before: Any) -> None:
         container.update(before)
 
 
-def _entries(container: Any) -> list[tuple[Any, Any]]:
-    return [*container.items()] if isinstance(container, dict) else [(None, part) for part in container]
+def _holds_still(container: Any, before: Any) -> bool:
+    """Whether a container holds the very objects that a copy of it does, in their order."""
+    if len(container) != len(before) or not all(map(operator.is_, container, before)):
+        return False
+    return not isinstance(container, dict) or all(map(operator.is_, container.values(), before.values()))
 
 
 def _reset_object(value: Any, kind: type, before: dict[str, Any]) -> None:
@@ -221,7 +240,7 @@ class _Shared:
             _clean(place, before)
 
     def _look_into(self, value: Any, depth: int) -> None:
-        if id(value) in self._seen or depth > _DEPTH or isinstance(value, _ATOMS):
+        if id(value) in self._seen:
             return
         self._seen[id(value)] = value
         inside: Iterable[Any] = ()
@@ -230,20 +249,40 @@ class _Shared:
         elif isinstance(value, dict | list | set | deque):
             self._places.append((value, _copy(value)))
             inside = _elements(value)
-        elif isinstance(value, ModuleType) and depth:
-            return
-        elif isinstance(value, ModuleType | type) and not _is_apart(_home(value)):
-            self._places.append((value, dict(vars(value))))
-            inside = list(vars(value).values())
-        elif isinstance(value, FunctionType) and not _is_apart(value.__module__):
-            cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-            inside = (vars(value), *cells, *(value.__defaults__ or ()))
+        elif isinstance(value, ModuleType | type):
+            if not (isinstance(value, ModuleType) and depth) and not _is_apart(_home(value)):
+                self._places.append((value, dict(vars(value))))
+                inside = vars(value).values()
+        elif isinstance(value, FunctionType):
+            if not _is_apart(value.__module__):
+                self._places.append((vars(value), dict(vars(value))))
+                cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+                inside = (*vars(value).values(), *cells, *(value.__defaults__ or ()))
         elif isinstance(value, staticmethod | classmethod):
             inside = (value.__func__,)
-        for part in list(inside):
-            self._look_into(part, depth + 1)
+        elif depth == 1 and not _is_apart(_home(type(value))):  # an object that a name of a Python module stands for
+            self._places.append((vars(value), dict(vars(value))))
+            inside = vars(value).values()
+        if depth < _DEPTH:
+            for part in [part for part in inside if _may_keep(_CLASS(part), depth)]:
+                self._look_into(part, depth + 1)
 
 
+@functools.lru_cache(maxsize=4096)
+def _may_keep(kind: type, depth: int) -> bool:
+    """Whether an object of a class, found that deep in what is shared, is one to look into."""
+    if issubclass(kind, (dict, list, set, deque, type, ModuleType, FunctionType, staticmethod, classmethod, _Cache)):
+        return True
+    plain = depth == 0 and kind.__dictoffset__ != 0 and not issubclass(kind, (nn.Module, Tensor))
+    return plain and not _is_apart(kind.__module__)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_atom(kind: type) -> bool:
+    return issubclass(kind, _ATOMS)
+
+
+@functools.lru_cache(maxsize=4096)
 def _is_apart(module: object) -> bool:
     return not isinstance(module, str) or module.partition(".")[0] in _APART
 
@@ -275,6 +314,8 @@ def _holds_tensor(value: Any, depth: int = 0) -> bool:
 
 def _clean(place: Any, before: Any) -> None:
     """Take tensors that were not there out of a container, a class or a Python module."""
+    if _holds_still(place if isinstance(place, dict | list | set | deque) else vars(place), before):
+        return
     if isinstance(place, list | set | deque):
         known = {id(part) for part in before}
         if any(id(part) not in known and _holds_tensor(part) for part in place):

@@ -18,7 +18,7 @@ from rfsearch.space import Choice, Sampling
 from rfsearch.surgery import list_sites, measure_sites
 from rfsearch.surgery.shapes import output_shape
 from rfsearch.trial import Forecaster, Training
-from rfsearch.untouched import untouched
+from rfsearch.untouched import restored, untouched
 from tests.toys import toy_faces, toy_space
 
 SHAPE = (1, 3, 12, 12)
@@ -28,6 +28,43 @@ _SHARED: dict[tuple[int, ...], torch.Tensor] = {}
 @functools.lru_cache
 def remembered_grid(size: int) -> torch.Tensor:
     return torch.linspace(0, 1, size)
+
+
+class Store:
+    """What a file holds one of, for all its networks."""
+
+    def __init__(self) -> None:
+        self.grids: dict[int, torch.Tensor] = {}
+        self.last: torch.Tensor | None = None
+
+
+STORE = Store()
+
+
+class Storing(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1] not in STORE.grids:
+            STORE.grids[x.shape[-1]] = torch.ones(x.shape[-1], device=x.device)
+        STORE.last = STORE.grids[x.shape[-1]]
+        return super().forward(x + STORE.last)
+
+
+def test_an_object_that_a_file_holds_keeps_nothing_of_a_measurement():
+    model = Storing(3, 3, 3)
+    for measure in (measured_by_field, measured_by_effect, measured_by_shape):
+        measure(model)
+        assert not STORE.grids
+        assert STORE.last is None
+
+
+def test_what_passes_on_images_leave_in_shared_places_stays_there():
+    model = Storing(3, 3, 3)
+    with restored(model):
+        model(torch.zeros(SHAPE))
+        model.eval()
+    assert model.training
+    assert STORE.grids.keys() == {12}
+    STORE.grids, STORE.last = {}, None
 
 
 class Keeper(nn.Module):

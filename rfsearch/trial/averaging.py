@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from rfsearch.untouched import untouched
+from rfsearch.untouched import restored
 
 # Of a training's steps, how many the average reaches back over.
 _REACH = 0.04
@@ -39,7 +39,7 @@ class AveragedWeights:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Within it the model holds the average, evaluates, and normalises by the batch; afterwards it is as before."""
-        with untouched(self._model):
+        with restored(self._model):
             # What trains with its running statistics, as frozen ones do, goes on so.
             norms = [module for module in self._model.modules() if isinstance(module, _NormBase) and module.training]
             self._model.eval()

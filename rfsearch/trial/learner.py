@@ -49,7 +49,7 @@ from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
 from rfsearch.trial.prelude import Prelude, held_out, prelude_steps
 from rfsearch.trial.tally import Tally
-from rfsearch.untouched import untouched
+from rfsearch.untouched import restored
 
 IN_CHANNELS = 3
 # Forward passes of one image that measure a network's latency; every trial with a score is charged for them.
@@ -174,7 +174,7 @@ class Learner:
         self._stand()
         self._check_weights()
         before = self._tally.flop
-        with untouched(self.model), torch.no_grad(), self._passes(split):
+        with restored(self.model), torch.no_grad(), self._passes(split):
             self.model.eval()
             started = time.perf_counter()
             scores = self.task.score(self.model, split, self._recipe.eval_batch_size, self._device)
@@ -202,7 +202,7 @@ class Learner:
         key = self._key(1)
         if key not in self._score_flop:
             tally = Tally()
-            with untouched(self.model), tally.counting("pass"):
+            with restored(self.model), tally.counting("pass"):
                 self.model.eval()
                 self._forward_one()
             key = self._key(1)
@@ -219,7 +219,7 @@ class Learner:
 
     def weigh_inference(self) -> Metered:
         """FLOP and peak bytes of one image's forward pass; charged with those that will measure its latency."""
-        with untouched(self.model), Meter() as meter:
+        with restored(self.model), Meter() as meter:
             self.model.eval()
             self._forward_one()
         self._tally.flop += (1 + LATENCY_PASSES) * meter.flop
@@ -227,7 +227,7 @@ class Learner:
 
     def save_examples(self, split: Split, file: BinaryIO) -> None:
         """A few images with truth and prediction, for the report: uint8 arrays, ignored pixels 255."""
-        with untouched(self.model), torch.no_grad(), self._passes(split):
+        with restored(self.model), torch.no_grad(), self._passes(split):
             self.model.eval()
             images, labels = next(iter(eval_batches(split, len(split), self._data.ignore_index, self._device)))
             predicted = self.task.predict(self.model, images, labels)

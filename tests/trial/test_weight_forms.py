@@ -1,12 +1,13 @@
 """Networks whose kernels are computed from others at every pass train, and every operator of that is counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from rfsearch import plugins
 from rfsearch.ledger import Assignment
 from rfsearch.receptive import receptive_field
 from rfsearch.space import Choice
@@ -15,7 +16,7 @@ from tests.toys import toy_faces, toy_space
 
 NETWORKS = """
 from torch import nn
-from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from rfsearch.backbones.small import wei_small
 
@@ -33,6 +34,10 @@ def weight_parametrization(classes, channels=3):
     return normed(parametrizations.weight_norm, (classes, channels))
 
 
+def weight_hook(classes, channels=3):
+    return normed(weight_norm, (classes, channels))
+
+
 def spectral_hook(classes, channels=3):
     return normed(spectral_norm, (classes, channels))
 
@@ -43,7 +48,7 @@ def spectral_parametrization(classes, channels=3):
 
 
 @pytest.mark.parametrize("choice", [Choice(2), Choice(2, f=1.3)], ids=str)
-@pytest.mark.parametrize("form", ["weight_parametrization", "spectral_hook", "spectral_parametrization"])
+@pytest.mark.parametrize("form", ["weight_hook", "weight_parametrization", "spectral_hook", "spectral_parametrization"])
 def test_a_network_with_normed_weights_trains_at_the_cost_forecast(tmp_path: Path, form: str, choice: Choice) -> None:
     (tmp_path / "normed.py").write_text(NETWORKS)
     space = toy_space(tmp_path, steps=3).with_(backbone=f"{tmp_path}/normed.py:{form}")
@@ -56,7 +61,13 @@ def test_a_network_with_normed_weights_trains_at_the_cost_forecast(tmp_path: Pat
     forecast = Forecaster(space, data, cpu, flop_per_s=1e9)(candidate)
     plain = Forecaster(space.with_(backbone="wei-small"), data, cpu, flop_per_s=1e9)(candidate)
     assert record.status == "completed"
-    assert record.cost.flop == forecast.cost.flop > plain.cost.flop
+    assert record.cost.flop > plain.cost.flop
+    # A pass computes the kernels once. The forecast is of images one by one; they were scored as 2 x 4,
+    # 2 x (4 + 2) and, for the report's pictures, 4.
+    net = plugins.make_backbone(space.backbone, data.num_classes)
+    kernels = 2 * evaluation_of(net, 1, data.image_size) - evaluation_of(net, 2, data.image_size)
+    assert kernels > 0
+    assert forecast.cost.flop - record.cost.flop == (2 * 3 + 2 * (3 + 1) + 3) * kernels
     assert record.rf_px == forecast.rf_px == plain.rf_px
 
 
@@ -75,6 +86,14 @@ def test_a_step_of_normed_weights_is_metered_on_shapes_and_on_numbers_alike(
     plain = step_of(nn.Conv2d(2, 4, 3), "cpu")
     assert step_of(norm(nn.Conv2d(2, 4, 3)), "cpu") == step_of(norm(nn.Conv2d(2, 4, 3)), "meta") > plain
     assert receptive_field(norm(nn.Conv2d(2, 4, 3)), (1, 2, 12, 12)).px == 3
+
+
+@torch.no_grad()
+def evaluation_of(net: nn.Module, images: int, size: Sequence[int]) -> float:
+    """The FLOP of one pass in evaluation."""
+    with Meter() as meter:
+        net.eval()(torch.ones(images, 3, *size))
+    return meter.flop
 
 
 def step_of(net: nn.Module, device: str) -> float:
