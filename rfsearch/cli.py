@@ -458,8 +458,8 @@ def _go_on(console: Console, request: Request, run_dir: Path, device: Any) -> Pl
     with console.status("Reading the data and the ledger ..."):
         the_plan = run.reopen(run_dir, device)
         contest = run.contest_of(the_plan, run_dir)
+    shutil.rmtree(run_dir / SCRATCH, ignore_errors=True)
     if contest.done:
-        shutil.rmtree(run_dir / SCRATCH, ignore_errors=True)  # of a process that was killed at its end
         report = run_dir / REPORT_FILE
         console.print(f"Nothing was left to train. Report: {report}", highlight=False, markup=False, soft_wrap=True)
     else:

@@ -13,7 +13,7 @@ from functools import partial
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record
 from rfsearch.space import Candidate
-from rfsearch.strategies import Exhausted, Heir, Relaying, Strategy, guard
+from rfsearch.strategies import Exhausted, Heir, Strategy, guard
 
 # Beyond what a score takes at least, a trial is not worth starting with less than this share of a full training left.
 _SMALLEST_START = 0.02
@@ -163,8 +163,8 @@ class Contest:
         found = {assignment.heir_of for assignment in self.running.values() if assignment.heir_of}
         for arm in self.arms:
             # What is reserved for trials in training may yet become free for heirs.
-            if isinstance(arm.strategy, Relaying) and (arm.running or not self._over(arm)):
-                found.update(arm.strategy.awaited)
+            if arm.running or not self._over(arm):
+                found.update(guard.awaited(arm.name, arm.strategy))
         return found
 
     @property
@@ -220,7 +220,7 @@ class Contest:
     @staticmethod
     def _reserve(arm: Arm, forecast: Forecast) -> float:
         """What a trial of an arm may take: a full training, or to its next look, or its end, where that is all."""
-        relayed = isinstance(arm.strategy, Relaying)
+        relayed = guard.relays(arm.name, arm.strategy)
         return arm.budget.spent(forecast.stretch + forecast.least if relayed else forecast.cost)
 
     def _over(self, arm: Arm) -> bool:

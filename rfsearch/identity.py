@@ -1,46 +1,56 @@
 """Which network a run trains, so that a resumed run or an export is told when it has become another one.
 
-Shapes alone do not say everything that a network's file decides, so the user's files are known by their content too.
-Networks of installed packages are known by their shapes: their versions are in the manifest.
+Shapes alone do not say everything that a network's file decides, so the user's files are known by their content too,
+with the neighbours that they import. Networks of installed packages are known by their shapes: their versions are in
+the manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from rfsearch import plugins
+from rfsearch import plugins, sources
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.manifest import Network, held
 from rfsearch.ledger.run_directory import MANIFEST_FILE
 
 
-def network_of(spec: str, model: nn.Module) -> Network:
-    """Describe a network as its backbone makes it, before any site is changed. spec: the backbone's SPEC."""
+def network_of(spec: str, model: nn.Module, layers: Iterable[str] = ()) -> Network:
+    """Describe a network as its backbone makes it, before any site is changed.
+
+    Args:
+        spec: The backbone's SPEC.
+        model: What it makes.
+        layers: SPECs of layers that trials put into it.
+    """
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         shape = () if is_lazy(value) else tuple(getattr(value, "shape", ()))
         digest.update(f"{name} {shape}\n".encode())
     parameters = sum(p.numel() for p in model.parameters() if not is_lazy(p))
-    return Network(digest.hexdigest(), parameters, sources_of(spec))
+    of_layers = {path: sha for layer in layers for path, sha in sources_of(layer).items()}
+    return Network(digest.hexdigest(), parameters, sources_of(spec), of_layers)
 
 
 def sources_of(spec: str) -> dict[str, str]:
-    """Return the SHA-256 of the file that a SPEC of the user's own code names, by path; of other SPECs nothing."""
+    """Return the SHA-256 of each file of the user's that a SPEC stands on, by path; of other SPECs nothing."""
     source, _, attribute = spec.rpartition(":")
     if not source or not attribute or source in plugins._ZOOS:
         return {}
     path = Path(source) if source.endswith(".py") else _module_file(source)
-    try:
-        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()} if path else {}
-    except OSError:
-        return {}
+    found = {}
+    for file in sources.with_imports(path) if path else []:
+        with suppress(OSError):
+            found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
 
 
 def _module_file(module: str) -> Path | None:
@@ -57,10 +67,17 @@ def recorded(manifest: Mapping[str, Any], run_dir: Path) -> Network | None:
 
 
 def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -> None:
-    """Raise RunDirectoryError where a run would go on with another network than it began with."""
+    """Raise RunDirectoryError where a run would go on with another network, or other layers, than it began with."""
     require_same_tensors(then, now, spec, run_dir)
-    if then is not None:
-        require_same_sources(then.sources, now.sources, spec, run_dir)
+    if then is None:
+        return
+    computed = f"what backbone {spec} computes"
+    for files, of_now, what in ((then.sources, now.sources, computed), (then.layers, now.layers, "its layers")):
+        if changed := edited(files, of_now):
+            raise RunDirectoryError(
+                f"{run_dir}: {', '.join(changed)} has changed since this run started, and with it perhaps {what}: "
+                "its trials could not be compared. Restore the file as it was, or start a new run."
+            )
 
 
 def require_same_tensors(then: Network | None, now: Network, spec: str, run_dir: Path) -> None:
@@ -72,15 +89,6 @@ def require_same_tensors(then: Network | None, now: Network, spec: str, run_dir:
         raise RunDirectoryError(
             f"{run_dir}: backbone {spec} makes another network than when this run started: {counts}. "
             "Restore it as it was, or start a new run."
-        )
-
-
-def require_same_sources(then: Mapping[str, str], now: Mapping[str, str], spec: str, run_dir: Path) -> None:
-    """Raise RunDirectoryError where the file of a network has been edited, though its tensors look the same."""
-    if changed := edited(then, now):
-        raise RunDirectoryError(
-            f"{run_dir}: {', '.join(changed)} has changed since this run started, and with it perhaps what backbone "
-            f"{spec} computes: its trials could not be compared. Restore the file as it was, or start a new run."
         )
 
 

@@ -78,7 +78,7 @@ def _file_of(name: str, give: Callable[[], str | Path]) -> Path:
     """Return the file that the plugin of a space names."""
     try:
         path = Path(give())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpaceError(f"plugin {name!r} of rfsearch.spaces does not give its file: {_said(error)}.") from error
     if not path.is_file():
         raise SpaceError(f"plugin {name!r} of rfsearch.spaces gives {path}, which is no file.")
@@ -141,7 +141,7 @@ def named(spec: str, what: str) -> Callable[..., Any]:
         module = import_source(absolute(spec).rpartition(":")[0])
     except FileNotFoundError:
         raise ModelError(f"{what} {spec!r}: no file {source}.") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{what} {spec!r}: {source} does not import: {type(error).__name__}: {error}.") from error
     made = getattr(module, attribute, None)
     if not callable(made):
@@ -170,7 +170,7 @@ def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Modul
         model = make(num_classes, in_channels)
     except RfsearchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"backbone {spec!r} fails when it is built for {num_classes} classes and {in_channels} channels: "
             f"{type(error).__name__}: {error}"

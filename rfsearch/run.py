@@ -43,13 +43,13 @@ from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA, require_replayable
 from rfsearch.ledger.lock import hold
-from rfsearch.ledger.manifest import HeldData, held
+from rfsearch.ledger.manifest import HeldData, Network, held
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.receptive import traced
 from rfsearch.report.budgets import holds
 from rfsearch.sources import absolute
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
-from rfsearch.strategies import Budgeted, Formed, guard
+from rfsearch.strategies import Formed, guard
 from rfsearch.strategies.listed import Listed
 from rfsearch.surgery import Site, check_fits, check_labels, install, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
@@ -279,11 +279,12 @@ def _plan(
     room = full_trainings(budget, whole, Cost())
     for label, enter in entrants(request, space).items():
         strategy = guard.made(label, enter, 0)
-        if isinstance(strategy, Budgeted):
-            if room < strategy.fewest:
-                enough = math.ceil(100 * strategy.fewest * whole.flop / reference_flop) / 100
+        fewest = guard.fewest(label, strategy)
+        if fewest is not None:
+            if room < fewest:
+                enough = math.ceil(100 * fewest * whole.flop / reference_flop) / 100
                 raise BudgetError(
-                    f"{label} needs room for {strategy.fewest} full trainings with their looks; {space.budget} has "
+                    f"{label} needs room for {fewest} full trainings with their looks; {space.budget} has "
                     f"room for {room}. Smallest: {enough:g}x."
                 )
             guard.allotted(label, strategy, partial(full_trainings, budget, whole))
@@ -509,7 +510,7 @@ def start(the_plan: Plan, run_dir: Path, command: str, workers: int, device: str
             "reference": space.default_candidate.to_json(),
             "image_size": list(data.image_size),
         },
-        "network": asdict(network_of(space.backbone, fresh_backbone(space, data.num_classes))),
+        "network": asdict(_network_now(the_plan.request, space, data)),
         "arms": [{"strategy": s, "seed": seed} for s, seed in the_plan.arms],
         "budget": {
             **asdict(the_plan.budget),
@@ -579,8 +580,7 @@ def reopen(run_dir: Path, device: torch.device) -> Plan:
             f"{run_dir}: the data has changed since this run started ({then.folder or data.name}). "
             "Restore it to resume, or start a new run."
         )
-    now = network_of(space.backbone, fresh_backbone(space, data.num_classes))
-    require_same(recorded(manifest, run_dir), now, space.backbone, run_dir)
+    require_same(recorded(manifest, run_dir), _network_now(request, space, data), space.backbone, run_dir)
     again = _plan(request, space, data, device, rate)
     if again.space.weights != space.weights:
         raise RunDirectoryError(
@@ -588,6 +588,12 @@ def reopen(run_dir: Path, device: torch.device) -> Plan:
             "Bring them back to resume."
         )
     return replace(again, budget=budget, reference_flop=reference_flop)
+
+
+def _network_now(request: Request, space: Space, data: ImageSet) -> Network:
+    """Describe the network of a run, and the layers that its candidates put into it, as their files make them now."""
+    layers = {choice.layer: None for candidate in listed(request, space) for _, choice in candidate if choice.layer}
+    return network_of(space.backbone, fresh_backbone(space, data.num_classes), layers)
 
 
 def request_of(run_dir: Path) -> Request:

@@ -8,16 +8,20 @@ when a file of another folder is imported.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_OWN = Path(__file__).resolve().parent
+_INSTALLED = {"site-packages", "dist-packages"}
 _neighbours: dict[tuple[str, ...], dict[str, ModuleType]] = {}  # top-level modules, by the folders they came from
 _versions: dict[str, tuple[int, int]] = {}  # of imported files, by module: time and size
 
@@ -48,16 +52,63 @@ def import_source(source: str) -> Any:
     path = Path(source).expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(path)
-    root = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    root = _root(path)
     package = f"rfsearch_file_{hashlib.sha1(str(root).encode()).hexdigest()[:12]}"
     if package not in sys.modules:
         sys.modules[package] = ModuleType(package)
         sys.modules[package].__path__ = [str(root)]
     parent = ".".join((package, *path.parent.relative_to(root).parts))
     name = f"{parent}.{path.stem.replace('.', '_')}"
-    with _among_neighbours(*dict.fromkeys((str(path.parent), str(root)))):
+    with _among_neighbours(*map(str, _folders(path))):
         importlib.import_module(parent)
         return _imported(name, path)
+
+
+def with_imports(file: Path) -> list[Path]:
+    """Return a file and, as far as its text says, what importing it runs of the folders that it is imported from: the
+    files that it imports and that those import, without installed packages."""
+    found: dict[Path, None] = {}
+    left = [file.resolve()]
+    while left:
+        path = left.pop()
+        found[path] = None
+        with suppress(OSError, ValueError, SyntaxError, RecursionError):  # whoever imports it says what is wrong
+            beside = {one.resolve() for one in _run_by(ast.parse(path.read_bytes()), path) if one.is_file()}
+            left += sorted(one for one in beside - {*found, *left} if _of_the_user(one))
+    return list(found)
+
+
+def _of_the_user(path: Path) -> bool:
+    installed = _INSTALLED & set(path.parts) or _OWN in path.parents
+    return not installed and path.stat().st_size > 0
+
+
+def _run_by(tree: ast.AST, path: Path) -> Iterator[Path]:
+    """Yield where the files would be that the packages and the import statements of a file run."""
+    yield from (folder / "__init__.py" for folder in path.parents if _root(path) in folder.parents)
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.Import):
+            folders, names = _folders(path), [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            level, module = statement.level, statement.module
+            folders = [path.parents[level - 1]] if level else _folders(path)
+            names = [f"{module}.{alias.name}" if module else alias.name for alias in statement.names]
+        else:
+            continue
+        for folder, parts in itertools.product(folders, (name.split(".") for name in names)):
+            for count in range(1, len(parts) + 1):
+                place = folder.joinpath(*parts[:count])
+                yield from (place / "__init__.py", place.with_name(f"{place.name}.py"))
+
+
+def _root(path: Path) -> Path:
+    """Return the folder of a file, or the one that the package of the file lies in."""
+    return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return where a file finds its neighbours."""
+    return list(dict.fromkeys((path.parent, _root(path))))
 
 
 def _imported(name: str, path: Path) -> ModuleType:

@@ -519,6 +519,14 @@ class LazyList(Mine):
     @property
     def candidates(self):
         return [{}[self.space.name]]
+
+class BadFewest(Mine):
+    @property
+    def fewest(self):
+        raise KeyError("room")
+
+    def allot(self, room):
+        pass
 """
 
 
@@ -572,10 +580,13 @@ def test_strategies_of_files_and_modules_are_planned_and_called_by_their_class(c
         ("me@home/mine.py:Nothing", ["strategy Nothing: suggest(pending) returns", "Got NoneType None."]),
         ("me@home/mine.py:BadList", ["strategy BadList: its candidates are Candidates. Got str 'conv6'."]),
         ("me@home/mine.py:LazyList", ["strategy LazyList: candidates failed with KeyError: 'toy'"]),
+        ("me@home/mine.py:BadFewest", ["strategy BadFewest: fewest failed with KeyError: 'room'"]),
+        ("leaves.py:Mine", ["leaves.py does not import: SystemExit: no licence."]),
     ],
 )
 def test_a_faulty_strategy_of_a_file_is_one_message(call, tmp_path, strategies_file, strategies, parts):
     toy_file(tmp_path)
+    (tmp_path / "leaves.py").write_text("raise SystemExit('no licence')\n")
     told = call("plan", "--space", "toy.toml", "--strategies", strategies)
     wrong(told, *parts)
     assert told[2].count("\n") == 1

@@ -10,6 +10,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.export import export
 from rfsearch.identity import sources_of
 from tests.small_run import CPU, begin, train
+from tests.toys import toy_file
 
 NET = """\
 from torch import nn
@@ -99,3 +100,48 @@ def test_an_old_run_whose_network_was_edited_is_told_when_its_weights_do_not_fit
 )
 def test_only_the_users_own_code_is_known_by_its_content(spec, file):
     assert [Path(path).name for path in sources_of(spec)] == ([file] if file else [])
+
+
+def test_what_the_file_of_a_network_imports_from_its_folder_is_known_by_its_content(tmp_path):
+    folder, run_dir = tmp_path / "nets", tmp_path / "run"
+    (folder / "parts").mkdir(parents=True)
+    write_net(folder / "bricks.py", more="import deeper\nimport torch\n")
+    (folder / "net.py").write_text("def make(*words):\n    from bricks import make\n    return make(*words)\n")
+    (folder / "deeper.py").write_text("import bricks\nfrom parts import widths\n")
+    (folder / "parts" / "widths.py").write_text("NARROW = 1\n")
+    (folder / "stranger.py").write_text("import net\n")
+    run_dir, _ = begin(tmp_path, f"{folder / 'net.py'}:make")
+    known = json.loads((run_dir / "manifest.json").read_text())["network"]["sources"]
+    assert {Path(path).name for path in known} == {"net.py", "bricks.py", "deeper.py", "widths.py"}
+    (folder / "stranger.py").write_text("")
+    run.reopen(run_dir, CPU)
+    (folder / "parts" / "widths.py").write_text("NARROW = 2\n")
+    with pytest.raises(RunDirectoryError, match=r"widths\.py has changed since this run started"):
+        run.reopen(run_dir, CPU)
+
+
+def test_a_package_is_known_with_its_own_files_and_without_installed_ones(tmp_path):
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import sizes\n")
+    (package / "net.py").write_text("import numpy\nfrom .lost import nothing\nfrom mine.shapes import square\n")
+    for name in ("sizes", "shapes", "unused"):
+        (package / f"{name}.py").write_text("square = 1\n")
+    found = sources_of(f"{package / 'net.py'}:make")
+    assert [Path(path).name for path in found] == ["net.py", "shapes.py", "__init__.py", "sizes.py"]
+    (package / "net.py").write_text("this is no Python")
+    assert [Path(path).name for path in sources_of(f"{package / 'net.py'}:make")] == ["net.py"]
+
+
+def test_an_edited_layer_of_the_users_is_not_resumed(tmp_path):
+    layer = tmp_path / "layer.py"
+    layer.write_text("def make(conv, dilations):\n    return conv\n")
+    candidate = json.dumps({"conv6": {"dilation": 2, "layer": f"{layer}:make"}})
+    request = run.Request(space=str(toy_file(tmp_path, budget="60x", steps=2)), candidates=(candidate,))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    run.start(run.plan(request, run.read(request, tmp_path), CPU), run_dir, "rfsearch run", 1, "cpu")
+    run.reopen(run_dir, CPU)
+    layer.write_text("def make(conv, dilations):\n    return conv.eval()\n")
+    with pytest.raises(RunDirectoryError, match=r"layer\.py has changed since this run started.*its layers"):
+        run.reopen(run_dir, CPU)

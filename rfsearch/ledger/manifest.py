@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,12 +38,14 @@ class Network:
     """Which network a run trains.
 
     tensors: digest of the names and shapes in its state dict, and parameters: their number, both of the network as its
-    backbone makes it. sources: SHA-256 of the user's files that make it, by path.
+    backbone makes it. sources: SHA-256 of the user's files that make it, by path. layers: likewise, of layers of the
+    user's that trials put into it, as far as they are known beforehand.
     """
 
     tensors: str
     parameters: int
     sources: Mapping[str, str]
+    layers: Mapping[str, str] = field(default_factory=dict)
 
 
 def held(manifest: Mapping[str, Any], path: Path, kind: type[T], *keys: str) -> T:

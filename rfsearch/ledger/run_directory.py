@@ -18,7 +18,7 @@ from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
 from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Latency, Record
 
 MANIFEST_FILE = "manifest.json"
-SCRATCH = "ray"  # a folder of Ray Tune's, there while a run is in progress
+SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
 ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
 _NEEDED_BYTES = 64 * 1024 * 1024
 

@@ -11,9 +11,10 @@ import logging
 import os
 import shlex
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ class Engine:
 
     def __enter__(self) -> Engine:
         logging.getLogger("ray").setLevel(logging.ERROR)
+        # What Tune reports there with a traceback ends in a trial's cause or in an exception of ours.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         with ExitStack() as stack:
             stack.enter_context(interrupt.kept())
             stack.callback(ray.shutdown)
@@ -124,39 +127,52 @@ class Engine:
             _Trial, space=space, data=data, run_dir=str(run_dir.resolve()), currency=currency, resources=(cpus, gpus)
         )
         searcher = _Searcher(contest, self.workers, watch, run_dir)
-        scratch = run_dir.resolve() / SCRATCH
         # Tune starts workers one after the other unless it may have as many trials that wait for one.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
-        shutil.rmtree(scratch, ignore_errors=True)
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=_Judge(searcher),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.config.get("trial", trial.trial_id)),
-            ),
-            run_config=tune.RunConfig(
-                name=SCRATCH,
-                storage_path=str(run_dir.resolve()),
-                verbose=0,
-                callbacks=[_Pulse(check), _Losses(searcher)],
-                failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
-            ),
-        )
-        try:
-            tuner.fit()
-        except Exception as error:
-            # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
-            if searcher.fault is None and isinstance(error, OSError):
-                what = f"{run_dir}: cannot be written: {error.strerror or error}."
-                raise RunDirectoryError(_with_way_on(what, run_dir)) from error
-            raise searcher.fault or error from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)  # Tune's own notes: the ledger holds all that is needed
+        with _notes_of_tune(run_dir.resolve(), shared=self._address is not None) as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=_Judge(searcher),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: str(trial.config.get("trial", trial.trial_id)),
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[_Pulse(check), _Losses(searcher)],
+                    failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
+                ),
+            )
+            try:
+                tuner.fit()
+            except Exception as error:
+                # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
+                if searcher.fault is None and isinstance(error, OSError):
+                    what = f"{error.filename or scratch}: cannot be written: {error.strerror or error}."
+                    raise RunDirectoryError(_with_way_on(what, run_dir)) from error
+                raise searcher.fault or error from error
         if searcher.fault:
             raise searcher.fault
+
+
+@contextmanager
+def _notes_of_tune(run_dir: Path, shared: bool) -> Iterator[str]:
+    """A folder for what Tune writes down for itself, which nobody reads: gone afterwards, and away from the run, whose
+    disk may be full, unless other machines must see it too."""
+    if not shared:
+        with tempfile.TemporaryDirectory(prefix="rfsearch-", ignore_cleanup_errors=True) as folder:
+            yield folder
+        return
+    own = run_dir / SCRATCH
+    shutil.rmtree(own, ignore_errors=True)
+    try:
+        yield str(own)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _with_way_on(what: str, run_dir: Path) -> str:
@@ -261,8 +277,6 @@ class _Searcher(Searcher):
 
     def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial goes on after this look."""
-        if "fault" in result and self.fault is None:
-            self.fault = RunDirectoryError(result["fault"])
         if self.fault:
             return False  # its checkpoint of this look is what it goes on from once the run is resumed
         record = Record.from_json(json.loads(result["record"]))
@@ -283,6 +297,8 @@ class _Searcher(Searcher):
         if assignment is None:
             return
         record = Record.from_json(json.loads(result["record"])) if result and "record" in result and not error else None
+        if record is None and self.fault is None:
+            self.fault = RunDirectoryError(result["fault"]) if result and "fault" in result else None
         if record is None and self.fault is None:
             self.fault = _full_disk(self._run_dir)  # on one a worker dies too, of what Ray writes itself
         if self.fault and (record is None or record.status == "pruned"):

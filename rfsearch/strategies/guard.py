@@ -9,7 +9,7 @@ from typing import Any
 from rfsearch.errors import RfsearchError, StrategyError
 from rfsearch.ledger.record import Cost, Record, Rung
 from rfsearch.space.choice import Candidate
-from rfsearch.strategies.base import Budgeted, Exhausted, Heir, Listing, Pruning, Strategy
+from rfsearch.strategies.base import Budgeted, Exhausted, Heir, Listing, Pruning, Relaying, Strategy
 
 
 def made(name: str, make: Callable[[int], Any], seed: int) -> Strategy:
@@ -58,6 +58,30 @@ def allotted(name: str, strategy: Strategy, room: Callable[[Cost], int]) -> None
             strategy.allot(room)
 
 
+def fewest(name: str, strategy: Strategy) -> int | None:
+    """Return how many full trainings a strategy that plans by its budget needs room for; None for any other one."""
+    with _blaming(name, "fewest"):
+        if not isinstance(strategy, Budgeted):
+            return None
+        if not isinstance(strategy.fewest, int):
+            raise StrategyError(
+                f"strategy {name}: fewest is a number of full trainings. Got {_described(strategy.fewest)}."
+            )
+        return strategy.fewest
+
+
+def relays(name: str, strategy: Strategy) -> bool:
+    """Return whether a strategy prunes its trials for heirs to go on from there."""
+    with _blaming(name, "awaited"):
+        return isinstance(strategy, Relaying)
+
+
+def awaited(name: str, strategy: Strategy) -> list[str]:
+    """Return the trials that a strategy may yet want heirs of."""
+    with _blaming(name, "awaited"):
+        return list(strategy.awaited) if isinstance(strategy, Relaying) else []
+
+
 def listed(name: str, strategy: Strategy) -> list[Candidate]:
     """Return the candidates that a strategy knows beforehand, none where it lists none."""
     with _blaming(name, "candidates"):
@@ -74,14 +98,14 @@ def _blaming(name: str, method: str) -> Iterator[None]:
         yield
     except RfsearchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())[:500]
         raise StrategyError(
             f"strategy {name}: {method} failed with {type(error).__name__}{f': {said}' if said else ''}.{_where(error)}"
         ) from error
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """Return the place that raised an error, for who has to mend it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -10,7 +10,6 @@ import pytest
 
 from rfsearch.ledger import read_run
 from rfsearch.ledger.record import TRIAL_COLUMNS
-from tests.disks import fill, small_disk
 from tests.orchestration.runs import SAME, call, command, environment, one_worker, wait_for_events
 from tests.toys import toy_file
 
@@ -109,7 +108,7 @@ def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(whole, tmp_path, ho
 
 def test_resuming_a_finished_run_says_so_and_changes_nothing(whole):
     before = (whole / "ledger.jsonl").read_bytes()
-    (whole / "ray").mkdir()  # as a process that was killed leaves it
+    (whole / "ray").mkdir()  # as an older version that was killed left it
     told = call("resume", whole)
     assert told.returncode == 0, told.stderr
     assert f"Nothing was left to train. Report: {whole / 'report.html'}" in told.stdout.splitlines()
@@ -118,32 +117,6 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(whole):
     told = call("resume", whole, "--json")
     assert "Nothing was left to train" in told.stderr
     assert json.loads(told.stdout)["report"] == str(whole / "report.html")
-
-
-def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(whole, tmp_path):
-    with small_disk(tmp_path / "disk", "80m") as disk:
-        run_dir, errors = disk / "run", tmp_path / "errors.txt"
-        with errors.open("wb") as file:
-            child = subprocess.Popen(
-                command("run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies",
-                        "exhaustive,optuna,inflation", "--out", run_dir, *one_worker()),
-                stdout=subprocess.DEVNULL, stderr=file, env=environment(),
-            )  # fmt: skip
-        try:
-            wait_for_events(run_dir, 5, child)
-            ballast = fill(disk)
-            assert child.wait(timeout=120) == 2
-        finally:
-            child.kill()
-        err = errors.read_text()
-        # Ray may log what of its own it could not write; the last lines are ours.
-        assert "No space left on device" in err
-        assert f"rfsearch resume {run_dir}" in err
-        assert not any(record.status == "failed" for record in read_run(run_dir).records)
-        ballast.unlink()
-        told = call("resume", run_dir)
-        assert told.returncode == 0, told.stderr
-        assert pd.read_csv(run_dir / "trials.csv")[SAME].equals(pd.read_csv(whole / "trials.csv")[SAME])
 
 
 @pytest.mark.parametrize(("kills", "steps"), [(2, 2), (5, 1)], ids=["before a look", "behind a look"])
