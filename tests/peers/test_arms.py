@@ -130,7 +130,7 @@ def test_a_run_searches_trains_and_reports(site: Path, tmp_path: Path) -> None:
     words = [
         "run",
         "--space",
-        toy_file(tmp_path, budget="6x", steps=8),
+        toy_file(tmp_path, budget="6x", steps=24),
         "--strategies",
         "dash",
         "--out",
