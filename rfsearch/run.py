@@ -34,7 +34,7 @@ from rfsearch.data import (
     read_voc,
     rendered_faces,
 )
-from rfsearch.data.image_set import few_to_choose_on, physical_memory, require_folder
+from rfsearch.data.image_set import few_to_choose_on, physical_memory, require_folder, with_labels_to_score
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.data.pictures import MOST_PIXELS
 from rfsearch.errors import BudgetError, DataError, RfsearchError, RunDirectoryError, SpaceError, nearest
@@ -421,7 +421,7 @@ def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
         size = space.image_size or (96, 96)
         _require_memory((train + val + test) * 4 * size[0] * size[1], "the rendered images are held in", space)
         return rendered_faces(train, val, test, size)
-    data = _read_folder(space, Path(folder), cache)
+    data = with_labels_to_score(_read_folder(space, Path(folder), cache))
     caution = few_to_choose_on(data)
     return replace(data, notice=f"{data.notice} {caution}".strip()) if caution else data
 

@@ -114,3 +114,26 @@ def test_a_large_picture_is_refused_with_the_setting_that_allows_it(call, tmp_pa
     assert code == 2
     assert "[data] max_pixels = 768" in err
     assert call("plan", "--space", space_file(tmp_path, "max_pixels = 768"), "--data", data)[0] == 0
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_any_labelled_pixel_is_told_before_anything_is_trained(call, tmp_path, split):
+    data = images(tmp_path)
+    put(data, split, f"{split}0", np.zeros((24, 32, 3), np.uint8), np.full((24, 32), 255))
+    for name in ("train1", "train2") if split == "train" else ():
+        put(data, split, name, np.zeros((24, 32, 3), np.uint8), np.full((24, 32), 255))
+    (data / "classes.txt").write_text("a\nb\nc\n")
+    space = space_file(tmp_path, "ignore_index = 255")
+    code, _, err = call("run", "--space", space, "--data", data, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"no label pixel of the split {split} has a class: all are the ignored id 255" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_test_split_of_withheld_labels_is_left_out_and_said(call, tmp_path):
+    data = images(tmp_path)
+    put(data, "test", "test0", np.zeros((24, 32, 3), np.uint8), np.full((24, 32), 255))
+    code, out, _ = call("plan", "--space", space_file(tmp_path, "ignore_index = 255"), "--data", data)
+    assert code == 0
+    assert "train 3, val 1;" in out
+    assert "No label pixel of the split test has a class, so it was left out" in " ".join(out.split())

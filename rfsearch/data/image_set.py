@@ -15,7 +15,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,6 +149,30 @@ def few_to_choose_on(data: ImageSet) -> str:
         f"The validation split has {count} image{'s' if count > 1 else ''}, which is too few to choose on: which "
         f"candidate leads is largely chance below {_FEW_TO_CHOOSE_ON}. Move labelled images there."
     )
+
+
+def with_labels_to_score(data: ImageSet) -> ImageSet:
+    """Leave out a test split in which no pixel has a class, as where its labels are withheld, and say so.
+
+    Raises:
+        DataError: No pixel of the train or val split has a class: nothing could be learned or scored.
+    """
+    empty = [title for title, split in data.splits.items() if not _holds_classes(split, data.ignore_index)]
+    for title in empty:
+        if title != "test":
+            raise DataError(
+                f"{data.name}: no label pixel of the split {title} has a class: all are the ignored id "
+                f"{data.ignore_index}. Check its labels and the ignore_index."
+            )
+    if not empty:
+        return data
+    said = "No label pixel of the split test has a class, so it was left out: no test split."
+    splits = {title: split for title, split in data.splits.items() if title not in empty}
+    return replace(data, splits=splits, notice=f"{data.notice} {said}".strip())
+
+
+def _holds_classes(split: Split, ignore_index: int | None) -> bool:
+    return ignore_index is None or any(bool((label != ignore_index).any()) for label in split.labels)
 
 
 @dataclass(frozen=True)
