@@ -27,13 +27,19 @@ def check_plain(model: nn.Module) -> None:
 def made_plain(model: nn.Module) -> nn.Module:
     """Put the modules behind what torch.compile returned in its place, in a new network, which a search is to change.
 
-    Raises ModelError for a network of TorchScript.
+    Raises ModelError for a network of TorchScript, and for one that was built in torch.inference_mode.
     """
     for path, module in list(model.named_modules(remove_duplicate=False)):
         if (plain := _before_compiling(module)) is not None:
             return made_plain(_replaced(model, path, plain))
         module._compiled_call_impl = None
     check_plain(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_inference():
+            raise ModelError(
+                f"{type(model).__name__} was built in torch.inference_mode, so its {name} cannot be trained. Build it "
+                "outside of it."
+            )
     return model
 
 

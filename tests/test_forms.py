@@ -141,6 +141,16 @@ def test_its_modules_keep_their_names_and_its_state_dict(make):
     assert receptive_field(net, (1, 3, 32, 32)).local_px == 7
 
 
+def inference_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    with torch.inference_mode():
+        return Net(num_classes)
+
+
+def test_a_network_built_in_inference_mode_is_one_message_before_training(tmp_path, call):  # noqa: F811
+    file = toy_file(tmp_path, backbone=f"{__name__}:inference_net")
+    wrong(call("plan", "--space", file), "built in torch.inference_mode", "Build it outside of it.")
+
+
 @pytest.mark.parametrize("make", ["scripted_net", "partly_scripted_net"])
 def test_a_scripted_network_is_one_message_before_training(make, tmp_path, call):  # noqa: F811
     spec = f"{__name__}:{make}"
