@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers.host import on_host, positive
 from rfsearch.layers.once import differentiable_once
+from rfsearch.layers.one_call import Working, one_call
 
 # gamma is kept in single precision: an offset that should be whole may miss it by this fraction.
 _ROUNDING = 2.0**-22
@@ -189,7 +190,7 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class _Axis(Working):
     """One axis of a map: its size and its padding on both sides, px, and its s places."""
 
     size: int
@@ -211,6 +212,10 @@ class _Axis:
                 for offset, lever in zip(offsets, levers, strict=True)
             ),
         )
+
+    @property
+    def work(self) -> Hashable:
+        return self.size, self.pad, tuple([(place.first, place.part == 0) for place in self.places])
 
     @property
     def whole(self) -> bool:
@@ -275,34 +280,63 @@ class _Filter(torch.autograd.Function):
         s, k = _side(sampling.shape[1]), _side(tap.shape[1])
         axes = [_Axis.of(size, s, value, (k - 1) // 2) for size in x.shape[-2:]]
         ctx.axes, ctx.learned = axes, ctx.needs_input_grad[5]
-        sums, both = _attend(_taps_of(x, k, axes), sampling, position, axes)
-        output = (_residual(tap, x.shape[1]) * sums).sum(1)
-        mixed = _mix(_padded_pixels(x, axes), channel, both, output, axes)
-        ctx.save_for_backward(x, channel, tap, sampling, position, sums, both, mixed, *([gamma] * ctx.learned))
-        return output.div_(s * s)
+        output, *kept = _filtered(x, channel, tap, sampling, position, axes)
+        ctx.save_for_backward(x, channel, tap, sampling, position, *kept, *([gamma] * ctx.learned))
+        return output
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, channel, tap, sampling, position, sums, both, mixed, *gammas = ctx.saved_tensors
-        axes, k = ctx.axes, _side(tap.shape[1])
-        grad = grad / sampling.shape[1]
-        slopes = [grad.new_zeros(())]
-        grad_pixels, grad_channel, grad_both = _mix_backward(
-            grad, _padded_pixels(x, axes), channel, both, mixed, axes, slopes if ctx.learned else None
-        )
-        weighted = grad[:, None] * _residual(tap, x.shape[1])
-        grad_taps, grad_sampling, grad_position = _attend_backward(
-            grad_both, weighted, _taps_of(x, k, axes), sampling, position, axes, slopes if ctx.learned else None
-        )
-        grad_x = _inside(grad_pixels.permute(0, 3, 1, 2), axes) + _untapped(grad_taps, k, axes)[:, None]
-        grad_gamma = None
-        if ctx.learned:
-            total, gamma = torch.stack(slopes).sum(), gammas[0]
-            # Shapes alone have no value to bring to where gamma is.
-            total = gamma.new_zeros(()) if total.is_meta else total.to(gamma)
-            grad_gamma = total.reshape(gamma.shape)
-        return grad_x, grad_channel, grad[:, None] * sums, grad_sampling, grad_position, grad_gamma, None
+        gamma = gammas[0] if gammas else None
+        grads = _filtered_backward(grad, x, channel, tap, sampling, position, sums, both, mixed, gamma, ctx.axes)
+        return *grads, None
+
+
+@one_call
+def _filtered(
+    x: Tensor, channel: Tensor, tap: Tensor, sampling: Tensor, position: Tensor, axes: list[_Axis]
+) -> tuple[Tensor, ...]:
+    """y, and N, T and G, which its gradients need."""
+    sums, both = _attend(_taps_of(x, _side(tap.shape[1]), axes), sampling, position, axes)
+    output = (_residual(tap, x.shape[1]) * sums).sum(1)
+    mixed = _mix(_padded_pixels(x, axes), channel, both, output, axes)
+    return output.div_(sampling.shape[1]), sums, both, mixed
+
+
+@one_call
+def _filtered_backward(
+    grad: Tensor,
+    x: Tensor,
+    channel: Tensor,
+    tap: Tensor,
+    sampling: Tensor,
+    position: Tensor,
+    sums: Tensor,
+    both: Tensor,
+    mixed: Tensor,
+    gamma: Tensor | None,
+    axes: list[_Axis],
+) -> tuple[Tensor | None, ...]:
+    """Gradients in x, U, V, S, A and gamma, the last one None where gamma is."""
+    k, learned = _side(tap.shape[1]), gamma is not None
+    grad = grad / sampling.shape[1]
+    slopes = [grad.new_zeros(())]
+    grad_pixels, grad_channel, grad_both = _mix_backward(
+        grad, _padded_pixels(x, axes), channel, both, mixed, axes, slopes if learned else None
+    )
+    weighted = grad[:, None] * _residual(tap, x.shape[1])
+    grad_taps, grad_sampling, grad_position = _attend_backward(
+        grad_both, weighted, _taps_of(x, k, axes), sampling, position, axes, slopes if learned else None
+    )
+    grad_x = _inside(grad_pixels.permute(0, 3, 1, 2), axes) + _untapped(grad_taps, k, axes)[:, None]
+    grad_gamma = None
+    if gamma is not None:
+        total = torch.stack(slopes).sum()
+        # Shapes alone have no value to bring to where gamma is.
+        total = gamma.new_zeros(()) if total.is_meta else total.to(gamma)
+        grad_gamma = total.reshape(gamma.shape)
+    return grad_x, grad_channel, grad[:, None] * sums, grad_sampling, grad_position, grad_gamma
 
 
 def _attend(taps: Tensor, sampling: Tensor, position: Tensor, axes: list[_Axis]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ weighted sums of whole rows, in one pass. Along its last axis a map is transpose
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rfsearch.layers.once import differentiable_once, tie
+from rfsearch.layers.one_call import Working, one_call
 from rfsearch.layers.precision import inner, no_autocast, wide
 
 # A step is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
@@ -126,6 +127,7 @@ def _maps(x: Tensor) -> Tensor:
     return x if x.dim() == 3 else x.flatten(0, 1)
 
 
+@one_call
 def _move(
     x: Tensor,
     samples: Sequence[_Samples],
@@ -252,7 +254,7 @@ def _bags(along: _Samples, back: bool, groups: str, after: str) -> tuple[_Array,
     return np.concatenate(of)[order].astype(np.int32), starts, np.concatenate(weights)[order]
 
 
-class _Samples:
+class _Samples(Working):
     """Where the targets of one axis sample its source, px, and how fast that moves with the step."""
 
     def __init__(self, source: int, target: int, step: float) -> None:
@@ -271,6 +273,10 @@ class _Samples:
         """Bilinear weights (eq. 1): target, source and max(0, 1 - |position of the target - source|) of each."""
         self.slopes = twice, np.concatenate([low, high]).astype(int), np.concatenate([-speed, speed])
         """The derivative of the weights in the step, likewise."""
+
+    @property
+    def work(self) -> Hashable:
+        return self.source, self.target  # as many weights and slopes at every step
 
 
 _samples = lru_cache(maxsize=16)(_Samples)

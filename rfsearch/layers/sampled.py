@@ -6,7 +6,7 @@ See `rfsearch.layers.fractional` for the formula. Between two whole dilations ea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rfsearch.errors import ModelError
 from rfsearch.layers.once import differentiable_once
+from rfsearch.layers.one_call import Working, one_call
 from rfsearch.layers.precision import inner, no_autocast, wide
 
 Pair = tuple[int, int]
@@ -50,13 +51,19 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Axis:
+class Axis(Working):
     """One axis of a map. size: its pixels; stride and count: of the outputs. low, high: zeros that taps may read."""
 
     size: int
     stride: int
     count: int
     taps: tuple[Tap, ...]
+
+    @property
+    def work(self) -> Hashable:
+        """What the cost of a pass depends on: which pixels are read, not their shares."""
+        taps = tuple([(tap.first, tap.part == 0, tap.after == 0, tap.before == 0) for tap in self.taps])
+        return self.size, self.stride, self.count, taps
 
     @property
     def span(self) -> int:
@@ -171,59 +178,78 @@ class Sampled(torch.autograd.Function):
         ctx.axes, ctx.groups = axes, groups
         ctx.learned = isinstance(dilation, Tensor) and ctx.needs_input_grad[3]
         ctx.save_for_backward(x, weight, *([dilation] * ctx.learned))
-        rows, columns = axes
-        matrices = _matrices(weight, groups)
-        output = torch.empty(
-            (x.shape[0], weight.shape[0], rows.count, columns.count),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=_format_of(x),
-        )
-        pixels, workspace, results = output.permute(0, 2, 3, 1), x.new_empty(0), x.new_empty(0)
-        for images, pieces in _pieces(x, axes, groups * matrices.shape[2]):
-            lines = _lines(_padded_pixels(x[images], axes), axes)
-            for piece in pieces:
-                workspace = samples = _samples(lines, axes, piece, groups, workspace)
-                product = _product(samples, matrices.mT, results)
-                results = product
-                target = pixels[images, piece]
-                product = product.view(target.shape)
-                if bias is None:
-                    target.copy_(product)
-                else:
-                    torch.add(product, bias, out=target)
-        return output
+        return _read(x, weight, bias, axes, groups)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *dilations = ctx.saved_tensors
-        axes, groups = ctx.axes, ctx.groups
-        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        x, weight, dilation = ctx.saved_tensors if ctx.learned else (*ctx.saved_tensors, None)
         with no_autocast(x.device):
-            matrices = _matrices(weight, groups)
-            grad_x = torch.empty_like(x) if for_x else None
-            grad_matrices = torch.zeros_like(matrices, dtype=wide(x)) if for_weight else None
-            slopes = [x.new_zeros(2, dtype=wide(x))]
-            pixels = grad.permute(0, 2, 3, 1)
-            for images, pieces in _pieces(x, axes, groups * matrices.shape[2]):
-                target = None if grad_x is None else grad_x[images]
-                slopes += _pull_back(
-                    x[images], pixels[images], matrices, axes, pieces, target, grad_matrices, ctx.learned
-                )
-            grad_weight = None
-            if grad_matrices is not None:
-                out, inputs, height, width = weight.shape
-                grad_weight = grad_matrices.view(out, height, width, inputs).permute(0, 3, 1, 2)
-                grad_weight = grad_weight.to(weight.dtype, memory_format=torch.contiguous_format)
-            grad_bias = grad.sum((0, 2, 3)) if for_bias else None
-            grad_dilation = None
-            if ctx.learned:
-                total, dilation = torch.stack(slopes).sum(0), dilations[0]
-                # Shapes alone have no value to bring to where the dilation is.
-                total = dilation.new_zeros(2) if total.is_meta else total.to(dilation)
-                grad_dilation = total if dilation.numel() == 2 else total.sum().reshape(dilation.shape)
-        return grad_x, grad_weight, grad_bias, grad_dilation, None, None
+            grads = _read_backward(grad, x, weight, dilation, ctx.axes, ctx.groups, ctx.needs_input_grad[:3])
+        return *grads, None, None
+
+
+@one_call
+def _read(x: Tensor, weight: Tensor, bias: Tensor | None, axes: tuple[Axis, Axis], groups: int) -> Tensor:
+    rows, columns = axes
+    matrices = _matrices(weight, groups)
+    output = torch.empty(
+        (x.shape[0], weight.shape[0], rows.count, columns.count),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=_format_of(x),
+    )
+    pixels, workspace, results = output.permute(0, 2, 3, 1), x.new_empty(0), x.new_empty(0)
+    for images, pieces in _pieces(x, axes, groups * matrices.shape[2]):
+        lines = _lines(_padded_pixels(x[images], axes), axes)
+        for piece in pieces:
+            workspace = samples = _samples(lines, axes, piece, groups, workspace)
+            product = _product(samples, matrices.mT, results)
+            results = product
+            target = pixels[images, piece]
+            product = product.view(target.shape)
+            if bias is None:
+                target.copy_(product)
+            else:
+                torch.add(product, bias, out=target)
+    return output
+
+
+@one_call
+def _read_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    dilation: Tensor | None,
+    axes: tuple[Axis, Axis],
+    groups: int,
+    needed: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients in the map, the weight and the bias where they are needed, and in the dilation where it is given."""
+    for_x, for_weight, for_bias = needed
+    matrices = _matrices(weight, groups)
+    grad_x = torch.empty_like(x) if for_x else None
+    grad_matrices = torch.zeros_like(matrices, dtype=wide(x)) if for_weight else None
+    slopes = [x.new_zeros(2, dtype=wide(x))]
+    pixels = grad.permute(0, 2, 3, 1)
+    for images, pieces in _pieces(x, axes, groups * matrices.shape[2]):
+        target = None if grad_x is None else grad_x[images]
+        slopes += _pull_back(
+            x[images], pixels[images], matrices, axes, pieces, target, grad_matrices, dilation is not None
+        )
+    grad_weight = None
+    if grad_matrices is not None:
+        out, inputs, height, width = weight.shape
+        grad_weight = grad_matrices.view(out, height, width, inputs).permute(0, 3, 1, 2)
+        grad_weight = grad_weight.to(weight.dtype, memory_format=torch.contiguous_format)
+    grad_bias = grad.sum((0, 2, 3)) if for_bias else None
+    grad_dilation = None
+    if dilation is not None:
+        total = torch.stack(slopes).sum(0)
+        # Shapes alone have no value to bring to where the dilation is.
+        total = dilation.new_zeros(2) if total.is_meta else total.to(dilation)
+        grad_dilation = total if dilation.numel() == 2 else total.sum().reshape(dilation.shape)
+    return grad_x, grad_weight, grad_bias, grad_dilation
 
 
 def _pull_back(

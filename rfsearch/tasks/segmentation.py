@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rfsearch.data import IGNORE, ImageSet, Split, eval_batches
 from rfsearch.errors import SpaceError, TrialError, nearest
+from rfsearch.layers.one_call import one_call
 from rfsearch.outputs import main_output
 from rfsearch.tasks.scores import METRICS, confusion_matrix
 
@@ -47,14 +48,7 @@ class Segmentation:
         logits: B x classes x h x w, or whatever a network returns that `main_output` finds them in; labels: B x H x W
         class ids, -100 where ignored. Logits of another size are resized to the labels, bilinear.
         """
-        logits = self._at_label_size(logits, labels)
-        weights, counted = None, labels != IGNORE
-        if self._weights is not None:
-            weights = self._weights.to(logits.device, logits.dtype)
-            counted = counted & (weights[labels.clamp(min=0)] > 0)
-            labels = labels.where(counted, IGNORE)  # weighs nothing, and alone it would be divided by nothing
-        loss = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
-        return torch.where(counted.any(), loss, torch.zeros_like(loss))
+        return _weighted_cross_entropy(self._at_label_size(logits, labels), labels, self._weights)
 
     def predict(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """B x H x W class ids; an ignored id inside the range of classes is never one of them."""
@@ -88,6 +82,17 @@ class Segmentation:
         if logits.shape[-2:] != labels.shape[-2:]:
             logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
         return logits
+
+
+@one_call
+def _weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    counted = labels != IGNORE
+    if weights is not None:
+        weights = weights.to(logits.device, logits.dtype)
+        counted = counted & (weights[labels.clamp(min=0)] > 0)
+        labels = labels.where(counted, IGNORE)  # weighs nothing, and alone it would be divided by nothing
+    loss = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
+    return torch.where(counted.any(), loss, torch.zeros_like(loss))
 
 
 def _highest(logits: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
+from rfsearch.layers.one_call import Working
 from rfsearch.trial.meter import Meter
 
 # Calls that describe a tensor or move its data: no arithmetic (see the formulas of `Meter`), whatever their arguments.
@@ -159,7 +160,7 @@ class _Calls(TorchFunctionMode):
         kind = None
         if func not in _BY_GRAPH:
             try:
-                kind = (func, torch.is_grad_enabled(), _described(args), _described(kwargs))
+                kind = (func, torch.is_grad_enabled(), _described(args), _described(kwargs) if kwargs else None)
                 known = self._known.get(kind)
             except TypeError:  # an argument that nothing is known of
                 kind = None
@@ -192,6 +193,8 @@ def _run_backward(loss: Tensor) -> None:
 
 def _described(value: Any) -> Hashable:
     """What the cost of a call can depend on in an argument of it. Raises TypeError where that is not known."""
+    if type(value) in _USUAL:
+        return value
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.requires_grad
     if isinstance(value, (list, tuple)):
@@ -200,11 +203,14 @@ def _described(value: Any) -> Hashable:
         return tuple([(name, _described(item)) for name, item in value.items()])
     if isinstance(value, slice):
         return _described((value.start, value.stop, value.step))
-    if value is None or value is Ellipsis or isinstance(value, _PLAIN):
+    if isinstance(value, _PLAIN):
         return value
+    if isinstance(value, Working):
+        return type(value), value.work
     raise TypeError(type(value))
 
 
+_USUAL = {type(None), type(Ellipsis), bool, int, float, str}
 _PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
 

@@ -10,9 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from rfsearch.backbones.small import wei_small
+from rfsearch.layers import LSDFN, FractionalConv2d, Inflation
+from rfsearch.layers.inflation import InflationFactor
+from rfsearch.layers.one_call import one_call
 from rfsearch.ledger import Assignment
 from rfsearch.space import Choice, Space
 from rfsearch.trial import Meter, Training
@@ -153,6 +157,64 @@ def test_a_step_whose_kind_is_known_is_not_metered_again(tmp_path, monkeypatch):
     monkeypatch.setattr(Meter, "__enter__", lambda meter: entered.append(meter) or meter)
     assert learner.train_step(3) == costs[-1]
     assert not entered
+
+
+KERNELS = {
+    "inflation": (
+        Inflation(InflationFactor(1.0, learned=True)),
+        lambda layer, value: layer.factor.f.fill_(value),
+        [1.0, 1.3, 1.31, 0.8, 1.3, 2.0, 1.0],
+    ),
+    "fractional": (
+        FractionalConv2d(nn.Conv2d(4, 4, 3, padding=2, dilation=2), 2.0),
+        lambda layer, value: layer.dilation.fill_(value),
+        [2.0, 2.4, 2.5, 3.0, 2.4, 1.0, 2.0],
+    ),
+    "LS-DFN": (
+        LSDFN(4, 4, features=4, s=3, k=3),
+        lambda layer, value: layer.stride.gamma.fill_(value),
+        [1.0, 1.5, 1.6, 2.0, 1.5, 3.0, 1.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_of_many_calls_costs_what_its_operators_do_at_every_value_it_moves_to(name, learned):
+    layer, move, values = KERNELS[name]
+    tally, x = Tally(), torch.randn(2, 4, 9, 11)
+    for parameter in layer.parameters():
+        parameter.requires_grad_(learned)
+    for value in [*values, *values]:
+        with torch.no_grad():
+            move(layer, value)
+        before = tally.flop
+        with tally.counting("step"):
+            tally.backward(layer(x.clone().requires_grad_()).square().sum())
+        layer.zero_grad(set_to_none=True)
+        with Meter() as meter:
+            layer(x.clone().requires_grad_()).square().sum().backward()
+        layer.zero_grad(set_to_none=True)
+        assert tally.flop - before == pytest.approx(meter.flop, rel=1e-12)
+
+
+def test_a_kernel_of_many_calls_is_seen_as_one():
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    @one_call
+    def kernel(x: Tensor, times: int) -> Tensor:
+        for _ in range(times):
+            x = x + 1
+        return x
+
+    with Watch():
+        assert torch.equal(kernel(torch.zeros(2), times=5), torch.full((2,), 5.0))
+    assert [func for func in seen if func not in (torch.zeros, torch.full, torch.equal)] == [kernel]
 
 
 def test_work_that_no_call_shows_is_metered_for_ever():

@@ -1,0 +1,98 @@
+"""What metering adds to a training step: steps that are counted and steps that are not, in turn, in one process.
+
+CPU time of the process on one thread, so that what else runs on the machine counts little. Data batches are left out:
+they are made once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import torch
+from provenance import RESULTS, provenance, write_sidecar
+from torch import Tensor
+
+from rfsearch import plugins
+from rfsearch.data import rendered_faces
+from rfsearch.space import Choice, Space, read_space
+from rfsearch.trial.learner import Learner
+
+NAME = "metering"
+WARM_UP = 10
+CHOICES = {
+    "a dilation": Choice(4),
+    "inflation, f learned": Choice(4, learned=True),
+    "fractional, learned": Choice(4, fractional=True),
+}
+
+
+class Uncounted:
+    """Stands in for a `Tally`: runs the same and counts nothing."""
+
+    flop = aborted = 0.0
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[None]:
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def repeated(self, kind: Hashable, work: Callable[[], object]) -> None:
+        work()
+
+
+def compare(space: Space, choice: Choice, pairs: int) -> dict[str, float]:
+    """CPU seconds of a step, counted and not."""
+    data = rendered_faces(space.recipe.batch_size * 2, 2, 2, space.image_size)
+    learner = Learner(space, data, space.uniform(choice), 0, torch.device("cpu"))
+    first = learner.prelude + space.recipe.steps // 2
+    batch = learner._batches.at(0)
+    learner._set_rates(first)
+    tallies = {"counted": learner._tally, "uncounted": Uncounted()}
+    seconds: dict[str, list[float]] = {name: [] for name in tallies}
+    for number in range(2 * (pairs + WARM_UP)):
+        name = ("counted", "uncounted")[(number + number // 2) % 2]  # the order changes from pair to pair
+        learner._tally = tallies[name]
+        started = time.process_time()
+        learner._optimise(*batch)
+        seconds[name].append(time.process_time() - started)
+    counted, uncounted = (np.array(seconds[name][WARM_UP:]) for name in ("counted", "uncounted"))
+    added = counted - uncounted
+    draws = np.random.default_rng(0).integers(len(added), size=(2000, len(added)))
+    low, high = np.percentile(np.median(added[draws], axis=1), [2.5, 97.5])
+    step = float(np.median(uncounted))
+    return {
+        "step_ms": 1000 * step,
+        "added_ms": 1000 * float(np.median(added)),
+        "share": float(np.median(added)) / step,
+        "share_low": float(low) / step,
+        "share_high": float(high) / step,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=300, help="steps of each kind that are timed")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    space = read_space(plugins.space_file("helen"), "mini")
+    table = pd.DataFrame([{"choice": name} | compare(space, choice, asked.pairs) for name, choice in CHOICES.items()])
+    print(table.round(4).to_string(index=False))
+    table.round(5).to_csv(RESULTS / f"{NAME}.csv", index=False)
+    write_sidecar(
+        NAME,
+        {
+            **provenance(),
+            "share": "added by counting to the CPU time of a step: median over pairs of steps, 95 % bootstrap interval",
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
