@@ -123,7 +123,7 @@ def test_the_histogram_counts_every_object_once_in_bins_of_half_an_octave():
 def test_five_hundred_small_images_take_about_a_second():
     tile = rendered_faces(32, 1, 1, (96, 96)).splits["train"].labels
     labels = np.concatenate([tile] * 16)
-    started = time.perf_counter()
+    started = time.process_time()
     found = object_sizes(labels, [str(i) for i in range(11)])
     assert found.images == 512
-    assert time.perf_counter() - started < 3  # 0.4 s on one core; the rest is for a busy machine
+    assert time.process_time() - started < 3  # 0.4 s on one core; the rest is for a busy machine
