@@ -19,7 +19,9 @@ from __future__ import annotations
 import logging
 import math
 import struct
+import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +63,9 @@ _TURNS = {
 # What Pillow's decoders let through of a file that is damaged or no image.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, TypeError)
 _opening = threading.Lock()
+_silencing = threading.Lock()
+_silent = 0  # files that are open, while Pillow says nothing of their metadata
+_METADATA_WARNINGS = r"PIL\.(Tiff|Jpeg)ImagePlugin"  # modules whose only warnings are of damaged metadata
 _PILLOW_TIFF = logging.getLogger("PIL.TiffImagePlugin")
 
 
@@ -169,6 +174,24 @@ def read_headers(paths: Iterable[Path], rule: PictureRule = PLAIN_PICTURES) -> d
         return {path: header for path, header in found if not isinstance(header, DataError)}
 
 
+def check_pixels(paths: Iterable[Path], headers: Mapping[Path, Header], rule: PictureRule) -> None:
+    """Refuse pictures of too many pixels, with the limit that all of them need.
+
+    Args:
+        paths: All files, images and labels.
+        headers: What `read_headers` gave of them by the same rule.
+
+    Raises:
+        DataError: Names the largest file.
+    """
+    refused = read_headers([path for path in paths if path not in headers], replace(rule, max_pixels=sys.maxsize))
+    large = {path: header.stored for path, header in refused.items() if math.prod(header.size) > rule.max_pixels}
+    if large:
+        largest = max(large, key=lambda path: math.prod(large[path]))
+        height, width = large[largest]
+        raise _too_many_pixels(largest, width, height, rule.max_pixels, len(large))
+
+
 def picture_notes(headers: Mapping[Path, Header], rule: PictureRule) -> list[str]:
     """Say what is done to pictures on the way to RGB: one sentence each, with the number of pictures it is done to."""
     found: Counter[str] = Counter()
@@ -204,13 +227,9 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open a file that holds a single picture of a size and number of channels that are read."""
     try:
         # Given a path, Pillow may map a TIFF into memory with its sides exchanged already, which garbles it.
-        with path.open("rb") as file, _open_unlimited(file) as image:
+        with path.open("rb") as file, _no_metadata_warnings(), _open_unlimited(file) as image:
             if image.width * image.height > max_pixels:
-                raise DataError(
-                    f"{path}: has {image.width} x {image.height} px, more than the {max_pixels:,} that are read, as a "
-                    "protection against decompression bombs. Where it is to be trusted, allow it in the space's file: "
-                    f"[data] max_pixels = {image.width * image.height}"
-                )
+                raise _too_many_pixels(path, image.width, image.height, max_pixels)
             pages = getattr(image, "n_frames", 1)
             if pages > 1 and image.format != "MPO":
                 raise DataError(f"{path}: holds {pages} pages or frames; a file must hold a single picture")
@@ -225,6 +244,41 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise DataError(f"{path}: cannot be decoded ({_tiff_layout(path) or why})") from cause
     except _UNREADABLE as cause:
         raise DataError(f"{path}: cannot be decoded ({one_line(cause)})") from cause
+
+
+def _too_many_pixels(path: Path, width: int, height: int, most: int, files: int = 1) -> DataError:
+    """Make the error for a picture above the limit, the largest of so many files."""
+    largest = f" It is the largest of {files} such files." if files > 1 else ""
+    return DataError(
+        f"{path}: has {width} x {height} px, more than the {most:,} that are read, as a protection against "
+        f"decompression bombs.{largest} Where {'they are' if files > 1 else 'it is'} to be trusted, allow "
+        f"{'them' if files > 1 else 'it'} in the space's file: [data] max_pixels = {width * height}"
+    )
+
+
+@contextmanager
+def _no_metadata_warnings() -> Iterator[None]:
+    """Keep Pillow from warning of damaged metadata, which viewers take no notice of either.
+
+    Filters belong to the whole process, so the first of the threads that read sets this one, and the last takes it away.
+    """
+    global _silent
+    with _silencing:
+        _silent += 1
+        if _silent == 1:
+            warnings.filterwarnings("ignore", category=UserWarning, module=_METADATA_WARNINGS)
+    try:
+        yield
+    finally:
+        with _silencing:
+            _silent -= 1
+            if not _silent:
+                warnings.filters[:] = [kept for kept in warnings.filters if not _is_ours(kept)]
+
+
+def _is_ours(entry: tuple[Any, ...]) -> bool:
+    """Whether an entry of Python's filters of warnings is the one that is set here."""
+    return getattr(entry[3], "pattern", None) == _METADATA_WARNINGS
 
 
 def _open_unlimited(file: BinaryIO) -> Image.Image:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rfsearch.data.fitting import Resize, choose_size
 from rfsearch.data.image_set import Faults, Item, Size
 from rfsearch.data.labels import alignment_notes
-from rfsearch.data.pictures import PictureRule, check_brightness, picture_notes, read_headers
+from rfsearch.data.pictures import PictureRule, check_brightness, check_pixels, picture_notes, read_headers
 
 
 def survey(
@@ -32,12 +32,13 @@ def survey(
         (H, W) px, None where no size was asked for and no image can be read; and sentences for the set's notice.
 
     Raises:
-        DataError: Images of more than 8 bits would be read as almost black.
+        DataError: Files have too many pixels, or images of more than 8 bits would be read as almost black.
     """
     files = [item.files for split in items.values() for item in split]
     headers = read_headers([image for image, *_ in files], pictures)
-    check_brightness(headers, pictures)
     labels = read_headers([label for _, label, *_ in files], pictures)
+    check_pixels([path for image, label, *_ in files for path in (image, label)], headers | labels, pictures)
+    check_brightness(headers, pictures)
     size, note = choose_size(headers, size, resize)
     notes = [*picture_notes(headers, pictures), *alignment_notes(files, headers, labels, resize_labels, faults)]
     return size, [*notes, note] if note else notes

@@ -29,9 +29,25 @@ SINGLE, LSDFN = "single", "lsdfn"
 STEM = "{stem}"  # in a pattern of file names: what an image and its label have in common
 
 _Byte = Annotated[int, Field(ge=0, le=255)]
-_StoredId = Annotated[int, Field(ge=0, le=65_535)]
 _ClassId = _Byte
 _Colour = tuple[_Byte, _Byte, _Byte]
+
+
+_LARGEST_ID = 65_535  # that labels of 16 bits hold
+
+
+def _as_stored_id(key: Any) -> Any:
+    """A key of the map of ids: TOML and JSON write numbers as text there."""
+    number = int(key) if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 9 else key
+    if key == "other" or (isinstance(number, int) and 0 <= number <= _LARGEST_ID):
+        return number
+    raise ValueError(
+        f"a key is an id that the labels hold, at least 0 and less than or equal to {_LARGEST_ID}, or `other` for all "
+        f"ids that are not listed. Got {key!r}"
+    )
+
+
+_StoredId = Annotated[int | Literal["other"], BeforeValidator(_as_stored_id)]
 
 
 def _as_several(colours: Any) -> Any:
@@ -87,7 +103,7 @@ class DataSpec(_Frozen):
     max_pixels: int | None = Field(default=None, gt=0)
     images: str = STEM
     labels: str = STEM
-    map: dict[_StoredId | Literal["other"], _ClassId] = {}
+    map: dict[_StoredId, _ClassId] = {}
     colours: dict[str, Annotated[tuple[_Colour, ...], BeforeValidator(_as_several)]] = {}
     colour_match: Literal["exact", "nearest"] = "exact"
     resize_labels: bool = False
@@ -446,7 +462,7 @@ def read_space(path: Path, preset: str | None) -> Space:
 
 def _fault(text: str, fault: Any) -> str:
     """One validation fault as `line N, key: what`."""
-    keys = [str(part) for part in fault["loc"]]
+    keys = [str(part) for part in fault["loc"] if part != "[key]"]  # pydantic's mark of a key that is wrong itself
     message = fault["msg"].removeprefix("Value error, ")
     return f"line {_line_of(text, keys)}, {'.'.join(keys) or 'file'}: {message}"
 

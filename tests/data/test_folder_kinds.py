@@ -550,3 +550,16 @@ def test_a_label_above_the_limit_is_refused_too(root):
     put(root, "train", "train1", label=np.zeros((60, 80), np.uint8))
     text = refusal(root, pictures=PictureRule(max_pixels=100), labels=LabelRule(resize=True))
     assert "labels/train1.png: has 80 x 60 px" in text
+
+
+@pytest.mark.parametrize("large", ["image", "label"])
+def test_the_offered_limit_of_pixels_serves_all_files(root, large):
+    put(root, "train", "train1", np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8))
+    size = (90, 120) if large == "image" else (6, 8)
+    put(root, "val", "large", np.zeros((*size, 3), np.uint8), np.zeros((90, 120), np.uint8))
+    text = refusal(root, pictures=PictureRule(max_pixels=100), labels=LabelRule(resize=True))
+    assert f"{large}s/large." in text
+    assert "has 120 x 90 px" in text
+    assert f"the largest of {4 if large == 'image' else 3} such files" in text
+    assert text.endswith("[data] max_pixels = 10800")
+    read_folder(root, size=SIZE, pictures=PictureRule(max_pixels=10_800), labels=LabelRule(resize=True))

@@ -1,11 +1,12 @@
 """Whatever a picture is stored as, it is read as a viewer shows it, or refused by name."""
 
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from rfsearch.data.pictures import (
@@ -292,6 +293,35 @@ def test_damaged_metadata_is_taken_no_notice_of(tmp_path):
         path = saved(tmp_path / "a.jpg", COLOURS, exif=exif)
         assert open_picture(path).size == (6, 8)
     assert open_picture(with_orientation(tmp_path / "b.jpg", COLOURS, 9)).size == (6, 8)
+
+
+def test_damaged_metadata_prints_nothing(tmp_path):
+    short = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, 0x010E, 2, 4000, 26)
+    paths = [saved(tmp_path / f"a{end}", COLOURS, exif=short) for end in (".jpg", ".png", ".webp")]
+    paths.append(write_tiff(tmp_path / "a.tif", COLOURS, 8, photometric=2, channels=3))
+    whole = paths[-1].read_bytes()
+    at = whole.rindex(struct.pack("<HH", 339, 3))
+    paths[-1].write_bytes(whole[:at] + struct.pack("<HHII", 0x010E, 2, 4000, 26) + whole[at + 12 :])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        for path in paths:
+            assert open_picture(path).size == (6, 8)
+        assert warnings.filters == before
+        read_headers(paths * 20)
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_other_warnings_are_still_seen_while_a_picture_is_read(tmp_path, monkeypatch):
+    load = ImageFile.ImageFile.load
+
+    def loading(image):
+        warnings.warn("of something else", stacklevel=1)
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", loading)
+    with pytest.warns(UserWarning, match="of something else"):
+        open_picture(saved(tmp_path / "a.bmp", COLOURS))
 
 
 def test_a_limit_of_pixels_is_a_setting(tmp_path, monkeypatch):
