@@ -29,7 +29,7 @@ class Forecast:
     least: what the shortest training costs that still gives a score: one step, and scoring the outcome.
     stretch: what it costs at most from one look to the next. path_rf_px: of each path, where paths are parallel.
     seen: a fingerprint of what every unit reads of the image, equal for candidates whose receptive fields cannot be
-    told apart.
+    told apart. step: what its first step costs.
     """
 
     cost: Cost
@@ -39,6 +39,7 @@ class Forecast:
     rf_px: int
     path_rf_px: Mapping[str, int] = field(default_factory=dict)
     seen: str = ""
+    step: Cost = Cost()
 
 
 @dataclass
@@ -250,6 +251,10 @@ class Contest:
         """What a trial should cost at most from one look to the next, or to its end."""
         forecast = self._forecast(Candidate.from_json(assignment.candidate))
         return forecast.stretch + forecast.least
+
+    def first_step(self, assignment: Assignment) -> Cost:
+        """What the first step of a trial should cost."""
+        return self._forecast(Candidate.from_json(assignment.candidate)).step
 
     def _count_start(self, assignment: Assignment) -> None:
         arm = self._arm(assignment)

@@ -260,7 +260,7 @@ def _too_many_pixels(path: Path, width: int, height: int, most: int, files: int 
 def _no_metadata_warnings() -> Iterator[None]:
     """Keep Pillow from warning of damaged metadata, which viewers take no notice of either.
 
-    Filters belong to the whole process, so the first of the threads that read sets this one, and the last takes it away.
+    Filters belong to the whole process: the first of the threads that read sets this one, and the last takes it away.
     """
     global _silent
     with _silencing:
@@ -273,7 +273,8 @@ def _no_metadata_warnings() -> Iterator[None]:
         with _silencing:
             _silent -= 1
             if not _silent:
-                warnings.filters[:] = [kept for kept in warnings.filters if not _is_ours(kept)]
+                filters: Any = warnings.filters  # a list
+                filters[:] = [kept for kept in filters if not _is_ours(kept)]
 
 
 def _is_ours(entry: tuple[Any, ...]) -> bool:

@@ -55,6 +55,7 @@ CHECKPOINTS = "checkpoints"
 # Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers.
 _RETRIES_OF_LOST_WORKERS = 1
 _LOST = "lost"  # beside the fields of an assignment, in what a worker that tries again is told
+_FIRST_STEP = "first_step"  # likewise: what its first step is forecast to cost
 _PROBE_BYTES = 2**20  # where that much cannot be written, the disk is full
 
 
@@ -224,12 +225,12 @@ class _Trial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         told = dict(new_config)
-        lost = _Lost(**told.pop(_LOST, {}))
+        lost, step = _Lost(**told.pop(_LOST, {})), Cost(**told.pop(_FIRST_STEP, {}))
         assignment = Assignment(**told)
         space, data, currency = self._given
         directory = self._run_dir / CHECKPOINTS / assignment.trial
         self._training = Training(
-            space, data, assignment, currency, self._device, directory, lost=lost.tries, lost_s=lost.seconds
+            space, data, assignment, currency, self._device, directory, lost.tries, lost.seconds, step
         )
         return True
 
@@ -267,13 +268,14 @@ class _Searcher(Searcher):
             if self.fault or self._contest.done:
                 return Searcher.FINISHED
             assignment = self._contest.next()
+            first_step = self._contest.first_step(assignment) if assignment else Cost()
         except Exception as error:
             self.fault = error
             return Searcher.FINISHED
         if assignment is None:
             return Searcher.FINISHED if self._contest.done else None
         self._running[trial_id] = assignment
-        return assignment.to_json()
+        return {**assignment.to_json(), _FIRST_STEP: asdict(first_step)}
 
     def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial goes on after this look."""

@@ -96,7 +96,16 @@ class Forecaster:
         longest = self._longest_stretch(candidate)
         stretch = self._cost(max(step.flop, moving.flop) * longest + image.flop * looks, epoch * longest)
         peak_bytes = max(step.peak_bytes, moving.peak_bytes)
-        return Forecast(whole, least, stretch, peak_bytes, fields.rf_px, fields.path_rf_px, fields.seen)
+        return Forecast(
+            whole,
+            least,
+            stretch,
+            peak_bytes,
+            fields.rf_px,
+            fields.path_rf_px,
+            fields.seen,
+            self._cost(step.flop, epoch),
+        )
 
     def _longest_stretch(self, candidate: Candidate) -> int:
         """Steps from one look to the next at most; what comes before a training comes before its first look."""

@@ -50,6 +50,7 @@ class Training:
     numbers, at dilations and with an order of images of its own, and is charged what it trains itself.
     currency: of the assignment's limit, a field of `Cost`. lost: how often a worker died on the way to the next look;
     what it did is charged as that way costs when it is gone again. lost_s: seconds for which those held their devices.
+    step: forecast of its first step, so that the limit holds before any step has been metered.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Training:
         directory: Path,
         lost: int = 0,
         lost_s: float = 0.0,
+        step: Cost = Cost(),
     ) -> None:
         self._space, self._data, self._assignment = space, data, assignment
         self._currency, self._device, self._directory = currency, device, directory
         self._candidate = Candidate.from_json(assignment.candidate)
         self._carried = self._at_look = self._extra = Cost()
         self._lost, self._lost_s = lost, lost_s
+        self._forecast_step = step
         self._rungs: list[Rung] = []
         self._trace: list[tuple[int, str, float]] = []
         self._step = self._begun = self._first = 0
@@ -131,7 +134,7 @@ class Training:
         rung_steps = {learner.prelude + step for step in recipe.rung_steps()}
         some, last = min(recipe.rung_images, len(self._data.splits["val"])), scored_at_the_end(self._data)
         while self._step < learner.steps:
-            step = learner.look_cost(self._step) + learner.step_cost()
+            step = learner.look_cost(self._step) + self._step_cost(learner)
             if self._exceeds(step + learner.score_cost(last)):
                 break
             self._begun = self._step + 1
@@ -143,6 +146,11 @@ class Training:
             if due and not self._exceeds(learner.score_cost(some + last)):
                 return self._look(learner)
         return self._finish(learner)
+
+    def _step_cost(self, learner: Learner) -> Cost:
+        """What the next step should cost: as forecast, until one has been metered."""
+        metered, forecast = learner.step_cost(), self._forecast_step
+        return Cost(metered.flop or forecast.flop, metered.device_s or forecast.device_s, metered.epochs)
 
     def _exceeds(self, more: Cost) -> bool:
         """Whether that much more would overshoot the limit."""

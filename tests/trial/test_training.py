@@ -81,6 +81,16 @@ def test_it_is_cut_within_one_step_of_its_limit(tmp_path, share):
     assert record.val is not None
 
 
+def test_no_step_is_begun_that_its_limit_has_no_room_for(space, tmp_path):
+    forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Choice(1)))
+    for limit, steps in ((forecast.least.flop, 1), (forecast.least.flop - 1, 0)):
+        given = assignment(space, Choice(1), limit)
+        record = finished(Training(space, DATA, given, "flop", CPU, tmp_path / str(steps), step=forecast.step))
+        assert (record.status, record.steps) == ("cut", steps)
+        assert record.cost.flop <= limit
+        assert record.val is not None
+
+
 def test_looks_that_find_dilations_keep_the_limit_too(tmp_path):
     space = toy_space(tmp_path, steps=24)
     searched = Choice(1, fractional=True)
