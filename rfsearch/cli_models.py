@@ -54,6 +54,7 @@ def rf(
 
     network, shape, images = _network(model, input_shape, classes, data, space)
     found = inspection.inspect(network, (1, *shape), at, images, effective)
+    sentences = [*found.sentences, *_of_the_run(Path(model))]
     folder = out or Path("runs") / f"rf-{re.sub(r'[^A-Za-z0-9_.-]+', '-', model).strip('-')}"
     folder.mkdir(parents=True, exist_ok=True)
     inspection.write_layers(found, folder / "layers.csv")
@@ -61,7 +62,7 @@ def rf(
     size = found.effective.size_px if found.effective else None
     objects = found.sizes.histogram() if found.sizes else None
     title = f"{model}{f' at {at}' if at else ''}"
-    pictured = Pictured(title, found.sentences, theory, found.effective.map if found.effective else None, size, objects)
+    pictured = Pictured(title, sentences, theory, found.effective.map if found.effective else None, size, objects)
     if found.effective:
         write_picture(found.effective.map, theory, found.effective.size_px, folder / "erf.png")
     write_page(pictured, folder / "rf.html")
@@ -80,10 +81,10 @@ def rf(
             compared = found.sizes.compare(found.field.px)
             body["objects"] = {name: vars(extent) for name, extent in found.sizes.extents().items()}
             body |= {"larger": list(compared.larger), "smaller": list(compared.smaller)}
-        print(json.dumps(body | {"files": str(folder), "sentences": found.sentences}, indent=1))
+        print(json.dumps(body | {"files": str(folder), "sentences": sentences}, indent=1))
         return
     out_console.print(_layers_table(found.layers, every))
-    for sentence in found.sentences:
+    for sentence in sentences:
         out_console.print(sentence, highlight=False, markup=False)
     out_console.print(f"Pictures and the whole table: {folder}", highlight=False)
 
@@ -169,6 +170,14 @@ def _network(
         if (trained / MANIFEST_FILE).is_file():
             return run.trained(trained), shape, images
         return inspection.network(model, classes, shape[0]), shape, images
+
+
+def _of_the_run(run_dir: Path) -> list[str]:
+    """What a reader must know of the run whose winner is looked at; nothing where a model is named."""
+    from rfsearch.ledger.lock import holder
+
+    by = holder(run_dir)
+    return [f"The run is still running ({by}): this is its leader so far."] if by else []
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class Forecast:
     rf_px: int
     path_rf_px: Mapping[str, int] = field(default_factory=dict)
     seen: str = ""
-    step: Cost = Cost()
+    step: Cost = field(default_factory=Cost)
 
 
 @dataclass

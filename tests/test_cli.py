@@ -688,3 +688,25 @@ def test_plan_says_how_many_full_trainings_a_budget_has_room_for(call, tmp_path)
     assert f"5x has room for {int(5 / one)} full trainings of the hand default: one costs {one:.3g}x with" in out
     out = call("plan", "--space", space, "--strategies", "random", "--budget", "1x")[1]
     assert "1x is less than a full training of the hand default takes" in out
+
+
+IN_DOUBLE = """
+import torch
+from rfsearch.backbones.small import wei_small
+
+def double(num_classes, in_channels=3):
+    return wei_small(num_classes, in_channels).double()
+
+def partly(num_classes, in_channels=3):
+    net = wei_small(num_classes, in_channels)
+    net.conv7.double()
+    return net
+"""
+
+
+@pytest.mark.parametrize(("make", "held"), [("double", "features.0.weight"), ("partly", "conv7.weight")])
+def test_a_network_in_double_precision_is_told_what_to_do(call, tmp_path, make, held):
+    (tmp_path / "own.py").write_text(IN_DOUBLE)
+    told = call("plan", "--space", toy_file(tmp_path), "--backbone", f"{tmp_path / 'own.py'}:{make}", "--site", "conv6")
+    wrong(told, f"images are float32, and weights are not: {held} is float64. Build the network in single", ".float()")
+    assert "RuntimeError" not in told[2]

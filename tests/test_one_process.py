@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from rfsearch import cli
+from rfsearch import cli, reproduce
 from rfsearch.ledger import lock
+from rfsearch.reproduce import Table
 from tests.ledger.test_lock import HOLD, ROOT
 from tests.small_run import begin, train
 from tests.toys import toy_file
@@ -69,3 +70,37 @@ def test_a_report_of_a_run_in_progress_says_so(live, capsys, monkeypatch):
     assert "rfsearch resume" not in text
     assert json.loads("{" + body)["running"]["pid"] == process.pid
     assert "This run is running" in (run_dir / "report.html").read_text()
+
+
+def test_an_export_and_a_field_of_a_run_in_progress_say_so(live, call, tmp_path):
+    run_dir, process = live
+    for words in (
+        ["export", run_dir, "--formats", "none", "--out", tmp_path / "out"],
+        ["rf", run_dir, "--no-effective"],
+    ):
+        code, out, _ = call(*words, *(["--out", tmp_path / "rf"] if words[0] == "rf" else []))
+        assert code == 0
+        assert f"The run is still running (process {process.pid} on" in " ".join(out.split())
+    code, out, _ = call("rf", run_dir, "--no-effective", "--json", "--out", tmp_path / "rf")
+    assert any("still running" in sentence for sentence in json.loads(out)["sentences"])
+
+
+def test_a_table_is_not_trained_in_a_run_in_progress(live, call, tmp_path, monkeypatch):
+    run_dir, process = live
+    table = Table(
+        title="Toy",
+        cite="-",
+        space=str(toy_file(tmp_path)),
+        fallback=str(toy_file(tmp_path)),
+        presets={"small": "mini"},
+        protocol={"data": "helen"},
+        rows=({"label": "by hand", "candidate": {"conv6": {"dilation": 1}}},),
+    )
+    monkeypatch.setattr(reproduce, "read_table", lambda name: table)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rows").symlink_to(run_dir)
+    before = {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()}
+    code, _, err = call("reproduce", "toy-table", "--out", tmp_path / "out")
+    assert code == 2
+    assert f"in use by process {process.pid} on" in err.replace("\n", "")
+    assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from rfsearch.errors import ModelError
@@ -68,3 +69,18 @@ Operator = type[nn.Module] | str
 def how_to_register(module: nn.Module | None = None, name: str = "OPERATOR") -> str:
     what = repr(name) if module is None else type(module).__name__
     return f"Add its rule with rfsearch.receptive.register({what}, rule)."
+
+
+def other_precision(model: nn.Module, cause: Exception) -> str:
+    """What to do about weights of another precision than images, where that may be why a model failed; else empty."""
+    if not isinstance(cause, RuntimeError) or "type" not in str(cause):  # as "Input type (float) and bias type"
+        return ""
+    found = {p.dtype: name for name, p in reversed(list(model.named_parameters())) if p.is_floating_point()}
+    found.pop(torch.float32, None)
+    if not found:
+        return ""
+    held = ", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for dtype, name in found.items())
+    return (
+        f"images are float32, and weights are not: {held}. Build the network in single precision, as by .float(), or "
+        "let its forward convert the images and its output."
+    )

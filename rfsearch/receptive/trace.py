@@ -33,7 +33,7 @@ from rfsearch.errors import ModelError, nearest
 from rfsearch.forms import check_plain
 from rfsearch.lazy import give_sizes
 from rfsearch.outputs import RULE, main_output
-from rfsearch.receptive.call import Call, Rule, how_to_register
+from rfsearch.receptive.call import Call, Rule, how_to_register, other_precision
 from rfsearch.receptive.field import Axis, Field, Shape, hull
 from rfsearch.receptive.rules import BLIND, PICKING, elementwise, rule_of_module, rule_of_operator
 from rfsearch.untouched import untouched
@@ -408,7 +408,7 @@ def _run(model: nn.Module, shape: Shape, real: bool) -> tuple[_Recorder, Any]:
     except Exception as cause:
         raise ModelError(
             f"{type(model).__name__} cannot run on one image of {' x '.join(map(str, shape))} (B x C x its axes), in "
-            f"{recorder._where()}: {_reason(cause)}."
+            f"{recorder._where()}: {other_precision(model, cause) or f'{_reason(cause)}.'}"
         ) from cause
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)

@@ -23,6 +23,7 @@ from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
+from rfsearch.receptive.call import other_precision
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.trial.learner import IN_CHANNELS, Learner, built, fields_of, prime_momentum
@@ -130,9 +131,10 @@ class Forecaster:
                     f"backbone {self._space.backbone} normalises a map of 1 x 1 px by the statistics of its batch, "
                     "which one image does not have: it cannot be trained with batch_size = 1. Smallest: batch_size = 2."
                 ) from error
+            model, _ = built(self._space.with_(weights="none"), self._data, candidate)
+            why = other_precision(model, error) or f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             raise ModelError(
-                f"backbone {self._space.backbone} fails at {candidate} before anything is trained: "
-                f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+                f"backbone {self._space.backbone} fails at {candidate} before anything is trained: {why}"
             ) from error
 
     def _pass(self, candidate: Candidate, training: bool, moving: bool = False) -> _Pass:

@@ -63,14 +63,14 @@ class Training:
         directory: Path,
         lost: int = 0,
         lost_s: float = 0.0,
-        step: Cost = Cost(),
+        step: Cost | None = None,
     ) -> None:
         self._space, self._data, self._assignment = space, data, assignment
         self._currency, self._device, self._directory = currency, device, directory
         self._candidate = Candidate.from_json(assignment.candidate)
         self._carried = self._at_look = self._extra = Cost()
         self._lost, self._lost_s = lost, lost_s
-        self._forecast_step = step
+        self._forecast_step = step or Cost()
         self._rungs: list[Rung] = []
         self._trace: list[tuple[int, str, float]] = []
         self._step = self._begun = self._first = 0

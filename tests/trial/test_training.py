@@ -101,6 +101,17 @@ def test_looks_that_find_dilations_keep_the_limit_too(tmp_path):
         assert record.cost.flop <= share * whole
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_training_too_short_for_its_second_look_still_finds_dilations(tmp_path, steps):
+    space = toy_space(tmp_path, steps=steps)
+    record = finished(training(space, Choice(1, fractional=True), tmp_path))
+    assert record.status == "completed"
+    assert record.val is not None
+    assert min(space.dilations) <= 1 / record.f["conv6"] <= max(space.dilations)
+    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Choice(1, fractional=True)))
+    assert record.cost.flop <= expected.cost.flop
+
+
 def test_an_epoch_budget_is_kept_in_epochs(space, tmp_path):
     record = finished(training(space, Choice(1), tmp_path, limit=0.5, currency="epochs"))
     assert (record.status, record.cost.epochs) == ("cut", 0.5)
