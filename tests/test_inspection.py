@@ -17,6 +17,7 @@ from rfsearch.errors import ModelError, SpaceError
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import set_dilation
 from rfsearch.trial import IN_CHANNELS
+from tests.toys import toy_file
 
 NETS = '''
 import torch
@@ -214,8 +215,10 @@ class Deep(Net):
     assert plan.space.reference == 1
 
 
-def test_a_plan_collapses_what_cannot_be_told_apart(nets: Path) -> None:
-    """Behind a window of 95 px every unit of a 96 px image that is dilated on sees all of it, whatever the dilation."""
+def test_a_plan_collapses_what_cannot_be_told_apart(nets: Path, tmp_path: Path) -> None:
+    """Behind a window of 95 px every unit of a 48 px image that is dilated on sees all of it, whatever the dilation."""
+    space = toy_file(tmp_path)
+    space.write_text(space.read_text().replace("[1, 2, 4]", "[1, 2, 3, 4, 6, 8, 11]"))
     nets.write_text(
         NETS
         + """
@@ -223,14 +226,14 @@ def test_a_plan_collapses_what_cannot_be_told_apart(nets: Path) -> None:
 class Wide(Net):
     def __init__(self, num_classes, in_channels):
         super().__init__(num_classes, in_channels)
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, 8, 1), nn.AvgPool2d(191, 1, 95), nn.AvgPool2d(2))
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, 8, 1), nn.AvgPool2d(95, 1, 47), nn.AvgPool2d(2))
 """
     )
-    plan = a_plan(space="helen", backbone=f"{nets}:Wide", sites=("grouped",), strategies=("exhaustive",))
+    plan = a_plan(space=str(space), backbone=f"{nets}:Wide", sites=("grouped",), strategies=("exhaustive",))
     rows = run.forecast_rows(plan)
     assert len(rows) == 1
     assert len(rows[0]["alike"]) == 6
-    apart = a_plan(space="helen", backbone=f"{nets}:Net", sites=("grouped",), strategies=("exhaustive",))
+    apart = a_plan(space=str(space), backbone=f"{nets}:Net", sites=("grouped",), strategies=("exhaustive",))
     rows = run.forecast_rows(apart)
     assert [row["alike"] for row in rows] == [[]] * 7
     shares = [row["objects"] for row in rows]

@@ -54,6 +54,7 @@ class Forecaster:
         self._space, self._data, self._device = space, data, device
         self._rate = flop_per_s
         self._known: dict[Candidate, Forecast] = {}
+        self._passes: dict[tuple[Candidate, bool, bool], _Pass] = {}
 
     @property
     def flop_per_s(self) -> float:
@@ -138,8 +139,11 @@ class Forecaster:
             ) from error
 
     def _pass(self, candidate: Candidate, training: bool, moving: bool = False) -> _Pass:
-        with self._blaming(candidate):
-            return self._counted(candidate, training, moving)
+        asked = (candidate, training, moving)
+        if asked not in self._passes:
+            with self._blaming(candidate):
+                self._passes[asked] = self._counted(*asked)
+        return self._passes[asked]
 
     def _counted(self, candidate: Candidate, training: bool, moving: bool) -> _Pass:
         """Count one training step, or the forward pass of one image in evaluation, on shapes alone.
