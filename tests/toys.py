@@ -64,19 +64,22 @@ def helen_space() -> Space:
 
 
 class _Hostile(nn.Module):
-    """The small network, which does harm in a real training step when its conv6 has dilation 2."""
+    """The small network, which does harm in a real training step at some dilations of its conv6."""
 
-    def __init__(self, num_classes: int, in_channels: int, harm: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, harms: dict[int, Callable[[torch.Tensor], torch.Tensor]]
+    ) -> None:
         super().__init__()
         for name, child in wei_small(num_classes, in_channels).named_children():
             self.add_module(name, child)
-        self._harm = harm
+        self._harms = harms
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.conv6(self.inflation(self.bn(self.features(image)))))
         logits = self.interpolation(self.output(torch.relu(self.conv7(x))), image.shape[-2:])
         real = self.training and not self.conv6.weight.is_meta
-        return self._harm(logits) if real and self.conv6.dilation[0] == 2 else logits
+        harm = self._harms.get(self.conv6.dilation[0])
+        return harm(logits) if real and harm else logits
 
 
 def _nan(logits: torch.Tensor) -> torch.Tensor:
@@ -111,23 +114,23 @@ def _die_once(logits: torch.Tensor) -> torch.Tensor:
 
 
 def nan_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    return _Hostile(num_classes, in_channels, _nan)
+    return _Hostile(num_classes, in_channels, {2: _nan})
 
 
 def raising_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    return _Hostile(num_classes, in_channels, _raise)
+    return _Hostile(num_classes, in_channels, {2: _raise})
 
 
 def hungry_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    return _Hostile(num_classes, in_channels, _hunger)
+    return _Hostile(num_classes, in_channels, {2: _hunger})
 
 
-def dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    return _Hostile(num_classes, in_channels, _die)
+def harmful_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, {2: _nan, 3: _hunger, 4: _die})
 
 
 def once_dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    return _Hostile(num_classes, in_channels, _die_once)
+    return _Hostile(num_classes, in_channels, {2: _die_once})
 
 
 CLIMBING = f"{__name__}:Climbing"

@@ -11,19 +11,26 @@ from tests.orchestration.runs import call, command, environment, one_worker
 from tests.toys import toy_file
 
 
-@pytest.mark.parametrize(("net", "cause"), [("nan_net", "nan"), ("hungry_net", "out of memory"), ("dying_net", "died")])
-def test_a_fault_in_one_trial_fails_that_trial_and_the_run_goes_on(tmp_path, net, cause):
-    told = call(
-        "run", "--space", toy_file(tmp_path, f"tests.toys:{net}", budget="4x", steps=30), "--strategies", "exhaustive",
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def harmed(tmp_path_factory) -> pd.DataFrame:
+    """The trials of a run in which three dilations of five do harm, each in its own way."""
+    root = tmp_path_factory.mktemp("harmed")
+    path = toy_file(root, "tests.toys:harmful_net", budget="5x", steps=12)
+    path.write_text(path.read_text().replace("[1, 2, 4]", "[1, 2, 3, 4, 5]"))
+    told = call("run", "--space", path, "--strategies", "exhaustive", "--out", root / "run")
     assert told.returncode == 0, told.stderr
-    table = pd.read_csv(tmp_path / "run" / "trials.csv")
-    failed = table[table.status == "failed"]
+    return pd.read_csv(root / "run" / "trials.csv")
+
+
+@pytest.mark.parametrize(("dilation", "cause"), [(2, "nan"), (3, "out of memory"), (4, "died")])
+def test_a_fault_in_one_trial_fails_that_trial_and_the_run_goes_on(harmed, dilation, cause):
+    failed = harmed[harmed.candidate.str.contains(f'"dilation": {dilation}')]
     assert len(failed) >= 1
-    assert failed.candidate.str.contains('"dilation": 2').all()
+    assert (failed.status == "failed").all()
     assert failed.cause.str.contains(cause).all()
-    assert (table.status == "completed").sum() >= 2
+    unharmed = harmed[harmed.candidate.str.contains('"dilation": [15]')]
+    assert (unharmed.status == "completed").sum() >= 2
+    assert not (unharmed.status == "failed").any()
 
 
 def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(tmp_path):

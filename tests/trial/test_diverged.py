@@ -40,7 +40,7 @@ def once(value: float, step: int):
             seen[0] += 1
             return _Once.apply(logits, value) if seen[0] == step + 1 else logits
 
-        return _Hostile(num_classes, in_channels, harm)
+        return _Hostile(num_classes, in_channels, {2: harm})
 
     return make
 
