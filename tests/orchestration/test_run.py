@@ -81,25 +81,30 @@ def test_forecast_and_measurement_stand_side_by_side_in_the_ledger(whole):
             assert record.forecast.flop == record.cost.flop
 
 
-@pytest.mark.parametrize(("how", "events"), [(signal.SIGINT, 6), (signal.SIGTERM, 13), (signal.SIGKILL, 9)])
-def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(whole, tmp_path, how, events):
+@pytest.mark.timeout(1200)  # four starts of the command
+def test_interrupted_and_resumed_again_and_again_it_ends_as_if_uninterrupted(whole, tmp_path):
     run_dir = tmp_path / "run"
-    child = subprocess.Popen(
-        command("run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies",
-                "exhaustive,optuna,inflation", "--out", run_dir, *one_worker()),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
+    words: tuple[object, ...] = (
+        "run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",
+        "--out", run_dir, *one_worker(),
     )  # fmt: skip
-    try:
-        wait_for_events(run_dir, events, child)
-        child.send_signal(how)
-        _, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
-    if how != signal.SIGKILL:
-        assert child.returncode == 130
-        assert f"rfsearch resume {run_dir}" in err.decode()
-        assert (run_dir / "report.html").exists()
-        assert not (run_dir / "ray").exists()
+    for how, events in ((signal.SIGINT, 6), (signal.SIGKILL, 10), (signal.SIGTERM, 15)):
+        child = subprocess.Popen(
+            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
+        )  # fmt: skip
+        try:
+            wait_for_events(run_dir, events, child)
+            child.send_signal(how)
+            _, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
+        if how != signal.SIGKILL:
+            assert child.returncode == 130
+            assert f"rfsearch resume {run_dir}" in err.decode()
+            assert (run_dir / "report.html").exists()
+            (run_dir / "report.html").unlink()  # the next one writes its own
+            assert not (run_dir / "ray").exists()
+        words = ("resume", run_dir)
     told = call("resume", run_dir)
     assert told.returncode == 0, told.stderr
     expected = pd.read_csv(whole / "trials.csv")[SAME]
