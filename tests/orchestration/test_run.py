@@ -20,7 +20,7 @@ def whole(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     told = call(
         "run", "--space", toy_file(root, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",
-        "--out", root / "run", *one_worker(),
+        "--out", root / "run", cpus=1,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     (root / "told.txt").write_text(told.stdout)
@@ -86,11 +86,11 @@ def test_interrupted_and_resumed_again_and_again_it_ends_as_if_uninterrupted(who
     run_dir = tmp_path / "run"
     words: tuple[object, ...] = (
         "run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",
-        "--out", run_dir, *one_worker(),
+        "--out", run_dir,
     )  # fmt: skip
     for how, events in ((signal.SIGINT, 6), (signal.SIGKILL, 10), (signal.SIGTERM, 15)):
         child = subprocess.Popen(
-            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
+            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(1)
         )  # fmt: skip
         try:
             wait_for_events(run_dir, events, child)
@@ -105,7 +105,7 @@ def test_interrupted_and_resumed_again_and_again_it_ends_as_if_uninterrupted(who
             (run_dir / "report.html").unlink()  # the next one writes its own
             assert not (run_dir / "ray").exists()
         words = ("resume", run_dir)
-    told = call("resume", run_dir)
+    told = call("resume", run_dir, cpus=1)
     assert told.returncode == 0, told.stderr
     expected = pd.read_csv(whole / "trials.csv")[SAME]
     assert pd.read_csv(run_dir / "trials.csv")[SAME].equals(expected)

@@ -13,7 +13,7 @@ from rfsearch.data import Split, eval_batches
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import read_run
 from rfsearch.run import trained
-from tests.orchestration.runs import SAME, call, command, environment, one_worker, wait_for_events
+from tests.orchestration.runs import SAME, call, command, environment, wait_for_events
 from tests.toys import toy_file
 
 FORMS = ["--strategies", "inflation@bi,exhaustive@tri,optuna@lsdfn,lsdfn"]
@@ -41,7 +41,7 @@ manual = [1, 2, 4]
 def forms(tmp_path_factory) -> Path:
     """An uninterrupted run with one worker over parallel paths and LS-DFN."""
     root = tmp_path_factory.mktemp("forms")
-    told = call("run", "--space", forms_file(root), *FORMS, "--out", root / "run", *one_worker())
+    told = call("run", "--space", forms_file(root), *FORMS, "--out", root / "run", cpus=1)
     assert told.returncode == 0, told.stderr
     return root / "run"
 
@@ -49,8 +49,8 @@ def forms(tmp_path_factory) -> Path:
 def test_paths_and_blocks_interrupted_and_resumed_end_as_if_uninterrupted(forms, tmp_path):
     run_dir = tmp_path / "run"
     child = subprocess.Popen(
-        command("run", "--space", forms_file(tmp_path), *FORMS, "--out", run_dir, *one_worker()),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
+        command("run", "--space", forms_file(tmp_path), *FORMS, "--out", run_dir),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(1),
     )  # fmt: skip
     try:
         wait_for_events(run_dir, 4, child)
@@ -58,7 +58,7 @@ def test_paths_and_blocks_interrupted_and_resumed_end_as_if_uninterrupted(forms,
         child.communicate(timeout=60)
     finally:
         child.kill()
-    assert call("resume", run_dir).returncode == 0
+    assert call("resume", run_dir, cpus=1).returncode == 0
     expected = pd.read_csv(forms / "trials.csv")[[*SAME, "f", "gamma", "rf_px"]]
     assert pd.read_csv(run_dir / "trials.csv")[[*SAME, "f", "gamma", "rf_px"]].equals(expected)
 
