@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from rfsearch import plugins
 from rfsearch.data import ImageSet, eval_batches
@@ -17,7 +18,7 @@ from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import ModelError, RfsearchError, nearest
 from rfsearch.receptive import EffectiveField, ReceptiveField, Trace, effective_receptive_field, traced
 from rfsearch.surgery.refused import refused_dilations
-from rfsearch.surgery.sites import SiteRow, list_sites
+from rfsearch.surgery.sites import SiteRow, class_name, list_sites
 
 # Dilations that are tried at every site, up to the largest that fits.
 DILATIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -225,15 +226,21 @@ def _px(value: float) -> str:
 
 
 def _layers(model: nn.Module, trace: Trace, fields: dict[str, ReceptiveField]) -> list[LayerRow]:
+    """List the modules that no other one ran inside of, and every convolution.
+
+    One that holds modules of which none read the image is a layer too: a convolution whose weight a parametrization
+    computes, or an attention that calls its parts as functions.
+    """
     rows, axes = [], len(trace.shape) - 2
+    outer = {path[:end] for path in fields for end, sign in enumerate(path) if sign == "."}
     for path, field in fields.items():
         module = model.get_submodule(path)
-        if not path or next(module.children(), None) is not None:
+        if not path or (path in outer and not isinstance(module, _ConvNd)):
             continue
         kernel, stride, dilation = (
             _per_axis(getattr(module, name, None), axes) for name in ("kernel_size", "stride", "dilation")
         )
-        rows.append(LayerRow(path, type(module).__name__, kernel, stride, dilation, trace.shapes[path][1:], field))
+        rows.append(LayerRow(path, class_name(module), kernel, stride, dilation, trace.shapes[path][1:], field))
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import weight_norm as old_weight_norm
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from rfsearch import inspection, run
 from rfsearch.cli import main
@@ -261,3 +264,47 @@ def test_a_network_that_returns_something_else_is_refused_before_training() -> N
 
     with pytest.raises(ModelError, match="entry 'out' or 'logits' of a dict or object"):
         inspection.inspect(Unnamed(), (1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("normalise", [weight_norm, orthogonal, spectral_norm, old_weight_norm])
+def test_layers_whose_weight_is_computed_are_told_as_what_they_are(normalise: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 5, 2, 2), nn.Conv2d(4, 2, 3, padding=1))
+    for conv in model:
+        normalise(conv)
+    found = inspection.inspect(model, (1, 3, 32, 32), effective=False)
+    assert [(layer.path, layer.kind, layer.kernel, layer.stride) for layer in found.layers] == [
+        ("0", "Conv2d", (3, 3), (1, 1)),
+        ("1", "Conv2d", (5, 5), (2, 2)),
+        ("2", "Conv2d", (3, 3), (1, 1)),
+    ]
+    assert [layer.field.px for layer in found.layers] == [3, 7, 11]
+    assert {site.row.kind for site in inspection.sites(model, (1, 3, 32, 32))} == {"Conv2d"}
+
+
+class Adapted(nn.Conv2d):
+    """A convolution with a low-rank one beside it, as LoRA's."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3, 3, padding=1)
+        self.low = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.low(x)
+
+
+class Attending(nn.MultiheadAttention):
+    """Attention over pixels. Its output layer is a module that it never calls."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        pixels = x.flatten(2).mT
+        return super().forward(pixels, pixels, pixels)[0].mT.reshape(x.shape)
+
+
+def test_layers_that_hold_modules_but_work_themselves_are_told() -> None:
+    model = nn.Sequential(Adapted(), Attending(3, 1, batch_first=True))
+    found = inspection.inspect(model, (1, 3, 8, 8), effective=False)
+    assert [(layer.path, layer.field.local_px, layer.field.whole) for layer in found.layers] == [
+        ("0.low", 1, False),
+        ("0", 3, False),
+        ("1", 0, True),
+    ]

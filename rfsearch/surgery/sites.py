@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.lazy import give_sizes
@@ -63,6 +64,11 @@ class SiteRow:
     map_size: tuple[int, ...] | None
     largest_dilation: int | None
     why_not: str
+
+
+def class_name(module: nn.Module) -> str:
+    """Name a module's class as its author did: a parametrization puts a class of its own over it."""
+    return type_before_parametrizations(module).__name__
 
 
 def match_sites(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -137,7 +143,7 @@ def _rows(model: nn.Module, maps: Mapping[_ConvNd, tuple[int, ...]]) -> list[Sit
         rows.append(
             SiteRow(
                 names[conv],
-                type(conv).__name__,
+                class_name(conv),
                 tuple(conv.kernel_size),
                 tuple(conv.stride),
                 tuple(conv.dilation),
