@@ -29,10 +29,9 @@ SINGLE, LSDFN = "single", "lsdfn"
 STEM = "{stem}"  # in a pattern of file names: what an image and its label have in common
 
 _Byte = Annotated[int, Field(ge=0, le=255)]
-_ClassId = _Byte
 _Colour = tuple[_Byte, _Byte, _Byte]
 
-
+_LARGEST_CLASS = 255  # that a byte per pixel holds
 _LARGEST_ID = 65_535  # that labels of 16 bits hold
 
 
@@ -47,7 +46,18 @@ def _as_stored_id(key: Any) -> Any:
     )
 
 
+def _as_class_id(value: Any) -> Any:
+    """A value of the map of ids."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_CLASS:
+        return value
+    raise ValueError(
+        f"a value is the id of a class, a whole number of at least 0 and less than or equal to {_LARGEST_CLASS}. "
+        f"Got {value!r}"
+    )
+
+
 _StoredId = Annotated[int | Literal["other"], BeforeValidator(_as_stored_id)]
+_ClassId = Annotated[int, BeforeValidator(_as_class_id)]
 
 
 def _as_several(colours: Any) -> Any:
@@ -463,8 +473,30 @@ def read_space(path: Path, preset: str | None) -> Space:
 def _fault(text: str, fault: Any) -> str:
     """One validation fault as `line N, key: what`."""
     keys = [str(part) for part in fault["loc"] if part != "[key]"]  # pydantic's mark of a key that is wrong itself
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"line {_line_of(text, keys)}, {'.'.join(keys) or 'file'}: {message}"
+    return f"line {_line_of(text, keys)}, {'.'.join(keys) or 'file'}: {_in_plain_words(fault)}"
+
+
+# What a value of a space file must be, by pydantic's name for the fault; its own words are of Python's types.
+_WANTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list, in square brackets"),
+    **dict.fromkeys(("dict_type", "model_type"), "a table of keys and values"),
+    "string_type": "text, in quotes",
+}
+_MOST_SHOWN = 60  # characters of a value
+
+
+def _in_plain_words(fault: Any) -> str:
+    """What is wrong with a value, in words of the file and not of Python, and the value."""
+    message: str = fault["msg"].removeprefix("Value error, ")
+    rule = "Input should be "
+    wanted = _WANTED.get(fault["type"]) or (message.removeprefix(rule) if message.startswith(rule) else "")
+    if not wanted:
+        return message
+    got = repr(fault["input"])
+    return f"must be {wanted}. Got {got if len(got) <= _MOST_SHOWN else f'{got[:_MOST_SHOWN]}...'}"
 
 
 def _line_of(text: str, keys: list[str]) -> int:
