@@ -21,7 +21,7 @@ from rfsearch.data.fitting import MEAN_COLOUR, PADDED, Resize, fit
 from rfsearch.data.image_set import Faults, ImageSet, Item, Size, load_splits, require_folder
 from rfsearch.data.labels import align, open_byte_map
 from rfsearch.data.pictures import PLAIN_PICTURES, PictureRule, open_picture
-from rfsearch.data.survey import survey
+from rfsearch.data.survey import check_all_pixels, survey
 from rfsearch.errors import DataError, nearest
 
 HELEN_CLASSES = (
@@ -73,8 +73,12 @@ def read_helen(
     def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
         return _read(item, target, resize, pictures)
 
-    splits = load_splits(items, read, size, faults, ("helen", pictures, resize), memory_limit_bytes, cache)
-    faults.check()
+    try:
+        splits = load_splits(items, read, size, faults, ("helen", pictures, resize), memory_limit_bytes, cache)
+        faults.check()
+    except DataError:
+        check_all_pixels(items, {}, pictures)
+        raise
     ignored = PADDED if resize == "pad" else None
     return ImageSet("helen", HELEN_CLASSES, ignored, splits, False, HELEN_FLIP_PAIRS, " ".join(notes))
 

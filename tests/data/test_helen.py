@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from rfsearch.data import read_helen, rendered_faces
+from rfsearch.data.pictures import PictureRule
 from rfsearch.errors import DataError
 
 FILES = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
@@ -185,3 +186,15 @@ def test_padding_is_ignored_and_crop_keeps_the_centre(root):
     assert "squashed" in read_helen(root, size=(48, 48)).notice
     narrow = read_helen(root, size=(40, 40), resize="crop")
     np.testing.assert_array_equal(narrow.splits["val"].labels[0], plain.splits["val"].labels[0][4:44])
+
+
+@pytest.mark.parametrize("memory_limit_bytes", [None, 0])
+def test_the_offered_limit_of_pixels_serves_all_maps_of_all_photographs(root, faces, tmp_path, memory_limit_bytes):
+    limits = {"memory_limit_bytes": memory_limit_bytes, "cache": tmp_path / "cache"}
+    for split, part, side in (("train", 3, 60), ("val", 10, 80)):
+        name = faces.splits[split].names[0]
+        Image.new("L", (side, side)).save(root / "labels" / name / f"{name}_lbl{part:02d}.png")
+    with pytest.raises(DataError, match=r"_lbl10\.png: has 80 x 80 px.* the largest of 2 such .* max_pixels = 6400$"):
+        read_helen(root, pictures=PictureRule(max_pixels=2_000), **limits)
+    with pytest.raises(DataError, match=r"(?s)_lbl03\.png: is 60 x 60 px.*_lbl10\.png: is 80 x 80 px"):
+        read_helen(root, pictures=PictureRule(max_pixels=6_400), **limits)
