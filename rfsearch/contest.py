@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rfsearch.errors import RfsearchError
-from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record
+from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record, incumbent
 from rfsearch.space import Candidate
 from rfsearch.strategies import Exhausted, Heir, Strategy, guard
 
@@ -97,6 +97,7 @@ class Contest:
         reference: Candidate,
     ) -> None:
         self.arms = list(arms)
+        self.best: Record | None = None
         self._journal = journal
         self._given_forecast = forecast
         self._reference = forecast(reference)
@@ -167,15 +168,6 @@ class Contest:
             if arm.running or not self._over(arm):
                 found.update(guard.awaited(arm.name, arm.strategy))
         return found
-
-    @property
-    def best(self) -> Record | None:
-        """The incumbent over all arms, chosen on validation."""
-        held: Record | None = None
-        for arm in self.arms:
-            if arm.best is not None and arm.best.beats(held):
-                held = arm.best
-        return held
 
     def _start(self, arm: Arm) -> Assignment | None:
         if self._over(arm):
@@ -270,8 +262,8 @@ class Contest:
         arm.failures_in_a_row = arm.failures_in_a_row + 1 if record.status == "failed" else 0
         if arm.failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             arm.exhausted = f"its last {arm.failures_in_a_row} trials failed, the last one with: {record.cause}"
-        if record.beats(arm.best):
-            arm.best = record
+        arm.best = incumbent((arm.best, record))
+        self.best = incumbent((self.best, record))
 
     def _arm(self, of: Assignment | Record) -> Arm:
         return self._by_label[f"{of.strategy}/{of.seed}"]

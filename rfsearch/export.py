@@ -36,7 +36,7 @@ from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryErr
 from rfsearch.identity import edited, recorded, sources_of
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride, guided
 from rfsearch.lazy import give_sizes
-from rfsearch.ledger import Record, Run, read_run
+from rfsearch.ledger import Record, Run, incumbent, read_run
 from rfsearch.ledger.manifest import HeldData, held
 from rfsearch.ledger.run_directory import MANIFEST_FILE, write_whole
 from rfsearch.outputs import main_output
@@ -225,15 +225,14 @@ def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
 
 def _record(records: Sequence[Record], run_dir: Path, trial: str | None) -> Record:
     """The record of a trial, or of the one that leads so far."""
-    best: Record | None = None
-    for record in records:
-        if record.trial == trial if trial else record.beats(best):
-            best = record
-    if best is None and trial:
-        raise RunDirectoryError(
-            f"{run_dir}: no trial {trial!r} has finished.{nearest(trial, [r.trial for r in records])}"
-        )
-    if best is None:
+    if trial:
+        named = next((record for record in records if record.trial == trial), None)
+        if named is None:
+            raise RunDirectoryError(
+                f"{run_dir}: no trial {trial!r} has finished.{nearest(trial, [r.trial for r in records])}"
+            )
+        return named
+    if (best := incumbent(records)) is None:
         raise RunDirectoryError(f"{run_dir}: no trial was scored, so there is no winner to export.")
     return best
 

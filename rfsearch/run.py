@@ -40,7 +40,7 @@ from rfsearch.data.pictures import MOST_PIXELS
 from rfsearch.errors import BudgetError, DataError, RfsearchError, RunDirectoryError, SpaceError, nearest
 from rfsearch.identity import network_of, recorded, require_same, require_same_tensors
 from rfsearch.lazy import give_sizes
-from rfsearch.ledger import Budget, Cost, Journal, Record, read_history, read_run
+from rfsearch.ledger import Budget, Cost, Journal, Record, incumbent, read_history, read_run
 from rfsearch.ledger.journal import SCHEMA, require_replayable
 from rfsearch.ledger.lock import hold
 from rfsearch.ledger.manifest import HeldData, Network, held
@@ -660,9 +660,7 @@ def trained(run_dir: Path, trial: str | None = None) -> nn.Module:
     classes = held(manifest, at, HeldData, "data").classes
     image_size = held(manifest, at, tuple[int, int], "space", "image_size")
     if trial is None:
-        best: Record | None = None
-        for record in read_run(run_dir).records:
-            best = record if record.beats(best) else best
+        best = incumbent(read_run(run_dir).records)
         if best is None:
             raise RunDirectoryError(f"{run_dir}: no trial was scored, so there is no winner.")
         trial = best.trial

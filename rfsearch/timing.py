@@ -17,7 +17,7 @@ from torch import nn
 from rfsearch import plugins
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.export import patch_of
-from rfsearch.ledger import Journal, Latency, Record, Run, read_run
+from rfsearch.ledger import Journal, Latency, Record, Run, leaders, read_run
 from rfsearch.report.front import AXES, held_against
 from rfsearch.report.wording import counted
 from rfsearch.run import Plan, machine, trained
@@ -84,11 +84,7 @@ def _where(device: torch.device) -> str:
 def _in_order(run: Run, records: Iterable[Record]) -> list[Record]:
     """Order records by score, but those on the front of another cost and each arm's leader first."""
     first = {r.trial for axis in AXES if axis.spread is None for r in held_against(axis, run.records)[1]}
-    leaders: dict[tuple[str, int], Record] = {}
-    for record in run.records:
-        if record.beats(leaders.get((record.strategy, record.seed))):
-            leaders[record.strategy, record.seed] = record
-    first |= {record.trial for record in leaders.values()}
+    first |= {record.trial for record in leaders(run.records).values()}
     return sorted(records, key=lambda record: (record.trial not in first, -(record.val or 0.0)))
 
 

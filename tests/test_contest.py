@@ -9,7 +9,7 @@ import pytest
 from rfsearch import plugins
 from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.errors import ModelError, StrategyError
-from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history
+from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, incumbent, read_history
 from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.space import Candidate, Choice, read_space
 from rfsearch.strategies import Exhausted, Heir
@@ -156,6 +156,15 @@ def test_the_incumbent_is_the_best_scored_trial_over_all_arms(tmp_path):
     game = contest(tmp_path)
     records = play(game)
     assert game.best.val == max(r.val for r in records)
+
+
+def test_of_equal_trials_the_one_that_finished_first_leads_whichever_arm_it_is_of(tmp_path):
+    game = contest(tmp_path, ("exhaustive", "optuna"), budget=150.0)
+    waiting = [game.next(), game.next()]
+    assert [assignment.strategy for assignment in waiting] == ["exhaustive", "optuna"]
+    finished = [game.finish(replace(trained(assignment), val=0.5)) for assignment in reversed(waiting)]
+    assert game.best == incumbent(finished) == finished[0]
+    assert contest(tmp_path, ("exhaustive", "optuna"), budget=150.0).best == finished[0]
 
 
 def test_only_a_strategy_that_prunes_is_asked(tmp_path):

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
-from rfsearch.ledger import Record, read_run
-from rfsearch.report.digest import Arm, best_of, digest
+from rfsearch.ledger import Record, incumbent, read_run
+from rfsearch.report.digest import Arm, digest
 from rfsearch.space import Candidate
 
 COLUMNS = ["dataset", "strategy", "start", "seeds", "compute_to_target", "low", "high", "final_score", "final_low",
@@ -68,7 +68,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
     arms = {name: {seed: arm for seed, arm in by.items() if seed in sweeps} for name, by in arms.items()}
     paired = {name: sorted(by) for name, by in arms.items()}
     sweep_flop = float(np.mean([sum(r.cost.flop for r in sweep) for sweep in sweeps.values()]))
-    sweep_scores = {seed: score(best) for seed, sweep in sweeps.items() if (best := best_of(sweep))}
+    sweep_scores = {seed: score(best) for seed, sweep in sweeps.items() if (best := incumbent(sweep))}
     curves = {(name, ANY): {seed: curve_of(arm, score) for seed, arm in by.items()} for name, by in arms.items()}
     for name, by_seed in arms.items():
         if name.partition("@")[0] == "inflation":
@@ -127,7 +127,7 @@ def curve_of(arm: Arm, score: Callable[[Record], float]) -> Curve:
     curve, best, spent = [], None, 0.0
     for record in arm.records:
         spent += record.cost.flop
-        if record.beats(best):
+        if incumbent((best, record)) is not best:
             best = record
             curve.append((spent, score(record)))
     return curve

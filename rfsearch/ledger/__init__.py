@@ -1,6 +1,7 @@
 """Record, journal, budget: the truth of a run. Imports neither torch nor Ray."""
 
 from rfsearch.ledger.budget import Budget
+from rfsearch.ledger.incumbent import incumbent, leaders
 from rfsearch.ledger.journal import Assignment, History, Journal, read_history
 from rfsearch.ledger.record import Cost, Latency, Record, Rung
 from rfsearch.ledger.run_directory import Run, anytime_table, read_run, trials_table
@@ -16,6 +17,8 @@ __all__ = [
     "Run",
     "Rung",
     "anytime_table",
+    "incumbent",
+    "leaders",
     "read_history",
     "read_run",
     "trials_table",

@@ -111,12 +111,6 @@ class Record:
         """Whether this trial can be an incumbent: it has a validation score, a number, and a checkpoint behind it."""
         return self.val is not None and math.isfinite(self.val) and self.status in ("completed", "cut")
 
-    def beats(self, other: Record | None) -> bool:
-        """Whether this trial would replace `other` as an incumbent: scored, and better on validation."""
-        if not self.scored or self.val is None:
-            return False
-        return other is None or other.val is None or self.val > other.val
-
     def timed(self, latency: Latency | None) -> Record:
         """This record with the latency of its network, where there is one."""
         if latency is None:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json, whole_file
+from rfsearch.ledger.incumbent import incumbent
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
 from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
 from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Latency, Record
@@ -124,14 +125,12 @@ def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
     The incumbent is chosen on validation; `test` is that trial's test score.
     """
     spent: dict[tuple[str, int], Cost] = {}
-    best: dict[tuple[str, int], Record] = {}
+    best: dict[tuple[str, int], Record | None] = {}
     rows = []
     for record in records:
         arm = (record.strategy, record.seed)
         spent[arm] = spent.get(arm, Cost()) + record.cost
-        if record.beats(best.get(arm)):
-            best[arm] = record
-        held = best.get(arm)
+        best[arm] = held = incumbent((best.get(arm), record))
         row = (*arm, spent[arm].flop, spent[arm].device_s, spent[arm].epochs)
         rows.append((*row, held.trial, held.val, held.test) if held else (*row, "", None, None))
     return pd.DataFrame(rows, columns=list(ANYTIME_COLUMNS))

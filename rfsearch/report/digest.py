@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rfsearch.ledger import Cost, Record, Run
+from rfsearch.ledger import Cost, Record, Run, incumbent
 from rfsearch.ledger.record import parsed
 from rfsearch.report.facts import Facts, canonical, read_facts
 from rfsearch.report.statistics import Noise, noise, replicates, trained
@@ -35,7 +35,7 @@ class Arm:
     @cached_property
     def incumbent(self) -> Record | None:
         """The trial this arm would answer with."""
-        return best_of(self.records)
+        return incumbent(self.records)
 
     def spent_until(self, record: Record) -> Cost:
         """What the arm had spent when this record came in, the record's own cost included."""
@@ -57,11 +57,11 @@ class Digest:
 
     @cached_property
     def scored(self) -> tuple[Record, ...]:
-        return tuple(r for r in self.records if r.scored and finite(r.val) is not None)
+        return tuple(r for r in self.records if r.scored)
 
     @cached_property
     def winner(self) -> Record | None:
-        return best_of(self.records)
+        return incumbent(self.records)
 
     @cached_property
     def strategies(self) -> tuple[str, ...]:
@@ -122,15 +122,8 @@ def digest(run: Run) -> Digest:
     for record in run.records:
         by_arm.setdefault((record.strategy, record.seed), []).append(record)
     arms = tuple(Arm(strategy, seed, tuple(records)) for (strategy, seed), records in by_arm.items())
-    tested = any(r.scored and finite(r.val) is not None and finite(r.test) is not None for r in run.records)
+    tested = any(r.scored and finite(r.test) is not None for r in run.records)
     return Digest(run, facts, arms, "test" if tested else "val")
-
-
-def best_of(records: Sequence[Record]) -> Record | None:
-    """The scored record with the highest validation score, the first of equals."""
-    held = [(finite(record.val), record) for record in records if record.scored]
-    known = [(val, record) for val, record in held if val is not None]
-    return max(known, key=lambda pair: pair[0])[1] if known else None
 
 
 def has_start(record: Record) -> bool:

@@ -83,7 +83,7 @@ def held_against(axis: Axis, records: Iterable[Record]) -> tuple[list[Record], l
 
     Of a cost with a spread, those without one were measured in another way: they are left out where others have one.
     """
-    shown = [r for r in records if r.scored and finite(r.val) is not None and axis.cost(r) is not None]
+    shown = [r for r in records if r.scored and axis.cost(r) is not None]
     spreads = None
     if measured := [(r, spread) for r in shown if axis.spread and (spread := axis.spread(r)) is not None]:
         shown, spreads = [r for r, _ in measured], [spread for _, spread in measured]

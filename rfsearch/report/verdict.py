@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rfsearch.ledger import Cost, Record, Run
+from rfsearch.ledger import Cost, Record, Run, incumbent
 from rfsearch.ledger.record import parsed
 from rfsearch.report.digest import (
     NEVER_LEFT,
@@ -292,8 +292,7 @@ def _noise(told: Digest, winner: Record) -> Iterator[str]:
 
 def _runner_up(told: Digest, winner: Record) -> Record | None:
     """The best scored trial with another receptive field."""
-    others = [r for r in told.scored if r.candidate != winner.candidate and r.rf_px != winner.rf_px]
-    return max(others, key=lambda r: r.val or 0.0, default=None)
+    return incumbent(r for r in told.scored if r.candidate != winner.candidate and r.rf_px != winner.rf_px)
 
 
 def _unfinished(told: Digest) -> Iterator[str]:

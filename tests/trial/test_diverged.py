@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.data import ImageSet
-from rfsearch.ledger import Assignment, Cost, Record
+from rfsearch.ledger import Assignment, Cost, Record, incumbent
 from rfsearch.space import Choice, Space
 from rfsearch.trial import Training
 from rfsearch.trial.learner import Learner
@@ -91,7 +91,7 @@ def test_a_rate_that_is_far_too_high_never_gives_an_incumbent(tmp_path, steps_wo
 def test_a_record_of_old_whose_score_is_no_number_is_no_incumbent(val):
     record = Record("t", "s", 0, "completed", "{}", 1, 1, Cost(1.0), val=val)
     assert not record.scored
-    assert not record.beats(None)
+    assert incumbent([record]) is None
 
 
 def test_images_without_a_label_train_and_are_scored_like_any(tmp_path):
