@@ -604,27 +604,27 @@ def _close(run_dir: Path, as_json: bool) -> int:
 
 def _arms(run: Run) -> list[dict[str, Any]]:
     """What each arm did and spent, in the budget's currency."""
-    from rfsearch.ledger import Budget, Cost
+    from rfsearch.ledger import Budget
     from rfsearch.ledger.manifest import HeldArm, held
     from rfsearch.ledger.run_directory import MANIFEST_FILE
+    from rfsearch.report.digest import digest
+    from rfsearch.report.rows import arm_rows
 
     file = run.directory / MANIFEST_FILE
     budget = held(run.manifest, file, Budget, "budget")
-    rows = []
-    for arm in held(run.manifest, file, list[HeldArm], "arms"):
-        records = [r for r in run.records if (r.strategy, r.seed) == (arm.strategy, arm.seed)]
-        spent = budget.spent(sum((r.cost for r in records), Cost()))
-        rows.append(
-            {
-                **vars(arm),
-                "trials": len(records),
-                "spent": spent,
-                "budget": budget.limit,
-                "currency": budget.currency,
-                "left_because": run.ends.get((arm.strategy, arm.seed), ""),
-            }
-        )
-    return rows
+    held(run.manifest, file, list[HeldArm], "arms")
+    return [
+        {
+            "strategy": row.arm.strategy,
+            "seed": row.arm.seed,
+            "trials": len(row.arm.records),
+            "spent": row.spent,
+            "budget": budget.limit,
+            "currency": budget.currency,
+            "left_because": row.ended,
+        }
+        for row in arm_rows(digest(run))
+    ]
 
 
 def _command() -> str:

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from rfsearch.contest import Arm, Contest
 from rfsearch.ledger import Record
+from rfsearch.report.rows import trial_line
+from rfsearch.report.wording import field_px
 from rfsearch.reproduce import Measured
 from rfsearch.space import Candidate
 
@@ -35,11 +37,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.3g} h"
 
 
-def fields(rf_px: int, path_rf_px: Mapping[str, int]) -> str:
-    """A receptive field in px, or that of each parallel path."""
-    return " | ".join(map(str, path_rf_px.values())) or str(rf_px)
-
-
 def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
     """Every candidate with its receptive field and what its full training should cost. rows: `run.forecast_rows`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -49,7 +46,7 @@ def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
     for row in rows:
         table.add_row(
             _alike(row),
-            fields(row["rf_px"], row["path_rf_px"]),
+            field_px(row["rf_px"], row["path_rf_px"]),
             f"{100 * row['share']:.0f} %",
             "-" if row["objects"] is None else f"{100 * row['objects']:.0f} %",
             si(row["flop"], "FLOP"),
@@ -124,23 +121,12 @@ class Board:
         self._console.print(self._line(record, contest), highlight=False, soft_wrap=True)
 
     def _line(self, record: Record, contest: Contest) -> Text:
-        arm = next(a for a in contest.arms if (a.name, a.seed) == (record.strategy, record.seed))
-        said = f"{record.status:<9} {record.trial:<18} {Candidate.from_json(record.candidate)}"
-        candidate = Candidate.from_json(record.candidate)
-        if candidate.learned:
-            searched = {path for path, choice in candidate if choice.searched and path in record.f}
-            ended = [f"{path} d={choice.spacing:.3g}" for path, choice in candidate.found(record.f) if path in searched]
-            for letter, values in (("f", record.f), ("gamma", record.gamma)):
-                ended += [f"{path} {letter}={value:.3f}" for path, value in values.items() if path not in searched]
-            said += f" -> {', '.join(ended)}" if ended else ""
+        line = trial_line(record, self._metric)
         if record.status == "failed":
-            return Text(f"{said}: {record.cause}", style="red")
-        said += f" on from {record.heir_of}" if record.heir_of else ""
-        said += f", RF {fields(record.rf_px, record.path_rf_px)} px"
-        if record.val is not None:
-            said += f", {self._metric} {record.val:.4f}"
-        said += f"; arm {self._share(arm):.0f} % spent"
-        return Text(said, style="bold" if contest.best and contest.best.trial == record.trial else "")
+            return Text(line, style="red")
+        arm = next(a for a in contest.arms if (a.name, a.seed) == (record.strategy, record.seed))
+        leads = contest.best is not None and contest.best.trial == record.trial
+        return Text(f"{line}; arm {self._share(arm):.0f} % spent", style="bold" if leads else "")
 
     @staticmethod
     def _share(arm: Arm) -> float:
@@ -159,13 +145,13 @@ class Board:
                 f"{self._share(arm):.0f} % of {arm.budget.text}",
                 f"{len(arm.handed_out) - len(arm.running)}",
                 f"{best.val:.4f}" if best and best.val is not None else "-",
-                fields(best.rf_px, best.path_rf_px) if best else "-",
+                field_px(best.rf_px, best.path_rf_px) if best else "-",
             )
         # Lines of their own: beside the arms, 80 columns would cut them off.
         training = [Text(self._progress(name, a.candidate)) for name, a in list(self._contest.running.items())]
         incumbent = Text("No trial has finished yet.")
         if best := self._contest.best:
-            field = fields(best.rf_px, best.path_rf_px)
+            field = field_px(best.rf_px, best.path_rf_px)
             said = f"Best so far: {Candidate.from_json(best.candidate)}, RF {field} px ({best.trial})"
             incumbent = Text(said, style="green")
         return Group(header, table, Text(f"best: {self._metric}", style="dim"), *training, incumbent)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
-from rfsearch.ledger import read_run, trials_table
+from rfsearch.ledger import read_run
 from rfsearch.report import summarise
+from rfsearch.report.rows import trials_table
 from rfsearch.space import Candidate
 
 COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "dilation", "gamma", "val",

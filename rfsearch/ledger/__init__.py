@@ -4,7 +4,7 @@ from rfsearch.ledger.budget import Budget
 from rfsearch.ledger.incumbent import incumbent, leaders
 from rfsearch.ledger.journal import Assignment, History, Journal, read_history
 from rfsearch.ledger.record import Cost, Latency, Record, Rung
-from rfsearch.ledger.run_directory import Run, anytime_table, read_run, trials_table
+from rfsearch.ledger.run_directory import Run, read_run
 
 __all__ = [
     "Assignment",
@@ -16,10 +16,8 @@ __all__ = [
     "Record",
     "Run",
     "Rung",
-    "anytime_table",
     "incumbent",
     "leaders",
     "read_history",
     "read_run",
-    "trials_table",
 ]

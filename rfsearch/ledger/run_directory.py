@@ -1,26 +1,22 @@
-"""A run directory: what was asked for (manifest), what happened (ledger), and the tables drawn from it."""
+"""A run directory: what was asked for (manifest) and what happened (ledger)."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json, whole_file
-from rfsearch.ledger.incumbent import incumbent
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
 from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
-from rfsearch.ledger.record import TRIAL_COLUMNS, Cost, Latency, Record
+from rfsearch.ledger.record import Latency, Record
 
 MANIFEST_FILE = "manifest.json"
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
-ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
 _NEEDED_BYTES = 64 * 1024 * 1024
 
 
@@ -112,25 +108,3 @@ def read_run(run_dir: Path) -> Run:
     history = read_history(run_dir)
     records = tuple(record.timed(history.latencies.get(name)) for name, record in history.records.items())
     return Run(run_dir, manifest, records, len(history.unfinished), history.latencies, history.ends, holder(run_dir))
-
-
-def trials_table(records: Iterable[Record]) -> pd.DataFrame:
-    """trials.csv: one row a trial, in the contract's columns."""
-    return pd.DataFrame([record.row() for record in records], columns=list(TRIAL_COLUMNS))
-
-
-def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
-    """anytime.csv: after each record, what its arm had spent and which trial it would have answered with.
-
-    The incumbent is chosen on validation; `test` is that trial's test score.
-    """
-    spent: dict[tuple[str, int], Cost] = {}
-    best: dict[tuple[str, int], Record | None] = {}
-    rows = []
-    for record in records:
-        arm = (record.strategy, record.seed)
-        spent[arm] = spent.get(arm, Cost()) + record.cost
-        best[arm] = held = incumbent((best.get(arm), record))
-        row = (*arm, spent[arm].flop, spent[arm].device_s, spent[arm].epochs)
-        rows.append((*row, held.trial, held.val, held.test) if held else (*row, "", None, None))
-    return pd.DataFrame(rows, columns=list(ANYTIME_COLUMNS))

@@ -14,12 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from rfsearch.ledger import Record, anytime_table
+from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
 from rfsearch.report.digest import Digest, Split, has_moved, has_start, motions, setting_of
 from rfsearch.report.front import AXES, Axis, held_against
 from rfsearch.report.latency import shown as latency
-from rfsearch.report.wording import byte_scale, finite, literal, plain, score, si_scale
+from rfsearch.report.rows import anytime_table
+from rfsearch.report.wording import byte_scale, field_px, finite, literal, plain, score, si_scale
 
 Trace = dict[str, Any]
 
@@ -415,7 +416,7 @@ def _hover(record: Record, told: Digest) -> str:
     lines = [
         record.trial,
         setting_of(record.candidate, record),
-        "RF " + (" | ".join(f"{px:,}" for px in record.path_rf_px.values()) or f"{record.rf_px:,}") + " px",
+        f"RF {field_px(record.rf_px, record.path_rf_px)} px",
         f"validation {score(record.val)}" + (f", test {score(record.test)}" if told.split == "test" else ""),
     ]
     if record.infer_latency_spread_ms is not None:

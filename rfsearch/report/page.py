@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,17 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from rfsearch.ledger import Record, anytime_table, read_run, trials_table
-from rfsearch.ledger.record import Status, parsed
+from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.run_directory import write_whole
 from rfsearch.printable import printable
 from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
 from rfsearch.report.budgets import holds, unspent
-from rfsearch.report.digest import Arm, Digest, digest, factors, has_start, setting_of
+from rfsearch.report.digest import Digest, digest, setting_of
 from rfsearch.report.front import pareto_table
 from rfsearch.report.latency import how_measured
 from rfsearch.report.pictures import gallery
+from rfsearch.report.rows import ArmRow, anytime_table, arm_rows, trial_columns, trial_groups, trials_table
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.wording import (
     MISSING,
@@ -35,19 +34,13 @@ from rfsearch.report.wording import (
     listing,
     multiple,
     percent,
-    plain,
     prefixed,
     score,
 )
 
 REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
-STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
-
 _UNIT = re.compile(r"(\d) (px|s|ms|min|h|%|[kMGTPE]?FLOP|[KMGT]iB)\b")
-
-Cell = tuple[str, float | None]
-"""A table cell: how it reads, and what it is sorted by."""
 
 
 def write(run_dir: Path) -> Path:
@@ -88,7 +81,7 @@ def render(told: Digest) -> str:
         figures=known,
         payload=_in_script([figure.to_json() for figure in known.values()]),
         plotly=get_plotlyjs() if known else "",
-        trials=_trials(told),
+        trials=trial_groups(told),
         budget=_budget(told),
         holds=_holds(told),
         unspent=unspent(told),
@@ -99,12 +92,10 @@ def render(told: Digest) -> str:
         provenance=_provenance(told),
         latency=how_measured(told),
         request=json.dumps(told.run.manifest.get("request"), indent=1) if told.run.manifest.get("request") else "",
-        columns={
-            "test": told.split == "test",
-            "scores": {name: _heading(name, told.facts.classes) for name in _scores(told)},
-            "learned": ["f, γ" if told.samples else "f", *(["guided by"] if told.guides else [])],
-            "labels": told.guides,
-        },
+        headings=[column.heading for column in trial_columns(told)],
+        tested=told.split == "test",
+        guided=told.guides,
+        sampled=told.samples,
     )
 
 
@@ -130,111 +121,6 @@ def _summary(told: Digest) -> str:
     return ", ".join(part for part in (*arms, budget, counted(len(told.records), "trial")) if part)
 
 
-def _trials(told: Digest) -> list[dict[str, Any]]:
-    """Trials by strategy, each strategy's by initial dilation, then seed."""
-    names = _scores(told)
-    groups = []
-    for strategy in told.strategies:
-        mine = sorted((r for r in told.records if r.strategy == strategy), key=_by_start)
-        if mine:
-            groups.append({"strategy": strategy, "rows": [_trial(r, names, told) for r in mine]})
-    return groups
-
-
-def _scores(told: Digest) -> tuple[str, ...]:
-    """The names of the scores in columns of their own: not the one that the search went by, which is val and test."""
-    names = dict.fromkeys(name for r in told.records for name in r.scores)
-    return tuple(name for name in names if name != told.facts.metric)
-
-
-def _heading(name: str, classes: Sequence[str]) -> str:
-    """A score's name for a table's head: a class by its name rather than its id, and with gaps to break lines at."""
-    stem, _, last = name.rpartition("_")
-    if stem and last.isdecimal() and int(last) < len(classes):
-        name = f"{stem} {classes[int(last)]}"
-    return name.replace("_", " ")
-
-
-def _by_start(record: Record) -> tuple[Any, ...]:
-    return (record.rf_init_px, _dilations(record)[1] or 0.0, record.rf_px, record.seed, record.train_seed)
-
-
-def _trial(record: Record, names: Sequence[str], told: Digest) -> dict[str, Any]:
-    unit = told.facts.reference_flop
-    cells: list[Cell] = [
-        _dilations(record),
-        (f"{record.rf_init_px:,}", record.rf_init_px) if has_start(record) else (MISSING, None),
-        _factor(record),
-        *([_labels(record)] if told.guides else []),
-        (_by_path([f"{px:,}" for px in record.path_rf_px.values()]) or f"{record.rf_px:,}", record.rf_px),
-        (score(record.val), finite(record.val)),
-    ]
-    if told.split == "test":
-        cells.append((score(record.test), finite(record.test)))
-    cells += [(score(record.scores.get(name)), finite(record.scores.get(name))) for name in names]
-    cells.append(
-        (multiple(record.cost.flop / unit) if unit else prefixed(record.cost.flop, "FLOP"), finite(record.cost.flop))
-    )
-    cells.append((duration(record.cost.device_s), finite(record.cost.device_s)))
-    return {
-        "trial": record.trial,
-        "setting": setting_of(record.candidate, record),
-        "cells": cells,
-        "status": record.status,
-        "cause": record.cause,
-        "best": record is told.winner,
-    }
-
-
-def _dilations(record: Record) -> Cell:
-    known = parsed(record.candidate)
-    if known is None:
-        return record.candidate, None
-    final = dict(record.ended or known)
-    words: dict[str, list[str]] = {}
-    for path, choice in known:
-        site = path if path in dict(known.choices) else path.rpartition("/")[0]
-        text = plain(choice.spacing)
-        if choice.to_find:
-            text = f"found {plain(final[path].spacing)}"
-        elif choice.layer and path in record.f:
-            text += f" → {final[path].dilation}"
-        text += f" ({choice.layer_name})" if choice.layer else ""
-        words.setdefault(site, []).append(text)
-    by_site = {site: _by_path(texts) for site, texts in words.items()}
-    mean = sum(choice.dilation for _, choice in known) / len(dict(known))
-    if len(set(by_site.values())) == 1:
-        return next(iter(by_site.values())), mean
-    return ", ".join(f"{site} {text}" for site, text in by_site.items()), mean
-
-
-def _factor(record: Record) -> Cell:
-    known = parsed(record.candidate)
-    ended = factors(record)
-    strides = {path: value for path, gamma in record.gamma.items() if (value := finite(gamma)) is not None}
-    if known is None or not (ended or strides):
-        return "1", 1.0
-    words = {
-        path: f"γ {plain(strides[path])}" if path in strides else f"{ended[path]:.3f}" if path in ended else "1"
-        for path, _ in known
-    }
-    values = [strides.get(path, ended.get(path, 1.0)) for path, _ in known]
-    mean = sum(values) / len(values)
-    if len(known.choices) == 1:
-        return _by_path(words.values()), mean
-    return ", ".join(f"{path} {words[path]}" for path in words if path in ended or path in strides), mean
-
-
-def _labels(record: Record) -> Cell:
-    sets = [", ".join(choice.labels) or MISSING for _, choice in parsed(record.candidate) or ()]
-    return (_by_path(sets) if any(text != MISSING for text in sets) else MISSING), None
-
-
-def _by_path(words: Iterable[str]) -> str:
-    """What the parallel paths of a site have, in their order."""
-    return " | ".join(words)
-
-
 def _fields(record: Record) -> str:
     """The receptive fields of a record's parallel paths."""
     told = listing([f"{px:,} px at {path}" for path, px in record.path_rf_px.items()])
@@ -250,29 +136,26 @@ def _holds(told: Digest) -> str:
 
 
 def _budget(told: Digest) -> list[list[str]]:
-    order = {strategy: i for i, strategy in enumerate(told.strategies)}
-    return [_arm(arm, told) for arm in sorted(told.arms, key=lambda arm: (order[arm.strategy], arm.seed))]
+    return [_arm(row, told) for row in arm_rows(told)]
 
 
-def _arm(arm: Arm, told: Digest) -> list[str]:
-    facts, best = told.facts, arm.incumbent
-    spent = float(getattr(arm.spent, facts.currency))
-    over = unspent = ""
-    if facts.limit:
-        over = percent(max(0.0, spent / facts.limit - 1)) if spent > facts.limit else "none"
-        unspent = percent(1 - spent / facts.limit) if spent < facts.limit else "none"
-    statuses = Counter(r.status for r in arm.records)
+def _arm(row: ArmRow, told: Digest) -> list[str]:
+    facts, arm, best = told.facts, row.arm, row.arm.incumbent
+    over = unspent = MISSING
+    if row.share is not None:
+        over = percent(row.share - 1) if row.share > 1 else "none"
+        unspent = percent(1 - row.share) if row.share < 1 else "none"
     unit = facts.reference_flop
     cells = [
         arm.strategy,
         str(arm.seed),
-        amount(facts.limit, facts.currency),
-        amount(spent, facts.currency),
-        over or MISSING,
-        unspent or MISSING,
+        amount(row.limit, facts.currency),
+        amount(row.spent, facts.currency),
+        over,
+        unspent,
         multiple(arm.spent.flop / unit) if unit else prefixed(arm.spent.flop, "FLOP"),
         duration(arm.spent.device_s),
-        ", ".join(f"{statuses[status]} {status}" for status in STATUSES if statuses[status]) or "none yet",
+        row.statuses,
         score(best.val) if best else MISSING,
     ]
     return [*cells, score(told.score(best)) if best else MISSING] if told.split == "test" else cells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rfsearch.printable import printable
 
@@ -110,6 +110,16 @@ def amount(value: object, currency: str) -> str:
     if currency == "epochs":
         return f"{number(value)} epochs"
     return prefixed(value, "FLOP")
+
+
+def parallel(words: Iterable[str]) -> str:
+    """Join what the parallel paths of a site have, in their order: 91 | 155."""
+    return " | ".join(words)
+
+
+def field_px(rf_px: int, path_rf_px: Mapping[str, int] | None = None) -> str:
+    """Format a receptive field in px, or that of each parallel path where there are several."""
+    return parallel(f"{px:,}" for px in (path_rf_px or {}).values()) or f"{rf_px:,}"
 
 
 def literal(text: str) -> str:

@@ -1,7 +1,6 @@
 """The ledger: append-only, on disk at once, forgiving of a torn last line, readable for ever."""
 
 import json
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +15,12 @@ from rfsearch.ledger import (
     Latency,
     Record,
     Rung,
-    anytime_table,
     read_history,
     read_run,
-    trials_table,
 )
 from rfsearch.ledger.journal import LEDGER_FILE, SCHEMA
-from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.ledger.run_directory import create, write_manifest
-from rfsearch.space import Candidate, Choice
+from rfsearch.report.rows import trials_table
 
 OLD_LEDGERS = sorted(Path(__file__).parent.glob("ledger_schema_*.jsonl"))
 
@@ -127,33 +123,6 @@ def test_a_full_disk_leaves_the_ledger_whole(tmp_path, monkeypatch):
     with pytest.raises(RunDirectoryError, match="No space left on device.*rfsearch resume"):
         journal.start(ASSIGNMENT)
     assert (tmp_path / LEDGER_FILE).read_bytes() == before
-
-
-def test_trials_csv_has_the_contracts_columns():
-    table = trials_table([RECORD])
-    assert tuple(table.columns) == TRIAL_COLUMNS
-    row = table.iloc[0]
-    assert (row.train_flop, row.device_s, row.epochs, row.f) == (1e9, 2.5, 3.0, "conv6=0.9")
-
-
-def test_trials_csv_tells_the_dilation_that_training_found():
-    finding, layer = Choice(2, fractional=True), Choice(4, layer="a.b:c")
-    started = Candidate.of({"a": [finding, Choice(6)], "b": layer, "c": Choice(3, f=1.5)}).to_json()
-    found = replace(RECORD, candidate=started, f={"a/1": 2 / 11, "b": 4 / 7.6, "c": 1.5})
-    unknown, torn = replace(RECORD, candidate='{"conv6": "?"}'), replace(RECORD, candidate=started, f={"b": math.nan})
-    table = trials_table([found, unknown, torn, RECORD])
-    assert list(table.dilation) == ["a/1=11;a/2=6;b=8;c=3", "", "a/1=2;a/2=6;b=4;c=3", "conv6=4"]
-    assert table.f[0].startswith("a/1=0.181818")
-
-
-def test_the_incumbent_is_chosen_on_validation_and_spending_adds_up():
-    worse = replace(RECORD, trial="b", val=0.4, test=0.9)
-    better = replace(RECORD, trial="c", val=0.6, test=0.1)
-    pruned = replace(RECORD, trial="d", val=0.99, test=None, status="pruned")
-    table = anytime_table([RECORD, worse, better, pruned])
-    assert list(table.incumbent) == [RECORD.trial, RECORD.trial, "c", "c"]
-    assert list(table.test) == [0.4, 0.4, 0.1, 0.1]
-    assert list(table.spent_flop) == [1e9, 2e9, 3e9, 4e9]
 
 
 def test_a_directory_that_holds_a_run_is_not_overwritten(tmp_path):

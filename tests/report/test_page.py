@@ -16,10 +16,10 @@ from PIL import Image
 
 from rfsearch.ledger import Cost, Journal, Latency, Record, Rung
 from rfsearch.ledger.record import TRIAL_COLUMNS
-from rfsearch.ledger.run_directory import ANYTIME_COLUMNS
 from rfsearch.report import write
 from rfsearch.report.digest import digest
 from rfsearch.report.figures import anytime, pareto
+from rfsearch.report.rows import ANYTIME_COLUMNS
 from rfsearch.space import Candidate, Choice
 from tests.report.made_up import MakeRun, candidate, examples, record
 

@@ -1,0 +1,269 @@
+"""The one view of a run's records: what a row shows and in which order, for terminal, CSV files and page alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from rfsearch.ledger import Cost, Record, incumbent
+from rfsearch.ledger.record import TRIAL_COLUMNS, Status, parsed
+from rfsearch.report.digest import Arm, Digest, factors, has_start, setting_of
+from rfsearch.report.wording import (
+    MISSING,
+    duration,
+    field_px,
+    finite,
+    multiple,
+    parallel,
+    plain,
+    prefixed,
+    score,
+)
+from rfsearch.space.choice import Candidate
+
+STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
+ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
+
+Cell = tuple[str, float | None]
+"""A table cell: how it reads, and what it is sorted by."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the trials: its heading, and what it shows of a record."""
+
+    heading: str
+    cell: Callable[[Record], Cell]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial as a table shows it.
+
+    Attributes:
+        record: The trial.
+        setting: Its candidate in words.
+        cells: One per column of `trial_columns`.
+        leads: Whether it is the run's winner.
+    """
+
+    record: Record
+    setting: str
+    cells: tuple[Cell, ...]
+    leads: bool
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """What one arm did and spent, and why it ended.
+
+    Attributes:
+        arm: Its records and incumbent.
+        spent: In the budget's currency.
+        limit: Its budget in that currency; None where the run does not say.
+        ended: Why it ended with budget left; empty where it did not, or where nobody noted it.
+    """
+
+    arm: Arm
+    spent: float
+    limit: float | None
+    ended: str
+
+    @property
+    def share(self) -> float | None:
+        """The share of its budget that is spent."""
+        return self.spent / self.limit if self.limit else None
+
+    @property
+    def statuses(self) -> str:
+        """How its trials ended, in words: 3 completed, 1 failed."""
+        counts = Counter(record.status for record in self.arm.records)
+        return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status]) or "none yet"
+
+
+def trials_table(records: Iterable[Record]) -> pd.DataFrame:
+    """Return trials.csv: one row per trial, in the contract's columns."""
+    return pd.DataFrame([record.row() for record in records], columns=list(TRIAL_COLUMNS))
+
+
+def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
+    """Return anytime.csv: after each record, what its arm had spent and which trial it would have answered with.
+
+    The incumbent is chosen on validation; `test` is that trial's test score.
+    """
+    spent: dict[tuple[str, int], Cost] = {}
+    best: dict[tuple[str, int], Record | None] = {}
+    rows = []
+    for record in records:
+        arm = (record.strategy, record.seed)
+        spent[arm] = spent.get(arm, Cost()) + record.cost
+        best[arm] = leader = incumbent((best.get(arm), record))
+        row = (*arm, spent[arm].flop, spent[arm].device_s, spent[arm].epochs)
+        rows.append((*row, leader.trial, leader.val, leader.test) if leader else (*row, "", None, None))
+    return pd.DataFrame(rows, columns=list(ANYTIME_COLUMNS))
+
+
+def trial_groups(told: Digest) -> list[tuple[str, list[TrialRow]]]:
+    """Return the trials of each strategy that has any, by initial receptive field and dilation, then by seed."""
+    columns = trial_columns(told)
+    groups = []
+    for strategy in told.strategies:
+        records = sorted((r for r in told.records if r.strategy == strategy), key=_by_start)
+        if records:
+            groups.append((strategy, [_trial_row(record, columns, told) for record in records]))
+    return groups
+
+
+def trial_columns(told: Digest) -> list[Column]:
+    """Return the columns of the trials that this run has something to show in."""
+    classes, unit = told.facts.classes, told.facts.reference_flop
+    columns = [
+        Column("initial dilation", _dilations),
+        Column("initial RF, px", lambda r: _pixels(r.rf_init_px) if has_start(r) else (MISSING, None)),
+        Column("f, γ" if told.samples else "f", _factor),
+    ]
+    if told.guides:
+        columns.append(Column("guided by", _labels))
+    columns += [
+        Column("new RF, px", lambda r: (field_px(r.rf_px, r.path_rf_px), r.rf_px)),
+        Column("val", lambda r: _score(r.val)),
+    ]
+    if told.split == "test":
+        columns.append(Column("test", lambda r: _score(r.test)))
+    columns += [_score_column(name, classes) for name in _scores(told)]
+    return [
+        *columns,
+        Column("cost", lambda r: _cost(r.cost.flop, unit)),
+        Column("device time", lambda r: (duration(r.cost.device_s), finite(r.cost.device_s))),
+    ]
+
+
+def arm_rows(told: Digest) -> list[ArmRow]:
+    """Return the arms by strategy, in the order in which the run names them, then by seed."""
+    order = {strategy: i for i, strategy in enumerate(told.strategies)}
+    facts = told.facts
+    return [
+        ArmRow(
+            arm,
+            float(getattr(arm.spent, facts.currency)),
+            facts.limit,
+            told.run.ends.get((arm.strategy, arm.seed), ""),
+        )
+        for arm in sorted(told.arms, key=lambda arm: (order[arm.strategy], arm.seed))
+    ]
+
+
+def trial_line(record: Record, metric: str) -> str:
+    """Return a finished trial as one line of a terminal.
+
+    Args:
+        record: The trial.
+        metric: Name of its validation score.
+    """
+    candidate = Candidate.from_json(record.candidate)
+    line = f"{record.status:<9} {record.trial:<18} {candidate}"
+    if candidate.learned and (ended := _learned(record, candidate)):
+        line += f" -> {', '.join(ended)}"
+    if record.status == "failed":
+        return f"{line}: {record.cause}"
+    line += f" on from {record.heir_of}" if record.heir_of else ""
+    line += f", RF {field_px(record.rf_px, record.path_rf_px)} px"
+    return line if record.val is None else f"{line}, {metric} {record.val:.4f}"
+
+
+def _learned(record: Record, candidate: Candidate) -> list[str]:
+    """What training moved, by path: the dilations that it found, then f and gamma."""
+    searched = {path for path, choice in candidate if choice.searched and path in record.f}
+    ended = [f"{path} d={choice.spacing:.3g}" for path, choice in candidate.found(record.f) if path in searched]
+    for letter, values in (("f", record.f), ("gamma", record.gamma)):
+        ended += [f"{path} {letter}={value:.3f}" for path, value in values.items() if path not in searched]
+    return ended
+
+
+def _trial_row(record: Record, columns: Sequence[Column], told: Digest) -> TrialRow:
+    cells = tuple(column.cell(record) for column in columns)
+    return TrialRow(record, setting_of(record.candidate, record), cells, record is told.winner)
+
+
+def _by_start(record: Record) -> tuple[Any, ...]:
+    return (record.rf_init_px, _dilations(record)[1] or 0.0, record.rf_px, record.seed, record.train_seed)
+
+
+def _pixels(px: int) -> Cell:
+    return field_px(px), px
+
+
+def _score(value: float | None) -> Cell:
+    return score(value), finite(value)
+
+
+def _cost(flop: float, unit: float | None) -> Cell:
+    return (multiple(flop / unit) if unit else prefixed(flop, "FLOP")), finite(flop)
+
+
+def _score_column(name: str, classes: Sequence[str]) -> Column:
+    return Column(_heading(name, classes), lambda record: _score(record.scores.get(name)))
+
+
+def _scores(told: Digest) -> tuple[str, ...]:
+    """The names of the scores in columns of their own: not the one that the search went by, which is val and test."""
+    names = dict.fromkeys(name for r in told.records for name in r.scores)
+    return tuple(name for name in names if name != told.facts.metric)
+
+
+def _heading(name: str, classes: Sequence[str]) -> str:
+    """A score's name for a table's head: a class by its name rather than its id, and with gaps to break lines at."""
+    stem, _, last = name.rpartition("_")
+    if stem and last.isdecimal() and int(last) < len(classes):
+        name = f"{stem} {classes[int(last)]}"
+    return name.replace("_", " ")
+
+
+def _dilations(record: Record) -> Cell:
+    known = parsed(record.candidate)
+    if known is None:
+        return record.candidate, None
+    final = dict(record.ended or known)
+    words: dict[str, list[str]] = {}
+    for path, choice in known:
+        site = path if path in dict(known.choices) else path.rpartition("/")[0]
+        text = plain(choice.spacing)
+        if choice.to_find:
+            text = f"found {plain(final[path].spacing)}"
+        elif choice.layer and path in record.f:
+            text += f" → {final[path].dilation}"
+        text += f" ({choice.layer_name})" if choice.layer else ""
+        words.setdefault(site, []).append(text)
+    by_site = {site: parallel(texts) for site, texts in words.items()}
+    mean = sum(choice.dilation for _, choice in known) / len(dict(known))
+    if len(set(by_site.values())) == 1:
+        return next(iter(by_site.values())), mean
+    return ", ".join(f"{site} {text}" for site, text in by_site.items()), mean
+
+
+def _factor(record: Record) -> Cell:
+    known = parsed(record.candidate)
+    ended = factors(record)
+    strides: Mapping[str, float] = {
+        path: value for path, gamma in record.gamma.items() if (value := finite(gamma)) is not None
+    }
+    if known is None or not (ended or strides):
+        return "1", 1.0
+    words = {
+        path: f"γ {plain(strides[path])}" if path in strides else f"{ended[path]:.3f}" if path in ended else "1"
+        for path, _ in known
+    }
+    values = [strides.get(path, ended.get(path, 1.0)) for path, _ in known]
+    mean = sum(values) / len(values)
+    if len(known.choices) == 1:
+        return parallel(words.values()), mean
+    return ", ".join(f"{path} {words[path]}" for path in words if path in ended or path in strides), mean
+
+
+def _labels(record: Record) -> Cell:
+    sets = [", ".join(choice.labels) or MISSING for _, choice in parsed(record.candidate) or ()]
+    return (parallel(sets) if any(text != MISSING for text in sets) else MISSING), None
