@@ -23,6 +23,8 @@ from typing import Any
 _OWN = Path(__file__).resolve().parent
 _INSTALLED = {"site-packages", "dist-packages"}
 _neighbours: dict[tuple[str, ...], dict[str, ModuleType]] = {}  # top-level modules, by the folders they came from
+_known_before: dict[tuple[str, ...], set[str]] = {}  # modules that were there before any file of these folders
+_looked_in: set[str] = set()  # folders on Python's path for files that were imported from them
 _versions: dict[str, tuple[int, int]] = {}  # of imported files, by module: time and size
 
 
@@ -134,34 +136,51 @@ def _imported(name: str, path: Path) -> ModuleType:
 @contextmanager
 def _among_neighbours(*folders: str) -> Iterator[None]:
     """Let what is imported within find modules of these folders before all others, and none of other files' folders."""
-    for modules in _neighbours.values():
+    # Neighbours that functions have imported since are recorded first.
+    for others, modules in _neighbours.items():
+        modules.update(_modules_of(others, _known_before[others]))
         for name in modules:
             sys.modules.pop(name, None)
-    sys.modules.update(own := _neighbours.setdefault(folders, {}))
     before = set(sys.modules)
+    _known_before.setdefault(folders, before)
+    sys.modules.update(own := _neighbours.setdefault(folders, {}))
     sys.path[:0] = folders
     importlib.invalidate_caches()
     try:
         yield
     finally:
         del sys.path[: len(folders)]
-        new = {name: module for name, module in list(sys.modules.items()) if name not in before}
-        tops = {name for name, module in new.items() if "." not in name and _lies_in(module, folders)}
-        own.update({name: module for name, module in new.items() if name.partition(".")[0] in tops})
-        for folder in folders:  # for imports inside functions
+        own.update(_modules_of(folders, before))
+        for folder in reversed(folders):  # for imports inside functions
             _look_in(folder)
 
 
+def _modules_of(folders: tuple[str, ...], known: set[str]) -> dict[str, ModuleType]:
+    """Return the imported modules that lie straight in the folders, and those within them, without the known ones."""
+    new = {name: module for name, module in list(sys.modules.items()) if name not in known}
+    tops = {name for name, module in new.items() if "." not in name and _lies_in(module, folders)}
+    return {name: module for name, module in new.items() if name.partition(".")[0] in tops}
+
+
 def _lies_in(module: ModuleType, folders: tuple[str, ...]) -> bool:
-    """Whether a top-level module is a file or folder straight in one of the folders."""
-    places = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]
-    return any(str(Path(place).parent) in folders for place in places)
+    """Whether a top-level module is a file or folder straight in one of the folders.
+
+    A folder without an `__init__.py` counts by its first place: Python adds others of its name to it.
+    """
+    place = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
+    return bool(place) and str(Path(str(place)).parent) in folders
 
 
 def _look_in(folder: str) -> None:
-    """Find modules of a folder, behind all others."""
-    if folder not in sys.path:
-        sys.path.append(folder)
+    """Find modules of a folder behind all others, but before those of the folders that were looked in earlier."""
+    if folder in _looked_in:
+        with suppress(ValueError):  # somebody else took it away
+            sys.path.remove(folder)
+    elif folder in sys.path:
+        return
+    _looked_in.add(folder)
+    place = next((place for place, other in enumerate(sys.path) if other in _looked_in), len(sys.path))
+    sys.path.insert(place, folder)
 
 
 def _file_of_working_directory(module: str) -> Path | None:

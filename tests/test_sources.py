@@ -61,6 +61,19 @@ def test_a_file_in_a_package_imports_from_it(line, tmp_path):
     assert width(f"{tmp_path}/parts/net.py:make") == 7
 
 
+def test_neighbours_that_functions_import_stay_apart_from_those_of_other_folders(tmp_path):
+    late = "def make(*a):\n    from plates.blocks import block\n    return block(*a)"
+    for channels in (5, 6):
+        folder = write(tmp_path / str(channels), net=late)
+        (folder / "plates").mkdir()
+        (folder / "plates" / "blocks.py").write_text(BLOCK.format(channels=channels))
+        assert width(f"{folder}/net.py:make") == channels
+    early = write(
+        tmp_path / "7", net="from plates.blocks import block as make", plates__blocks=BLOCK.format(channels=7)
+    )
+    assert width(f"{early}/net.py:make") == 7
+
+
 def test_files_of_one_name_in_two_folders_keep_their_own_neighbours(tmp_path):
     specs = []
     for channels in (5, 6):
