@@ -10,37 +10,18 @@ import pytest
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import (
     Assignment,
-    Cost,
     Journal,
     Latency,
-    Record,
-    Rung,
     read_history,
     read_run,
 )
 from rfsearch.ledger.journal import LEDGER_FILE, SCHEMA
 from rfsearch.ledger.run_directory import create, write_manifest
 from rfsearch.report.rows import trials_table
+from tests.ledger.records import RECORD
 
 OLD_LEDGERS = sorted(Path(__file__).parent.glob("ledger_schema_*.jsonl"))
 
-RECORD = Record(
-    trial="exhaustive-0-000",
-    strategy="exhaustive",
-    seed=0,
-    status="completed",
-    candidate='{"conv6": {"dilation": 4}}',
-    rf_px=91,
-    rf_init_px=91,
-    cost=Cost(1e9, 2.5, 3.0),
-    f={"conv6": 0.9},
-    val=0.5,
-    test=0.4,
-    rungs=(Rung(5, 0.3, {"conv6": 0.95}, Cost(5e8, 1.0, 1.5)),),
-    trace=((0, "conv6", 1.0), (5, "conv6", 0.95)),
-    scores={"f_eye_pooled": 0.3},
-    forecast=Cost(1.1e9, 2.0, 3.0),
-)
 ASSIGNMENT = Assignment("exhaustive-0-000", "exhaustive", 0, RECORD.candidate, 0, 1e10)
 
 

@@ -3,29 +3,13 @@
 import math
 from dataclasses import replace
 
-from rfsearch.ledger import Cost, Record, incumbent
+from rfsearch.ledger import incumbent
 from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.report.digest import digest
 from rfsearch.report.rows import anytime_table, arm_rows, trial_columns, trial_groups, trial_line, trials_table
 from rfsearch.space import Candidate, Choice
+from tests.ledger.records import RECORD
 from tests.report.made_up import REFERENCE_FLOP, MakeRun, record
-
-RECORD = Record(
-    trial="exhaustive-0-000",
-    strategy="exhaustive",
-    seed=0,
-    status="completed",
-    candidate='{"conv6": {"dilation": 4}}',
-    rf_px=91,
-    rf_init_px=91,
-    cost=Cost(1e9, 2.5, 3.0),
-    f={"conv6": 0.9},
-    val=0.5,
-    test=0.4,
-    trace=((0, "conv6", 1.0), (5, "conv6", 0.95)),
-    scores={"f_eye_pooled": 0.3},
-    forecast=Cost(1.1e9, 2.0, 3.0),
-)
 
 
 def test_trials_csv_has_the_contracts_columns():
