@@ -1,7 +1,9 @@
 """rfsearch: the receptive field of a network as a searchable hyperparameter, on equal, metered budgets.
 
-Importing it does not import Ray; only running a search does.
+Importing it imports neither torch nor Ray; what computes does.
 """
+
+from typing import TYPE_CHECKING
 
 from rfsearch.errors import (
     BudgetError,
@@ -16,6 +18,9 @@ from rfsearch.errors import (
 )
 from rfsearch.patch import apply
 from rfsearch.space import Candidate, Choice, Space
+
+if TYPE_CHECKING:
+    from rfsearch.networks import trained
 
 __version__ = "0.1.0"
 
@@ -34,4 +39,14 @@ __all__ = [
     "TrialError",
     "__version__",
     "apply",
+    "trained",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import `trained` on its first use: it needs torch, which `import rfsearch` does without."""
+    if name == "trained":
+        from rfsearch.networks import trained
+
+        return trained
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. What is done stands in `rfsearch.run`.
+"""The command line: parse, call, print. What is done is in `rfsearch.planning`.
 
 Exit codes: 0 done; 1 the run finished but no trial succeeded; 2 the request was wrong; 130 interrupted.
 """
@@ -29,9 +29,10 @@ from rfsearch.errors import RequestError, StrategyError
 from rfsearch.interrupt import Interrupted, deferred
 
 if TYPE_CHECKING:
-    from rfsearch.contest import Contest
     from rfsearch.ledger import Run
-    from rfsearch.run import Plan, Request
+    from rfsearch.planning.contest import Contest
+    from rfsearch.planning.plan import Plan
+    from rfsearch.planning.request import Request
 
 T = TypeVar("T")
 
@@ -117,8 +118,8 @@ def run_command(
     as_json: JsonOption = False,
 ) -> None:
     """Search: train candidates of a space until every strategy has spent its budget, and report."""
-    from rfsearch import run
     from rfsearch.ledger.run_directory import make_unused
+    from rfsearch.planning.directory import new_directory
 
     request = _request(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
@@ -127,7 +128,7 @@ def run_command(
     device = _device(gpus_per_trial, cpus_per_trial or 1)
     console = _console(as_json)
     run_dir = out or make_unused(Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}")
-    with run.new_directory(run_dir), _resumable(run_dir):
+    with new_directory(run_dir), _resumable(run_dir):
         _run(console, request, run_dir, device)
         code = _close(run_dir, as_json)
     raise typer.Exit(code)
@@ -153,8 +154,8 @@ def plan(
     """Say what a run would try, with receptive fields and a forecast of its cost, before anything is trained."""
     import tempfile
 
-    from rfsearch import run
     from rfsearch.display import duration, plan_table, si
+    from rfsearch.planning.plan import PLANNED_MOST, drawn, forecast_rows, guides, make_plan, read_data
     from rfsearch.report.wording import counted
 
     request = _request(
@@ -162,8 +163,8 @@ def plan(
     )
     _warn_of_plugins()
     with tempfile.TemporaryDirectory() as cache:
-        the_plan = run.plan(request, run.read(request, Path(cache)), _device(gpus_per_trial, cpus_per_trial or 1))
-        rows = run.forecast_rows(the_plan)
+        the_plan = make_plan(request, read_data(request, Path(cache)), _device(gpus_per_trial, cpus_per_trial or 1))
+        rows = forecast_rows(the_plan)
         arms = the_plan.arms
         if as_json:
             body = {"reference_flop": the_plan.reference_flop, "arms": len(arms), "candidates": rows}
@@ -184,9 +185,9 @@ def plan(
             )
         for rf_px in sorted({row["rf_px"] for row in rows})[:: max(1, len(rows) - 1)]:
             out_console.print(str(the_plan.sizes.compare(rf_px)), highlight=False)
-        if (left_out := len(the_plan.candidates) - run.PLANNED_MOST) > 0:
+        if (left_out := len(the_plan.candidates) - PLANNED_MOST) > 0:
             out_console.print(f"and {left_out} more candidates", highlight=False)
-        for sentence in [*run.guides(the_plan), *run.drawn(the_plan)]:
+        for sentence in [*guides(the_plan), *drawn(the_plan)]:
             out_console.print(sentence, highlight=False)
         out_console.print(the_plan.holds, highlight=False, markup=False)
         if the_plan.budget.currency == "flop":
@@ -208,10 +209,10 @@ def resume(
     """Finish an interrupted run: nothing is lost, nothing is counted twice."""
     from dataclasses import replace
 
-    from rfsearch import run
     from rfsearch.ledger.lock import hold
+    from rfsearch.planning.directory import request_of
 
-    request = run.request_of(run_dir)
+    request = request_of(run_dir)
     device = _device(request.gpus_per_trial, request.cpus_per_trial or 1)
     with hold(run_dir), _resumable(run_dir):
         _go_on(_console(as_json), replace(request, address=address or request.address), run_dir, device)
@@ -241,11 +242,12 @@ def reproduce(
     from dataclasses import replace
 
     from rfsearch import reproduce as tables
-    from rfsearch import run
     from rfsearch.display import side_by_side
+    from rfsearch.planning.plan import misfits, primary_score
+    from rfsearch.planning.request import Request
 
     published = tables.read_table(table)
-    base = run.Request(
+    base = Request(
         space=space,
         preset=preset,
         data=data,
@@ -262,12 +264,12 @@ def reproduce(
     metric = ""
     for name, (request, rows) in tables.requests(published, base, scale).items():
         with console.status("Reading the data ..."):
-            misfits = run.misfits(request)
-        if fitting := tuple(text for text in request.candidates if text not in misfits):
+            unfit = misfits(request)
+        if fitting := tuple(text for text in request.candidates if text not in unfit):
             the_plan = _train_table(console, replace(request, candidates=fitting), folder / name, device)
             left_out.update(dict.fromkeys(tables.departures(published, the_plan)))
-            metric = run.primary_score(the_plan)
-        found += tables.outcome(rows, folder / name, misfits)
+            metric = primary_score(the_plan)
+        found += tables.outcome(rows, folder / name, unfit)
     if as_json:
         body = {
             "table": table,
@@ -288,9 +290,9 @@ def reproduce(
 
 def _train_table(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
     """Train a table's rows, or go on where an earlier run of it had stopped."""
-    from rfsearch import run
     from rfsearch.ledger.lock import hold
     from rfsearch.ledger.run_directory import MANIFEST_FILE
+    from rfsearch.planning.directory import new_directory
     from rfsearch.report import write
 
     if (run_dir / MANIFEST_FILE).exists():
@@ -298,7 +300,7 @@ def _train_table(console: Console, request: Request, run_dir: Path, device: Any)
             the_plan = _go_on(console, request, run_dir, device)
             write(run_dir)
     else:
-        with run.new_directory(run_dir), _resumable(run_dir):
+        with new_directory(run_dir), _resumable(run_dir):
             the_plan = _run(console, request, run_dir, device)
             write(run_dir)
     return the_plan
@@ -413,7 +415,7 @@ def _request(
     gpus_per_trial: float | None,
 ) -> Request:
     """The options of run and plan as one request, checked as far as that needs no data."""
-    from rfsearch.run import Request, check
+    from rfsearch.planning.request import Request, check_request
 
     request = Request(
         space=space,
@@ -429,35 +431,38 @@ def _request(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
     )
-    check(request)
+    check_request(request)
     return request
 
 
 def _run(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
     """Plan a request and train until done."""
-    from rfsearch import run
+    from rfsearch.planning.competition import contest_of
+    from rfsearch.planning.directory import start_run
+    from rfsearch.planning.plan import make_plan, read_data
 
     with ExitStack() as stack:
         with console.status("Reading the data and forecasting costs ..."):
-            data = _beside(partial(run.read, request, run_dir / "cache"))
+            data = _beside(partial(read_data, request, run_dir / "cache"))
             engine = stack.enter_context(_engine(request))  # takes about as long to start
-            the_plan = run.plan(request, data.result(), device)
-        run.start(the_plan, run_dir, _command(), engine.workers, device.type)
+            the_plan = make_plan(request, data.result(), device)
+        start_run(the_plan, run_dir, _command(), engine.workers, device.type)
         _say_plan(console, the_plan, run_dir, engine.workers)
-        _compete(console, the_plan, run.contest_of(the_plan, run_dir), run_dir, engine)
+        _compete(console, the_plan, contest_of(the_plan, run_dir), run_dir, engine)
     _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
 
 def _go_on(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
     """Train what an earlier start of a run had left, if anything. request: says where."""
-    from rfsearch import run
     from rfsearch.ledger.run_directory import SCRATCH
+    from rfsearch.planning.competition import contest_of
+    from rfsearch.planning.directory import reopen_run
     from rfsearch.report.page import REPORT_FILE
 
     with console.status("Reading the data and the ledger ..."):
-        the_plan = run.reopen(run_dir, device)
-        contest = run.contest_of(the_plan, run_dir)
+        the_plan = reopen_run(run_dir, device)
+        contest = contest_of(the_plan, run_dir)
     shutil.rmtree(run_dir / SCRATCH, ignore_errors=True)
     if contest.done:
         report = run_dir / REPORT_FILE
@@ -522,13 +527,14 @@ def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> 
 
 def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, engine: Any) -> None:
     """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
-    from rfsearch import run
     from rfsearch.display import Board
+    from rfsearch.planning.competition import compete
+    from rfsearch.planning.plan import primary_score
     from rfsearch.report import write
 
     try:
-        with Board(console, _title(the_plan), run.primary_score(the_plan), contest) as board, deferred() as check:
-            run.compete(the_plan, contest, run_dir, engine, board.watch, check)
+        with Board(console, _title(the_plan), primary_score(the_plan), contest) as board, deferred() as check:
+            compete(the_plan, contest, run_dir, engine, board.watch, check)
     except (Interrupted, StrategyError):
         write(run_dir)
         raise

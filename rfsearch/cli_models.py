@@ -142,21 +142,23 @@ def _network(
     """A network, the shape of one input to it, channels first, and labelled images where there are some."""
     import tempfile
 
-    from rfsearch import inspection, run
+    from rfsearch import inspection
     from rfsearch.ledger.manifest import HeldData, held
     from rfsearch.ledger.run_directory import MANIFEST_FILE, read_manifest
+    from rfsearch.networks import trained
+    from rfsearch.planning.plan import load_data
     from rfsearch.plugins import space_file
     from rfsearch.space import Space, read_space
 
-    images, trained = None, Path(model)
+    images, run_dir = None, Path(model)
     with tempfile.TemporaryDirectory() as cache:
-        if (trained / MANIFEST_FILE).is_file():
-            manifest = read_manifest(trained)
-            known = held(manifest, trained / MANIFEST_FILE, Space, "resolved_space")
-            place = held(manifest, trained / MANIFEST_FILE, HeldData, "data").folder
-            images = run.load_data(known, str(folder) if folder else place, Path(cache))
+        if (run_dir / MANIFEST_FILE).is_file():
+            manifest = read_manifest(run_dir)
+            known = held(manifest, run_dir / MANIFEST_FILE, Space, "resolved_space")
+            place = held(manifest, run_dir / MANIFEST_FILE, HeldData, "data").folder
+            images = load_data(known, str(folder) if folder else place, Path(cache))
         elif folder is not None or space != "folder":
-            images = run.load_data(read_space(space_file(space), None), str(folder) if folder else None, Path(cache))
+            images = load_data(read_space(space_file(space), None), str(folder) if folder else None, Path(cache))
         if images is not None:
             shape: tuple[int, ...] = (3, *images.image_size)
             if input_shape and _shape(input_shape) != shape:
@@ -167,8 +169,8 @@ def _network(
             classes = images.num_classes
         else:
             shape = _shape(input_shape or "3x224x224")
-        if (trained / MANIFEST_FILE).is_file():
-            return run.trained(trained), shape, images
+        if (run_dir / MANIFEST_FILE).is_file():
+            return trained(run_dir), shape, images
         return inspection.network(model, classes, shape[0]), shape, images
 
 

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rfsearch.contest import Arm, Contest
 from rfsearch.ledger import Record
+from rfsearch.planning.contest import Arm, Contest
 from rfsearch.report.rows import trial_line
 from rfsearch.report.wording import field_px
 from rfsearch.reproduce import Measured

@@ -51,7 +51,7 @@ def _packages() -> str:
     import ray
     import torchvision  # noqa: F401  (a build that does not match torch fails here)
 
-    from rfsearch.run import versions
+    from rfsearch.provenance import versions
 
     assert optuna.__version__
     assert ray.__version__
@@ -77,7 +77,7 @@ def _plugins() -> str:
 def _devices() -> str:
     import torch
 
-    from rfsearch.run import machine
+    from rfsearch.provenance import machine
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = machine("cpu")
@@ -85,7 +85,7 @@ def _devices() -> str:
 
 
 def _memory() -> str:
-    from rfsearch.run import machine
+    from rfsearch.provenance import machine
 
     total = machine("cpu")["memory_bytes"]
     if total is not None and total < _ROOM_BYTES:

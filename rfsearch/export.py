@@ -39,11 +39,13 @@ from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Record, Run, incumbent, read_run
 from rfsearch.ledger.manifest import HeldData, held
 from rfsearch.ledger.run_directory import MANIFEST_FILE, write_whole
+from rfsearch.networks import trained
 from rfsearch.outputs import main_output
 from rfsearch.patch import Patch, PatchSettings
+from rfsearch.planning.plan import load_data
 from rfsearch.projection import Room, fixed, project
+from rfsearch.provenance import versions
 from rfsearch.receptive import receptive_field
-from rfsearch.run import load_data, trained, versions
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery import measure_sites
 from rfsearch.surgery.dilation import _KEY as DILATION

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rfsearch import plugins
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.ledger import Record, read_run
-from rfsearch.run import Plan, Request
+from rfsearch.planning.plan import Plan
+from rfsearch.planning.request import Request
 from rfsearch.space import Candidate, Choice
 
 _BUDGET_A_ROW = 8  # trainings of the reference, which no row of a table reaches: rows are trained to their end

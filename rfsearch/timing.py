@@ -18,9 +18,11 @@ from rfsearch import plugins
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.export import patch_of
 from rfsearch.ledger import Journal, Latency, Record, Run, leaders, read_run
+from rfsearch.networks import trained
+from rfsearch.planning.plan import Plan
+from rfsearch.provenance import machine
 from rfsearch.report.front import AXES, held_against
 from rfsearch.report.wording import counted
-from rfsearch.run import Plan, machine, trained
 from rfsearch.space import Candidate
 from rfsearch.surgery import Changing, assemble
 from rfsearch.trial import IN_CHANNELS, settings_of

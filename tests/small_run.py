@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
-from rfsearch import run
-from rfsearch.run import Plan, Request
+from rfsearch.planning.competition import contest_of
+from rfsearch.planning.directory import start_run
+from rfsearch.planning.plan import Plan, make_plan, read_data
+from rfsearch.planning.request import Request
 from rfsearch.trial import Training
 from tests.toys import toy_file
 
@@ -21,14 +23,14 @@ def begin(folder: Path, backbone: str = "wei-small") -> tuple[Path, Plan]:
     )
     run_dir = folder / "run"
     run_dir.mkdir()
-    plan = run.plan(request, run.read(request, folder), CPU)
-    run.start(plan, run_dir, "rfsearch run", 1, "cpu")
+    plan = make_plan(request, read_data(request, folder), CPU)
+    start_run(plan, run_dir, "rfsearch run", 1, "cpu")
     return run_dir, plan
 
 
 def train(run_dir: Path, plan: Plan, trials: int) -> None:
     """Train that many trials, and hand out one more."""
-    contest = run.contest_of(plan, run_dir)
+    contest = contest_of(plan, run_dir)
     for _ in range(trials):
         assignment = contest.next()
         assert assignment

@@ -271,11 +271,11 @@ def test_one_plan_compares_forms(call, paths_space):
 
 
 def test_a_form_says_what_it_is_in_the_name_of_its_arm(paths_space):
-    from rfsearch.run import Request, check, entrants
+    from rfsearch.planning.request import Request, check_request, entrants
 
     def named(*strategies: str, paths: int | None = None) -> list[str]:
         request = Request(space=str(paths_space), strategies=strategies, paths=paths)
-        return list(entrants(request, check(request)))
+        return list(entrants(request, check_request(request)))
 
     assert named() == ["exhaustive", "random", "optuna", "inflation", "fractional"]
     assert named("inflation", "inflation@bi", "random@single") == ["inflation", "inflation@bi", "random"]
@@ -540,11 +540,11 @@ def strategies_file(tmp_path):
 
 
 def test_strategies_of_files_and_modules_are_planned_and_called_by_their_class(call, tmp_path, strategies_file):
-    from rfsearch.run import Request, check, entrants
+    from rfsearch.planning.request import Request, check_request, entrants
 
     def named(*strategies: str) -> list[str]:
         request = Request(space=str(tmp_path / "toy.toml"), strategies=strategies)
-        return list(entrants(request, check(request)))
+        return list(entrants(request, check_request(request)))
 
     toy_file(tmp_path)
     other = tmp_path / "mine.py"

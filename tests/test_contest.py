@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from rfsearch import plugins
-from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.errors import ModelError, StrategyError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, incumbent, read_history
 from rfsearch.ledger.journal import LEDGER_FILE
+from rfsearch.planning.contest import Arm, Contest, Forecast
 from rfsearch.space import Candidate, Choice, read_space
 from rfsearch.strategies import Exhausted, Heir
 from rfsearch.strategies.listed import Listed

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from rfsearch import run
 from rfsearch.cli import _arms
 from rfsearch.errors import RfsearchError, RunDirectoryError, SpaceError
 from rfsearch.ledger import read_history, read_run
+from rfsearch.networks import trained
+from rfsearch.planning.competition import contest_of
+from rfsearch.planning.directory import reopen_run
 from rfsearch.report import summarise, write
 from rfsearch.space import Candidate
 from tests.small_run import CPU, begin, train
@@ -33,8 +35,8 @@ def made(tmp_path_factory):
 def damaged(made, monkeypatch):
     """The run, whose manifest and ledger are put back afterwards; planning anew, which takes long, is left out."""
     run_dir, plan = made
-    monkeypatch.setattr(run, "_plan", lambda *_: plan)
-    monkeypatch.setattr(run, "load_data", lambda *_: plan.data)
+    monkeypatch.setattr("rfsearch.planning.directory.resolved_plan", lambda *_: plan)
+    monkeypatch.setattr("rfsearch.planning.directory.load_data", lambda *_: plan.data)
     whole = {name: (run_dir / name).read_bytes() for name in ("manifest.json", "ledger.jsonl")}
     yield run_dir
     for name, body in whole.items():
@@ -42,17 +44,13 @@ def damaged(made, monkeypatch):
 
 
 def resume(run_dir: Path) -> None:
-    run.contest_of(run.reopen(run_dir, CPU), run_dir)
+    contest_of(reopen_run(run_dir, CPU), run_dir)
 
 
 def report(run_dir: Path) -> None:
     found = read_run(run_dir)
     summarise(found)
     _arms(found)
-
-
-def trained(run_dir: Path) -> None:
-    run.trained(run_dir)
 
 
 READERS = (resume, report, trained)
@@ -111,7 +109,7 @@ def test_every_value_of_a_manifest_may_be_wrong_or_missing(damaged):
 
 def test_every_value_of_a_ledger_may_be_wrong_or_missing(damaged, made):
     def replay(run_dir: Path) -> None:
-        run.contest_of(made[1], run_dir)
+        contest_of(made[1], run_dir)
 
     path, draw = damaged / "ledger.jsonl", random.Random(0)
     lines = path.read_text().splitlines()
@@ -206,10 +204,10 @@ def test_a_damaged_checkpoint_is_told_by_its_file(damaged, keep):
     try:
         path.write_bytes(whole[:keep])
         with pytest.raises(RunDirectoryError, match=r"model\.pt: damaged: no checkpoint can be read"):
-            run.trained(damaged)
+            trained(damaged)
         torch.save([1], path)
         with pytest.raises(RunDirectoryError, match=r"model\.pt: damaged"):
-            run.trained(damaged)
+            trained(damaged)
     finally:
         path.write_bytes(whole)
 

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from rfsearch import plugins
-from rfsearch.contest import Arm, Contest, Forecast
 from rfsearch.display import Board, duration, si, side_by_side
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history
+from rfsearch.planning.contest import Arm, Contest, Forecast
 from rfsearch.reproduce import Measured
 from rfsearch.space import Candidate, Choice
 from rfsearch.strategies.listed import Listed

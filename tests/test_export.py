@@ -18,15 +18,18 @@ from torch.nn import functional as F
 
 import rfsearch
 from rfsearch import export as exports
-from rfsearch import run
 from rfsearch.backbones.small import wei_small
 from rfsearch.data import Batches, eval_batches
 from rfsearch.errors import DataError, ModelError, RequestError
 from rfsearch.export import export, take_weights
 from rfsearch.layers import Inflation, interpolate
 from rfsearch.ledger import Assignment, Journal, read_run
+from rfsearch.networks import trained
+from rfsearch.planning.directory import start_run
+from rfsearch.planning.plan import make_plan, read_data
+from rfsearch.planning.request import Request
 from rfsearch.plugins import make_backbone
-from rfsearch.space import Candidate, Choice, Sampling
+from rfsearch.space import Candidate, Choice, Sampling, Space
 from rfsearch.surgery import Settings, build
 from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
@@ -72,11 +75,11 @@ def a_run(
     text = text.replace("helen-f", "mean-iou")
     file.write_text(text + settings)
     candidates = [Candidate.of({site: choice}) for choice in choices]
-    request = run.Request(space=str(file), candidates=tuple(candidate.to_json() for candidate in candidates))
-    plan = run.plan(request, run.read(request, folder / "cache"), CPU)
+    request = Request(space=str(file), candidates=tuple(candidate.to_json() for candidate in candidates))
+    plan = make_plan(request, read_data(request, folder / "cache"), CPU)
     run_dir = folder / "run"
     run_dir.mkdir()
-    run.start(plan, run_dir, "a test", 1, "cpu")
+    start_run(plan, run_dir, "a test", 1, "cpu")
     journal = Journal(run_dir)
     for i, candidate in enumerate(candidates):
         trial = f"listed-0-{i:03d}"
@@ -157,7 +160,7 @@ def applied(directory: Path) -> nn.Module:
 def test_every_form_is_the_trained_network(kind, run_of, tmp_path):
     found = export(run_of(kind), tmp_path)
     images = real_images()
-    expected = logits_of(run.trained(run_of(kind)), images)
+    expected = logits_of(trained(run_of(kind)), images)
     assert torch.equal(logits_of(applied(tmp_path), images), expected)
     forms = {form.name: form for form in found.forms}
     assert set(forms) == {"state dict", "program", "onnx"}
@@ -300,7 +303,7 @@ def test_whole_numbers_are_the_trained_weights_at_other_dilations(run_of, tmp_pa
     found = export(run_dir, tmp_path, integer=True, formats=("onnx",))
     assert not found.faults
     (f,) = read_run(run_dir).records[0].f.values()
-    delta, model = 2 / f, run.trained(run_dir)
+    delta, model = 2 / f, trained(run_dir)
     count = round((delta - math.floor(delta)) * 64)
     assert 0 < count < 64
     near, far = conv6_by_hand(model, math.floor(delta)), conv6_by_hand(model, math.ceil(delta))
@@ -344,7 +347,7 @@ def test_whole_already_is_exported_as_it_is_and_said(run_of, tmp_path):
     assert "Nothing to project" in found.notices[-1]
     assert [row.name for row in found.scores] == ["trained"]
     images = real_images()
-    assert torch.equal(logits_of(applied(tmp_path), images), logits_of(run.trained(run_of("dilated")), images))
+    assert torch.equal(logits_of(applied(tmp_path), images), logits_of(trained(run_of("dilated")), images))
 
 
 def test_the_best_on_validation_is_exported_whatever_the_test_images_say(run_of, tmp_path, monkeypatch):
@@ -373,10 +376,10 @@ def test_fine_tuning_trains_at_a_tenth_of_the_rate_and_is_reported(run_of, tmp_p
 def test_fine_tuning_moves_weights_as_far_as_the_rate_says(run_of, tmp_path):
     """One step without momentum behind it: the weights move by rate times gradient, the recipe's 0.05 over ten."""
     run_dir = run_of("learned")
-    space = run.Space.model_validate(read_run(run_dir).manifest["resolved_space"])
+    space = Space.model_validate(read_run(run_dir).manifest["resolved_space"])
     bench = exports._Bench(space, toy_faces(), CPU, lambda _: None)
     start = build(wei_small(11), Candidate.of({"conv6": Choice(2)}), Settings())
-    take_weights(run.trained(run_dir), start)
+    take_weights(trained(run_dir), start)
     tuned = bench.finetune(copy.deepcopy(start), "", 1)
     start.train()
     data = toy_faces()
@@ -448,7 +451,7 @@ def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):  # noqa: F811
     assert "onnxruntime" not in snippet
     known = {"images": real_images()}
     exec(compile(snippet, "told", "exec"), known)
-    assert torch.equal(known["found"], logits_of(run.trained(run_dir), real_images()))
+    assert torch.equal(known["found"], logits_of(trained(run_dir), real_images()))
     code, out, err = call("export", run_dir, "--out", tmp_path / "out", "--formats", "none", "--json")
     assert json.loads(out)["forms"][0]["difference"] == 0
     assert "Reading the images" in err

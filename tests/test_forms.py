@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import rfsearch
-from rfsearch import plugins, run
+from rfsearch import plugins
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment, Record
+from rfsearch.planning.plan import Plan, make_plan, read_data
+from rfsearch.planning.request import Request
 from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import build
@@ -72,7 +74,7 @@ def partly_scripted_net(num_classes: int, in_channels: int = 3) -> nn.Module:
     return net
 
 
-def plan_of(folder: Path, make: str, candidate: Candidate, **recipe: object) -> run.Plan:
+def plan_of(folder: Path, make: str, candidate: Candidate, **recipe: object) -> Plan:
     file = toy_file(folder, backbone=f"{__name__}:{make}")
     text = file.read_text().replace('"conv6"', '"wide"').replace("helen-f", "mean-iou")
     for key, value in recipe.items():
@@ -80,8 +82,8 @@ def plan_of(folder: Path, make: str, candidate: Candidate, **recipe: object) -> 
         at = [i for i, line in enumerate(lines) if line.startswith(f"{key} =")]
         text = "\n".join([*lines[: at[0]], f"{key} = {value}", *lines[at[0] + 1 :]]) + "\n"
     file.write_text(text)
-    request = run.Request(space=str(file), candidates=(candidate.to_json(),))
-    return run.plan(request, run.read(request, folder / "cache"), CPU)
+    request = Request(space=str(file), candidates=(candidate.to_json(),))
+    return make_plan(request, read_data(request, folder / "cache"), CPU)
 
 
 def trained(folder: Path, make: str, choice: Choice, **recipe: object) -> Record:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from rfsearch import run
 from rfsearch.errors import RunDirectoryError
 from rfsearch.export import export
 from rfsearch.identity import sources_of
+from rfsearch.networks import trained
+from rfsearch.planning.directory import reopen_run, start_run
+from rfsearch.planning.plan import make_plan, read_data
+from rfsearch.planning.request import Request
 from tests.small_run import CPU, begin, train
 from tests.toys import toy_file
 
@@ -52,9 +55,9 @@ def test_a_network_with_other_weights_is_not_resumed_and_not_exported(edited, tm
     run_dir, edit = edited
     edit(width=8)
     with pytest.raises(RunDirectoryError, match=r"makes another network.*\d+ parameters then, [\d,]+ now.*new run"):
-        run.reopen(run_dir, CPU)
+        reopen_run(run_dir, CPU)
     with pytest.raises(RunDirectoryError, match=r"makes another network.*parameters then"):
-        run.trained(run_dir)
+        trained(run_dir)
     with pytest.raises(RunDirectoryError, match=r"makes another network.*parameters then"):
         export(run_dir, tmp_path, formats=())
 
@@ -63,20 +66,20 @@ def test_an_edited_file_whose_weights_still_fit_is_not_resumed_and_said_in_an_ex
     run_dir, edit = edited
     edit(more="# a remark\n")
     with pytest.raises(RunDirectoryError, match=r"net\.py has changed since this run started.*Restore the file"):
-        run.reopen(run_dir, CPU)
+        reopen_run(run_dir, CPU)
     assert any("net.py has changed" in notice for notice in export(run_dir, tmp_path, formats=()).notices)
 
 
 def test_an_unchanged_network_goes_on_and_so_does_a_run_that_never_said_which_it_was(made):
     run_dir, _ = made
-    run.reopen(run_dir, CPU)
+    reopen_run(run_dir, CPU)
     file = run_dir / "manifest.json"
     whole = file.read_text()
     manifest = json.loads(whole)
     assert list(manifest.pop("network")["sources"]) == [str(made[1])]
     try:
         file.write_text(json.dumps(manifest))
-        run.reopen(run_dir, CPU)
+        reopen_run(run_dir, CPU)
     finally:
         file.write_text(whole)
 
@@ -89,7 +92,7 @@ def test_an_old_run_whose_network_was_edited_is_told_when_its_weights_do_not_fit
     try:
         file.write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != "network"}))
         with pytest.raises(RunDirectoryError, match="weights do not fit the network that backbone"):
-            run.trained(run_dir)
+            trained(run_dir)
     finally:
         file.write_text(whole)
 
@@ -114,10 +117,10 @@ def test_what_the_file_of_a_network_imports_from_its_folder_is_known_by_its_cont
     known = json.loads((run_dir / "manifest.json").read_text())["network"]["sources"]
     assert {Path(path).name for path in known} == {"net.py", "bricks.py", "deeper.py", "widths.py"}
     (folder / "stranger.py").write_text("")
-    run.reopen(run_dir, CPU)
+    reopen_run(run_dir, CPU)
     (folder / "parts" / "widths.py").write_text("NARROW = 2\n")
     with pytest.raises(RunDirectoryError, match=r"widths\.py has changed since this run started"):
-        run.reopen(run_dir, CPU)
+        reopen_run(run_dir, CPU)
 
 
 def test_a_package_is_known_with_its_own_files_and_without_installed_ones(tmp_path):
@@ -137,11 +140,11 @@ def test_an_edited_layer_of_the_users_is_not_resumed(tmp_path):
     layer = tmp_path / "layer.py"
     layer.write_text("def make(conv, dilations):\n    return conv\n")
     candidate = json.dumps({"conv6": {"dilation": 2, "layer": f"{layer}:make"}})
-    request = run.Request(space=str(toy_file(tmp_path, budget="60x", steps=2)), candidates=(candidate,))
+    request = Request(space=str(toy_file(tmp_path, budget="60x", steps=2)), candidates=(candidate,))
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    run.start(run.plan(request, run.read(request, tmp_path), CPU), run_dir, "rfsearch run", 1, "cpu")
-    run.reopen(run_dir, CPU)
+    start_run(make_plan(request, read_data(request, tmp_path), CPU), run_dir, "rfsearch run", 1, "cpu")
+    reopen_run(run_dir, CPU)
     layer.write_text("def make(conv, dilations):\n    return conv.eval()\n")
     with pytest.raises(RunDirectoryError, match=r"layer\.py has changed since this run started.*its layers"):
-        run.reopen(run_dir, CPU)
+        reopen_run(run_dir, CPU)

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
-from rfsearch import inspection, run
+from rfsearch import inspection, plugins
 from rfsearch.cli import main
 from rfsearch.errors import ModelError, SpaceError
+from rfsearch.planning.plan import Plan, forecast_rows, make_plan, read_data
+from rfsearch.planning.request import Request
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import set_dilation
 from rfsearch.trial import IN_CHANNELS
@@ -129,7 +131,7 @@ def test_rf_writes_pictures_and_holds_objects_against_the_field(
 ) -> None:
     space = tmp_path / "here.toml"
     space.write_text(
-        (Path(run.plugins.shipped("search_spaces")) / "folder.toml").read_text().replace("[128, 128]", "[64, 64]")
+        (Path(plugins.shipped("search_spaces")) / "folder.toml").read_text().replace("[128, 128]", "[64, 64]")
     )
     out = tmp_path / "out"
     code, said, _ = call(
@@ -189,9 +191,9 @@ def test_wrong_requests_get_one_message(
     assert "Traceback" not in err
 
 
-def a_plan(**request: object) -> run.Plan:
-    asked = run.Request(**request)  # type: ignore[arg-type]
-    return run.plan(asked, run.read(asked, Path("unused")), torch.device("cpu"))
+def a_plan(**request: object) -> Plan:
+    asked = Request(**request)  # type: ignore[arg-type]
+    return make_plan(asked, read_data(asked, Path("unused")), torch.device("cpu"))
 
 
 def test_dilations_that_do_not_fit_another_network_are_left_out(nets: Path) -> None:
@@ -233,11 +235,11 @@ class Wide(Net):
 """
     )
     plan = a_plan(space=str(space), backbone=f"{nets}:Wide", sites=("grouped",), strategies=("exhaustive",))
-    rows = run.forecast_rows(plan)
+    rows = forecast_rows(plan)
     assert len(rows) == 1
     assert len(rows[0]["alike"]) == 6
     apart = a_plan(space=str(space), backbone=f"{nets}:Net", sites=("grouped",), strategies=("exhaustive",))
-    rows = run.forecast_rows(apart)
+    rows = forecast_rows(apart)
     assert [row["alike"] for row in rows] == [[]] * 7
     shares = [row["objects"] for row in rows]
     assert shares == sorted(shares)
@@ -248,7 +250,7 @@ class Wide(Net):
 def test_another_branch_that_decides_the_field_collapses_nothing() -> None:
     """DeepLab's first branch is smaller than its last: the output's field is the same for every dilation of it."""
     plan = a_plan(space="helen", backbone="deeplab-small", sites=("branches.0",), strategies=("exhaustive",))
-    rows = run.forecast_rows(plan)
+    rows = forecast_rows(plan)
     assert len(rows) > 3
     assert len({row["rf_px"] for row in rows[:4]}) == 1
 

@@ -8,8 +8,8 @@ import pytest
 from rfsearch import plugins, reproduce
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import read_run
+from rfsearch.planning.request import Request
 from rfsearch.reproduce import candidate_of, read_table, requests, table_names
-from rfsearch.run import Request
 from tests.test_cli import call  # noqa: F401
 from tests.toys import toy_file
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rfsearch import plugins, run
+from rfsearch import plugins
 from rfsearch.errors import ModelError
+from rfsearch.networks import trained
+from rfsearch.planning.request import Request, resolve_space
 from rfsearch.sources import absolute
 from tests.toys import toy_file
 
@@ -118,9 +120,9 @@ def test_specs_of_the_working_directory_are_spelled_out(tmp_path, monkeypatch):
 def test_a_space_knows_the_file_of_its_network(named, where, tmp_path, monkeypatch):
     monkeypatch.chdir(write(tmp_path, users_net="", users_pkg__net=""))
     file = toy_file(tmp_path, backbone=named if where == "space" else "wei-small")
-    request = run.Request(space=str(file), backbone=named if where == "request" else None)
+    request = Request(space=str(file), backbone=named if where == "request" else None)
     place = named.removesuffix(":make").removesuffix(".py").replace(".", "/")
-    assert run.resolve(request).backbone == f"{tmp_path}/{place}.py:make"
+    assert resolve_space(request).backbone == f"{tmp_path}/{place}.py:make"
 
 
 def test_a_run_with_a_network_of_the_working_directory_is_trained_and_resumed_elsewhere(tmp_path):
@@ -150,4 +152,4 @@ def test_a_run_with_a_network_of_the_working_directory_is_trained_and_resumed_el
     assert manifest["resolved_space"]["backbone"].startswith(str(home))
     command(elsewhere, "resume", out)
     command(elsewhere, "export", out, "--formats", "none")
-    assert run.trained(out)[0].out_channels == 7
+    assert trained(out)[0].out_channels == 7

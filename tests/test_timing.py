@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rfsearch import cli, plugins, run, timing
+from rfsearch import cli, plugins, timing
 from rfsearch.errors import ModelError
 from rfsearch.interrupt import Interrupted
 from rfsearch.ledger import Journal, Record, read_run
+from rfsearch.planning.directory import start_run
+from rfsearch.planning.plan import Plan, make_plan
+from rfsearch.planning.request import Request
 from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery import assemble
 from rfsearch.timing import time_networks
@@ -28,13 +31,13 @@ def nothing() -> None:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory) -> run.Plan:
+def plan(tmp_path_factory) -> Plan:
     folder = tmp_path_factory.mktemp("plan")
-    return run.plan(run.Request(space=str(toy_file(folder)), strategies=("exhaustive",)), toy_faces(), CPU)
+    return make_plan(Request(space=str(toy_file(folder)), strategies=("exhaustive",)), toy_faces(), CPU)
 
 
-def finished(plan: run.Plan, folder: Path, *records: Record) -> Path:
-    run.start(plan, folder, "rfsearch run", 1, "cpu")
+def finished(plan: Plan, folder: Path, *records: Record) -> Path:
+    start_run(plan, folder, "rfsearch run", 1, "cpu")
     for one in records:
         Journal(folder).finish(replace(one, infer_latency_ms=None))
     return folder

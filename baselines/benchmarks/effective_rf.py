@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from rfsearch import plugins
 from rfsearch.data import eval_batches
+from rfsearch.planning.plan import load_data
 from rfsearch.receptive.effective import THRESHOLD, EffectiveField, effective_receptive_field
-from rfsearch.run import load_data
 from rfsearch.space import Choice, read_space
 from rfsearch.trial.learner import Learner
 

@@ -21,8 +21,9 @@ from rfsearch import plugins
 from rfsearch.data import ImageSet
 from rfsearch.ledger import read_run
 from rfsearch.ledger.run_directory import read_manifest
+from rfsearch.networks import trained
+from rfsearch.planning.plan import load_data
 from rfsearch.report.digest import digest
-from rfsearch.run import load_data, trained
 from rfsearch.space import Candidate, Choice, Space
 from rfsearch.surgery import set_dilation
 from rfsearch.trial.learner import Learner

@@ -17,7 +17,7 @@ from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch import plugins
 from rfsearch.ledger import Assignment
-from rfsearch.run import load_data
+from rfsearch.planning.plan import load_data
 from rfsearch.space import Choice, read_space
 from rfsearch.trial import Training
 

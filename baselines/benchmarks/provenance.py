@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rfsearch.run import machine, versions
+from rfsearch.provenance import machine, versions
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 

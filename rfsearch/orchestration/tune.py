@@ -41,13 +41,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from rfsearch import interrupt
-from rfsearch.contest import Contest
 from rfsearch.data import ImageSet
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
 from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.orchestration import session
+from rfsearch.planning.contest import Contest
 from rfsearch.space import Space
 from rfsearch.trial import Training
 

@@ -473,10 +473,7 @@ def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:
         if choice.labels:
             parts.append(f"guided by {', '.join(choice.labels)}")
         lines.append(f"{path}: {', '.join(parts)}")
-    code = (
-        "from pathlib import Path\nfrom rfsearch.run import trained\n\n"
-        f"model = trained(Path({str(told.run.directory)!r}), {winner.trial!r})"
-    )
+    code = f"import rfsearch\n\nmodel = rfsearch.trained({str(told.run.directory)!r}, {winner.trial!r})"
     return Setting(tuple(lines), code, "This is the trained network of the run, its paths and blocks in place.")
 
 

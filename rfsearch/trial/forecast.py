@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from rfsearch import plugins
-from rfsearch.contest import Forecast
 from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
+from rfsearch.planning.contest import Forecast
 from rfsearch.receptive.call import other_precision
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery.shapes import OnShapes

@@ -12,7 +12,7 @@ import torch
 from rfsearch.data import Split, eval_batches
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import read_run
-from rfsearch.run import trained
+from rfsearch.networks import trained
 from tests.orchestration.runs import SAME, call, command, environment, wait_for_events
 from tests.toys import toy_file
 

@@ -19,10 +19,13 @@ import pytest
 import torch
 from rfsearch_peers.pbt import PopulationBasedTraining
 
-from rfsearch import run, testing
-from rfsearch.contest import Arm, Contest, Forecast
+from rfsearch import testing
 from rfsearch.errors import RequestError, SpaceError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history, read_run
+from rfsearch.networks import trained
+from rfsearch.planning.contest import Arm, Contest, Forecast
+from rfsearch.planning.plan import make_plan, read_data
+from rfsearch.planning.request import Request
 from rfsearch.report import summarise
 from rfsearch.space import Candidate
 from rfsearch.strategies import Exhausted, Heir
@@ -257,7 +260,7 @@ def test_a_run_trains_charges_and_reports_it_beside_a_sweep(whole) -> None:
     assert {(r.rf_px, r.rf_init_px) for r in records} <= {(px, px) for px in sweep.values()}
     assert all(r.rf_px == sweep[r.candidate] for r in records)
     best = max(records[-members:], key=lambda record: record.val or 0.0)
-    network = run.trained(whole / "run", best.trial)
+    network = trained(whole / "run", best.trial)
     assert network.get_submodule("conv6").dilation == (dilation_of(best),) * 2
     kept = {path.name for path in (whole / "run" / "checkpoints").iterdir()}
     assert best.trial in kept
@@ -310,12 +313,12 @@ def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(site, whole, tmp_pa
 )
 def test_what_cannot_be_is_one_message(site, tmp_path, monkeypatch, changes, message) -> None:
     monkeypatch.syspath_prepend(str(site))
-    request = run.Request(str(toy_file(tmp_path)), **{"strategies": ("pbt",), "budget": "16x", **changes})
+    request = Request(str(toy_file(tmp_path)), **{"strategies": ("pbt",), "budget": "16x", **changes})
     with pytest.raises(RequestError, match=message) as raised:
-        run.plan(request, run.read(request, tmp_path), torch.device("cpu"))
+        make_plan(request, read_data(request, tmp_path), torch.device("cpu"))
     if enough := re.search(message, str(raised.value)):
         for budget in enough.groups():  # what the message names is enough
-            run.plan(replace(request, budget=f"{budget}x"), run.read(request, tmp_path), torch.device("cpu"))
+            make_plan(replace(request, budget=f"{budget}x"), read_data(request, tmp_path), torch.device("cpu"))
 
 
 def test_a_recipe_without_looks_is_refused() -> None:

@@ -1,9 +1,11 @@
 """Numbers that no training can have: one message each, at once, before anything is computed or allocated."""
 
 import pytest
+import torch
 
-from rfsearch import run
 from rfsearch.errors import BudgetError, SpaceError
+from rfsearch.planning.plan import make_plan, read_data
+from rfsearch.planning.request import Request, check_request
 from rfsearch.space import read_space
 from tests.toys import TOY, toy_file
 
@@ -47,28 +49,28 @@ def test_a_number_of_a_space_file_that_no_training_can_have_is_told_with_its_lin
 @pytest.mark.parametrize("budget", ["1e300x", "1e31flop", "1e30h", "1e400x", "1e999999999x"])
 def test_a_budget_that_nobody_could_spend_is_told(tmp_path, budget):
     with pytest.raises(BudgetError, match=f"Got '{budget}'"):
-        run.check(run.Request(space=str(toy_file(tmp_path)), budget=budget))
+        check_request(Request(space=str(toy_file(tmp_path)), budget=budget))
 
 
 def test_more_seeds_than_anyone_could_train_are_told(tmp_path):
     with pytest.raises(SpaceError, match="at least 1 and at most 1000. Got 1000000000"):
-        run.check(run.Request(space=str(toy_file(tmp_path)), seeds=10**9))
+        check_request(Request(space=str(toy_file(tmp_path)), seeds=10**9))
 
 
 def test_images_that_the_memory_cannot_hold_are_told_with_what_they_take(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "physical_memory", lambda: 2**34)
-    monkeypatch.setattr(run, "rendered_faces", lambda *_: pytest.fail("they were drawn"))
+    monkeypatch.setattr("rfsearch.planning.plan.physical_memory", lambda: 2**34)
+    monkeypatch.setattr("rfsearch.planning.plan.rendered_faces", lambda *_: pytest.fail("they were drawn"))
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("[48, 48]", "[32768, 32768]"))
     with pytest.raises(SpaceError, match="are held in 96.0 GiB of memory, and this machine has 16.0 GiB"):
-        run.read(run.Request(space=str(path)), tmp_path)
+        read_data(Request(space=str(path)), tmp_path)
 
 
 def test_a_training_step_that_the_memory_cannot_hold_is_told_before_it_is_taken(tmp_path, monkeypatch):
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("batch_size = 2\n", "batch_size = 1000000\n"))
-    request = run.Request(space=str(path), strategies=("exhaustive",))
-    data = run.read(request, tmp_path)
+    request = Request(space=str(path), strategies=("exhaustive",))
+    data = read_data(request, tmp_path)
     monkeypatch.setattr("rfsearch.trial.forecast.Learner", lambda *_, **__: pytest.fail("a step was taken"))
     with pytest.raises(SpaceError, match=r"one training step of 1000000 images takes [\d,.]+ GiB of memory"):
-        run.plan(request, data, run.torch.device("cpu"))
+        make_plan(request, data, torch.device("cpu"))

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from rfsearch import run
 from rfsearch.cli import app
 from rfsearch.errors import SpaceError
 from rfsearch.inspection import sites
+from rfsearch.planning.plan import make_plan, read_data
+from rfsearch.planning.request import Request
 from rfsearch.surgery.refused import refused_dilations
 from tests.toys import toy_file
 
@@ -101,17 +102,17 @@ def test_sites_says_why_a_convolution_is_no_site(net: Path) -> None:
 def test_a_plan_leaves_out_what_the_network_cannot_take(net: Path) -> None:
     backbone = f"{net}:Meeting"
     space = str(toy_file(net.parent))
-    request = run.Request(space=space, backbone=backbone, sites=("patches", "spare"), strategies=("exhaustive",))
-    the_plan = run.plan(request, run.read(request, net.parent), torch.device("cpu"))
+    request = Request(space=space, backbone=backbone, sites=("patches", "spare"), strategies=("exhaustive",))
+    the_plan = make_plan(request, read_data(request, net.parent), torch.device("cpu"))
     assert the_plan.space.dilations == (1,)
     assert the_plan.space.sites == ("patches",)
     assert "Left out, since the output does not depend on them: spare." in the_plan.notices
     assert any("Left out for patches: dilations 2, 4" in said for said in the_plan.notices)
-    asked = run.Request(
+    asked = Request(
         space=space,
         backbone=backbone,
         sites=("patches",),
         candidates=('{"patches": {"dilation": 2, "f": 1.0, "learned": false}}',),
     )
     with pytest.raises(SpaceError, match=r"patches: dilation 2 does not fit into the network: it gives a map of"):
-        run.plan(asked, run.read(asked, net.parent), torch.device("cpu"))
+        make_plan(asked, read_data(asked, net.parent), torch.device("cpu"))

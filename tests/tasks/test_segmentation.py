@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rfsearch.backbones.small import wei_small
 from rfsearch.data import IGNORE, ImageSet, Split
 from rfsearch.errors import SpaceError
-from rfsearch.run import _check_candidates
+from rfsearch.planning.fitting import check_candidates
 from rfsearch.space import Choice
 from rfsearch.surgery import measure_sites
 from rfsearch.tasks.segmentation import Segmentation
@@ -106,8 +106,8 @@ def test_a_path_cannot_be_guided_by_the_ignored_id(tmp_path):
     sites = measure_sites(model, space.sites, data.image_size, 3)
     candidates = [space.uniform([Choice(1, labels=("c0",)), Choice(2)])]
     with pytest.raises(SpaceError, match="guided by the label 'c0', which the data does not have"):
-        _check_candidates(candidates, model, sites, space, data)
-    _check_candidates([space.uniform([Choice(1, labels=("c1",)), Choice(2)])], model, sites, space, data)
+        check_candidates(candidates, model, sites, space, data)
+    check_candidates([space.uniform([Choice(1, labels=("c1",)), Choice(2)])], model, sites, space, data)
 
 
 @pytest.mark.parametrize("class_weights", ["none", "sqrt"])

@@ -1,0 +1,68 @@
+"""The network of a run: as its backbone makes it, and as a trial has trained it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rfsearch import plugins
+from rfsearch.errors import RunDirectoryError, nearest
+from rfsearch.identity import network_of, recorded, require_same_tensors
+from rfsearch.lazy import give_sizes
+from rfsearch.ledger import incumbent, read_run
+from rfsearch.ledger.manifest import HeldData, held
+from rfsearch.ledger.run_directory import MANIFEST_FILE, read_manifest
+from rfsearch.space import Candidate, Space
+from rfsearch.surgery import install
+from rfsearch.trial import IN_CHANNELS, checkpoint, settings_of
+
+
+def fresh_backbone(space: Space, num_classes: int) -> nn.Module:
+    """Make a space's network, with no trained weights and no site changed."""
+    return plugins.make_backbone(space.backbone, num_classes, IN_CHANNELS)
+
+
+def trained(run: Path | str, trial: str | None = None) -> nn.Module:
+    """Load a trained network of a run, its paths and blocks in place, in evaluation mode.
+
+    Args:
+        run: The run's directory.
+        trial: A trial that leads its arm. Default: the winner.
+
+    Raises:
+        RunDirectoryError: No such checkpoint is kept, it is damaged, or the backbone makes another network now.
+    """
+    run_dir = Path(run)
+    manifest, at = read_manifest(run_dir), run_dir / MANIFEST_FILE
+    space = held(manifest, at, Space, "resolved_space")
+    classes = held(manifest, at, HeldData, "data").classes
+    image_size = held(manifest, at, tuple[int, int], "space", "image_size")
+    if trial is None:
+        best = incumbent(read_run(run_dir).records)
+        if best is None:
+            raise RunDirectoryError(f"{run_dir}: no trial was scored, so there is no winner.")
+        trial = best.trial
+    file = run_dir / "checkpoints" / trial / "model.pt"
+    if not file.is_file():
+        kept = [path.parent.name for path in sorted((run_dir / "checkpoints").glob("*/model.pt"))]
+        raise RunDirectoryError(f"{run_dir}: no checkpoint of trial {trial!r} is kept.{nearest(trial, kept)}")
+    state = checkpoint.load(file, torch.device("cpu"))
+    if state is None or not isinstance(state.get("candidate"), str) or not isinstance(state.get("model"), dict):
+        raise RunDirectoryError(
+            f"{file}: damaged: no checkpoint can be read from it. Other trials that are kept can be exported by name."
+        )
+    model = fresh_backbone(space, len(classes))
+    require_same_tensors(recorded(manifest, run_dir), network_of(space.backbone, model), space.backbone, run_dir)
+    give_sizes(model, (1, IN_CHANNELS, *image_size))
+    install(model, Candidate.from_json(state["candidate"]), settings_of(space, classes))
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise RunDirectoryError(
+            f"{file}: its weights do not fit the network that backbone {space.backbone} makes now: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+    model.eval()
+    return model

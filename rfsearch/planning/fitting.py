@@ -1,0 +1,101 @@
+"""Which sites and dilations of a space fit a network, and whether candidates can be trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from rfsearch.data import ImageSet
+from rfsearch.errors import SpaceError
+from rfsearch.receptive import traced
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.surgery import Site, check_fits, check_labels, neutral
+from rfsearch.surgery.places import convolutions
+from rfsearch.surgery.refused import refused_dilations
+from rfsearch.trial import IN_CHANNELS, settings_of
+from rfsearch.trial.learner import built
+
+
+def with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple[Space, list[str]]:
+    """Leave out the sites that a network's output does not depend on, such as those of an auxiliary output.
+
+    Returns:
+        The space, and what was left out, one sentence each.
+    """
+    needed = traced(model, (1, IN_CHANNELS, *data.image_size)).needed
+    names = {module: path for path, module in model.named_modules()}
+    reaching = [site for site in space.sites if any(names[conv] in needed for conv in convolutions(model, site))]
+    if not reaching:
+        raise SpaceError(f"{', '.join(space.sites)}: the network's output depends on none of these. Name other sites.")
+    left_out = [site for site in space.sites if site not in reaching]
+    said = [f"Left out, since the output does not depend on them: {', '.join(left_out)}."] if left_out else []
+    return space.with_(sites=tuple(reaching)), said
+
+
+def with_fitting_dilations(
+    space: Space, model: nn.Module, sites: list[Site], data: ImageSet
+) -> tuple[Space, list[str]]:
+    """Fit dilations that were chosen for another network or other sites to this one.
+
+    Those that do not fit are left out, and the hand default becomes the network as it is.
+
+    Returns:
+        The space, and what was changed, one sentence each.
+    """
+    largest = min(site.largest_dilation for site in sites)
+    try:
+        own = {choice.dilation for _, choice in neutral(model, space.sites)}
+    except SpaceError:  # a dilation that differs between axes is no choice
+        own = set()
+    reference = own.pop() if len(own) == 1 and max(own) <= largest else 1
+    fitting, said = {d for d in space.dilations if d <= largest} | {reference}, []
+    if left_out := [str(d) for d in space.dilations if d > largest]:
+        fitting.add(largest)
+        tightest = min(sites, key=lambda site: site.largest_dilation)
+        size = " x ".join(map(str, tightest.map_size))
+        said.append(
+            f"Left out, since their kernels are longer than the map of {tightest.path} ({size} px): dilations "
+            f"{', '.join(left_out)}. Largest that fits: {largest}."
+        )
+    shape = (1, IN_CHANNELS, *data.image_size)
+    refused = refused_dilations(model, shape, {site: sorted(fitting - {reference}) for site in space.sites})
+    for site, reasons in refused.items():
+        first = next(iter(reasons))
+        said.append(f"Left out for {site}: dilations {', '.join(map(str, reasons))}. At {first} {reasons[first]}.")
+        fitting -= reasons.keys()
+    if reference != space.reference:
+        said.append(f"Hand default: dilation {reference}, the network as it stands.")
+    return space.with_(dilations=tuple(sorted(fitting)), reference=reference), said
+
+
+def check_candidates(
+    candidates: Sequence[Candidate], model: nn.Module, sites: list[Site], space: Space, data: ImageSet
+) -> None:
+    """Raise SpaceError for a candidate that a site has no room for, or whose labels the data lacks; what its trial
+    would raise, mostly ModelError, for a layer that is not to be had or does not fit in its convolution's place."""
+    check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
+    asked: dict[str, set[int]] = {}
+    for candidate in candidates:
+        for site, choice in candidate.choices:
+            paths = (choice,) if isinstance(choice, Choice) else choice
+            asked.setdefault(site, set()).update(path.dilation for path in paths)
+    wanted = {site: sorted(dilations) for site, dilations in asked.items()}
+    for site, reasons in refused_dilations(model, (1, IN_CHANNELS, *data.image_size), wanted).items():
+        dilation, reason = next(iter(reasons.items()))
+        taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
+        raise SpaceError(
+            f"{site}: dilation {dilation} does not fit into the network: {reason}. Dilations that it takes: {taken}. "
+            f"Asked for by {space.source}, preset {space.preset}."
+        )
+    settings = settings_of(space, data.classes)
+    # An ignored id is no class that a path could be guided by, or a background.
+    labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
+    for candidate in candidates:
+        check_labels(candidate, replace(settings, classes=labelled))
+    # A layer is told of its own site only: each is made once, in however many combinations it stands.
+    at_a_site = {Candidate.of({site: choice}): None for candidate in candidates for site, choice in candidate.choices}
+    for alone in at_a_site:
+        if any(choice.layer for _, choice in alone):
+            built(space.with_(weights="none"), data, alone)
