@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import rfsearch
 from rfsearch import plugins
 from rfsearch.errors import ModelError
-from rfsearch.networks import trained
 from rfsearch.planning.request import Request, resolve_space
 from rfsearch.sources import absolute
 from tests.toys import toy_file
@@ -152,4 +152,4 @@ def test_a_run_with_a_network_of_the_working_directory_is_trained_and_resumed_el
     assert manifest["resolved_space"]["backbone"].startswith(str(home))
     command(elsewhere, "resume", out)
     command(elsewhere, "export", out, "--formats", "none")
-    assert trained(out)[0].out_channels == 7
+    assert rfsearch.trained(str(out))[0].out_channels == 7
