@@ -30,6 +30,7 @@ from rfsearch.interrupt import Interrupted, deferred
 
 if TYPE_CHECKING:
     from rfsearch.ledger import Run
+    from rfsearch.planning.checking import CheckedRequest
     from rfsearch.planning.contest import Contest
     from rfsearch.planning.plan import Plan
     from rfsearch.planning.request import Request
@@ -121,7 +122,7 @@ def run_command(
     from rfsearch.ledger.run_directory import make_unused
     from rfsearch.planning.directory import new_directory
 
-    request = _request(
+    checked = _request(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
     _warn_of_plugins()
@@ -129,7 +130,7 @@ def run_command(
     console = _console(as_json)
     run_dir = out or make_unused(Path("runs") / f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}")
     with new_directory(run_dir), _resumable(run_dir):
-        _run(console, request, run_dir, device)
+        _run(console, checked, run_dir, device)
         code = _close(run_dir, as_json)
     raise typer.Exit(code)
 
@@ -158,12 +159,12 @@ def plan(
     from rfsearch.planning.plan import PLANNED_MOST, drawn, forecast_rows, guides, make_plan, read_data
     from rfsearch.report.wording import counted
 
-    request = _request(
+    checked = _request(
         space, preset, data, backbone, site, strategies, paths, budget, seeds, address, cpus_per_trial, gpus_per_trial
     )
     _warn_of_plugins()
     with tempfile.TemporaryDirectory() as cache:
-        the_plan = make_plan(request, read_data(request, Path(cache)), _device(gpus_per_trial, cpus_per_trial or 1))
+        the_plan = make_plan(checked, read_data(checked, Path(cache)), _device(gpus_per_trial, cpus_per_trial or 1))
         rows = forecast_rows(the_plan)
         arms = the_plan.arms
         if as_json:
@@ -243,7 +244,8 @@ def reproduce(
 
     from rfsearch import reproduce as tables
     from rfsearch.display import side_by_side
-    from rfsearch.planning.plan import misfits, primary_score
+    from rfsearch.planning.checking import check_request
+    from rfsearch.planning.plan import misfits
     from rfsearch.planning.request import Request
 
     published = tables.read_table(table)
@@ -264,11 +266,11 @@ def reproduce(
     metric = ""
     for name, (request, rows) in tables.requests(published, base, scale).items():
         with console.status("Reading the data ..."):
-            unfit = misfits(request)
+            unfit = misfits(check_request(request))
         if fitting := tuple(text for text in request.candidates if text not in unfit):
             the_plan = _train_table(console, replace(request, candidates=fitting), folder / name, device)
             left_out.update(dict.fromkeys(tables.departures(published, the_plan)))
-            metric = primary_score(the_plan)
+            metric = the_plan.primary
         found += tables.outcome(rows, folder / name, unfit)
     if as_json:
         body = {
@@ -292,6 +294,7 @@ def _train_table(console: Console, request: Request, run_dir: Path, device: Any)
     """Train a table's rows, or go on where an earlier run of it had stopped."""
     from rfsearch.ledger.lock import hold
     from rfsearch.ledger.run_directory import MANIFEST_FILE
+    from rfsearch.planning.checking import check_request
     from rfsearch.planning.directory import new_directory
     from rfsearch.report import write
 
@@ -301,7 +304,7 @@ def _train_table(console: Console, request: Request, run_dir: Path, device: Any)
             write(run_dir)
     else:
         with new_directory(run_dir), _resumable(run_dir):
-            the_plan = _run(console, request, run_dir, device)
+            the_plan = _run(console, check_request(request), run_dir, device)
             write(run_dir)
     return the_plan
 
@@ -413,9 +416,10 @@ def _request(
     address: str | None,
     cpus_per_trial: float | None,
     gpus_per_trial: float | None,
-) -> Request:
-    """The options of run and plan as one request, checked as far as that needs no data."""
-    from rfsearch.planning.request import Request, check_request
+) -> CheckedRequest:
+    """Make one request of the options of run and plan, and check it as far as that needs no data."""
+    from rfsearch.planning.checking import check_request
+    from rfsearch.planning.request import Request
 
     request = Request(
         space=space,
@@ -431,11 +435,10 @@ def _request(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
     )
-    check_request(request)
-    return request
+    return check_request(request)
 
 
-def _run(console: Console, request: Request, run_dir: Path, device: Any) -> Plan:
+def _run(console: Console, checked: CheckedRequest, run_dir: Path, device: Any) -> Plan:
     """Plan a request and train until done."""
     from rfsearch.planning.competition import contest_of
     from rfsearch.planning.directory import start_run
@@ -443,9 +446,9 @@ def _run(console: Console, request: Request, run_dir: Path, device: Any) -> Plan
 
     with ExitStack() as stack:
         with console.status("Reading the data and forecasting costs ..."):
-            data = _beside(partial(read_data, request, run_dir / "cache"))
-            engine = stack.enter_context(_engine(request))  # takes about as long to start
-            the_plan = make_plan(request, data.result(), device)
+            data = _beside(partial(read_data, checked, run_dir / "cache"))
+            engine = stack.enter_context(_engine(checked.request))  # takes about as long to start
+            the_plan = make_plan(checked, data.result(), device)
         start_run(the_plan, run_dir, _command(), engine.workers, device.type)
         _say_plan(console, the_plan, run_dir, engine.workers)
         _compete(console, the_plan, contest_of(the_plan, run_dir), run_dir, engine)
@@ -529,11 +532,10 @@ def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, 
     """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
     from rfsearch.display import Board
     from rfsearch.planning.competition import compete
-    from rfsearch.planning.plan import primary_score
     from rfsearch.report import write
 
     try:
-        with Board(console, _title(the_plan), primary_score(the_plan), contest) as board, deferred() as check:
+        with Board(console, _title(the_plan), the_plan.primary, contest) as board, deferred() as check:
             compete(the_plan, contest, run_dir, engine, board.watch, check)
     except (Interrupted, StrategyError):
         write(run_dir)

@@ -114,8 +114,8 @@ def _training_step() -> str:
 
     from rfsearch import plugins
     from rfsearch.data import rendered_faces
+    from rfsearch.planning.forecaster import Forecaster
     from rfsearch.space import read_space
-    from rfsearch.trial import Forecaster
 
     torch.set_num_threads(1)  # as a worker of the default run has it
     space = read_space(plugins.space_file("helen"), None)

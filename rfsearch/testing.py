@@ -31,10 +31,10 @@ from rfsearch.data import IGNORE, ImageSet, Split, eval_batches, rendered_faces
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.record import Status
+from rfsearch.planning.forecaster import shapes_only
 from rfsearch.space import LSDFN, Candidate, Choice, Space, read_space
-from rfsearch.strategies import Exhausted, Heir, Pruning, Relaying, Strategy
+from rfsearch.strategies import Describing, Description, Exhausted, Heir, Pruning, Relaying, Strategy
 from rfsearch.surgery import check_fits, match_sites, measure_sites
-from rfsearch.trial.forecast import _shapes_only as shapes_only
 from rfsearch.trial.meter import Meter
 
 MakeStrategy = Callable[[Space, int], Strategy]
@@ -59,25 +59,23 @@ def strategy_suggests_candidates_of_the_space(make: MakeStrategy, space: Space) 
     strategy = make(space, 0)
     _hold(isinstance(strategy, Strategy), f"a strategy has suggest(pending) and observe(record). Got {strategy!r}")
     for candidate in _played(strategy, _TRIALS):
-        _hold(
-            Candidate.from_json(candidate.to_json()) == candidate,
-            f"a candidate survives JSON unchanged. Got {candidate}, read back as "
-            f"{Candidate.from_json(candidate.to_json())}",
-        )
-        sites = tuple(site for site, _ in candidate.choices)
-        _hold(
-            sites == tuple(sorted(space.sites)),
-            f"a candidate names every site of the space once, {sorted(space.sites)}. Got {list(sites)}",
-        )
-        count = len(space.path_set.manual) if space.path_set else 1
-        for site, given in candidate.choices:
-            paths = (given,) if isinstance(given, Choice) else given
-            _hold(
-                len(paths) == count,
-                f"a site has {count} path(s) in the form {space.form!r}. {site} has {len(paths)}",
-            )
-            for path in paths:
-                _check_choice(site, path, space)
+        _check_candidate(candidate, space)
+
+
+def strategy_describes_what_it_tries_first(make: MakeStrategy, space: Space) -> None:
+    """For one that describes itself: candidates of the space, the first suggestion among them, and no state changed."""
+    described, other = make(space, 0), make(space, 0)
+    if not isinstance(described, Describing):
+        return
+    description = described.describe()
+    _hold(isinstance(description, Description), f"describe gives a Description. Got {description!r}")
+    for candidate in description.candidates:
+        _hold(isinstance(candidate, Candidate), f"described candidates are Candidates. Got {candidate!r}")
+        _check_candidate(candidate, space)
+    first = _suggested(described, [])
+    _hold(first in description.candidates, f"the first suggestion is described. Got {first}, which is not")
+    _same(first, _suggested(other, []), "describe changes no state: the suggestions stay the same")
+    _hold(described.describe() == description, "describe gives the same description when it is asked again")
 
 
 def strategy_repeats_itself(make: MakeStrategy, space: Space) -> None:
@@ -158,6 +156,7 @@ def strategy_prunes_without_changing_its_state(make: MakeStrategy, space: Space)
 
 STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
     strategy_suggests_candidates_of_the_space,
+    strategy_describes_what_it_tries_first,
     strategy_repeats_itself,
     strategy_suggests_without_changing_its_state,
     strategy_resumes_by_replaying_records,
@@ -165,6 +164,28 @@ STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
     strategy_takes_pending_trials_into_account,
     strategy_prunes_without_changing_its_state,
 )
+
+
+def _check_candidate(candidate: Candidate, space: Space) -> None:
+    _hold(
+        Candidate.from_json(candidate.to_json()) == candidate,
+        f"a candidate survives JSON unchanged. Got {candidate}, read back as "
+        f"{Candidate.from_json(candidate.to_json())}",
+    )
+    sites = tuple(site for site, _ in candidate.choices)
+    _hold(
+        sites == tuple(sorted(space.sites)),
+        f"a candidate names every site of the space once, {sorted(space.sites)}. Got {list(sites)}",
+    )
+    count = len(space.path_set.manual) if space.path_set else 1
+    for site, given in candidate.choices:
+        paths = (given,) if isinstance(given, Choice) else given
+        _hold(
+            len(paths) == count,
+            f"a site has {count} path(s) in the form {space.form!r}. {site} has {len(paths)}",
+        )
+        for path in paths:
+            _check_choice(site, path, space)
 
 
 def _check_choice(site: str, choice: Choice, space: Space) -> None:

@@ -6,9 +6,10 @@ import torch
 
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.directory import start_run
-from rfsearch.planning.plan import Plan, make_plan, read_data
+from rfsearch.planning.plan import Plan
 from rfsearch.planning.request import Request
 from rfsearch.trial import Training
+from tests.planned import planned
 from tests.toys import toy_file
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ def begin(folder: Path, backbone: str = "wei-small") -> tuple[Path, Plan]:
     )
     run_dir = folder / "run"
     run_dir.mkdir()
-    plan = make_plan(request, read_data(request, folder), CPU)
+    plan = planned(request, folder)
     start_run(plan, run_dir, "rfsearch run", 1, "cpu")
     return run_dir, plan
 

@@ -18,6 +18,7 @@ from PIL import Image
 import rfsearch
 from rfsearch import cli, doctor, plugins, terminal
 from rfsearch.space import Choice, read_space
+from rfsearch.strategies import Description
 from tests.toys import toy_faces, toy_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -271,11 +272,12 @@ def test_one_plan_compares_forms(call, paths_space):
 
 
 def test_a_form_says_what_it_is_in_the_name_of_its_arm(paths_space):
-    from rfsearch.planning.request import Request, check_request, entrants
+    from rfsearch.planning.checking import check_request
+    from rfsearch.planning.request import Request
 
     def named(*strategies: str, paths: int | None = None) -> list[str]:
         request = Request(space=str(paths_space), strategies=strategies, paths=paths)
-        return list(entrants(request, check_request(request)))
+        return [entrant.label for entrant in check_request(request).entrants]
 
     assert named() == ["exhaustive", "random", "optuna", "inflation", "fractional"]
     assert named("inflation", "inflation@bi", "random@single") == ["inflation", "inflation@bi", "random"]
@@ -308,9 +310,8 @@ class _Layered:
 class _LayeredList(_Layered):
     """The same, its candidates known beforehand; the first of them needs no layer."""
 
-    @property
-    def candidates(self):
-        return [self._space.uniform(Choice(2)), self.suggest([])]
+    def describe(self):
+        return Description((self._space.uniform(Choice(2)), self.suggest([])))
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
@@ -469,7 +470,7 @@ def test_a_terminal_keeps_its_width(monkeypatch):
 
 STRATEGY = """
 from rfsearch.space import Choice
-from rfsearch.strategies import Exhausted
+from rfsearch.strategies import Description, Exhausted
 
 class Mine:
     def __init__(self, space, seed):
@@ -513,20 +514,20 @@ class Nothing(Mine):
         pass
 
 class BadList(Mine):
-    candidates = ["conv6"]
+    def describe(self):
+        return Description(("conv6",))
 
 class LazyList(Mine):
-    @property
-    def candidates(self):
-        return [{}[self.space.name]]
+    def describe(self):
+        return Description(tuple({}[self.space.name]))
 
 class BadFewest(Mine):
-    @property
-    def fewest(self):
-        raise KeyError("room")
+    def describe(self):
+        return Description(fewest="many")
 
-    def allot(self, room):
-        pass
+class BadDescription(Mine):
+    def describe(self):
+        return [self.space.default_candidate]
 """
 
 
@@ -540,11 +541,12 @@ def strategies_file(tmp_path):
 
 
 def test_strategies_of_files_and_modules_are_planned_and_called_by_their_class(call, tmp_path, strategies_file):
-    from rfsearch.planning.request import Request, check_request, entrants
+    from rfsearch.planning.checking import check_request
+    from rfsearch.planning.request import Request
 
     def named(*strategies: str) -> list[str]:
         request = Request(space=str(tmp_path / "toy.toml"), strategies=strategies)
-        return list(entrants(request, check_request(request)))
+        return [entrant.label for entrant in check_request(request).entrants]
 
     toy_file(tmp_path)
     other = tmp_path / "mine.py"
@@ -579,8 +581,9 @@ def test_strategies_of_files_and_modules_are_planned_and_called_by_their_class(c
         ("me@home/mine.py:Number", ["strategy Number: suggest(pending) returns a Candidate, an Heir", "Got int 4."]),
         ("me@home/mine.py:Nothing", ["strategy Nothing: suggest(pending) returns", "Got NoneType None."]),
         ("me@home/mine.py:BadList", ["strategy BadList: its candidates are Candidates. Got str 'conv6'."]),
-        ("me@home/mine.py:LazyList", ["strategy LazyList: candidates failed with KeyError: 'toy'"]),
-        ("me@home/mine.py:BadFewest", ["strategy BadFewest: fewest failed with KeyError: 'room'"]),
+        ("me@home/mine.py:LazyList", ["strategy LazyList: describe() failed with KeyError: 'toy'"]),
+        ("me@home/mine.py:BadFewest", ["strategy BadFewest: fewest is a number of full trainings. Got str 'many'."]),
+        ("me@home/mine.py:BadDescription", ["strategy BadDescription: describe() returns a Description. Got list"]),
         ("leaves.py:Mine", ["leaves.py does not import: SystemExit: no licence."]),
     ],
 )

@@ -14,11 +14,11 @@ from rfsearch.copies import copied
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.inspection import sites
 from rfsearch.lazy import give_sizes
+from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import Settings, assemble, build, install
 from rfsearch.surgery.inserts import SplitSite
-from rfsearch.trial import Forecaster
 from rfsearch.trial.learner import Learner
 from tests.toys import toy_faces, toy_space
 

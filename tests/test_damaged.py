@@ -35,7 +35,7 @@ def made(tmp_path_factory):
 def damaged(made, monkeypatch):
     """The run, whose manifest and ledger are put back afterwards; planning anew, which takes long, is left out."""
     run_dir, plan = made
-    monkeypatch.setattr("rfsearch.planning.directory.resolved_plan", lambda *_: plan)
+    monkeypatch.setattr("rfsearch.planning.directory.make_plan", lambda *_: plan)
     monkeypatch.setattr("rfsearch.planning.directory.load_data", lambda *_: plan.data)
     whole = {name: (run_dir / name).read_bytes() for name in ("manifest.json", "ledger.jsonl")}
     yield run_dir

@@ -10,9 +10,11 @@ from rich.console import Console
 from rfsearch import plugins
 from rfsearch.display import Board, duration, si, side_by_side
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history
-from rfsearch.planning.contest import Arm, Contest, Forecast
+from rfsearch.planning.contest import Arm, Contest
+from rfsearch.planning.forecast import Forecast
 from rfsearch.reproduce import Measured
 from rfsearch.space import Candidate, Choice
+from rfsearch.strategies.guard import Guarded
 from rfsearch.strategies.listed import Listed
 from tests.toys import helen_space
 
@@ -32,7 +34,8 @@ def test_a_duration_has_a_unit_to_its_size(seconds, shown):
 @pytest.fixture
 def contest(tmp_path):
     space = helen_space()
-    arm = Arm("exhaustive", 0, plugins.load("strategies", "exhaustive")(space, 0), Budget("1000flop", "flop", 1000.0))
+    strategy = Guarded("exhaustive", plugins.load("strategies", "exhaustive")(space, 0))
+    arm = Arm(strategy, 0, Budget("1000flop", "flop", 1000.0))
     full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
     return Contest([arm], Journal(tmp_path), read_history(tmp_path), lambda candidate: full, space.reference_candidate)
 
@@ -87,7 +90,7 @@ def test_printed_and_measured_share_a_row_and_paths_a_cell():
 
 def line_of(folder: Path, candidate: Candidate, f: dict[str, float], heir_of: str = "") -> str:
     """What the display says of a finished training."""
-    arm = Arm("listed", 0, Listed([candidate]), Budget("1000flop", "flop", 1000.0))
+    arm = Arm(Guarded("listed", Listed([candidate])), 0, Budget("1000flop", "flop", 1000.0))
     full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
     space = helen_space()
     contest = Contest([arm], Journal(folder), read_history(folder), lambda _: full, space.reference_candidate)
@@ -131,7 +134,7 @@ def test_the_board_is_whole_at_eighty_columns(tmp_path):
     space = helen_space()
     full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
     arms = [
-        Arm(name, 10, plugins.load("strategies", name.partition("@")[0])(space.with_form(form), 10), BUDGET)
+        Arm(Guarded(name, plugins.load("strategies", name.partition("@")[0])(space.with_form(form), 10)), 10, BUDGET)
         for name, form in (("inflation@tri", "tri"), ("exhaustive@lsdfn", "lsdfn"))
     ]
     contest = Contest(arms, Journal(tmp_path), read_history(tmp_path), lambda _: full, space.reference_candidate)

@@ -26,7 +26,6 @@ from rfsearch.layers import Inflation, interpolate
 from rfsearch.ledger import Assignment, Journal, read_run
 from rfsearch.networks import trained
 from rfsearch.planning.directory import start_run
-from rfsearch.planning.plan import make_plan, read_data
 from rfsearch.planning.request import Request
 from rfsearch.plugins import make_backbone
 from rfsearch.space import Candidate, Choice, Sampling, Space
@@ -35,6 +34,7 @@ from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
 from rfsearch.trial import Training
 from rfsearch.trial.learner import augment_of
+from tests.planned import planned
 from tests.test_cli import call, wrong  # noqa: F401
 from tests.toys import toy_faces, toy_file
 from tests.trial.test_training import EYES
@@ -76,7 +76,7 @@ def a_run(
     file.write_text(text + settings)
     candidates = [Candidate.of({site: choice}) for choice in choices]
     request = Request(space=str(file), candidates=tuple(candidate.to_json() for candidate in candidates))
-    plan = make_plan(request, read_data(request, folder / "cache"), CPU)
+    plan = planned(request, folder / "cache")
     run_dir = folder / "run"
     run_dir.mkdir()
     start_run(plan, run_dir, "a test", 1, "cpu")

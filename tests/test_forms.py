@@ -12,12 +12,13 @@ import rfsearch
 from rfsearch import plugins
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment, Record
-from rfsearch.planning.plan import Plan, make_plan, read_data
+from rfsearch.planning.plan import Plan
 from rfsearch.planning.request import Request
 from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import build
 from rfsearch.trial import Training
+from tests.planned import planned
 from tests.test_cli import call, wrong  # noqa: F401
 from tests.toys import toy_file
 
@@ -83,7 +84,7 @@ def plan_of(folder: Path, make: str, candidate: Candidate, **recipe: object) -> 
         text = "\n".join([*lines[: at[0]], f"{key} = {value}", *lines[at[0] + 1 :]]) + "\n"
     file.write_text(text)
     request = Request(space=str(file), candidates=(candidate.to_json(),))
-    return make_plan(request, read_data(request, folder / "cache"), CPU)
+    return planned(request, folder / "cache")
 
 
 def trained(folder: Path, make: str, choice: Choice, **recipe: object) -> Record:

@@ -10,8 +10,8 @@ from rfsearch.export import export
 from rfsearch.identity import sources_of
 from rfsearch.networks import trained
 from rfsearch.planning.directory import reopen_run, start_run
-from rfsearch.planning.plan import make_plan, read_data
 from rfsearch.planning.request import Request
+from tests.planned import planned
 from tests.small_run import CPU, begin, train
 from tests.toys import toy_file
 
@@ -143,7 +143,7 @@ def test_an_edited_layer_of_the_users_is_not_resumed(tmp_path):
     request = Request(space=str(toy_file(tmp_path, budget="60x", steps=2)), candidates=(candidate,))
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    start_run(make_plan(request, read_data(request, tmp_path), CPU), run_dir, "rfsearch run", 1, "cpu")
+    start_run(planned(request, tmp_path), run_dir, "rfsearch run", 1, "cpu")
     reopen_run(run_dir, CPU)
     layer.write_text("def make(conv, dilations):\n    return conv.eval()\n")
     with pytest.raises(RunDirectoryError, match=r"layer\.py has changed since this run started.*its layers"):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm as old_weight_norm
@@ -17,11 +16,12 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_no
 from rfsearch import inspection, plugins
 from rfsearch.cli import main
 from rfsearch.errors import ModelError, SpaceError
-from rfsearch.planning.plan import Plan, forecast_rows, make_plan, read_data
+from rfsearch.planning.plan import Plan, forecast_rows
 from rfsearch.planning.request import Request
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import set_dilation
 from rfsearch.trial import IN_CHANNELS
+from tests.planned import planned
 from tests.toys import toy_file
 
 NETS = '''
@@ -193,7 +193,7 @@ def test_wrong_requests_get_one_message(
 
 def a_plan(**request: object) -> Plan:
     asked = Request(**request)  # type: ignore[arg-type]
-    return make_plan(asked, read_data(asked, Path("unused")), torch.device("cpu"))
+    return planned(asked, Path("unused"))
 
 
 def test_dilations_that_do_not_fit_another_network_are_left_out(nets: Path) -> None:

@@ -13,7 +13,7 @@ from rfsearch.backbones.small import wei_small
 from rfsearch.data import IGNORE
 from rfsearch.outputs import main_output
 from rfsearch.space import Candidate, Choice, read_space
-from rfsearch.strategies import Exhausted, Heir
+from rfsearch.strategies import Description, Exhausted, Heir
 from rfsearch.strategies.bayesian import Bayesian
 from rfsearch.strategies.exhaustive import Exhaustive
 from rfsearch.strategies.random import RandomSearch
@@ -161,6 +161,32 @@ class _RemembersItsOwnSuggestions(_Broken):
         return answer
 
 
+class _DescribesAnotherStart(_Broken):
+    def describe(self):
+        return Description((self.space.uniform(Choice(self.space.dilations[-1])),))
+
+
+class _DescribesAList(_Broken):
+    def describe(self):
+        return [self.space.default_candidate]
+
+
+class _DescribesNoCandidate(_Broken):
+    def describe(self):
+        return Description(("conv6",))
+
+
+class _DescribesWhatIsNotInTheSpace(_Broken):
+    def describe(self):
+        return Description((self.space.default_candidate, self.space.uniform(Choice(1000))))
+
+
+class _MovesOnByDescribing(_Broken):
+    def describe(self):
+        self.asked += 1
+        return Description((self.space.default_candidate,), draws=f"draw {self.asked}")
+
+
 class _LearnsByBeingAskedToPrune(Bayesian):
     def prune(self, candidate, rungs):
         self._seed += 1
@@ -172,6 +198,7 @@ class _PrunesMaybe(Bayesian):
         return "maybe"
 
 
+DESCRIBED = "strategy_describes_what_it_tries_first"
 IN_THE_SPACE = "strategy_suggests_candidates_of_the_space"
 BROKEN_STRATEGIES = [
     (_Unseeded, "strategy_repeats_itself", "same seed and the same records"),
@@ -186,6 +213,11 @@ BROKEN_STRATEGIES = [
     (_GivesUpInSilence, "strategy_survives_every_outcome", "Exhausted says why"),
     (_EatsThePending, "strategy_takes_pending_trials_into_account", "leaves the list of pending"),
     (_RemembersItsOwnSuggestions, "strategy_resumes_by_replaying_records", "told the records of a run"),
+    (_DescribesAnotherStart, DESCRIBED, "the first suggestion is described. Got conv6: d=1, which is not"),
+    (_DescribesAList, DESCRIBED, r"describe gives a Description. Got \[Candidate"),
+    (_DescribesNoCandidate, DESCRIBED, "described candidates are Candidates. Got 'conv6'"),
+    (_DescribesWhatIsNotInTheSpace, DESCRIBED, "a dilation is one of the space's, .* conv6 got 1000"),
+    (_MovesOnByDescribing, DESCRIBED, "the same description when it is asked again"),
     (_LearnsByBeingAskedToPrune, "strategy_prunes_without_changing_its_state", "prune changes no state"),
     (_PrunesMaybe, "strategy_prunes_without_changing_its_state", "True or False. Got 'maybe'"),
 ]

@@ -11,6 +11,7 @@ from rfsearch import cli, plugins, timing
 from rfsearch.errors import ModelError
 from rfsearch.interrupt import Interrupted
 from rfsearch.ledger import Journal, Record, read_run
+from rfsearch.planning.checking import check_request
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan, make_plan
 from rfsearch.planning.request import Request
@@ -33,7 +34,7 @@ def nothing() -> None:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
     folder = tmp_path_factory.mktemp("plan")
-    return make_plan(Request(space=str(toy_file(folder)), strategies=("exhaustive",)), toy_faces(), CPU)
+    return make_plan(check_request(Request(space=str(toy_file(folder)), strategies=("exhaustive",))), toy_faces(), CPU)
 
 
 def finished(plan: Plan, folder: Path, *records: Record) -> Path:

@@ -13,11 +13,12 @@ from torch import nn
 from rfsearch import plugins
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment
+from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.space import Choice, Sampling
 from rfsearch.surgery import list_sites, measure_sites
 from rfsearch.surgery.shapes import output_shape
-from rfsearch.trial import Forecaster, Training
+from rfsearch.trial import Training
 from rfsearch.untouched import restored, untouched
 from tests.toys import toy_faces, toy_space
 

@@ -27,8 +27,9 @@ from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.data.batches import Batches
 from rfsearch.ledger import Assignment
+from rfsearch.planning.checking import check_request
 from rfsearch.planning.plan import load_data
-from rfsearch.planning.request import Request, check_request
+from rfsearch.planning.request import Request
 from rfsearch.tasks.segmentation import Segmentation
 from rfsearch.trial import Training
 from rfsearch.trial.learner import Learner
@@ -82,7 +83,7 @@ def main() -> None:
 def profile_trial(space_name: str, folder: str | None) -> list[dict[str, Any]]:
     """Seconds of each stage of one training, without those of the stages inside it."""
     torch.set_num_threads(1)
-    space = check_request(Request(space_name, data=folder))
+    space = check_request(Request(space_name, data=folder)).space
     spent: dict[str, float] = defaultdict(float)
     inside: list[float] = []  # of the stages that are running, what the stages inside them took
 

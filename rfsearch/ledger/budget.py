@@ -58,5 +58,9 @@ class Budget:
         return Budget(text.strip(), currency, amount * factor)
 
     def spent(self, cost: Cost) -> float:
-        """How much of this budget's currency a cost takes."""
+        """Return how much of this budget's currency a cost takes."""
         return float(getattr(cost, self.currency))
+
+    def room(self, one: Cost, spent: Cost) -> int:
+        """Return how many trainings that cost `one` each fit into what is left once `spent` is gone."""
+        return max(0, int((self.limit - self.spent(spent)) / self.spent(one)))

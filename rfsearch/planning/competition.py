@@ -12,15 +12,12 @@ from rfsearch.ledger import Journal, Record, read_history
 from rfsearch.ledger.journal import require_replayable
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.plan import Plan
-from rfsearch.planning.request import entrants
-from rfsearch.strategies import guard
 
 
 def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
     """Set up the contest of a plan as its ledger left it, or a new one."""
     journal = Journal(run_dir)
-    enter = entrants(the_plan.request, the_plan.space)
-    arms = [Arm(name, seed, guard.made(name, enter[name], seed), the_plan.budget) for name, seed in the_plan.arms]
+    arms = [Arm(entrant.enter(the_plan.space, seed), seed, the_plan.budget) for entrant, seed in the_plan.arms]
     history = read_history(run_dir)
     require_replayable(history, {(arm.name, arm.seed) for arm in arms}, journal.path)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -20,10 +20,12 @@ from rfsearch.ledger.lock import hold
 from rfsearch.ledger.manifest import HeldData, Network, held
 from rfsearch.ledger.run_directory import MANIFEST_FILE, create, read_manifest, write_manifest
 from rfsearch.networks import fresh_backbone
-from rfsearch.planning.plan import Plan, forecast_rows, load_data, primary_score, resolved_plan
-from rfsearch.planning.request import Request, listed
+from rfsearch.planning.checking import CheckedRequest
+from rfsearch.planning.entrants import describe_entrants, find_entrants, known_candidates
+from rfsearch.planning.plan import Plan, forecast_rows, load_data, make_plan
+from rfsearch.planning.request import Request
 from rfsearch.provenance import machine, versions
-from rfsearch.space import Space
+from rfsearch.space import Candidate, Space
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def start_run(the_plan: Plan, run_dir: Path, command: str, workers: int, device:
         "resolved_space": space.model_dump(mode="json"),
         "space": {
             **space.model_dump(mode="json", include={"name", "title", "cite", "preset", "metric", "backbone"}),
-            "primary": primary_score(the_plan),
+            "primary": the_plan.primary,
             "sites": list(space.sites),
             "dilations": list(space.dilations),
             "f_bounds": list(space.f_bounds),
@@ -63,8 +65,8 @@ def start_run(the_plan: Plan, run_dir: Path, command: str, workers: int, device:
             "reference": space.default_candidate.to_json(),
             "image_size": list(data.image_size),
         },
-        "network": asdict(_network_now(the_plan.request, space, data)),
-        "arms": [{"strategy": s, "seed": seed} for s, seed in the_plan.arms],
+        "network": asdict(_network_now(space, data, the_plan.candidates)),
+        "arms": [{"strategy": entrant.label, "seed": seed} for entrant, seed in the_plan.arms],
         "budget": {
             **asdict(the_plan.budget),
             "reference_flop": the_plan.reference_flop,
@@ -110,8 +112,11 @@ def reopen_run(run_dir: Path, device: torch.device) -> Plan:
             f"{run_dir}: the data has changed since this run started ({then.folder or data.name}). "
             "Restore it to resume, or start a new run."
         )
-    require_same(recorded(manifest, run_dir), _network_now(request, space, data), space.backbone, run_dir)
-    again = resolved_plan(request, space, data, device, rate)
+    checked = CheckedRequest(request, space, find_entrants(request, space))
+    descriptions = describe_entrants(checked.entrants, space)
+    now = _network_now(space, data, known_candidates(descriptions, space))
+    require_same(recorded(manifest, run_dir), now, space.backbone, run_dir)
+    again = make_plan(checked, data, device, rate, descriptions)
     if again.space.weights != space.weights:
         raise RunDirectoryError(
             f"{run_dir}: this run started from trained weights ({space.weights}) that are out of reach now. "
@@ -120,9 +125,9 @@ def reopen_run(run_dir: Path, device: torch.device) -> Plan:
     return replace(again, budget=budget, reference_flop=reference_flop)
 
 
-def _network_now(request: Request, space: Space, data: ImageSet) -> Network:
+def _network_now(space: Space, data: ImageSet, candidates: Sequence[Candidate]) -> Network:
     """Describe the network of a run, and the layers that its candidates put into it, as their files make them now."""
-    layers = {choice.layer: None for candidate in listed(request, space) for _, choice in candidate if choice.layer}
+    layers = {choice.layer: None for candidate in candidates for _, choice in candidate if choice.layer}
     return network_of(space.backbone, fresh_backbone(space, data.num_classes), layers)
 
 

@@ -1,24 +1,92 @@
-"""Which sites and dilations of a space fit a network, and whether candidates can be trained on it."""
+"""Which sites and dilations of a space fit its network and data, and whether candidates can be trained on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
+from rfsearch import plugins
+from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import ImageSet
 from rfsearch.errors import SpaceError
+from rfsearch.lazy import give_sizes
 from rfsearch.receptive import traced
 from rfsearch.space import Candidate, Choice, Space
-from rfsearch.surgery import Site, check_fits, check_labels, neutral
+from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
 from rfsearch.trial import IN_CHANNELS, settings_of
 from rfsearch.trial.learner import built
 
 
-def with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple[Space, list[str]]:
+@dataclass(frozen=True)
+class Fitted:
+    """Hold a space that fits its network and data.
+
+    Attributes:
+        space: The space, with names of sites for their patterns.
+        model: Its network, with no site changed.
+        sites: Its sites, measured.
+        data: Its data.
+        notices: What a reader must know, one sentence each.
+    """
+
+    space: Space
+    model: nn.Module
+    sites: tuple[Site, ...]
+    data: ImageSet
+    notices: tuple[str, ...]
+
+    def check(self, candidates: Sequence[Candidate]) -> None:
+        """Check that candidates can be trained; see `check_candidates`."""
+        check_candidates(candidates, self.model, self.sites, self.space, self.data)
+
+
+def fit_space(space: Space, data: ImageSet, adapt: bool) -> Fitted:
+    """Build the network of a space, and find the sites and dilations of the space that fit it.
+
+    Args:
+        space: The space.
+        data: Its data.
+        adapt: Leave out sites and dilations that do not fit, because they were chosen for another network or other
+            sites. Otherwise the space is taken as it is.
+
+    Raises:
+        ModelError: The network cannot be built.
+        SpaceError: No site fits.
+    """
+    model, weights, notices = _network(space, data)
+    space = space.with_(weights=weights, sites=match_sites(model, space.sites))
+    if adapt:
+        space, left_out = _with_reached_sites(space, model, data)
+        notices += left_out
+    sites = tuple(measure_sites(model, space.sites, data.image_size, IN_CHANNELS))
+    if adapt:
+        space, changed = _with_fitting_dilations(space, model, sites, data)
+        notices += changed
+    return Fitted(space, model, sites, data, tuple(notices))
+
+
+def _network(space: Space, data: ImageSet) -> tuple[nn.Module, str, list[str]]:
+    """Build the network of a space.
+
+    Returns:
+        The network; the weights that were available, "none" if it trains from scratch; and what a reader must know, one
+        sentence each.
+    """
+    model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
+    give_sizes(model, (1, IN_CHANNELS, *data.image_size))
+    notices = [data.notice] if data.notice else []
+    if space.weights == "none":
+        return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
+    loaded, outcome = load_imagenet_vgg16(model, space.weights)
+    weights = space.weights if loaded else "none"
+    return model, weights, [*notices, f"Backbone {space.backbone}: {outcome}"]
+
+
+def _with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple[Space, list[str]]:
     """Leave out the sites that a network's output does not depend on, such as those of an auxiliary output.
 
     Returns:
@@ -34,8 +102,8 @@ def with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple[
     return space.with_(sites=tuple(reaching)), said
 
 
-def with_fitting_dilations(
-    space: Space, model: nn.Module, sites: list[Site], data: ImageSet
+def _with_fitting_dilations(
+    space: Space, model: nn.Module, sites: Sequence[Site], data: ImageSet
 ) -> tuple[Space, list[str]]:
     """Fit dilations that were chosen for another network or other sites to this one.
 
@@ -71,10 +139,14 @@ def with_fitting_dilations(
 
 
 def check_candidates(
-    candidates: Sequence[Candidate], model: nn.Module, sites: list[Site], space: Space, data: ImageSet
+    candidates: Sequence[Candidate], model: nn.Module, sites: Sequence[Site], space: Space, data: ImageSet
 ) -> None:
-    """Raise SpaceError for a candidate that a site has no room for, or whose labels the data lacks; what its trial
-    would raise, mostly ModelError, for a layer that is not to be had or does not fit in its convolution's place."""
+    """Check that candidates can be trained on a network and its data.
+
+    Raises:
+        SpaceError: A site has no room for a candidate, or the data lacks its labels.
+        ModelError: A layer is not available or does not fit in its convolution's place.
+    """
     check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
     asked: dict[str, set[int]] = {}
     for candidate in candidates:

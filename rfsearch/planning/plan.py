@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 
 from rfsearch import plugins
-from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import (
     ImageSet,
     LabelRule,
@@ -28,69 +28,79 @@ from rfsearch.data.image_set import few_to_choose_on, physical_memory, with_labe
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.data.pictures import MOST_PIXELS
 from rfsearch.errors import BudgetError, DataError, SpaceError
-from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Cost
-from rfsearch.planning.contest import Forecast, full_trainings
-from rfsearch.planning.fitting import check_candidates, with_fitting_dilations, with_reached_sites
-from rfsearch.planning.request import (
-    FORM_MARK,
-    Request,
-    check_request,
-    entrants,
-    listed,
-    searched_forms,
-    split_strategy,
-)
+from rfsearch.planning.checking import CheckedRequest
+from rfsearch.planning.entrants import Entrant, describe_entrants, known_candidates
+from rfsearch.planning.fitting import fit_space
+from rfsearch.planning.forecast import Forecast
+from rfsearch.planning.forecaster import Forecaster
+from rfsearch.planning.request import Request
 from rfsearch.report.budgets import holds
 from rfsearch.space import LSDFN, Candidate, Choice, Space
-from rfsearch.strategies import guard
-from rfsearch.surgery import Site, match_sites, measure_sites
-from rfsearch.trial import IN_CHANNELS, Forecaster
+from rfsearch.strategies import Description
+from rfsearch.surgery import Site
 
 PLANNED_MOST = 100
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
-    """A request, resolved and checked: everything known before anything is trained."""
+    """Hold a request, resolved and checked: everything known before anything is trained. Reading it builds nothing.
+
+    Attributes:
+        request: What was asked for.
+        space: The space that it means, fitted to its network and data.
+        data: The data.
+        sites: The sites of the space, measured.
+        entrants: The strategies that compete.
+        descriptions: What each of them says of itself, by label.
+        budget: Of each arm.
+        reference_flop: Training FLOP of one full training of the reference candidate: what 1x means.
+        primary: Name of the score that the search goes by, its averaging in the name.
+        forecaster: Gives the forecast of a candidate.
+        notices: What a reader must know, one sentence each.
+    """
 
     request: Request
     space: Space
     data: ImageSet
-    sites: list[Site]
+    sites: tuple[Site, ...]
+    entrants: tuple[Entrant, ...]
+    descriptions: Mapping[str, Description]
     budget: Budget
     reference_flop: float
+    primary: str
     forecaster: Forecaster
-    notices: list[str] = field(default_factory=list)
+    notices: tuple[str, ...]
 
     @property
-    def candidates(self) -> list[Candidate]:
-        """What the strategies that list their candidates will try, or else the hand default alone."""
-        return listed(self.request, self.space)
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What the strategies may try, as far as they know it beforehand."""
+        return known_candidates(self.descriptions, self.space)
 
     @property
-    def arms(self) -> list[tuple[str, int]]:
+    def arms(self) -> tuple[tuple[Entrant, int], ...]:
         """Strategy and seed of every arm."""
-        return [(name, seed) for seed in range(self.request.seeds) for name in entrants(self.request, self.space)]
+        return tuple((entrant, seed) for seed in range(self.request.seeds) for entrant in self.entrants)
 
     @property
     def image_px(self) -> int:
-        """The longer side of an image, which a receptive field is compared with."""
+        """Longer side of an image, which a receptive field is compared with."""
         return max(self.data.image_size)
 
     @cached_property
     def sizes(self) -> ObjectSizes:
-        """Of the objects of the training images."""
+        """Sizes of the objects of the training images."""
         return object_sizes(self.data.splits["train"], self.data.classes, self.data.ignore_index)
 
     @cached_property
     def full_training(self) -> Cost:
-        """What one full training of the hand default costs with its evaluations, which 1x is without."""
+        """Cost of one full training of the hand default with its evaluations, which 1x is without."""
         return self.forecaster(self.space.reference_candidate).cost
 
     @property
     def full_trainings(self) -> float:
-        """How many of these an arm's budget pays for."""
+        """Number of these that an arm's budget pays for."""
         return self.budget.limit / self.budget.spent(self.full_training)
 
     @property
@@ -99,90 +109,110 @@ class Plan:
         return holds(self.budget.text, self.full_trainings, self.full_training.flop / self.reference_flop)
 
     def forecasts(self) -> list[tuple[Candidate, Forecast]]:
-        """Of the first PLANNED_MOST candidates."""
+        """Return the first PLANNED_MOST candidates with their forecasts."""
         return [(candidate, self.forecaster(candidate)) for candidate in self.candidates[:PLANNED_MOST]]
 
 
-def read_data(request: Request, cache: Path) -> ImageSet:
+def read_data(checked: CheckedRequest, cache: Path) -> ImageSet:
     """Read the data that a request names.
 
     Args:
+        checked: The request.
         cache: Folder for data that must be memory-mapped.
     """
-    return load_data(check_request(request), request.data, cache)
+    return load_data(checked.space, checked.request.data, cache)
 
 
-def make_plan(request: Request, data: ImageSet, device: torch.device) -> Plan:
-    """Resolve and check a request on its data."""
-    return resolved_plan(request, check_request(request), data, device)
-
-
-def resolved_plan(
-    request: Request, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None
+def make_plan(
+    checked: CheckedRequest,
+    data: ImageSet,
+    device: torch.device,
+    flop_per_s: float | None = None,
+    descriptions: Mapping[str, Description] | None = None,
 ) -> Plan:
-    """Resolve a request whose space is already known, such as that of a run that is reopened.
+    """Resolve a request on its data, and check that what it means can be trained within its budget.
 
     Args:
+        checked: The request.
+        data: Its data.
+        device: What trials train on.
         flop_per_s: Rate of one worker; None measures it.
+        descriptions: What the strategies say of themselves, by label; None asks them.
+
+    Raises:
+        RequestError: Something does not fit, or a strategy fails.
     """
-    anywhere = tuple(FORM_MARK.join(filter(None, split_strategy(asked))) for asked in request.strategies)
-    request = replace(request, strategies=anywhere)
-    plugins.load("tasks", space.task)(space.metric, data)
-    model, weights, notices = _network(space, data)
-    space = space.with_(weights=weights, sites=match_sites(model, space.sites))
-    if request.backbone or request.sites:
-        space, said = with_reached_sites(space, model, data)
-        notices += said
-    sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
-    if request.backbone or request.sites:
-        space, said = with_fitting_dilations(space, model, sites, data)
-        notices += said
-    swept = [] if request.candidates else [space.uniform(Choice(d)) for d in space.dilations]
-    # A search that draws strides may draw the largest.
-    if LSDFN in searched_forms(request, space) and not request.candidates:
-        swept.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
-    check_candidates([*swept, *listed(request, space)], model, sites, space, data)
-    for name in dict.fromkeys(searched_forms(request, space)):
-        paths = space.paths.get(name)
-        if paths and not any(paths.labels):
-            notices.append(
-                f"No label set guides the paths of {name!r}: learned ones start from different dilations instead. "
-                f"Label sets are given in the space's file, as labels of [paths.{name}]."
-            )
+    request, entrants = checked.request, checked.entrants
+    task = plugins.load("tasks", checked.space.task)(checked.space.metric, data)
+    fitted = fit_space(checked.space, data, adapt=bool(request.backbone or request.sites))
+    space = fitted.space
+    described = describe_entrants(entrants, space) if descriptions is None else descriptions
+    fitted.check([*_extremes(request, entrants, space), *known_candidates(described, space)])
     forecaster = Forecaster(space, data, device, flop_per_s)
     if request.address is None and device.type == "cpu":
         step_bytes = forecaster.step_bytes(space.reference_candidate)
         _require_memory(step_bytes, f"one training step of {space.recipe.batch_size} images takes", space)
     reference_flop = forecaster.reference_flop()
     budget = Budget.parse(space.budget, reference_flop)
-    least = forecaster(space.reference_candidate).least
+    _require_budget(budget, forecaster(space.reference_candidate), reference_flop, described)
+    return Plan(
+        request,
+        space,
+        data,
+        fitted.sites,
+        entrants,
+        described,
+        budget,
+        reference_flop,
+        task.primary,
+        forecaster,
+        (*fitted.notices, *_unguided(entrants, space)),
+    )
+
+
+def _extremes(request: Request, entrants: Sequence[Entrant], space: Space) -> list[Candidate]:
+    """Return candidates that must fit for whatever strategies draw from the space to fit."""
+    if request.candidates:
+        return []
+    found = [space.uniform(Choice(d)) for d in space.dilations]
+    if any(entrant.form == LSDFN for entrant in entrants):
+        found.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
+    return found
+
+
+def _require_budget(
+    budget: Budget, reference: Forecast, reference_flop: float, descriptions: Mapping[str, Description]
+) -> None:
+    """Raise BudgetError for a budget that pays for no score, or for less than a strategy needs."""
+    least = reference.least
     if budget.limit < budget.spent(least):
         raise BudgetError(
-            f"{space.budget} is less than one step and scoring its outcome cost: "
+            f"{budget.text} is less than one step and scoring its outcome cost: "
             f"{budget.spent(least):.3g} {budget.currency}, {least.flop / reference_flop:.2g}x. Ask for more."
         )
-    whole = forecaster(space.reference_candidate).cost
-    room = full_trainings(budget, whole, Cost())
-    for label, enter in entrants(request, space).items():
-        strategy = guard.made(label, enter, 0)
-        fewest = guard.fewest(label, strategy)
-        if fewest is not None:
-            if room < fewest:
-                enough = math.ceil(100 * fewest * whole.flop / reference_flop) / 100
-                raise BudgetError(
-                    f"{label} needs room for {fewest} full trainings with their looks; {space.budget} has "
-                    f"room for {room}. Smallest: {enough:g}x."
-                )
-            guard.allotted(label, strategy, partial(full_trainings, budget, whole))
-        # What a strategy does not list beforehand shows in what it tries first, such as a layer that is not to be had.
-        first = guard.suggested(label, strategy, [])
-        if isinstance(first, Candidate):
-            check_candidates([first], model, sites, space, data)
-    return Plan(request, space, data, sites, budget, reference_flop, forecaster, notices)
+    room = budget.room(reference.cost, Cost())
+    for label, description in descriptions.items():
+        if room < description.fewest:
+            enough = math.ceil(100 * description.fewest * reference.cost.flop / reference_flop) / 100
+            raise BudgetError(
+                f"{label} needs room for {description.fewest} full trainings with their looks; {budget.text} has "
+                f"room for {room}. Smallest: {enough:g}x."
+            )
+
+
+def _unguided(entrants: Sequence[Entrant], space: Space) -> list[str]:
+    """Return a notice for each form whose paths no label set guides."""
+    searched = dict.fromkeys(entrant.form for entrant in entrants)
+    return [
+        f"No label set guides the paths of {form!r}: learned ones start from different dilations instead. "
+        f"Label sets are given in the space's file, as labels of [paths.{form}]."
+        for form in searched
+        if (paths := space.paths.get(form)) and not any(paths.labels)
+    ]
 
 
 def guides(the_plan: Plan) -> list[str]:
-    """The label set of every guided path in full, a sentence each."""
+    """Return the label set of every guided path in full, one sentence each."""
     sets = {
         (path, choice.labels): None for candidate in the_plan.candidates for path, choice in candidate if choice.labels
     }
@@ -190,43 +220,25 @@ def guides(the_plan: Plan) -> list[str]:
 
 
 def drawn(the_plan: Plan) -> list[str]:
-    """What the strategies that draw their candidates may try besides those that are listed, a sentence each."""
-    space, found = the_plan.space, []
-    for label in entrants(the_plan.request, space):
-        name, _, form = label.partition(FORM_MARK)
-        if name not in ("random", "optuna"):
-            continue
-        if (form or space.form) == LSDFN:
-            low, high = min(space.sampling.gammas), max(space.sampling.gammas)
-            found.append(f"{label}: any sample stride from {low:g} to {high:g}.")
-        else:
-            low, high = space.f_search
-            found.append(
-                f"{label}: any of these dilations on every path behind a fixed f from {low:g} to {high:g}: what the "
-                "dilation adds to the field is divided by f, and its cost multiplied by about f squared."
-            )
-    return found
+    """Return what strategies may try besides the candidates that are listed, one sentence each."""
+    return [f"{label}: {one.draws}." for label, one in the_plan.descriptions.items() if one.draws]
 
 
-def misfits(request: Request) -> dict[str, str]:
-    """Why some of a request's own candidates cannot be trained on its data, by their JSON."""
-    space = check_request(request)
+def misfits(checked: CheckedRequest) -> dict[str, str]:
+    """Return why some of a request's own candidates cannot be trained on its data, by their JSON."""
     with tempfile.TemporaryDirectory() as cache:
-        data = load_data(space, request.data, Path(cache))
-    model, _, _ = _network(space, data)
-    space = space.with_(sites=match_sites(model, space.sites))
-    sites = measure_sites(model, space.sites, data.image_size, IN_CHANNELS)
+        fitted = fit_space(checked.space, read_data(checked, Path(cache)), adapt=False)
     found = {}
-    for text in request.candidates:
+    for text in checked.request.candidates:
         try:
-            check_candidates([Candidate.from_json(text)], model, sites, space, data)
+            fitted.check([Candidate.from_json(text)])
         except SpaceError as error:
             found[text] = str(error)
     return found
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
-    """The images of a --data folder, or the embedded set of a space that has one."""
+    """Read the images of a --data folder, or make the embedded set of a space that has one."""
     spec = space.data
     if folder is None:
         if spec.default is None:
@@ -272,25 +284,8 @@ def _require_memory(needed: int, what: str, space: Space) -> None:
         )
 
 
-def _network(space: Space, data: ImageSet) -> tuple[Any, str, list[str]]:
-    """The network, the weights that were to be had ("none" if it trains from scratch), and what a reader must know."""
-    model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
-    give_sizes(model, (1, IN_CHANNELS, *data.image_size))
-    notices = [data.notice] if data.notice else []
-    if space.weights == "none":
-        return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
-    loaded, said = load_imagenet_vgg16(model, space.weights)
-    weights = space.weights if loaded else "none"
-    return model, weights, [*notices, f"Backbone {space.backbone}: {said}"]
-
-
-def primary_score(the_plan: Plan) -> str:
-    """The name of the score a search goes by, its averaging in the name."""
-    return plugins.load("tasks", the_plan.space.task)(the_plan.space.metric, the_plan.data).primary
-
-
 def forecast_rows(the_plan: Plan) -> list[dict[str, Any]]:
-    """What is known of each candidate before anything is trained; see `Plan.forecasts`.
+    """Return what is known of each candidate before anything is trained; see `Plan.forecasts`.
 
     alike: other candidates of the list, not told again, whose receptive fields cannot be told apart from this one's at
     the images' size. objects: share of the training images' objects that are no longer than the receptive field.

@@ -2,14 +2,26 @@
 
 from rfsearch.strategies.base import (
     Budgeted,
+    Describing,
+    Description,
     Exhausted,
     Formed,
     Heir,
-    Listing,
     Pruning,
     Relaying,
     Strategy,
     Sweep,
 )
 
-__all__ = ["Budgeted", "Exhausted", "Formed", "Heir", "Listing", "Pruning", "Relaying", "Strategy", "Sweep"]
+__all__ = [
+    "Budgeted",
+    "Describing",
+    "Description",
+    "Exhausted",
+    "Formed",
+    "Heir",
+    "Pruning",
+    "Relaying",
+    "Strategy",
+    "Sweep",
+]

@@ -1,7 +1,8 @@
-"""What a strategy is: it decides which candidate comes next. It owns no clock, no GPU and no file.
+"""The contract of a strategy: it decides which candidate comes next, and owns no clock, no GPU and no file.
 
 A strategy is built as `Strategy(space, seed)`. The same seed and the same observed records give the same suggestions,
-so resuming a run is replaying its ledger.
+so resuming a run is replaying its ledger. Two methods are required, `suggest` and `observe`; `describe`, `prune`,
+`awaited` and `allot` are there for the strategies that need them.
 """
 
 from __future__ import annotations
@@ -17,81 +18,133 @@ from rfsearch.space.choice import Candidate
 
 @dataclass(frozen=True)
 class Exhausted:
-    """A strategy's answer when it has nothing left to try. why: one plain sentence."""
+    """Answer that nothing is left to try.
+
+    Attributes:
+        why: The reason, one plain sentence.
+    """
 
     why: str
 
 
 @dataclass(frozen=True)
 class Heir:
-    """A candidate whose training goes on where another trial of its arm was stopped: from its weights, its momentum and
-    its step. of: that trial's name, `awaited` by a strategy that is `Relaying`. candidate: the other's, at dilations of
-    its own unless training moves them: a dilation changes the shape of no weight.
+    """Answer that training goes on where another trial of the arm was stopped, with its weights, momentum and step.
+
+    Attributes:
+        candidate: The parent's, except that dilations that training does not move may differ: a dilation changes the
+            shape of no weight.
+        of: Name of the parent trial; the strategy's `awaited` must list it.
     """
 
     candidate: Candidate
     of: str
 
 
+@dataclass(frozen=True)
+class Description:
+    """State what a strategy tries and needs, so that a plan can be checked and shown before anything is trained.
+
+    Attributes:
+        candidates: What may be tried, as far as it is known beforehand, the first suggestion among it.
+        draws: What else may be suggested, as the rest of a sentence; empty where nothing is.
+        fewest: Number of full trainings that an arm's budget must have room for; 0 where any budget will do.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    draws: str = ""
+    fewest: int = 0
+
+
 @runtime_checkable
 class Strategy(Protocol):
-    """The contract of every strategy."""
+    """Decide which candidate comes next.
+
+    Example:
+        class Alternating:
+            def __init__(self, space: Space, seed: int) -> None:
+                self._ends = [space.uniform(Choice(d)) for d in (min(space.dilations), max(space.dilations))]
+                self._observed = 0
+
+            def suggest(self, pending: Sequence[Candidate]) -> Candidate:
+                return self._ends[(self._observed + len(pending)) % 2]
+
+            def observe(self, record: Record) -> None:
+                self._observed += 1
+    """
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Heir | Exhausted:
-        """The next candidate, given those still in training. Changes no state. Exhausted while others are in training
-        means that what comes next depends on them."""
+        """Return the next candidate. Must not change any state.
+
+        Args:
+            pending: Candidates still in training.
+
+        Returns:
+            The candidate, or an heir. `Exhausted` while others are in training means that what comes next depends on
+            them; otherwise it ends the arm.
+        """
 
     def observe(self, record: Record) -> None:
         """Take in a finished trial of this arm, whatever its status."""
 
 
 @runtime_checkable
+class Describing(Strategy, Protocol):
+    """Describe what is going to be tried. A strategy that does not is described by its first suggestion."""
+
+    def describe(self) -> Description:
+        """Return what this strategy tries and needs. Must not change any state."""
+
+
+@runtime_checkable
 class Pruning(Protocol):
-    """A strategy that may also stop a training on the way."""
+    """Stop trainings early."""
 
     def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
-        """Whether the training with these validations so far is not worth finishing. Changes no state."""
+        """Return whether a training with these validations so far is not worth finishing. Must not change any state."""
 
 
 @runtime_checkable
 class Relaying(Pruning, Protocol):
-    """A strategy that prunes every trial at its next look, if it has one, for heirs to go on from there."""
+    """Prune every trial at its next rung, if it has one, for heirs to go on from there."""
 
     @property
     def awaited(self) -> Collection[str]:
-        """Names of the pruned trials that may yet have heirs: what those go on from is kept."""
+        """Names of the pruned trials that may yet have heirs: their checkpoints are kept."""
 
 
 @runtime_checkable
-class Budgeted(Protocol):
-    """A strategy that plans by what its arm may spend. fewest: the full trainings that it needs room for."""
-
-    fewest: int
+class Budgeted(Describing, Protocol):
+    """Plan by what an arm may spend. The description's `fewest` says how much is needed."""
 
     def allot(self, room: Callable[[Cost], int]) -> None:
-        """Told at most once, before anything else. room: how many full trainings of the space's reference, looks and
-        scoring included, the arm's budget has room for once that much is spent."""
+        """Learn what the budget has room for. Called once, before the first suggestion of a contest.
 
-
-@runtime_checkable
-class Listing(Protocol):
-    """A strategy whose candidates are known beforehand."""
-
-    candidates: Sequence[Candidate]
+        Args:
+            room: Gives the number of full trainings of the space's reference candidate, evaluations included, that
+                fit into the budget once that much is spent.
+        """
 
 
 @runtime_checkable
 class Formed(Protocol):
-    """A strategy that searches one form of a space only, whatever the form of the run."""
+    """Search one form of a space only, whatever the form of the run. Read from the class, before it is built."""
 
     form: str
 
 
 @dataclass
 class Sweep:
-    """Every candidate of a list once, in an order shuffled by the seed, so that a budget that ends early has not
-    favoured one end of it; `first` goes first if it is there. What a budget leaves after that is spent on repeating the
-    candidates with fresh training seeds, the leaders first: the repeats tell how far a difference is noise.
+    """Suggest every candidate of a list once, then repeat the leaders.
+
+    The order is shuffled by the seed, so that a budget that ends early has not favoured one end of the list. What is
+    left after that is spent on repeating the candidates with fresh training seeds, the leaders first: the repeats show
+    how far a difference is noise.
+
+    Attributes:
+        candidates: The list; shuffled once this is built.
+        seed: Seed of the order.
+        first: Candidate that goes first if it is in the list.
     """
 
     candidates: Sequence[Candidate]
@@ -101,11 +154,13 @@ class Sweep:
     _tries: dict[Candidate, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Shuffle the list."""
         self.candidates = list(self.candidates)
         random.Random(self.seed).shuffle(self.candidates)
         self.candidates.sort(key=lambda candidate: candidate != self.first)
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        """Return the candidate tried least often, the one with the highest mean score among several."""
         tries = {c: self._tries.get(c, 0) + list(pending).count(c) for c in self.candidates}
         fewest = min(tries.values())
         open_ones = [c for c in self.candidates if tries[c] == fewest]
@@ -116,6 +171,7 @@ class Sweep:
         return max(open_ones, key=self._mean_score)
 
     def observe(self, record: Record) -> None:
+        """Count a finished trial, and keep its score if it has one."""
         candidate = Candidate.from_json(record.candidate)
         self._tries[candidate] = self._tries.get(candidate, 0) + 1
         if record.scored and record.val is not None:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rfsearch.ledger.record import Record, Rung
 from rfsearch.space import Candidate, Space
-from rfsearch.strategies.base import Exhausted
+from rfsearch.strategies.base import Description
 from rfsearch.strategies.encoding import Encoding, Ordered
 
 # An arm is some eight trainings long: Optuna's default of ten random ones first would leave nothing to the model.
@@ -29,9 +29,10 @@ _STATES = {
 
 
 class Bayesian:
-    """TPE over dilations as ordered integers and log f, or over log gamma. The first suggestion is the hand default."""
+    """Suggest by TPE over dilations as ordered integers and log f, or over log gamma; the hand default goes first."""
 
     def __init__(self, space: Space, seed: int) -> None:
+        """Translate the space's dimensions into Optuna's distributions."""
         self._space, self._seed = space, seed
         self._encoding = Encoding(space)
         self._distributions: dict[str, BaseDistribution] = {
@@ -40,22 +41,28 @@ class Bayesian:
             else FloatDistribution(dimension.low, dimension.high, log=True)
             for name, dimension in self._encoding.dimensions.items()
         }
-        self._told: list[FrozenTrial] = []
+        self._trials: list[FrozenTrial] = []
 
-    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
-        if not self._told and not pending:
+    def describe(self) -> Description:
+        """Return the hand default and what is drawn."""
+        return Description((self._space.default_candidate,), self._encoding.ranges)
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate:
+        """Return what Optuna asks for, given what finished and what is pending."""
+        if not self._trials and not pending:
             return self._space.default_candidate
         study = self._study(pending)
         return self._encoding.candidate(study.ask(self._distributions).params)
 
     def observe(self, record: Record) -> None:
+        """Keep a finished trial as Optuna stores one."""
         candidate = Candidate.from_json(record.candidate)
         state = _STATES[record.status]
         value = record.val if state is TrialState.COMPLETE else None
-        self._told.append(self._trial(candidate, state, record.rungs, value))
+        self._trials.append(self._trial(candidate, state, record.rungs, value))
 
     def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
-        """Optuna's median rule: worse at this step than the median of the trials that finished."""
+        """Apply Optuna's median rule: worse at this step than the median of the trials that finished."""
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=0)
         return bool(pruner.prune(self._study(()), self._trial(candidate, TrialState.RUNNING, rungs, None)))
 
@@ -64,13 +71,13 @@ class Bayesian:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(
-                seed=self._seed * 100_003 + len(self._told) + len(pending),
+                seed=self._seed * 100_003 + len(self._trials) + len(pending),
                 n_startup_trials=_STARTUP_TRIALS,
                 multivariate=True,
                 constant_liar=True,
             )
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.add_trials(self._told)
+        study.add_trials(self._trials)
         study.add_trials([self._trial(c, TrialState.RUNNING, (), None) for c in pending])
         return study
 

@@ -10,27 +10,40 @@ from rfsearch.space import LSDFN, Candidate, Choice, Space
 
 @dataclass(frozen=True)
 class Ordered:
-    """A dimension with the values `values`, in ascending order; a parameter is an index into it."""
+    """List the values of a dimension; a parameter is an index into them.
+
+    Attributes:
+        values: In ascending order.
+    """
 
     values: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Real:
-    """A dimension from `low` to `high`, searched evenly in its logarithm."""
+    """Bound a dimension that is searched evenly in its logarithm.
+
+    Attributes:
+        low: Smallest value, above 0.
+        high: Largest value.
+    """
 
     low: float
     high: float
 
 
 class Encoding:
-    """Candidates of a space as parameters by dimension, and back.
+    """Translate candidates of a space into parameters by dimension, and back.
 
-    Single path and parallel paths: a dilation and a fixed real f a path; paths that differ in their order only are one
-    candidate. LS-DFN: a sample stride and the number of regions.
+    A path has a dilation and a fixed real f; paths that differ in their order only are one candidate. An LS-DFN block
+    has a sample stride and a number of regions.
+
+    Attributes:
+        dimensions: By name, in a fixed order.
     """
 
     def __init__(self, space: Space) -> None:
+        """List the dimensions."""
         self._space = space
         self.dimensions: dict[str, Ordered | Real] = {}
         sampling = space.sampling
@@ -43,8 +56,20 @@ class Encoding:
                 self.dimensions[f"{path}/dilation"] = Ordered(tuple(sorted(space.dilations)))
                 self.dimensions[f"{path}/f"] = Real(*space.f_search)
 
+    @property
+    def ranges(self) -> str:
+        """The values that are drawn from, as the rest of a sentence."""
+        if self._space.form == LSDFN:
+            gammas = self._space.sampling.gammas
+            return f"any sample stride from {min(gammas):g} to {max(gammas):g}"
+        low, high = self._space.f_search
+        return (
+            f"any of these dilations on every path behind a fixed f from {low:g} to {high:g}: what the dilation adds "
+            "to the field is divided by f, and its cost multiplied by about f squared"
+        )
+
     def candidate(self, parameters: Mapping[str, float]) -> Candidate:
-        """The candidate that parameters stand for, real values rounded to four decimals within their range."""
+        """Return the candidate that parameters stand for, real values rounded to four decimals within their range."""
         chosen: dict[str, Choice | Sequence[Choice]] = {}
         for site in self._space.sites:
             if self._space.form == LSDFN:
@@ -58,7 +83,7 @@ class Encoding:
         return Candidate.of(chosen)
 
     def parameters(self, candidate: Candidate) -> dict[str, float]:
-        """The parameters of a candidate of this space."""
+        """Return the parameters of a candidate of this space."""
         found: dict[str, float] = {}
         for path, choice in candidate:
             if choice.sampling:
@@ -70,7 +95,7 @@ class Encoding:
         return found
 
     def _paths(self, site: str) -> list[str]:
-        """The names of a site's paths, as `Candidate` gives them."""
+        """Return the names of a site's paths, as `Candidate` gives them."""
         paths = self._space.path_set
         return [f"{site}/{number}" for number in range(1, len(paths.manual) + 1)] if paths else [site]
 
@@ -83,7 +108,7 @@ class Encoding:
         return self._within(name, round(parameters[name], 4))
 
     def _index(self, name: str, value: int) -> int:
-        """Where a value stands, or for one that is no value of the search (a hand default) the nearest."""
+        """Return the index of a value, or for one that is not searched (a hand default) of the nearest."""
         dimension = self.dimensions[name]
         assert isinstance(dimension, Ordered)
         return min(range(len(dimension.values)), key=lambda i: abs(dimension.values[i] - value))

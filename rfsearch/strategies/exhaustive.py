@@ -9,16 +9,23 @@ from collections.abc import Sequence
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
 from rfsearch.space import LSDFN, Candidate, Choice, Space
-from rfsearch.strategies.base import Exhausted, Sweep
+from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 _MOST = 10_000
 
 
 class Exhaustive:
-    """Every combination of the space's dilations, of its sets of different dilations for parallel paths, or of its
-    sample strides, over its sites; then repeats of the leaders (see `Sweep`)."""
+    """Train every combination over the sites of a space, then repeat the leaders (see `Sweep`).
+
+    A site gets each dilation of the space, each set of different dilations for its parallel paths, or each sample
+    stride.
+
+    Raises:
+        SpaceError: There are too many combinations.
+    """
 
     def __init__(self, space: Space, seed: int) -> None:
+        """List the combinations."""
         options = choices_at_a_site(space)
         sites = len(space.sites)
         if len(options) ** sites > _MOST:
@@ -26,20 +33,30 @@ class Exhaustive:
                 f"exhaustive: {len(options)} choices at {sites} sites are {len(options) ** sites:.3g} candidates; "
                 f"it takes at most {_MOST}. Name fewer sites, or use random or optuna."
             )
-        self.candidates = [
+        self._candidates = [
             Candidate.of(dict(zip(space.sites, row, strict=True))) for row in itertools.product(options, repeat=sites)
         ]
-        self._sweep = Sweep(self.candidates, seed, first=space.default_candidate)
+        self._sweep = Sweep(self._candidates, seed, first=space.default_candidate)
+
+    def describe(self) -> Description:
+        """Return all combinations."""
+        return Description(tuple(self._candidates))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        """Return the combination tried least often."""
         return self._sweep.suggest(pending)
 
     def observe(self, record: Record) -> None:
+        """Count a finished trial."""
         self._sweep.observe(record)
 
 
 def choices_at_a_site(space: Space) -> list[Choice | tuple[Choice, ...]]:
-    """What one site may get in a sweep of fixed values."""
+    """Return what one site may get in a sweep of fixed values.
+
+    Raises:
+        SpaceError: There are too many sets of dilations.
+    """
     if space.form == LSDFN:
         strides = [space.sampled(gamma, s) for s in space.sampling.regions for gamma in space.sampling.gammas]
         return list(dict.fromkeys(strides))

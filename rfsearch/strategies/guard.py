@@ -1,112 +1,133 @@
-"""Calls of a strategy, which may be anyone's: whatever goes wrong in one is a single message that names it."""
+"""A guard around a strategy, which may be a user's: whatever goes wrong in one is a single message that names it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rfsearch.errors import RfsearchError, StrategyError
 from rfsearch.ledger.record import Cost, Record, Rung
 from rfsearch.space.choice import Candidate
-from rfsearch.strategies.base import Budgeted, Exhausted, Heir, Listing, Pruning, Relaying, Strategy
+from rfsearch.strategies.base import (
+    Budgeted,
+    Describing,
+    Description,
+    Exhausted,
+    Heir,
+    Pruning,
+    Relaying,
+    Strategy,
+)
 
 
-def made(name: str, make: Callable[[int], Any], seed: int) -> Strategy:
-    """Build a strategy. Raises StrategyError where its constructor fails, or what it makes has not both methods."""
-    with _blaming(name, "its constructor (space, seed)"):
-        strategy = make(seed)
+class Guarded:
+    """Ask a strategy what it can be asked, and answer for what it cannot.
+
+    Every method raises StrategyError where the strategy's own code raises, or returns something else than it must.
+
+    Args:
+        name: Name of the strategy, for messages.
+        strategy: The strategy.
+    """
+
+    def __init__(self, name: str, strategy: object) -> None:
+        """Find out which optional methods the strategy has."""
         if not isinstance(strategy, Strategy):
             raise StrategyError(
                 f"strategy {name}: a strategy has the methods suggest(pending) and observe(record). Got "
-                f"{_described(strategy)}, which has not both."
+                f"{_shown(strategy)}, which has not both."
             )
-    return strategy
+        self.name = name
+        self._strategy = strategy
+        self._describing = strategy if isinstance(strategy, Describing) else None
+        self._pruning = strategy if isinstance(strategy, Pruning) else None
+        self._budgeted = strategy if isinstance(strategy, Budgeted) else None
+        with _blaming(self.name, "awaited"):  # looking for a property computes it
+            self._relaying = strategy if isinstance(strategy, Relaying) else None
 
+    @classmethod
+    def built(cls, name: str, build: Callable[[], object]) -> Guarded:
+        """Build a strategy and guard it."""
+        with _blaming(name, "its constructor (space, seed)"):
+            strategy = build()
+        return cls(name, strategy)
 
-def suggested(name: str, strategy: Strategy, pending: Sequence[Candidate]) -> Candidate | Heir | Exhausted:
-    """Ask a strategy what to try next."""
-    with _blaming(name, "suggest(pending)"):
-        answer = strategy.suggest(pending)
-        whole = isinstance(answer, Candidate | Exhausted) or (
-            isinstance(answer, Heir) and isinstance(answer.candidate, Candidate) and isinstance(answer.of, str)
-        )
-        if not whole:
-            raise StrategyError(
-                f"strategy {name}: suggest(pending) returns a Candidate, an Heir or Exhausted. "
-                f"Got {_described(answer)}."
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Heir | Exhausted:
+        """Return what to try next; see `Strategy.suggest`."""
+        with _blaming(self.name, "suggest(pending)"):
+            answer = self._strategy.suggest(pending)
+            whole = isinstance(answer, Candidate | Exhausted) or (
+                isinstance(answer, Heir) and isinstance(answer.candidate, Candidate) and isinstance(answer.of, str)
             )
-    return answer
+            if not whole:
+                raise StrategyError(
+                    f"strategy {self.name}: suggest(pending) returns a Candidate, an Heir or Exhausted. "
+                    f"Got {_shown(answer)}."
+                )
+        return answer
 
+    def observe(self, record: Record) -> None:
+        """Report a finished trial to the strategy."""
+        with _blaming(self.name, "observe(record)"):
+            self._strategy.observe(record)
 
-def observed(name: str, strategy: Strategy, record: Record) -> None:
-    """Tell a strategy of a finished trial."""
-    with _blaming(name, "observe(record)"):
-        strategy.observe(record)
+    def describe(self) -> Description:
+        """Return what the strategy says of itself, or else a description by its first suggestion."""
+        if self._describing is None:
+            first = self.suggest([])
+            return Description((first,) if isinstance(first, Candidate) else ())
+        with _blaming(self.name, "describe()"):
+            described = self._describing.describe()
+            if not isinstance(described, Description):
+                raise StrategyError(f"strategy {self.name}: describe() returns a Description. Got {_shown(described)}.")
+            if strange := [one for one in described.candidates if not isinstance(one, Candidate)]:
+                raise StrategyError(f"strategy {self.name}: its candidates are Candidates. Got {_shown(strange[0])}.")
+            if not isinstance(described.fewest, int):
+                raise StrategyError(
+                    f"strategy {self.name}: fewest is a number of full trainings. Got {_shown(described.fewest)}."
+                )
+        return described
 
+    def prunes(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
+        """Return whether a training is not worth finishing; a strategy that does not prune never says so."""
+        with _blaming(self.name, "prune(candidate, rungs)"):
+            return self._pruning is not None and bool(self._pruning.prune(candidate, rungs))
 
-def prunes(name: str, strategy: Strategy, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
-    """Ask a strategy whether a training is not worth finishing; one that does not prune never says so."""
-    with _blaming(name, "prune(candidate, rungs)"):
-        return isinstance(strategy, Pruning) and bool(strategy.prune(candidate, rungs))
+    def allot(self, room: Callable[[Cost], int]) -> None:
+        """Tell a strategy that plans by its budget what there is room for; see `Budgeted.allot`."""
+        with _blaming(self.name, "allot(room)"):
+            if self._budgeted is not None:
+                self._budgeted.allot(room)
 
+    @property
+    def relays(self) -> bool:
+        """Whether every trial is pruned at its next rung, for heirs to go on from there."""
+        return self._relaying is not None
 
-def allotted(name: str, strategy: Strategy, room: Callable[[Cost], int]) -> None:
-    """Tell a strategy that plans by its budget what there is room for."""
-    with _blaming(name, "allot(room)"):
-        if isinstance(strategy, Budgeted):
-            strategy.allot(room)
-
-
-def fewest(name: str, strategy: Strategy) -> int | None:
-    """Return how many full trainings a strategy that plans by its budget needs room for; None for any other one."""
-    with _blaming(name, "fewest"):
-        if not isinstance(strategy, Budgeted):
-            return None
-        if not isinstance(strategy.fewest, int):
-            raise StrategyError(
-                f"strategy {name}: fewest is a number of full trainings. Got {_described(strategy.fewest)}."
-            )
-        return strategy.fewest
-
-
-def relays(name: str, strategy: Strategy) -> bool:
-    """Return whether a strategy prunes its trials for heirs to go on from there."""
-    with _blaming(name, "awaited"):
-        return isinstance(strategy, Relaying)
-
-
-def awaited(name: str, strategy: Strategy) -> list[str]:
-    """Return the trials that a strategy may yet want heirs of."""
-    with _blaming(name, "awaited"):
-        return list(strategy.awaited) if isinstance(strategy, Relaying) else []
-
-
-def listed(name: str, strategy: Strategy) -> list[Candidate]:
-    """Return the candidates that a strategy knows beforehand, none where it lists none."""
-    with _blaming(name, "candidates"):
-        found = list(strategy.candidates) if isinstance(strategy, Listing) else []
-        if strange := [one for one in found if not isinstance(one, Candidate)]:
-            raise StrategyError(f"strategy {name}: its candidates are Candidates. Got {_described(strange[0])}.")
-    return found
+    @property
+    def awaited(self) -> Collection[str]:
+        """Names of the trials that may yet have heirs."""
+        with _blaming(self.name, "awaited"):
+            return list(self._relaying.awaited) if self._relaying is not None else []
 
 
 @contextmanager
 def _blaming(name: str, method: str) -> Iterator[None]:
-    """Turn what a strategy's code raises into one message; the errors of this package are messages already."""
+    """Turn what a strategy's code raises into one message; errors of this package are messages already."""
     try:
         yield
     except RfsearchError:
         raise
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())[:500]
+        text = " ".join(str(error).split())[:500]
         raise StrategyError(
-            f"strategy {name}: {method} failed with {type(error).__name__}{f': {said}' if said else ''}.{_where(error)}"
+            f"strategy {name}: {method} failed with {type(error).__name__}{f': {text}' if text else ''}."
+            f"{_raised_in(error)}"
         ) from error
 
 
-def _where(error: BaseException) -> str:
-    """Return the place that raised an error, for who has to mend it."""
+def _raised_in(error: BaseException) -> str:
+    """Return the place that raised an error, as a sentence for whoever has to fix it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -115,7 +136,7 @@ def _where(error: BaseException) -> str:
     return f" Raised in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}."
 
 
-def _described(value: object) -> str:
+def _shown(value: object) -> str:
     """Return a value as a message shows it."""
-    shown = " ".join(repr(value).split())
-    return f"{type(value).__name__} {shown[:100]}"
+    text = " ".join(repr(value).split())
+    return f"{type(value).__name__} {text[:100]}"

@@ -7,32 +7,43 @@ from collections.abc import Sequence
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
 from rfsearch.space import LSDFN, Candidate, Choice, Space
-from rfsearch.strategies.base import Exhausted, Sweep
+from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 
 class LearnedInflation:
-    """One training from each initial dilation of the space with f = 1 free to move (Wei, section 5.1), then repeats of
-    the leaders (see `Sweep`). How f moves (its rate, delay, clipping and bounds) is the recipe's.
+    """Train from each initial dilation with f = 1 free to move (Wei, section 5.1), then repeat the leaders.
+
+    How f moves (its rate, delay, clipping and bounds) is the recipe's. Repeats are those of `Sweep`.
 
     Parallel paths start alike, all from one dilation, and loss guidance tells them apart (Wei eq. 12). Without label
     sets nothing would: then they start from neighbouring dilations instead.
+
+    Raises:
+        SpaceError: The space is of LS-DFN blocks, or has fewer dilations than a site has unguided paths.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
+        """List the starts."""
         if space.form == LSDFN:
             raise SpaceError("inflation learns f, which an LS-DFN block does not have; lsdfn learns its sample stride.")
-        self.candidates = [space.uniform(start) for start in _starts(space)]
-        self._sweep = Sweep(self.candidates, seed)
+        self._starts = [space.uniform(paths) for paths in _starting_paths(space)]
+        self._sweep = Sweep(self._starts, seed)
+
+    def describe(self) -> Description:
+        """Return the starts."""
+        return Description(tuple(self._starts))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        """Return the start tried least often."""
         return self._sweep.suggest(pending)
 
     def observe(self, record: Record) -> None:
+        """Count a finished trial."""
         self._sweep.observe(record)
 
 
-def _starts(space: Space) -> list[tuple[Choice, ...]]:
-    """Where training begins at a site: the paths of each start."""
+def _starting_paths(space: Space) -> list[tuple[Choice, ...]]:
+    """Return the paths of a site that each training starts from."""
     if space.path_set is None:
         return [(Choice(d, learned=True),) for d in space.dilations]
     if space.path_set.labels:

@@ -7,22 +7,33 @@ from dataclasses import dataclass, field
 
 from rfsearch.ledger.record import Record
 from rfsearch.space import Candidate
-from rfsearch.strategies.base import Exhausted
+from rfsearch.strategies.base import Description, Exhausted
 
 
 @dataclass
 class Listed:
-    """Every candidate of a list once, in the order given."""
+    """Train every candidate of a list once, in the order given.
+
+    Attributes:
+        candidates: The list.
+    """
 
     candidates: Sequence[Candidate]
     _left: dict[Candidate, None] = field(init=False)
 
     def __post_init__(self) -> None:
+        """Begin with all of them left."""
         self._left = dict.fromkeys(self.candidates)
 
+    def describe(self) -> Description:
+        """Return the list."""
+        return Description(tuple(self.candidates))
+
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        """Return the first candidate that is neither trained nor in training."""
         left = (candidate for candidate in self._left if candidate not in pending)
         return next(left, Exhausted("every candidate of the list has been trained"))
 
     def observe(self, record: Record) -> None:
+        """Strike a candidate off the list."""
         self._left.pop(Candidate.from_json(record.candidate), None)

@@ -8,19 +8,27 @@ from collections.abc import Sequence
 
 from rfsearch.ledger.record import Record
 from rfsearch.space import Candidate, Space
-from rfsearch.strategies.base import Exhausted
+from rfsearch.strategies.base import Description
 from rfsearch.strategies.encoding import Encoding, Ordered
 
 
 class RandomSearch:
-    """The hand default first, then independent draws per site: a dilation and a fixed real f a path, or a gamma, reals
-    evenly in their logarithm."""
+    """Try the hand default first, then independent draws per site.
+
+    A path gets a dilation and a fixed real f, a block a gamma; reals are drawn evenly in their logarithm.
+    """
 
     def __init__(self, space: Space, seed: int) -> None:
+        """Begin before the first draw."""
         self._space, self._seed, self._observed = space, seed, 0
         self._encoding = Encoding(space)
 
-    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+    def describe(self) -> Description:
+        """Return the hand default and what is drawn."""
+        return Description((self._space.default_candidate,), self._encoding.ranges)
+
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate:
+        """Return the draw that the number of trials so far stands for."""
         number = self._observed + len(pending)
         if number == 0:
             return self._space.default_candidate
@@ -35,4 +43,5 @@ class RandomSearch:
         )
 
     def observe(self, record: Record) -> None:
+        """Count a finished trial."""
         self._observed += 1

@@ -16,11 +16,11 @@ from torchvision.ops import DeformConv2d, deform_conv2d
 from rfsearch import plugins
 from rfsearch.backbones import deeplab
 from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.planning.forecaster import shapes_only
 from rfsearch.plugins import backbone
 from rfsearch.receptive import receptive_field, receptive_field_at, receptive_fields
 from rfsearch.surgery import match_sites, measure_sites, set_dilation
 from rfsearch.trial import Meter
-from rfsearch.trial.forecast import _shapes_only
 
 SMALL = ["deeplab-small", "deeplab-lsdfn-small", "deeplab-dfn-small", "deeplab-deform-small"]
 VGG16 = ["deeplab-vgg16", "deeplab-lsdfn-vgg16", "deeplab-dfn-vgg16", "deeplab-deform-vgg16"]
@@ -221,12 +221,12 @@ def one_step(model: nn.Module, device: str) -> float:
 def test_shapes_alone_cost_the_same_as_numbers(name: str) -> None:
     model = backbone(name)(5)
     real = one_step(model, "cpu")
-    assert one_step(_shapes_only(model), "meta") == real > 0
+    assert one_step(shapes_only(model), "meta") == real > 0
 
 
 @pytest.mark.parametrize("name", VGG16)
 def test_the_large_forms_can_be_forecast(name: str) -> None:
-    model = _shapes_only(backbone(name)(5))
+    model = shapes_only(backbone(name)(5))
     features = sum(2 * conv.weight.numel() for conv in model.features.modules() if isinstance(conv, nn.Conv2d))
     assert one_step(model, "meta") > 3 * features * 2 * 32 * 48 / 64
 

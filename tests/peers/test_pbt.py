@@ -16,19 +16,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from rfsearch_peers.pbt import PopulationBasedTraining
 
 from rfsearch import testing
 from rfsearch.errors import RequestError, SpaceError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history, read_run
 from rfsearch.networks import trained
-from rfsearch.planning.contest import Arm, Contest, Forecast
-from rfsearch.planning.plan import make_plan, read_data
+from rfsearch.planning.contest import Arm, Contest
+from rfsearch.planning.forecast import Forecast
 from rfsearch.planning.request import Request
 from rfsearch.report import summarise
 from rfsearch.space import Candidate
 from rfsearch.strategies import Exhausted, Heir
+from rfsearch.strategies.guard import Guarded
+from tests.planned import planned
 from tests.toys import helen_space, toy_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def number_of(record: Record) -> int:
 
 def game(folder: Path, budget: float = 6.5 * FULL, seed: int = 0) -> Contest:
     folder.mkdir(exist_ok=True)
-    arm = Arm("pbt", seed, PopulationBasedTraining(SPACE, seed), Budget(f"{budget}flop", "flop", budget))
+    arm = Arm(Guarded("pbt", PopulationBasedTraining(SPACE, seed)), seed, Budget(f"{budget}flop", "flop", budget))
     forecast = Forecast(Cost(FULL), least=Cost(5.0), stretch=Cost(FULL / ROUNDS), peak_bytes=1, rf_px=50)
     return Contest([arm], Journal(folder), read_history(folder), lambda _: forecast, SPACE.reference_candidate)
 
@@ -315,10 +316,10 @@ def test_what_cannot_be_is_one_message(site, tmp_path, monkeypatch, changes, mes
     monkeypatch.syspath_prepend(str(site))
     request = Request(str(toy_file(tmp_path)), **{"strategies": ("pbt",), "budget": "16x", **changes})
     with pytest.raises(RequestError, match=message) as raised:
-        make_plan(request, read_data(request, tmp_path), torch.device("cpu"))
+        planned(request, tmp_path)
     if enough := re.search(message, str(raised.value)):
         for budget in enough.groups():  # what the message names is enough
-            make_plan(replace(request, budget=f"{budget}x"), read_data(request, tmp_path), torch.device("cpu"))
+            planned(replace(request, budget=f"{budget}x"), tmp_path)
 
 
 def test_a_recipe_without_looks_is_refused() -> None:

@@ -10,9 +10,11 @@ from rfsearch import plugins
 from rfsearch.errors import ModelError, StrategyError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, incumbent, read_history
 from rfsearch.ledger.journal import LEDGER_FILE
-from rfsearch.planning.contest import Arm, Contest, Forecast
+from rfsearch.planning.contest import Arm, Contest
+from rfsearch.planning.forecast import Forecast
 from rfsearch.space import Candidate, Choice, read_space
-from rfsearch.strategies import Exhausted, Heir
+from rfsearch.strategies import Description, Exhausted, Heir
+from rfsearch.strategies.guard import Guarded
 from rfsearch.strategies.listed import Listed
 from tests.growth import lines_run
 
@@ -26,13 +28,14 @@ def forecast(candidate: Candidate) -> Forecast:
     )
 
 
+def guarded(name: str) -> Guarded:
+    return Guarded(name, plugins.load("strategies", name)(SPACE, 0))
+
+
 def contest(run_dir: Path, names=("exhaustive", "optuna", "inflation"), budget: float = 750.0) -> Contest:
     run_dir.mkdir(exist_ok=True)
     journal = Journal(run_dir)
-    arms = [
-        Arm(name, 0, plugins.load("strategies", name)(SPACE, 0), Budget(f"{budget}flop", "flop", budget))
-        for name in names
-    ]
+    arms = [Arm(guarded(name), 0, Budget(f"{budget}flop", "flop", budget)) for name in names]
     return Contest(arms, journal, read_history(run_dir), forecast, SPACE.reference_candidate)
 
 
@@ -107,7 +110,7 @@ def test_a_candidate_that_cannot_be_forecast_is_handed_out_all_the_same(tmp_path
             raise ModelError("no forecast")
         return forecast(candidate)
 
-    arm = Arm("exhaustive", 0, plugins.load("strategies", "exhaustive")(SPACE, 0), Budget("x", "flop", 300.0))
+    arm = Arm(guarded("exhaustive"), 0, Budget("x", "flop", 300.0))
     game = Contest([arm], Journal(tmp_path), read_history(tmp_path), blind, SPACE.reference_candidate)
     records = play(game)
     assert len(records) >= 3
@@ -176,10 +179,11 @@ def test_only_a_strategy_that_prunes_is_asked(tmp_path):
 class Handing:
     """Two members at dilations 1 and 2; then both go on from the first one, at dilations 1 and 1; then at 1 and 2."""
 
-    fewest = 2
-
     def __init__(self):
         self.told, self.room = [], None
+
+    def describe(self):
+        return Description(fewest=2)
 
     def allot(self, room):
         self.room = room
@@ -205,8 +209,8 @@ class Handing:
         return self.told[-2:]
 
 
-def handing(run_dir: Path, budget: float = 500.0) -> Contest:
-    arm = Arm("handing", 0, Handing(), Budget(f"{budget}flop", "flop", budget))
+def handing(run_dir: Path, budget: float = 500.0, strategy: Handing | None = None) -> Contest:
+    arm = Arm(Guarded("handing", strategy or Handing()), 0, Budget(f"{budget}flop", "flop", budget))
     return Contest([arm], Journal(run_dir), read_history(run_dir), forecast, SPACE.reference_candidate)
 
 
@@ -270,8 +274,9 @@ def test_what_heirs_go_on_from_is_needed_until_they_are_back_and_none_is_to_come
 
 
 def test_a_strategy_is_told_how_many_full_trainings_its_budget_has_room_for(tmp_path):
-    room = handing(tmp_path, budget=399.0).arms[0].strategy.room
-    assert [room(Cost(spent)) for spent in (0.0, 99.0, 100.0, 399.0, 500.0)] == [3, 3, 2, 0, 0]
+    strategy = Handing()
+    handing(tmp_path, budget=399.0, strategy=strategy)
+    assert [strategy.room(Cost(spent)) for spent in (0.0, 99.0, 100.0, 399.0, 500.0)] == [3, 3, 2, 0, 0]
 
 
 def test_of_an_heir_no_full_training_is_forecast(tmp_path):
@@ -298,7 +303,7 @@ def test_the_work_of_handing_out_and_of_resuming_grows_as_the_trials_do(tmp_path
         budget = Budget("flop", "flop", FULL * count)
         folder = tmp_path / str(count)
         folder.mkdir(exist_ok=True)
-        arm = Arm(kind, 0, strategy, budget)
+        arm = Arm(Guarded(kind, strategy), 0, budget)
         return Contest([arm], Journal(folder), read_history(folder), forecast, SPACE.reference_candidate)
 
     played = [lines_run(lambda count=count: play(game(count))) for count in (60, 240)]
@@ -331,7 +336,7 @@ class Brief:
 )
 def test_an_arm_that_leaves_budget_unspent_says_why_once_in_the_ledger(tmp_path, strategy, budget, status, why):
     def game():
-        arm = Arm("mine", 3, strategy(), Budget(f"{budget}flop", "flop", budget))
+        arm = Arm(Guarded("mine", strategy()), 3, Budget(f"{budget}flop", "flop", budget))
         return Contest([arm], Journal(tmp_path), read_history(tmp_path), forecast, SPACE.reference_candidate)
 
     first = game()
@@ -375,7 +380,7 @@ class Raising:
 @pytest.mark.parametrize("method", ["suggest", "observe", "prune"])
 def test_what_a_strategy_raises_names_it_and_its_method_and_loses_no_record(tmp_path, method):
     def game(strategy):
-        arm = Arm("mine", 0, strategy, Budget("300flop", "flop", 300.0))
+        arm = Arm(Guarded("mine", strategy), 0, Budget("300flop", "flop", 300.0))
         return Contest([arm], Journal(tmp_path), read_history(tmp_path), forecast, SPACE.reference_candidate)
 
     def played(first):

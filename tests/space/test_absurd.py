@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from rfsearch.errors import BudgetError, SpaceError
+from rfsearch.planning.checking import check_request
 from rfsearch.planning.plan import make_plan, read_data
-from rfsearch.planning.request import Request, check_request
+from rfsearch.planning.request import Request
 from rfsearch.space import read_space
 from tests.toys import TOY, toy_file
 
@@ -63,14 +64,14 @@ def test_images_that_the_memory_cannot_hold_are_told_with_what_they_take(tmp_pat
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("[48, 48]", "[32768, 32768]"))
     with pytest.raises(SpaceError, match="are held in 96.0 GiB of memory, and this machine has 16.0 GiB"):
-        read_data(Request(space=str(path)), tmp_path)
+        read_data(check_request(Request(space=str(path))), tmp_path)
 
 
 def test_a_training_step_that_the_memory_cannot_hold_is_told_before_it_is_taken(tmp_path, monkeypatch):
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("batch_size = 2\n", "batch_size = 1000000\n"))
-    request = Request(space=str(path), strategies=("exhaustive",))
+    request = check_request(Request(space=str(path), strategies=("exhaustive",)))
     data = read_data(request, tmp_path)
-    monkeypatch.setattr("rfsearch.trial.forecast.Learner", lambda *_, **__: pytest.fail("a step was taken"))
+    monkeypatch.setattr("rfsearch.planning.forecaster.Learner", lambda *_, **__: pytest.fail("a step was taken"))
     with pytest.raises(SpaceError, match=r"one training step of 1000000 images takes [\d,.]+ GiB of memory"):
         make_plan(request, data, torch.device("cpu"))

@@ -162,7 +162,7 @@ def test_exhaustive_tries_every_set_of_different_dilations_and_the_manual_one(fo
     strategy = made("exhaustive", space=space)
     size = len(expected | {manual})
     seen = played(strategy, size)
-    assert len(set(seen)) == len(strategy.candidates) == size
+    assert len(set(seen)) == len(strategy.describe().candidates) == size
     assert {tuple(c.dilation for _, c in candidate) for candidate in seen} == expected | {manual}
     assert all(c == Choice(c.dilation) for candidate in seen for _, c in candidate)
     assert played(strategy, size) == sorted(seen, key=score, reverse=True)
@@ -171,7 +171,7 @@ def test_exhaustive_tries_every_set_of_different_dilations_and_the_manual_one(fo
 def test_manual_dilations_in_another_order_are_not_tried_twice():
     turned = SPACE.with_(paths={"bi": PathSet(manual=(6, 4))}).with_form("bi")
     strategy = made("exhaustive", space=turned)
-    assert len(strategy.candidates) == 21
+    assert len(strategy.describe().candidates) == 21
     assert strategy.suggest(()) == turned.default_candidate
 
 
@@ -191,7 +191,7 @@ def test_exhaustive_tries_every_sample_stride_and_the_plain_dynamic_filter_once(
     assert {(c.sampling.gamma, c.sampling.s) for candidate in seen for _, c in candidate} == {
         (1.0, 1), (2.0, 3), (4.0, 3), (2.0, 5), (4.0, 5)
     }  # fmt: skip
-    assert len(strategy.candidates) == 5
+    assert len(strategy.describe().candidates) == 5
 
 
 @pytest.mark.parametrize("form", ["bi", "tri"])
@@ -211,13 +211,13 @@ def test_paths_without_label_sets_start_from_neighbouring_dilations(form, starts
     manual = SPACE.with_form(form).path_set.manual
     space = SPACE.with_(paths={form: PathSet(manual=manual)}).with_form(form)
     strategy = made("inflation", space=space)
-    assert len(strategy.candidates) == starts
-    for candidate in strategy.candidates:
+    assert len(strategy.describe().candidates) == starts
+    for candidate in strategy.describe().candidates:
         dilations = [c.dilation for _, c in candidate]
         first = SPACE.dilations.index(dilations[0])
         assert dilations == list(SPACE.dilations[first : first + len(manual)])
         assert all(c == Choice(c.dilation, learned=True) for _, c in candidate)
-    assert len({candidate.choices[0][1][0] for candidate in strategy.candidates}) == starts
+    assert len({candidate.choices[0][1][0] for candidate in strategy.describe().candidates}) == starts
 
 
 def test_too_few_dilations_for_paths_without_label_sets_are_told():
@@ -236,7 +236,7 @@ def test_sample_strides_are_learned_from_every_start():
     strategy = made("lsdfn", space=SPACE.with_(sampling=spec).with_form("lsdfn"))
     blocks = [c.sampling for candidate in played(strategy, 4) for _, c in candidate]
     assert set(blocks) == {Sampling(gamma, s, learned=True) for gamma in (2.0, 4.0) for s in (3, 5)}
-    assert len(strategy.candidates) == 4
+    assert len(strategy.describe().candidates) == 4
 
 
 def test_without_neighbours_there_is_no_sample_stride_to_learn():

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from rfsearch.cli import app
 from rfsearch.errors import SpaceError
 from rfsearch.inspection import sites
-from rfsearch.planning.plan import make_plan, read_data
 from rfsearch.planning.request import Request
 from rfsearch.surgery.refused import refused_dilations
+from tests.planned import planned
 from tests.toys import toy_file
 
 SHAPE = (1, 3, 32, 32)
@@ -103,7 +103,7 @@ def test_a_plan_leaves_out_what_the_network_cannot_take(net: Path) -> None:
     backbone = f"{net}:Meeting"
     space = str(toy_file(net.parent))
     request = Request(space=space, backbone=backbone, sites=("patches", "spare"), strategies=("exhaustive",))
-    the_plan = make_plan(request, read_data(request, net.parent), torch.device("cpu"))
+    the_plan = planned(request, net.parent)
     assert the_plan.space.dilations == (1,)
     assert the_plan.space.sites == ("patches",)
     assert "Left out, since the output does not depend on them: spare." in the_plan.notices
@@ -115,4 +115,4 @@ def test_a_plan_leaves_out_what_the_network_cannot_take(net: Path) -> None:
         candidates=('{"patches": {"dilation": 2, "f": 1.0, "learned": false}}',),
     )
     with pytest.raises(SpaceError, match=r"patches: dilation 2 does not fit into the network: it gives a map of"):
-        make_plan(asked, read_data(asked, net.parent), torch.device("cpu"))
+        planned(asked, net.parent)

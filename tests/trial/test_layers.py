@@ -11,8 +11,8 @@ import torch
 from rfsearch import plugins
 from rfsearch.export import patch_of
 from rfsearch.ledger import Record
+from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Choice, Space
-from rfsearch.trial import Forecaster
 from rfsearch.trial.learner import Learner
 from tests.toys import CLIMBING
 from tests.trial.test_training import CPU, DATA, finished, toy_space, training

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from rfsearch.layers import FractionalConv2d
+from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import Settings, assemble
-from rfsearch.trial import Forecaster
 from rfsearch.trial.learner import Learner, built
 from rfsearch.trial.prelude import Prelude, decided_from
 from tests.toys import toy_faces, toy_space

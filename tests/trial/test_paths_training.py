@@ -9,9 +9,9 @@ import torch
 
 from rfsearch.data import ImageSet, Split
 from rfsearch.ledger import Record
+from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice, PathSet, Sampling, Space
 from rfsearch.surgery import Settings, assemble
-from rfsearch.trial import Forecaster
 from rfsearch.trial.learner import Learner, fields_of
 from tests.surgery.test_build import Foreign
 from tests.toys import toy_faces, toy_space

@@ -10,8 +10,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rfsearch.ledger import Assignment, Record
+from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice, Sampling, Space
-from rfsearch.trial import Forecaster, Training, build_model
+from rfsearch.trial import Training, build_model
 from rfsearch.trial.learner import Learner
 from tests.toys import toy_faces, toy_space
 

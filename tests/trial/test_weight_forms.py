@@ -9,9 +9,10 @@ from torch import nn
 
 from rfsearch import plugins
 from rfsearch.ledger import Assignment
+from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
 from rfsearch.space import Choice
-from rfsearch.trial import Forecaster, Meter, Training
+from rfsearch.trial import Meter, Training
 from tests.toys import toy_faces, toy_space
 
 NETWORKS = """

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from rfsearch.ledger import Record
 from rfsearch.space import SINGLE, Candidate, Choice, Space
-from rfsearch.strategies import Exhausted, Sweep
+from rfsearch.strategies import Description, Exhausted, Sweep
 from rfsearch_peers.needs import check_installed
 
 
@@ -28,8 +28,12 @@ class LayerSweep:
 
     def __init__(self, space: Space, seed: int) -> None:
         check_installed(self.name, self.modules)
-        self.candidates = [space.uniform(Choice(d, layer=self.layer)) for d in space.dilations]
-        self._sweep = Sweep(self.candidates, seed, space.uniform(Choice(space.reference, layer=self.layer)))
+        self._starts = [space.uniform(Choice(d, layer=self.layer)) for d in space.dilations]
+        self._sweep = Sweep(self._starts, seed, space.uniform(Choice(space.reference, layer=self.layer)))
+
+    def describe(self) -> Description:
+        """Return the starts."""
+        return Description(tuple(self._starts))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         return self._sweep.suggest(pending)
@@ -67,10 +71,9 @@ class SearchThenTrain:
         self._scores: dict[Candidate, list[float]] = {}
         self._tries: dict[Candidate, int] = {}
 
-    @property
-    def candidates(self) -> list[Candidate]:
-        """What may be tried beforehand: the searches."""
-        return self._starts
+    def describe(self) -> Description:
+        """Return the searches; what is trained after them depends on what they find."""
+        return Description(tuple(self._starts))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         tries = {c: self._tries.get(c, 0) + list(pending).count(c) for c in {**self._tries, **dict.fromkeys(pending)}}

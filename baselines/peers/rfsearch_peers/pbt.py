@@ -19,9 +19,10 @@ from typing import ClassVar
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.space import SINGLE, Candidate, Choice, Space
-from rfsearch.strategies import Exhausted, Heir
+from rfsearch.strategies import Description, Exhausted, Heir
 
 _QUARTER = 0.25
+_FEWEST = 4  # members, so that a quarter is one
 _ANYWHERE = 0.25  # how often a site moves to any dilation: Ray's resample_probability
 
 
@@ -33,7 +34,6 @@ class PopulationBasedTraining:
     """
 
     form: ClassVar[str] = SINGLE
-    fewest = 4  # members, so that a quarter is one
 
     def __init__(self, space: Space, seed: int) -> None:
         self._seed, self._dilations = seed, sorted(space.dilations)
@@ -42,21 +42,25 @@ class PopulationBasedTraining:
             raise SpaceError("pbt compares networks in training: the recipe needs rungs = 1 at least. Got 0.")
         others = [d for d in self._dilations if d != space.reference]
         random.Random(seed).shuffle(others)
-        self.candidates = [space.uniform(Choice(d)) for d in (space.reference, *others)]
-        self._room: Callable[[Cost], int] = lambda spent: self.fewest  # until it is told a budget
+        self._members = [space.uniform(Choice(d)) for d in (space.reference, *others)]
+        self._room: Callable[[Cost], int] = lambda spent: _FEWEST  # until it is told a budget
         self._records: dict[int, Record] = {}
+
+    def describe(self) -> Description:
+        """Return the members that a population may begin with."""
+        return Description(tuple(self._members), fewest=_FEWEST)
 
     def allot(self, room: Callable[[Cost], int]) -> None:
         self._room = room
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Heir | Exhausted:
         first, size = self._population()
-        if size < self.fewest:
+        if size < _FEWEST:
             return Exhausted("a population has been trained and the budget has no room for another one")
         number = len(self._records) + len(pending)
         rounds, member = divmod(number - first, size)
         if rounds == 0:
-            return self.candidates[member % len(self.candidates)]
+            return self._members[member % len(self._members)]
         if len(self._records) < first + rounds * size:
             return Exhausted("the next round depends on what is in training")
         last = [self._records[i] for i in range(first + (rounds - 1) * size, first + rounds * size)]
@@ -87,7 +91,7 @@ class PopulationBasedTraining:
     def _population(self) -> tuple[int, int]:
         """The number of the first trial of the population in training, or to come, and its members."""
         first, size = 0, self._room(Cost())
-        while size >= self.fewest and len(self._records) >= first + size * self._rounds:
+        while size >= _FEWEST and len(self._records) >= first + size * self._rounds:
             first += size * self._rounds
             size = self._room(sum((self._records[i].cost for i in range(first)), Cost()))
         return first, size

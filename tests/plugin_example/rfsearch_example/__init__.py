@@ -13,7 +13,7 @@ from rfsearch.data import IGNORE, ImageSet, Split
 from rfsearch.ledger import Record
 from rfsearch.outputs import main_output
 from rfsearch.space import Candidate, Choice, Space
-from rfsearch.strategies import Exhausted
+from rfsearch.strategies import Description, Exhausted
 from rfsearch.tasks.segmentation import Scores, Segmentation
 
 
@@ -38,6 +38,10 @@ class Halving:
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
         self._scores: dict[Candidate, float] = {}
+
+    def describe(self) -> Description:
+        """Return every dilation's candidate: which of them come to be tried depends on the scores."""
+        return Description(tuple(map(self._at, range(len(self._space.dilations)))))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         # All that it knows are the records it was told, so that replaying them resumes it.

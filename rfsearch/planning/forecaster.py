@@ -22,7 +22,7 @@ from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
-from rfsearch.planning.contest import Forecast
+from rfsearch.planning.forecast import Forecast
 from rfsearch.receptive.call import other_precision
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery.shapes import OnShapes
@@ -156,7 +156,7 @@ class Forecaster:
                 layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
         if model.training != training:
             model.train(training)
-        model = _shapes_only(model)
+        model = shapes_only(model)
         batch = self._space.recipe.batch_size if training else 1
         size = self._data.image_size
         images = torch.zeros(batch, IN_CHANNELS, *size, device="meta")
@@ -203,7 +203,7 @@ class Forecaster:
         return statistics.median(rates)
 
 
-def _shapes_only(model: nn.Module) -> nn.Module:
+def shapes_only(model: nn.Module) -> nn.Module:
     """Move a model to the `meta` device, its inflation factors and sample strides aside: sizes depend on them."""
     values = [(m, m.f.item(), m.bounds.clone()) for m in model.modules() if isinstance(m, InflationFactor)]
     strides = [(m, m.gamma.item(), m.bounds.clone()) for m in model.modules() if isinstance(m, SampleStride)]

@@ -1,0 +1,65 @@
+"""What is wrong with a request, as far as that can be told without looking at its data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rfsearch import plugins
+from rfsearch.data.image_set import require_folder
+from rfsearch.errors import SpaceError
+from rfsearch.ledger import Budget
+from rfsearch.planning.entrants import FORM_MARK, Entrant, find_entrants, split_strategy
+from rfsearch.planning.request import Request, resolve_space
+from rfsearch.space import Space
+
+SEEDS_MOST = 1000
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """Hold a request whose space, strategies and options are known to be sound. Its data has not been read.
+
+    Attributes:
+        request: The request, strategies in files by their absolute paths.
+        space: The space that it means.
+        entrants: The strategies that it means.
+    """
+
+    request: Request
+    space: Space
+    entrants: tuple[Entrant, ...]
+
+
+def check_request(request: Request) -> CheckedRequest:
+    """Check everything in a request that can be checked without its data.
+
+    Raises:
+        RequestError: Something in it is wrong.
+    """
+    space = resolve_space(request)
+    if request.data is not None:
+        require_folder(Path(request.data))
+    if not 1 <= request.seeds <= SEEDS_MOST:
+        raise SpaceError(
+            f"--seeds is the number of seeds per strategy, at least 1 and at most {SEEDS_MOST}. Got {request.seeds}."
+        )
+    entrants = find_entrants(request, space)
+    plugins.backbone(space.backbone)
+    Budget.parse(space.budget, reference_flop=1.0)
+    _check_amount("--cpus-per-trial", request.cpus_per_trial)
+    if request.gpus_per_trial != 0:
+        _check_amount("--gpus-per-trial", request.gpus_per_trial)
+    anywhere = tuple(FORM_MARK.join(filter(None, split_strategy(asked))) for asked in request.strategies)
+    return CheckedRequest(replace(request, strategies=anywhere), space, entrants)
+
+
+def _check_amount(option: str, amount: float | None) -> None:
+    """Raise SpaceError for an amount of cores or GPUs that a trial cannot have."""
+    if amount is None:
+        return
+    if not 0 < amount < math.inf:
+        raise SpaceError(f"{option} is a positive number. Got {amount:g}.")
+    if amount > 1 and amount != int(amount):
+        raise SpaceError(f"{option} is a whole number, or a share below 1. Got {amount:g}. Nearest: {int(amount)}.")

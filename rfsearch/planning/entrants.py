@@ -1,0 +1,106 @@
+"""The strategies of a run: which a request names, what their arms are called, and what each says of itself."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from rfsearch import plugins
+from rfsearch.errors import SpaceError
+from rfsearch.planning.request import Request
+from rfsearch.sources import absolute
+from rfsearch.space import Candidate, Space
+from rfsearch.strategies import Description, Formed
+from rfsearch.strategies.defaults import default_strategies
+from rfsearch.strategies.guard import Guarded
+from rfsearch.strategies.listed import Listed
+
+FORM_MARK = "@"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Enter a strategy into a run.
+
+    Attributes:
+        label: Name of its arms, unique in a run.
+        form: Form of the space that it searches.
+        make: Builds the strategy from the space, in that form, and a seed.
+    """
+
+    label: str
+    form: str
+    make: Callable[[Space, int], object]
+
+    def enter(self, space: Space, seed: int) -> Guarded:
+        """Build the strategy of one arm."""
+        return Guarded.built(self.label, partial(self.make, space.with_form(self.form), seed))
+
+
+def find_entrants(request: Request, space: Space) -> tuple[Entrant, ...]:
+    """Find the strategies that a request names, or by default those that suit the form of the space.
+
+    Raises:
+        SpaceError: A strategy is unknown, named twice, or does not search the form asked for.
+        ModelError: There is nothing behind a strategy's SPEC.
+    """
+    if request.candidates:
+        given = [Candidate.from_json(text) for text in request.candidates]
+        return (Entrant("listed", space.form, lambda space, seed: Listed(given)),)
+    found: dict[str, Entrant] = {}
+    seen: set[tuple[str, str]] = set()
+    for asked in request.strategies or default_strategies(space.form):
+        spec, form = split_strategy(asked)
+        strategy = plugins.strategy(spec)
+        own = strategy.form if isinstance(strategy, Formed) else space.form
+        if isinstance(strategy, Formed) and form not in ("", own):
+            raise SpaceError(f"{spec} searches the form {own} only. Got {asked!r}. Nearest legal: {spec!r}.")
+        if (spec, form or own) in seen:
+            raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
+        seen.add((spec, form or own))
+        space.with_form(form or own)  # an unknown form is reported here
+        name = spec.rpartition(":")[2]
+        label = _unused(name if form in ("", own) else f"{name}{FORM_MARK}{form}", found)
+        found[label] = Entrant(label, form or own, strategy)
+    return tuple(found.values())
+
+
+def split_strategy(asked: str) -> tuple[str, str]:
+    """Split what --strategies names into the strategy and its form.
+
+    The folders of a path may hold the mark of a form too.
+
+    Returns:
+        The strategy, a file by its absolute path, and the form, empty for the run's own.
+    """
+    path, colon, name = asked.rpartition(":")
+    name, _, form = name.partition(FORM_MARK)
+    return absolute(path + colon + name), form
+
+
+def _unused(label: str, taken: Collection[str]) -> str:
+    """Return a label as it is, or numbered where another strategy's class has the same name.
+
+    Trials and their folders are called by it, so names that differ in case alone count as the same.
+    """
+    known = {other.casefold() for other in taken}
+    name, mark, form = label.partition(FORM_MARK)
+    numbered = (f"{name}-{number}{mark}{form}" for number in itertools.count(2))
+    return next(other for other in itertools.chain([label], numbered) if other.casefold() not in known)
+
+
+def describe_entrants(entrants: Sequence[Entrant], space: Space) -> dict[str, Description]:
+    """Build each strategy once and return what it says of itself, by label.
+
+    Raises:
+        StrategyError: A strategy fails.
+    """
+    return {entrant.label: entrant.enter(space, seed=0).describe() for entrant in entrants}
+
+
+def known_candidates(descriptions: Mapping[str, Description], space: Space) -> tuple[Candidate, ...]:
+    """Return what strategies may try, as far as they know it, each candidate once; else the hand default."""
+    found = dict.fromkeys(candidate for one in descriptions.values() for candidate in one.candidates)
+    return tuple(found) or (space.default_candidate,)
