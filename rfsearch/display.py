@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rfsearch.ledger import Record
+from rfsearch.ledger.manifest import PlannedCandidate
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.report.rows import trial_line
 from rfsearch.report.wording import field_px
@@ -37,8 +37,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.3g} h"
 
 
-def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
-    """Every candidate with its receptive field and what its full training should cost. rows: `run.forecast_rows`."""
+def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float) -> Table:
+    """Show every candidate with its receptive field and what its full training should cost."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", overflow="fold")
     for name in ("RF (px)", "of image", "of objects", "training", "x", "time", "peak memory"):
@@ -46,21 +46,21 @@ def plan_table(rows: Iterable[dict[str, Any]], reference_flop: float) -> Table:
     for row in rows:
         table.add_row(
             _alike(row),
-            field_px(row["rf_px"], row["path_rf_px"]),
-            f"{100 * row['share']:.0f} %",
-            "-" if row["objects"] is None else f"{100 * row['objects']:.0f} %",
-            si(row["flop"], "FLOP"),
-            f"{row['flop'] / reference_flop:.2f}",
-            duration(row["seconds"]),
-            si(row["peak_bytes"], "B"),
+            field_px(row.rf_px, row.path_rf_px),
+            f"{100 * row.share:.0f} %",
+            "-" if row.objects is None else f"{100 * row.objects:.0f} %",
+            si(row.flop, "FLOP"),
+            f"{row.flop / reference_flop:.2f}",
+            duration(row.seconds),
+            si(row.peak_bytes, "B"),
         )
     return table
 
 
-def _alike(row: Mapping[str, Any]) -> str:
+def _alike(row: PlannedCandidate) -> str:
     """A candidate, and the dilations of those whose receptive fields cannot be told apart from its own."""
-    candidate = Candidate.from_json(row["candidate"])
-    others = [[str(choice.dilation) for _, choice in Candidate.from_json(text)] for text in row["alike"]]
+    candidate = Candidate.from_json(row.candidate)
+    others = [[str(choice.dilation) for _, choice in Candidate.from_json(text)] for text in row.alike]
     said = ", ".join("/".join(dict.fromkeys(dilations)) for dilations in others)
     return f"{candidate} (alike: d={said})" if said else str(candidate)
 

@@ -80,14 +80,14 @@ def _devices() -> str:
     from rfsearch.provenance import machine
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    facts = machine("cpu")
-    return f"{facts['cores']} cores ({facts['cpu']}), {', '.join(gpus) if gpus else 'no GPU: trials run on the CPU'}"
+    here = machine("cpu")
+    return f"{here.cores} cores ({here.cpu}), {', '.join(gpus) if gpus else 'no GPU: trials run on the CPU'}"
 
 
 def _memory() -> str:
     from rfsearch.provenance import machine
 
-    total = machine("cpu")["memory_bytes"]
+    total = machine("cpu").memory_bytes
     if total is not None and total < _ROOM_BYTES:
         raise MemoryError(f"{si(total, 'B')}; a run with two workers needs about {si(_ROOM_BYTES, 'B')}")
     return si(total, "B") if total else "unknown"

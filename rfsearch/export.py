@@ -33,12 +33,13 @@ from rfsearch import plugins
 from rfsearch.data import Batches, ImageSet, eval_batches
 from rfsearch.data.batches import MEAN, STD
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
-from rfsearch.identity import edited, recorded, sources_of
+from rfsearch.identity import edited, sources_of
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride, guided
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Record, Run, incumbent, read_run
-from rfsearch.ledger.manifest import HeldData, held
-from rfsearch.ledger.run_directory import MANIFEST_FILE, write_whole
+from rfsearch.ledger.files import write_whole
+from rfsearch.ledger.manifest import DataFacts
+from rfsearch.ledger.typed_json import sound
 from rfsearch.networks import trained
 from rfsearch.outputs import main_output
 from rfsearch.patch import Patch, PatchSettings
@@ -150,13 +151,11 @@ def export(
     _check(integer, finetune_steps, formats)
     directory = out or run_dir / "export"
     run = read_run(run_dir)
-    file = run_dir / MANIFEST_FILE
-    space, then = held(run.manifest, file, Space, "resolved_space"), held(run.manifest, file, HeldData, "data")
-    image_size = held(run.manifest, file, tuple[int, int], "space", "image_size")
+    space, image_size = sound(run.manifest.resolved_space), sound(run.manifest.space.image_size)
     record = _record(run.records, run_dir, trial)
     network = trained(run_dir, record.trial)
     say("Reading the images ...")
-    data, notices = _data(space, then, image_size, folder, run_dir / "cache")
+    data, notices = _data(space, run.manifest.data, image_size, folder, run_dir / "cache")
     notices += _of_the_run(run, space)
     patch = patch_of(space, data.classes, record)
     bench = _Bench(space, data, device or torch.device("cpu"), say)
@@ -244,7 +243,7 @@ def _of_the_run(run: Run, space: Space) -> list[str]:
     said = []
     if run.running:
         said.append(f"The run is still running ({run.running}): this is its leader so far.")
-    network = recorded(run.manifest, run.directory)
+    network = sound(run.manifest.network)
     if network and (changed := edited(network.sources, sources_of(space.backbone))):
         said.append(
             f"{', '.join(changed)} has changed since the run started. The weights fit, but what it computes may differ."
@@ -253,16 +252,17 @@ def _of_the_run(run: Run, space: Space) -> list[str]:
 
 
 def _data(
-    space: Space, then: HeldData, image_size: tuple[int, int], folder: str | None, cache: Path
+    space: Space, then: DataFacts, image_size: tuple[int, int], folder: str | None, cache: Path
 ) -> tuple[ImageSet, list[str]]:
-    """The run's images, and what a reader must know of them."""
+    """Read the run's images, and return them with what a reader must know of them."""
+    then_classes, then_fingerprint, then_folder = sound(then.classes), sound(then.fingerprint), sound(then.folder)
     try:
-        data = load_data(space, folder or then.folder, cache)
+        data = load_data(space, folder or then_folder, cache)
     except DataError as error:
         hint = "" if folder else " If the images have moved, say where to with --data."
         raise DataError(f"{error}{hint}") from error
     expected, got = (
-        (then.classes, image_size),
+        (then_classes, image_size),
         (data.classes, data.image_size),
     )
     if got != expected:
@@ -271,7 +271,7 @@ def _data(
             f"{folder or data.name}: the run's images are {height} x {width} px (H x W) in {len(classes)} classes "
             f"({', '.join(classes)}). Got {h} x {w} px, {len(other)} classes ({', '.join(other)})."
         )
-    if data.fingerprint() != then.fingerprint:
+    if data.fingerprint() != then_fingerprint:
         return data, ["These are not the images of the run: what is scored here does not compare with its scores."]
     return data, []
 

@@ -12,15 +12,13 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from rfsearch import plugins, sources
 from rfsearch.errors import RunDirectoryError
-from rfsearch.ledger.manifest import Network, held
-from rfsearch.ledger.run_directory import MANIFEST_FILE
+from rfsearch.ledger.manifest import Network
 
 
 def network_of(spec: str, model: nn.Module, layers: Iterable[str] = ()) -> Network:
@@ -59,11 +57,6 @@ def _module_file(module: str) -> Path | None:
     except (ImportError, ValueError, AttributeError):
         return None
     return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
-
-
-def recorded(manifest: Mapping[str, Any], run_dir: Path) -> Network | None:
-    """Return the network that a manifest names; None for a run of an older version, which did not say."""
-    return held(manifest, run_dir / MANIFEST_FILE, Network, "network") if "network" in manifest else None
 
 
 def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -> None:

@@ -9,11 +9,11 @@ from torch import nn
 
 from rfsearch import plugins
 from rfsearch.errors import RunDirectoryError, nearest
-from rfsearch.identity import network_of, recorded, require_same_tensors
+from rfsearch.identity import network_of, require_same_tensors
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import incumbent, read_run
-from rfsearch.ledger.manifest import HeldData, held
-from rfsearch.ledger.run_directory import MANIFEST_FILE, read_manifest
+from rfsearch.ledger.manifest import read_manifest
+from rfsearch.ledger.typed_json import sound
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery import install
 from rfsearch.trial import IN_CHANNELS, checkpoint, settings_of
@@ -35,10 +35,9 @@ def trained(run: Path | str, trial: str | None = None) -> nn.Module:
         RunDirectoryError: No such checkpoint is kept, it is damaged, or the backbone makes another network now.
     """
     run_dir = Path(run)
-    manifest, at = read_manifest(run_dir), run_dir / MANIFEST_FILE
-    space = held(manifest, at, Space, "resolved_space")
-    classes = held(manifest, at, HeldData, "data").classes
-    image_size = held(manifest, at, tuple[int, int], "space", "image_size")
+    manifest = read_manifest(run_dir)
+    space, classes = sound(manifest.resolved_space), sound(manifest.data.classes)
+    image_size = sound(manifest.space.image_size)
     if trial is None:
         best = incumbent(read_run(run_dir).records)
         if best is None:
@@ -54,7 +53,7 @@ def trained(run: Path | str, trial: str | None = None) -> nn.Module:
             f"{file}: damaged: no checkpoint can be read from it. Other trials that are kept can be exported by name."
         )
     model = fresh_backbone(space, len(classes))
-    require_same_tensors(recorded(manifest, run_dir), network_of(space.backbone, model), space.backbone, run_dir)
+    require_same_tensors(sound(manifest.network), network_of(space.backbone, model), space.backbone, run_dir)
     give_sizes(model, (1, IN_CHANNELS, *image_size))
     install(model, Candidate.from_json(state["candidate"]), settings_of(space, classes))
     try:

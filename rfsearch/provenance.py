@@ -6,9 +6,10 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from rfsearch.ledger.manifest import Machine
 
 _PACKAGES = ("rfsearch", "torch", "torchvision", "ray", "optuna", "numpy", "pandas")
 
@@ -24,20 +25,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine(device: str) -> dict[str, Any]:
-    """Describe this machine, in figures and the processor's own name.
+def machine(device: str) -> Machine:
+    """Describe this machine.
 
     Args:
         device: What trials train on: cpu or cuda.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": memory,
-        "device": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else device,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    return Machine(
+        cpu=_cpu_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        memory_bytes=memory,
+        device=torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else device,
+        system=f"{platform.system()} {platform.machine()}",
+    )
 
 
 def _cpu_name() -> str:

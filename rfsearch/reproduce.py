@@ -1,6 +1,6 @@
 """A published table run again: its protocol, its rows, and the printed and the measured numbers side by side.
 
-Tables stand in `baselines/published/`, one TOML file each. What of a protocol a preset does not follow is worked out by
+Tables are in `baselines/published/`, one TOML file each. What a preset does not follow of a protocol is found by
 comparing the two, never written down by hand.
 """
 
@@ -17,9 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rfsearch import plugins
 from rfsearch.errors import SpaceError, nearest
-from rfsearch.ledger import Record, read_run
+from rfsearch.ledger import Record, Request, read_run
 from rfsearch.planning.plan import Plan
-from rfsearch.planning.request import Request
 from rfsearch.space import Candidate, Choice
 
 _BUDGET_A_ROW = 8  # trainings of the reference, which no row of a table reaches: rows are trained to their end
@@ -30,8 +29,16 @@ class _Frozen(BaseModel):
 
 
 class Protocol(_Frozen):
-    """What a paper did; None where its text is not known. data: name of its data set. kernel: taps an axis of the
-    searched convolution. image_size: H x W, px.
+    """State what a paper did; None where its text is not known.
+
+    Attributes:
+        data: Name of its data set.
+        kernel: Taps per axis of the searched convolution.
+        backbone: Its network.
+        weights: The trained weights it started from.
+        steps: Number of training steps.
+        batch_size: Images per step.
+        image_size: H x W, in px.
     """
 
     data: str
@@ -44,10 +51,14 @@ class Protocol(_Frozen):
 
 
 class Row(_Frozen):
-    """One line of a table. candidate: site -> choice as in a ledger. printed: the paper's numbers by column.
+    """Hold one line of a table.
 
-    suspect: the columns whose printed number contradicts the paper's own formula. backbone: of a row with a network of
-    its own, by scale.
+    Attributes:
+        label: What the paper calls it.
+        candidate: Choices by site, as in a ledger.
+        printed: The paper's numbers by column.
+        suspect: Columns whose printed number contradicts the paper's own formula.
+        backbone: By scale, the network of a row that has one of its own.
     """
 
     label: str
@@ -58,9 +69,17 @@ class Row(_Frozen):
 
 
 class Table(_Frozen):
-    """A published table. space, fallback: where its data is read from, and what stands in without --data.
+    """Hold a published table.
 
-    presets: of those spaces, by scale: "small" (two CPU cores) and "paper".
+    Attributes:
+        title: Its title.
+        cite: The paper.
+        note: What a reader must know.
+        space: The space that its data is read by.
+        fallback: The space that is used without --data.
+        presets: Presets of those spaces by scale: "small" (two CPU cores) and "paper".
+        protocol: What the paper did.
+        rows: Its lines.
     """
 
     title: str
@@ -75,7 +94,15 @@ class Table(_Frozen):
 
 @dataclass(frozen=True)
 class Measured:
-    """One line of the outcome. printed, measured: numbers by column; why: what kept a row from being measured."""
+    """Hold what came of one line.
+
+    Attributes:
+        label: What the paper calls it.
+        printed: The paper's numbers by column.
+        measured: Ours by column.
+        trainings: Number of trainings that these are means of.
+        why: What kept the row from being measured.
+    """
 
     label: str
     printed: Mapping[str, float]
@@ -85,12 +112,17 @@ class Measured:
 
 
 def table_names() -> list[str]:
-    """Every table that can be run again, as paper-table."""
+    """Return every table that can be run again, as paper-table."""
     found = plugins.shipped("baselines").glob("published/*/table*.toml")
     return sorted(f"{path.parent.name}-{path.stem}" for path in found)
 
 
 def read_table(name: str) -> Table:
+    """Read a published table by its name, paper-table.
+
+    Raises:
+        SpaceError: There is no such table.
+    """
     paper, _, stem = name.partition("-")
     path = plugins.shipped("baselines") / "published" / paper / f"{stem}.toml"
     if name not in table_names():
@@ -102,7 +134,16 @@ def read_table(name: str) -> Table:
 
 
 def requests(table: Table, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
-    """What to run, by the name of its folder: one request a network, with the rows that it trains."""
+    """Return what to run, by the name of its folder: one request per network, with the rows that it trains.
+
+    Args:
+        table: The table.
+        base: What is asked for of every row.
+        scale: One of the table's scales.
+
+    Raises:
+        SpaceError: There is no such scale.
+    """
     if scale not in table.presets:
         raise SpaceError(f"--scale is {' or '.join(table.presets)}. Got {scale!r}.")
     space = base.space or (table.space if base.data else table.fallback)
@@ -128,6 +169,7 @@ def requests(table: Table, base: Request, scale: str) -> dict[str, tuple[Request
 
 
 def candidate_of(row: Row) -> Candidate:
+    """Return the candidate of a row."""
     return Candidate.of(
         {
             site: [Choice.from_json(path) for path in body] if isinstance(body, list) else Choice.from_json(body)
@@ -137,7 +179,7 @@ def candidate_of(row: Row) -> Candidate:
 
 
 def departures(table: Table, the_plan: Plan) -> list[str]:
-    """What of the paper's protocol this plan does not follow, a sentence each."""
+    """Return what this plan does not follow of the paper's protocol, one sentence each."""
     protocol, space, data = table.protocol, the_plan.space, the_plan.data
     found = []
     if data.rendered:
@@ -162,9 +204,12 @@ def departures(table: Table, the_plan: Plan) -> list[str]:
 
 
 def outcome(rows: Sequence[Row], run_dir: Path, misfits: Mapping[str, str]) -> list[Measured]:
-    """The rows with what a run measured of them; a mean over seeds where there are several.
+    """Return the rows with what a run measured of them, a mean over seeds where there are several.
 
-    misfits: why a candidate could not be trained at all, by its JSON.
+    Args:
+        rows: Rows of a table.
+        run_dir: Directory of their run.
+        misfits: Why a candidate could not be trained at all, by its JSON.
     """
     by_candidate: dict[str, list[Record]] = {}
     for record in read_run(run_dir).records if run_dir.exists() else ():

@@ -79,8 +79,8 @@ def time_networks(
 def _where(device: torch.device) -> str:
     """The device in words, and for a CPU the threads that a pass takes: what measurements have to have in common."""
     if device.type != "cpu":
-        return str(machine(device.type)["device"])
-    return f"{machine(device.type)['cpu']}, {counted(torch.get_num_threads(), 'thread')}"
+        return machine(device.type).device
+    return f"{machine(device.type).cpu}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _in_order(run: Run, records: Iterable[Record]) -> list[Record]:

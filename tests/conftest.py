@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 
 import pytest
 
@@ -16,3 +17,20 @@ def faces_are_drawn_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "rendered_faces", functools.lru_cache(maxsize=2)(plan.rendered_faces))
         yield
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Call the command line in this process: (exit code, standard output, standard error)."""
+    from rfsearch import cli
+
+    def called(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rfsearch", *map(str, words)])
+        with pytest.raises(SystemExit) as leave:
+            cli.main()
+        told = capsys.readouterr()
+        code = leave.value.code
+        return (code if isinstance(code, int) else 0 if code is None else 1), told.out, told.err
+
+    monkeypatch.chdir(tmp_path)
+    return called

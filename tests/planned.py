@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from rfsearch.planning.checking import check_request
+from rfsearch.ledger import Request
 from rfsearch.planning.plan import Plan, make_plan, read_data
-from rfsearch.planning.request import Request
+from rfsearch.planning.request import check_request
 
 
 def planned(request: Request, cache: Path) -> Plan:

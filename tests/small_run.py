@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
+from rfsearch.ledger import Request
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan
-from rfsearch.planning.request import Request
 from rfsearch.trial import Training
 from tests.planned import planned
 from tests.toys import toy_file

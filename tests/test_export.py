@@ -23,19 +23,18 @@ from rfsearch.data import Batches, eval_batches
 from rfsearch.errors import DataError, ModelError, RequestError
 from rfsearch.export import export, take_weights
 from rfsearch.layers import Inflation, interpolate
-from rfsearch.ledger import Assignment, Journal, read_run
+from rfsearch.ledger import Assignment, Journal, Request, read_run
 from rfsearch.networks import trained
 from rfsearch.planning.directory import start_run
-from rfsearch.planning.request import Request
 from rfsearch.plugins import make_backbone
-from rfsearch.space import Candidate, Choice, Sampling, Space
+from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery import Settings, build
 from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
 from rfsearch.trial import Training
 from rfsearch.trial.learner import augment_of
+from tests.calls import wrong
 from tests.planned import planned
-from tests.test_cli import call, wrong  # noqa: F401
 from tests.toys import toy_faces, toy_file
 from tests.trial.test_training import EYES
 
@@ -376,7 +375,7 @@ def test_fine_tuning_trains_at_a_tenth_of_the_rate_and_is_reported(run_of, tmp_p
 def test_fine_tuning_moves_weights_as_far_as_the_rate_says(run_of, tmp_path):
     """One step without momentum behind it: the weights move by rate times gradient, the recipe's 0.05 over ten."""
     run_dir = run_of("learned")
-    space = Space.model_validate(read_run(run_dir).manifest["resolved_space"])
+    space = read_run(run_dir).manifest.resolved_space
     bench = exports._Bench(space, toy_faces(), CPU, lambda _: None)
     start = build(wei_small(11), Candidate.of({"conv6": Choice(2)}), Settings())
     take_weights(trained(run_dir), start)
@@ -405,7 +404,7 @@ def test_weights_are_taken_between_forms_of_one_network_only():
 # Wrong requests.
 
 
-def test_wrong_requests_are_told(call, run_of, tmp_path):  # noqa: F811
+def test_wrong_requests_are_told(call, run_of, tmp_path):
     run_dir = run_of("learned")
     wrong(call("export", tmp_path / "nowhere"), "not a run", "manifest.json")
     wrong(call("export", run_dir, "--trial", "listed-0-0"), "no trial 'listed-0-0' has finished", "'listed-0-000'")
@@ -417,7 +416,7 @@ def test_wrong_requests_are_told(call, run_of, tmp_path):  # noqa: F811
     wrong(call("export", run_dir, "--out", tmp_path / "file"), "cannot be written", "--out")
 
 
-def test_a_run_without_a_winner_is_told(call, run_of, tmp_path):  # noqa: F811
+def test_a_run_without_a_winner_is_told(call, run_of, tmp_path):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     shutil.copy(run_of("learned") / "manifest.json", run_dir)
@@ -425,7 +424,7 @@ def test_a_run_without_a_winner_is_told(call, run_of, tmp_path):  # noqa: F811
     wrong(call("export", run_dir), "no trial was scored", "no winner")
 
 
-def test_a_checkpoint_that_is_gone_is_told(call, run_of, tmp_path):  # noqa: F811
+def test_a_checkpoint_that_is_gone_is_told(call, run_of, tmp_path):
     shutil.copytree(run_of("dilated"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "listed-0-001")
     wrong(call("export", tmp_path / "run", "--trial", "listed-0-001"), "no checkpoint", "'listed-0-000'")
@@ -443,7 +442,7 @@ def test_other_images_are_told_or_refused(run_of, tmp_path):
         export(run_dir, formats=())
 
 
-def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):  # noqa: F811
+def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):
     run_dir = run_of("dilated")
     code, out, _ = call("export", run_dir, "--out", tmp_path / "out", "--formats", "program")
     assert code == 0
@@ -457,7 +456,7 @@ def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):  # noqa: F811
     assert "Reading the images" in err
 
 
-def test_a_form_that_differs_is_exit_code_1(call, run_of, tmp_path, monkeypatch):  # noqa: F811
+def test_a_form_that_differs_is_exit_code_1(call, run_of, tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "TOLERANCE", -1.0)
     code, _, err = call("export", run_of("dilated"), "--out", tmp_path, "--formats", "none")
     assert code == 1

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 import rfsearch
 from rfsearch import plugins
 from rfsearch.errors import ModelError
-from rfsearch.ledger import Assignment, Record
+from rfsearch.ledger import Assignment, Record, Request
 from rfsearch.planning.plan import Plan
-from rfsearch.planning.request import Request
 from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import build
 from rfsearch.trial import Training
+from tests.calls import wrong
 from tests.planned import planned
-from tests.test_cli import call, wrong  # noqa: F401
 from tests.toys import toy_file
 
 CPU = torch.device("cpu")
@@ -112,7 +111,7 @@ def one_size_net(num_classes: int, in_channels: int = 3) -> nn.Module:
         ("timm:visformer_tiny", ("timm:visformer_tiny takes images of one size, 224 x 224", "image_size = [224, 224]")),
     ],
 )
-def test_a_network_of_another_image_size_is_one_message(command, spec, parts, tmp_path, call):  # noqa: F811
+def test_a_network_of_another_image_size_is_one_message(command, spec, parts, tmp_path, call):
     if spec.startswith("timm"):
         pytest.importorskip("timm")
     if command == "plan":
@@ -149,13 +148,13 @@ def inference_net(num_classes: int, in_channels: int = 3) -> nn.Module:
         return Net(num_classes)
 
 
-def test_a_network_built_in_inference_mode_is_one_message_before_training(tmp_path, call):  # noqa: F811
+def test_a_network_built_in_inference_mode_is_one_message_before_training(tmp_path, call):
     file = toy_file(tmp_path, backbone=f"{__name__}:inference_net")
     wrong(call("plan", "--space", file), "built in torch.inference_mode", "Build it outside of it.")
 
 
 @pytest.mark.parametrize("make", ["scripted_net", "partly_scripted_net"])
-def test_a_scripted_network_is_one_message_before_training(make, tmp_path, call):  # noqa: F811
+def test_a_scripted_network_is_one_message_before_training(make, tmp_path, call):
     spec = f"{__name__}:{make}"
     file = toy_file(tmp_path, backbone=spec)
     wrong(call("plan", "--space", file), f"backbone '{spec}'", "TorchScript", "before torch.jit.script or torch.jit.tr")

@@ -8,9 +8,9 @@ import pytest
 from rfsearch.errors import RunDirectoryError
 from rfsearch.export import export
 from rfsearch.identity import sources_of
+from rfsearch.ledger import Request
 from rfsearch.networks import trained
 from rfsearch.planning.directory import reopen_run, start_run
-from rfsearch.planning.request import Request
 from tests.planned import planned
 from tests.small_run import CPU, begin, train
 from tests.toys import toy_file

@@ -16,8 +16,8 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_no
 from rfsearch import inspection, plugins
 from rfsearch.cli import main
 from rfsearch.errors import ModelError, SpaceError
+from rfsearch.ledger import Request
 from rfsearch.planning.plan import Plan, forecast_rows
-from rfsearch.planning.request import Request
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import set_dilation
 from rfsearch.trial import IN_CHANNELS
@@ -237,14 +237,14 @@ class Wide(Net):
     plan = a_plan(space=str(space), backbone=f"{nets}:Wide", sites=("grouped",), strategies=("exhaustive",))
     rows = forecast_rows(plan)
     assert len(rows) == 1
-    assert len(rows[0]["alike"]) == 6
+    assert len(rows[0].alike) == 6
     apart = a_plan(space=str(space), backbone=f"{nets}:Net", sites=("grouped",), strategies=("exhaustive",))
     rows = forecast_rows(apart)
-    assert [row["alike"] for row in rows] == [[]] * 7
-    shares = [row["objects"] for row in rows]
+    assert [row.alike for row in rows] == [()] * 7
+    shares = [row.objects for row in rows]
     assert shares == sorted(shares)
     sizes = np.concatenate(list(apart.sizes.px.values()))
-    assert shares[2] == pytest.approx((sizes <= rows[2]["rf_px"]).mean())
+    assert shares[2] == pytest.approx((sizes <= rows[2].rf_px).mean())
 
 
 def test_another_branch_that_decides_the_field_collapses_nothing() -> None:
@@ -252,7 +252,7 @@ def test_another_branch_that_decides_the_field_collapses_nothing() -> None:
     plan = a_plan(space="helen", backbone="deeplab-small", sites=("branches.0",), strategies=("exhaustive",))
     rows = forecast_rows(plan)
     assert len(rows) > 3
-    assert len({row["rf_px"] for row in rows[:4]}) == 1
+    assert len({row.rf_px for row in rows[:4]}) == 1
 
 
 def test_a_network_that_returns_something_else_is_refused_before_training() -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from rfsearch import cli, cli_export, cli_models
+from rfsearch import cli
+from rfsearch.cli import printing
 from rfsearch.ledger import Journal
 from rfsearch.printable import PlainConsole, printable
 from rfsearch.report.field_page import Pictured, write_page
@@ -33,10 +34,8 @@ def call(monkeypatch, capsys, tmp_path):
     def called(*words: object) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["rfsearch", *map(str, words)])
         monkeypatch.setenv("COLUMNS", "400")
-        for module in (cli, cli_models, cli_export):
-            for name in ("out_console", "err_console"):
-                if hasattr(module, name):
-                    monkeypatch.setattr(getattr(module, name), "_width", 400, raising=False)
+        for console in (printing.out_console, printing.err_console):
+            monkeypatch.setattr(console, "_width", 400, raising=False)
         with pytest.raises(SystemExit) as leave:
             cli.main()
         told = capsys.readouterr()

@@ -7,10 +7,8 @@ import pytest
 
 from rfsearch import plugins, reproduce
 from rfsearch.errors import SpaceError
-from rfsearch.ledger import read_run
-from rfsearch.planning.request import Request
+from rfsearch.ledger import Request, read_run
 from rfsearch.reproduce import candidate_of, read_table, requests, table_names
-from tests.test_cli import call  # noqa: F401
 from tests.toys import toy_file
 
 TABLE = """\
@@ -90,13 +88,13 @@ def test_an_unknown_table_names_the_nearest():
         read_table("wei-tabel2")
 
 
-def test_an_unknown_scale_is_told(toy_table, call):  # noqa: F811
+def test_an_unknown_scale_is_told(toy_table, call):
     code, _, err = call("reproduce", toy_table, "--scale", "large")
     assert code == 2
     assert "--scale is small. Got 'large'" in err
 
 
-def test_printed_and_measured_side_by_side(toy_table, call, tmp_path):  # noqa: F811
+def test_printed_and_measured_side_by_side(toy_table, call, tmp_path):
     code, out, _ = call("reproduce", toy_table, "--out", "table", "--json")
     body = json.loads(out)
     assert code == 0

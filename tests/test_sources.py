@@ -13,7 +13,8 @@ import pytest
 import rfsearch
 from rfsearch import plugins
 from rfsearch.errors import ModelError
-from rfsearch.planning.request import Request, resolve_space
+from rfsearch.ledger import Request
+from rfsearch.planning.request import resolve_space
 from rfsearch.sources import absolute
 from tests.toys import toy_file
 

@@ -10,11 +10,10 @@ import torch
 from rfsearch import cli, plugins, timing
 from rfsearch.errors import ModelError
 from rfsearch.interrupt import Interrupted
-from rfsearch.ledger import Journal, Record, read_run
-from rfsearch.planning.checking import check_request
+from rfsearch.ledger import Journal, Record, Request, read_run
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan, make_plan
-from rfsearch.planning.request import Request
+from rfsearch.planning.request import check_request
 from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery import assemble
 from rfsearch.timing import time_networks
@@ -234,7 +233,7 @@ def test_networks_are_timed_after_the_engine_has_ended(tmp_path, monkeypatch):
         happened.append("timed")
         raise Interrupted
 
-    monkeypatch.setattr(cli, "_engine", lambda request: Idle())
+    monkeypatch.setattr("rfsearch.cli.conduct.start_engine", lambda request: Idle())
     monkeypatch.setattr(timing, "time_networks", timed)
     words = ["rfsearch", "run", "--space", str(toy_file(tmp_path)), "--strategies", "exhaustive", "--out", "out"]
     monkeypatch.setattr("sys.argv", words)

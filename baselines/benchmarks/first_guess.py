@@ -20,7 +20,8 @@ from scipy.stats import spearmanr
 from rfsearch import plugins
 from rfsearch.data import ImageSet
 from rfsearch.ledger import read_run
-from rfsearch.ledger.run_directory import read_manifest
+from rfsearch.ledger.manifest import read_manifest
+from rfsearch.ledger.typed_json import sound
 from rfsearch.networks import trained
 from rfsearch.planning.plan import load_data
 from rfsearch.report.digest import digest
@@ -57,7 +58,7 @@ def main() -> None:
 
 def of_run(folder: Path, seeds: int) -> list[dict]:
     manifest = read_manifest(folder)
-    space = Space.model_validate(manifest["resolved_space"])
+    space = sound(manifest.resolved_space)
     arms = {arm.seed: arm for arm in digest(read_run(folder)).arms if arm.strategy == "exhaustive"}
     (site,), dilations = space.sites, sorted(space.dilations)
     by_dilation: dict[int, list[float]] = {d: [] for d in dilations}
@@ -69,7 +70,7 @@ def of_run(folder: Path, seeds: int) -> list[dict]:
     means = [float(np.mean(by_dilation[d])) for d in dilations]
     rows = [row_of("trained at each", None, means, means, dilations)]
     with tempfile.TemporaryDirectory() as cache:
-        data = load_data(space, manifest["request"]["data"], Path(cache))
+        data = load_data(space, sound(manifest.request).data, Path(cache))
         for seed in range(seeds):
             rows.append(row_of("shared for a quarter", seed, after_prelude(space, data, seed), means, dilations))
         for seed, arm in arms.items():

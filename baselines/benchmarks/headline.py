@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.ledger import Record, incumbent, read_run
+from rfsearch.ledger.typed_json import sound
 from rfsearch.report.digest import Arm, digest
 from rfsearch.space import Candidate
 
@@ -100,11 +102,11 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         for d in dilations
     }  # fmt: skip
     return rows, {
-        "score": f"{manifest['space']['primary']}, {split}",
-        "commands": [run.run.manifest["command"] for run in runs],
-        "data": manifest["data"]["summary"],
-        "budget": manifest["budget"],
-        "machine": manifest["machine"],
+        "score": f"{manifest.space.primary}, {split}",
+        "commands": [run.run.manifest.command for run in runs],
+        "data": manifest.data.summary,
+        "budget": asdict(manifest.budget),
+        "machine": asdict(sound(manifest.machine)),
         "sweep_flop": sweep_flop,
         "target": round(target_of(sorted(sweeps), sweep_scores), 4),
         "exhaustive_by_dilation": {
@@ -112,7 +114,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
             for d, v in by_dilation.items() if v
         },
         "found": {name: {str(seed): str(answer(arm)) for seed, arm in by.items()} for name, by in arms.items()},
-        "spent_of_budget": {name: [round(arm.spent.flop / manifest["budget"]["limit"], 4) for arm in by.values()]
+        "spent_of_budget": {name: [round(arm.spent.flop / sound(manifest.budget.limit), 4) for arm in by.values()]
                             for name, by in arms.items()},
         "fractional_minus": {
             other: differences([seed for seed in own if seed in arms["fractional"]], curves["fractional", ANY],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.ledger import read_run
+from rfsearch.ledger.typed_json import sound
 
 
 def main() -> None:
@@ -30,12 +32,12 @@ def main() -> None:
         candidate: {"flop": record.cost.flop, "device_s": round(record.cost.device_s, 1)}
         for run in runs
         for record in run.records
-        for candidate in [f"{run.manifest['space']['backbone']} {record.candidate}"]
+        for candidate in [f"{run.manifest.space.backbone} {record.candidate}"]
     }
-    given = provenance(command=f"{runs[0].manifest['command']}; then keep_table.py")
+    given = provenance(command=f"{runs[0].manifest.command}; then keep_table.py")
     kept = {key: body[key] for key in ("title", "cite", "note", "metric", "not_followed")}
-    machine = {key: runs[0].manifest[key] for key in ("machine", "versions")}
-    write_sidecar(name, {**given, **machine, **kept, "data": runs[0].manifest["data"]["summary"], "cost": costs})
+    machine = {"machine": asdict(sound(runs[0].manifest.machine)), "versions": runs[0].manifest.versions}
+    write_sidecar(name, {**given, **machine, **kept, "data": runs[0].manifest.data.summary, "cost": costs})
 
 
 if __name__ == "__main__":

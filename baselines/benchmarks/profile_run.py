@@ -26,10 +26,11 @@ import torch
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.data.batches import Batches
-from rfsearch.ledger import Assignment
-from rfsearch.planning.checking import check_request
+from rfsearch.ledger import Assignment, Request
+from rfsearch.ledger.manifest import read_manifest
+from rfsearch.ledger.typed_json import sound
 from rfsearch.planning.plan import load_data
-from rfsearch.planning.request import Request
+from rfsearch.planning.request import check_request
 from rfsearch.tasks.segmentation import Segmentation
 from rfsearch.trial import Training
 from rfsearch.trial.learner import Learner
@@ -135,8 +136,8 @@ def profile_run(space: str, folder: str | None, budget: str | None) -> dict[str,
         wall = time.monotonic() - began
         if process.returncode:
             raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}")
-        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    workers = manifest["workers"]
+        manifest = read_manifest(out)
+    workers = sound(manifest.workers)
     started = {event["trial"]: at for at, event in events if event["event"] == "start"}
     waits, training = [], 0.0
     for at, event in events:

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def provenance(command: str | None = None) -> dict[str, Any]:
         "command": command or shlex.join(["python", "baselines/benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": commit or "unknown",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine("cpu"),
+        "machine": asdict(machine("cpu")),
         "versions": versions(),
     }
 

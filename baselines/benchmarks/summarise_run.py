@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.ledger import read_run
+from rfsearch.ledger.manifest import Manifest
+from rfsearch.ledger.typed_json import sound
 from rfsearch.report import summarise
 from rfsearch.report.rows import trials_table
 from rfsearch.space import Candidate
@@ -25,7 +28,7 @@ def main() -> None:
     run = read_run(asked.run)
     manifest, table = run.manifest, trials_table(run.records)
     table[COLUMNS].to_csv(RESULTS / f"{asked.name}.csv", index=False)
-    limit, currency = manifest["budget"]["limit"], manifest["budget"]["currency"]
+    limit, currency = sound(manifest.budget.limit), sound(manifest.budget.currency)
     spent = {"flop": "train_flop"}.get(currency, currency)
     scored = table[table.status.isin(["completed", "cut"])]
     arms = []
@@ -45,19 +48,19 @@ def main() -> None:
                 "test": round(best.test, 4) if pd.notna(best.test) else None,
             }
         )
-    given = provenance(command=f"{manifest['command']}; then summarise_run.py")
-    data = {key: manifest["data"][key] for key in ("summary", "notice", "rendered", "fingerprint")}
+    given = provenance(command=f"{manifest.command}; then summarise_run.py")
+    data = {key: getattr(manifest.data, key) for key in ("summary", "notice", "rendered", "fingerprint")}
     write_sidecar(
         asked.name,
         {
             **given,
-            "machine": manifest["machine"],
-            "versions": manifest["versions"],
+            "machine": asdict(sound(manifest.machine)),
+            "versions": manifest.versions,
             "data": data,
-            "space": manifest["space"],
-            "budget": manifest["budget"],
-            "workers": manifest["workers"],
-            "wall_s_of_trials": round(table.device_s.sum() / manifest["workers"], 1),
+            "space": asdict(manifest.space),
+            "budget": asdict(manifest.budget),
+            "workers": manifest.workers,
+            "wall_s_of_trials": round(table.device_s.sum() / sound(manifest.workers), 1),
             "arms": arms,
             "strategies": over_seeds(pd.DataFrame(arms)),
             "verdict": list(summarise(run).sentences),
@@ -76,7 +79,7 @@ def over_seeds(arms: pd.DataFrame) -> list[dict]:
     return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
-def picture(scored: pd.DataFrame, manifest: dict, name: str) -> None:
+def picture(scored: pd.DataFrame, manifest: Manifest, name: str) -> None:
     """Score against receptive field and against measured latency, the front drawn as a line."""
     from matplotlib import pyplot as plt
 
@@ -89,9 +92,9 @@ def picture(scored: pd.DataFrame, manifest: dict, name: str) -> None:
         front = front[front.val > front.val.cummax().shift(fill_value=float("-inf"))]
         axes.step(front[column], front.val, where="post", color="black", lw=0.8, label="front")
         axes.set_xlabel(labels[column])
-    both[0].set_ylabel(f"{manifest['space']['primary']}, validation")
+    both[0].set_ylabel(f"{manifest.space.primary}, validation")
     figure.legend(*both[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.suptitle(manifest["data"]["summary"], fontsize=9)
+    figure.suptitle(sound(manifest.data.summary), fontsize=9)
     figure.savefig(RESULTS / f"{name}.png", dpi=120)
 
 

@@ -4,6 +4,7 @@ from rfsearch.ledger.budget import Budget
 from rfsearch.ledger.incumbent import incumbent, leaders
 from rfsearch.ledger.journal import Assignment, History, Journal, read_history
 from rfsearch.ledger.record import Cost, Latency, Record, Rung
+from rfsearch.ledger.request import Request
 from rfsearch.ledger.run_directory import Run, read_run
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Journal",
     "Latency",
     "Record",
+    "Request",
     "Run",
     "Rung",
     "incumbent",

@@ -27,7 +27,13 @@ _FORM = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)\s*",
 
 @dataclass(frozen=True)
 class Budget:
-    """One arm's budget: at most `limit` of `currency`. text: as it was asked for."""
+    """Limit what one arm may spend.
+
+    Attributes:
+        text: The budget as it was asked for.
+        currency: What is counted.
+        limit: How much of it may be spent.
+    """
 
     text: str
     currency: Currency
@@ -37,7 +43,12 @@ class Budget:
     def parse(text: str, reference_flop: float) -> Budget:
         """Read `7x`, `2e15flop`, `30min` (also s, h) or `40epoch`.
 
-        reference_flop: training FLOP of one full training of the space's reference candidate: what 1x means.
+        Args:
+            text: The budget.
+            reference_flop: Training FLOP of one full training of the space's reference candidate: what 1x means.
+
+        Raises:
+            BudgetError: It is no budget, leaves nothing to spend, or is more than could be spent.
         """
         match = _FORM.fullmatch(text)
         rule = "A budget is a positive number and a unit: 7x, 2e15flop, 30min (also s, h) or 40epoch."

@@ -41,6 +41,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text so that a reader finds the old one or the new one, never a part.
+
+    Raises:
+        RunDirectoryError: It cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder as durable as the files behind them, where the file system can."""
     with suppress(OSError):

@@ -20,8 +20,8 @@ from typing import Any
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json, sync_folder
-from rfsearch.ledger.manifest import checked
 from rfsearch.ledger.record import Latency, Record
+from rfsearch.ledger.typed_json import checked
 
 SCHEMA = 1
 LEDGER_FILE = "ledger.jsonl"

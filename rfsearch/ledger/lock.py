@@ -29,13 +29,20 @@ _RETRY_S = 0.05
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that works in a run directory. started: when it took the lock, UTC in ISO format."""
+    """Name the process that works in a run directory.
+
+    Attributes:
+        pid: Its number; 0 where that is unknown.
+        host: Its machine.
+        started: When it took the lock, UTC in ISO format.
+    """
 
     pid: int
     host: str
     started: str
 
     def __str__(self) -> str:
+        """Return the process in words."""
         return f"process {self.pid} on {self.host}, since {self.started}" if self.pid else "another process"
 
     @property

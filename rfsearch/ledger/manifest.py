@@ -1,45 +1,54 @@
-"""What a manifest must hold for a run to be resumed or exported, checked part by part as it is read."""
+"""The manifest of a run: what was asked for, what it means, and what it runs on. One writer, one reader.
+
+Manifests of earlier versions stay readable: what they do not say has a default. A part that is damaged is reported
+when it is needed and not before, so that a report makes do with the rest.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field
 
 from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger.budget import Budget, Currency
+from rfsearch.ledger.files import read_json, write_whole
+from rfsearch.ledger.record import Cost
+from rfsearch.ledger.request import Request
+from rfsearch.ledger.typed_json import Kept, read_parts, sound
+from rfsearch.space import SINGLE, Space
 
-T = TypeVar("T")
+MANIFEST_FILE = "manifest.json"
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
-class HeldArm:
-    """One arm of a run."""
+class ArmName:
+    """Name one arm of a run.
+
+    Attributes:
+        strategy: Label of its strategy.
+        seed: Its seed.
+    """
 
     strategy: str
     seed: int
 
 
 @dataclass(frozen=True)
-class HeldData:
-    """The data of a run. folder: None for the embedded set. fingerprint: of every image and label."""
-
-    name: str
-    folder: str | None
-    fingerprint: str
-    classes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Network:
-    """Which network a run trains.
+    """Identify the network that a run trains.
 
-    tensors: digest of the names and shapes in its state dict, and parameters: their number, both of the network as its
-    backbone makes it. sources: SHA-256 of the user's files that make it, by path. layers: likewise, of layers of the
-    user's that trials put into it, as far as they are known beforehand.
+    Attributes:
+        tensors: Digest of the names and shapes in its state dict, as its backbone makes it.
+        parameters: Their number, likewise.
+        sources: SHA-256 of the user's files that make it, by path.
+        layers: SHA-256 of the user's files of layers that trials put into it, as far as they are known beforehand.
     """
 
     tensors: str
@@ -48,40 +57,212 @@ class Network:
     layers: Mapping[str, str] = field(default_factory=dict)
 
 
-def held(manifest: Mapping[str, Any], path: Path, kind: type[T], *keys: str) -> T:
-    """Return a part of a manifest as what it must be; keys that `kind` does not know are passed over.
+@dataclass(frozen=True, kw_only=True)
+class SpaceFacts:
+    """Tell what the space of a run is, in short.
 
-    Args:
-        manifest: The manifest as read.
-        path: Its file, for messages.
-        kind: A dataclass, a model, or any type that pydantic can check.
-        keys: Where in the manifest the part is.
+    Attributes:
+        name: Name of the space.
+        title: Its title.
+        cite: The paper it is from.
+        preset: Its preset.
+        metric: Its metric.
+        backbone: SPEC of its network.
+        primary: Name of the score that the search goes by, its averaging in the name.
+        sites: Module names.
+        dilations: What a site may get.
+        f_bounds: Bounds of a learned f.
+        form: What a site gets.
+        gamma_bounds: Bounds of a learned sample stride.
+        reference: The hand default, as JSON, or its dilation.
+        image_size: H x W, in px.
+    """
+
+    name: Kept[str]
+    title: Kept[str]
+    cite: Kept[str]
+    preset: Kept[str]
+    metric: Kept[str]
+    backbone: Kept[str]
+    primary: Kept[str]
+    sites: Kept[tuple[str, ...]]
+    dilations: Kept[tuple[int, ...]]
+    f_bounds: Kept[tuple[Positive, Positive]]
+    form: Kept[str] = SINGLE
+    gamma_bounds: Kept[tuple[Positive, Positive]] = (0.25, 16.0)
+    reference: Kept[str | int]
+    image_size: Kept[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class BudgetFacts:
+    """Tell what each arm may spend.
+
+    Attributes:
+        text: As it was asked for.
+        currency: What is counted.
+        limit: How much of it.
+        reference_flop: Training FLOP of one full training of the reference candidate: what 1x means.
+        full_training: Cost of that training with its evaluations, if the run recorded it.
+    """
+
+    text: Kept[str]
+    currency: Kept[Currency]
+    limit: Kept[Positive]
+    reference_flop: Kept[Positive]
+    full_training: Kept[Cost | None] = None
+
+    @property
+    def of_an_arm(self) -> Budget:
+        """The budget.
+
+        Raises:
+            RunDirectoryError: It is damaged.
+        """
+        return Budget(sound(self.text), sound(self.currency), sound(self.limit))
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Identify the data of a run.
+
+    Attributes:
+        name: Name of the set.
+        summary: What it is, in a line.
+        rendered: Whether the images are drawings.
+        notice: What a reader must know of it; empty where that is nothing.
+        classes: Names of its classes.
+        fingerprint: Digest of every image and label.
+        folder: Where it was read from; None for an embedded set.
+        splits: Number of images of each split.
+    """
+
+    name: Kept[str]
+    summary: Kept[str]
+    rendered: Kept[bool]
+    notice: Kept[str]
+    classes: Kept[tuple[str, ...]]
+    fingerprint: Kept[str]
+    folder: Kept[str | None]
+    splits: Kept[dict[str, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCandidate:
+    """Tell what is known of a candidate before anything is trained.
+
+    Attributes:
+        candidate: The candidate, as JSON.
+        rf_px: Its receptive field, in px.
+        share: That as a share of the longer side of an image.
+        flop: Training FLOP of its full training.
+        seconds: Seconds that it takes one worker.
+        peak_bytes: Peak memory of it, in bytes.
+        alike: Other candidates, as JSON, whose receptive fields cannot be told apart from this one's at the images'
+            size.
+        path_rf_px: Receptive field of each path, in px, where paths are parallel.
+        objects: float of the training images' objects that are no longer than the receptive field.
+    """
+
+    candidate: str
+    alike: tuple[str, ...] = ()
+    rf_px: int
+    path_rf_px: Mapping[str, int] = field(default_factory=dict)
+    share: float
+    objects: float | None = None
+    flop: float
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Describe a machine.
+
+    Attributes:
+        cpu: Name of its processor.
+        cores: Number of its cores that this process may use.
+        memory_bytes: Its memory, in bytes, if it can be told.
+        device: What trials train on.
+        system: Operating system and architecture.
+    """
+
+    cpu: str = ""
+    cores: int | None = None
+    memory_bytes: int | None = None
+    device: str = ""
+    system: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Hold everything that is needed to read, repeat or resume a run, beside its ledger.
+
+    Attributes:
+        schema: Version of the run's files.
+        command: The command that started it.
+        started: When, UTC in ISO format.
+        request: What was asked for.
+        resolved_space: The space that it means, fitted to its network and data.
+        space: That space in short.
+        network: The network, if the run recorded it.
+        arms: The run's arms, in their order.
+        budget: What each of them may spend.
+        data: The data.
+        forecast: What was known of the first candidates.
+        flop_per_s: Rate of one worker.
+        notices: What a reader must know, one sentence each.
+        versions: Versions of Python and of the packages that decide what a run computes.
+        machine: The machine.
+        workers: Number of trials at a time.
+    """
+
+    schema: Kept[int]
+    command: Kept[str]
+    started: Kept[str]
+    request: Kept[Request]
+    resolved_space: Kept[Space]
+    space: SpaceFacts
+    network: Kept[Network | None] = None
+    arms: Kept[tuple[ArmName, ...]]
+    budget: BudgetFacts
+    data: DataFacts
+    forecast: Kept[tuple[PlannedCandidate, ...]]
+    flop_per_s: Kept[Positive]
+    notices: Kept[tuple[str, ...]]
+    versions: Kept[dict[str, str]]
+    machine: Kept[Machine]
+    workers: Kept[int]
+
+    def to_json(self) -> str:
+        """Return the text of the file."""
+        return json.dumps(asdict(self), indent=1, default=_plain)
+
+
+def _plain(value: object) -> Any:
+    """Return as JSON what is no dataclass."""
+    assert isinstance(value, BaseModel)
+    return value.model_dump(mode="json")
+
+
+def write_manifest(run_dir: Path, manifest: Manifest) -> None:
+    """Write the manifest of a run, so that a reader finds a whole one."""
+    write_whole(run_dir / MANIFEST_FILE, manifest.to_json())
+
+
+def read_manifest(run_dir: Path) -> Manifest:
+    """Read the manifest of a run.
 
     Raises:
-        RunDirectoryError: It is missing, or is something else; the message names the file, the key and the fault.
+        RunDirectoryError: There is none, or it is no JSON object. Damaged parts are reported where they are needed.
     """
-    body: Any = manifest
-    for depth, key in enumerate(keys):
-        if not isinstance(body, Mapping) or key not in body:
-            raise RunDirectoryError(f"{path}: damaged: it has no {'.'.join(keys[: depth + 1])}.")
-        body = body[key]
-    return checked(kind, body, f"{path}: damaged: {'.'.join(keys)}")
-
-
-def checked(kind: type[T], body: Any, where: str) -> T:
-    """Return JSON as what it must be, or raise RunDirectoryError with `where` in front of its first fault."""
-    hashable: Any = kind
-    adapter: TypeAdapter[T] = _adapter(hashable)
+    path = run_dir / MANIFEST_FILE
     try:
-        return adapter.validate_python(body)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = "".join(f".{part}" for part in fault["loc"])
-        got = repr(fault["input"])
-        shown = got if len(got) <= 60 else f"{got[:60]}..."
-        raise RunDirectoryError(f"{where}{key}: {fault['msg'].removeprefix('Value error, ')}. Got {shown}.") from error
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+        body = read_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunDirectoryError(f"{run_dir}: not a run: it has no {MANIFEST_FILE}.") from None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read: {error}.") from error
+    if not isinstance(body, dict):
+        raise RunDirectoryError(f"{path}: a manifest is a JSON object. Got a {type(body).__name__}.")
+    return read_parts(Manifest, body, path)

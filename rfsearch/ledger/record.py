@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from rfsearch.errors import RfsearchError
-from rfsearch.ledger.manifest import checked
+from rfsearch.ledger.typed_json import checked
 from rfsearch.space.choice import Candidate
 
 Status = Literal["completed", "pruned", "cut", "failed"]

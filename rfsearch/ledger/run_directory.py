@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rfsearch.errors import RunDirectoryError
-from rfsearch.ledger.files import read_json, whole_file
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
 from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
+from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
 from rfsearch.ledger.record import Latency, Record
 
-MANIFEST_FILE = "manifest.json"
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
 _NEEDED_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as read back from its directory. records: in the order they came in, with the latencies of their networks.
+    """Hold a run as read back from its directory.
 
-    latencies: by trial, how and where they were measured. ends: why an arm ended with budget left, by its strategy and
-    seed. running: the process that is at work on it, None where there is none.
+    Attributes:
+        directory: The directory.
+        manifest: What was asked for, and what it means.
+        records: In the order they came in, with the latencies of their networks.
+        unfinished: Number of trials that were handed out and have not come back.
+        latencies: How and where latencies were measured, by trial.
+        ends: Why an arm ended with budget left, by its strategy and seed.
+        running: The process that works on it, None where there is none.
     """
 
     directory: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     records: tuple[Record, ...]
     unfinished: int
     latencies: Mapping[str, Latency] = field(default_factory=dict)
@@ -38,7 +41,11 @@ class Run:
 
 
 def create(run_dir: Path) -> None:
-    """Make an empty run directory, or say why it cannot be one."""
+    """Make an empty run directory.
+
+    Raises:
+        RunDirectoryError: It holds something, cannot be written, or is on a full disk.
+    """
     if by := holder(run_dir):
         raise in_use(run_dir, by)
     if (run_dir / LEDGER_FILE).exists() or (run_dir / MANIFEST_FILE).exists():
@@ -63,7 +70,11 @@ def create(run_dir: Path) -> None:
 
 
 def make_unused(wanted: Path) -> Path:
-    """Make a directory that no other process has, with a number behind its name where that name is taken."""
+    """Make a directory that no other process has, with a number behind its name where that name is taken.
+
+    Raises:
+        RunDirectoryError: It cannot be written.
+    """
     number, path = 1, wanted
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -78,32 +89,12 @@ def make_unused(wanted: Path) -> Path:
         raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}. Choose another --out.") from error
 
 
-def write_manifest(run_dir: Path, manifest: Mapping[str, Any]) -> None:
-    write_whole(run_dir / MANIFEST_FILE, json.dumps(manifest, indent=1))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text so that a reader sees the old one or the new one, never a part."""
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8"))
-
-
-def read_manifest(run_dir: Path) -> dict[str, Any]:
-    """Read a manifest as it is: a report makes do with what it says. What must be right in it, `held` checks."""
-    path = run_dir / MANIFEST_FILE
-    try:
-        manifest = read_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunDirectoryError(f"{run_dir}: not a run: it has no {MANIFEST_FILE}.") from None
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read: {error}.") from error
-    if not isinstance(manifest, dict):
-        raise RunDirectoryError(f"{path}: a manifest is a JSON object. Got a {type(manifest).__name__}.")
-    return manifest
-
-
 def read_run(run_dir: Path) -> Run:
-    """Everything a report needs, from the directory alone."""
+    """Read everything that a report needs, from the directory alone.
+
+    Raises:
+        RunDirectoryError: It holds no run, or a damaged one.
+    """
     manifest = read_manifest(run_dir)
     history = read_history(run_dir)
     records = tuple(record.timed(history.latencies.get(name)) for name, record in history.records.items())

@@ -173,12 +173,12 @@ class Contest:
     @property
     def parents(self) -> set[str]:
         """Trials whose checkpoints are needed: others in training go on from them, or others to come may."""
-        found = {assignment.heir_of for assignment in self.running.values() if assignment.heir_of}
+        needed = {assignment.heir_of for assignment in self.running.values() if assignment.heir_of}
         for arm in self.arms:
             # What is reserved for trials in training may yet become free for heirs.
             if arm.running or not self._over(arm):
-                found.update(arm.strategy.awaited)
-        return found
+                needed.update(arm.strategy.awaited)
+        return needed
 
     def _start(self, arm: Arm) -> Assignment | None:
         if self._over(arm):

@@ -9,7 +9,7 @@ from functools import partial
 
 from rfsearch import plugins
 from rfsearch.errors import SpaceError
-from rfsearch.planning.request import Request
+from rfsearch.ledger import Request
 from rfsearch.sources import absolute
 from rfsearch.space import Candidate, Space
 from rfsearch.strategies import Description, Formed
@@ -43,31 +43,31 @@ def find_entrants(request: Request, space: Space) -> tuple[Entrant, ...]:
     """Find the strategies that a request names, or by default those that suit the form of the space.
 
     Raises:
-        SpaceError: A strategy is unknown, named twice, or does not search the form asked for.
+        SpaceError: A strategy is unknown, named twice, or does not search the form that it is named with.
         ModelError: There is nothing behind a strategy's SPEC.
     """
     if request.candidates:
         given = [Candidate.from_json(text) for text in request.candidates]
         return (Entrant("listed", space.form, lambda space, seed: Listed(given)),)
-    found: dict[str, Entrant] = {}
-    seen: set[tuple[str, str]] = set()
-    for asked in request.strategies or default_strategies(space.form):
-        spec, form = split_strategy(asked)
+    entrants: dict[str, Entrant] = {}
+    taken: set[tuple[str, str]] = set()
+    for named in request.strategies or default_strategies(space.form):
+        spec, form = split_strategy(named)
         strategy = plugins.strategy(spec)
         own = strategy.form if isinstance(strategy, Formed) else space.form
         if isinstance(strategy, Formed) and form not in ("", own):
-            raise SpaceError(f"{spec} searches the form {own} only. Got {asked!r}. Nearest legal: {spec!r}.")
-        if (spec, form or own) in seen:
+            raise SpaceError(f"{spec} searches the form {own} only. Got {named!r}. Nearest legal: {spec!r}.")
+        if (spec, form or own) in taken:
             raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
-        seen.add((spec, form or own))
+        taken.add((spec, form or own))
         space.with_form(form or own)  # an unknown form is reported here
         name = spec.rpartition(":")[2]
-        label = _unused(name if form in ("", own) else f"{name}{FORM_MARK}{form}", found)
-        found[label] = Entrant(label, form or own, strategy)
-    return tuple(found.values())
+        label = _unused(name if form in ("", own) else f"{name}{FORM_MARK}{form}", entrants)
+        entrants[label] = Entrant(label, form or own, strategy)
+    return tuple(entrants.values())
 
 
-def split_strategy(asked: str) -> tuple[str, str]:
+def split_strategy(named: str) -> tuple[str, str]:
     """Split what --strategies names into the strategy and its form.
 
     The folders of a path may hold the mark of a form too.
@@ -75,7 +75,7 @@ def split_strategy(asked: str) -> tuple[str, str]:
     Returns:
         The strategy, a file by its absolute path, and the form, empty for the run's own.
     """
-    path, colon, name = asked.rpartition(":")
+    path, colon, name = named.rpartition(":")
     name, _, form = name.partition(FORM_MARK)
     return absolute(path + colon + name), form
 
@@ -102,5 +102,5 @@ def describe_entrants(entrants: Sequence[Entrant], space: Space) -> dict[str, De
 
 def known_candidates(descriptions: Mapping[str, Description], space: Space) -> tuple[Candidate, ...]:
     """Return what strategies may try, as far as they know it, each candidate once; else the hand default."""
-    found = dict.fromkeys(candidate for one in descriptions.values() for candidate in one.candidates)
-    return tuple(found) or (space.default_candidate,)
+    candidates = dict.fromkeys(candidate for one in descriptions.values() for candidate in one.candidates)
+    return tuple(candidates) or (space.default_candidate,)

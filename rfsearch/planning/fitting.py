@@ -98,8 +98,8 @@ def _with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple
     if not reaching:
         raise SpaceError(f"{', '.join(space.sites)}: the network's output depends on none of these. Name other sites.")
     left_out = [site for site in space.sites if site not in reaching]
-    said = [f"Left out, since the output does not depend on them: {', '.join(left_out)}."] if left_out else []
-    return space.with_(sites=tuple(reaching)), said
+    notices = [f"Left out, since the output does not depend on them: {', '.join(left_out)}."] if left_out else []
+    return space.with_(sites=tuple(reaching)), notices
 
 
 def _with_fitting_dilations(
@@ -118,12 +118,12 @@ def _with_fitting_dilations(
     except SpaceError:  # a dilation that differs between axes is no choice
         own = set()
     reference = own.pop() if len(own) == 1 and max(own) <= largest else 1
-    fitting, said = {d for d in space.dilations if d <= largest} | {reference}, []
+    fitting, notices = {d for d in space.dilations if d <= largest} | {reference}, []
     if left_out := [str(d) for d in space.dilations if d > largest]:
         fitting.add(largest)
         tightest = min(sites, key=lambda site: site.largest_dilation)
         size = " x ".join(map(str, tightest.map_size))
-        said.append(
+        notices.append(
             f"Left out, since their kernels are longer than the map of {tightest.path} ({size} px): dilations "
             f"{', '.join(left_out)}. Largest that fits: {largest}."
         )
@@ -131,11 +131,11 @@ def _with_fitting_dilations(
     refused = refused_dilations(model, shape, {site: sorted(fitting - {reference}) for site in space.sites})
     for site, reasons in refused.items():
         first = next(iter(reasons))
-        said.append(f"Left out for {site}: dilations {', '.join(map(str, reasons))}. At {first} {reasons[first]}.")
+        notices.append(f"Left out for {site}: dilations {', '.join(map(str, reasons))}. At {first} {reasons[first]}.")
         fitting -= reasons.keys()
     if reference != space.reference:
-        said.append(f"Hand default: dilation {reference}, the network as it stands.")
-    return space.with_(dilations=tuple(sorted(fitting)), reference=reference), said
+        notices.append(f"Hand default: dilation {reference}, the network as it stands.")
+    return space.with_(dilations=tuple(sorted(fitting)), reference=reference), notices
 
 
 def check_candidates(
@@ -148,12 +148,12 @@ def check_candidates(
         ModelError: A layer is not available or does not fit in its convolution's place.
     """
     check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
-    asked: dict[str, set[int]] = {}
+    dilations_at: dict[str, set[int]] = {}
     for candidate in candidates:
         for site, choice in candidate.choices:
             paths = (choice,) if isinstance(choice, Choice) else choice
-            asked.setdefault(site, set()).update(path.dilation for path in paths)
-    wanted = {site: sorted(dilations) for site, dilations in asked.items()}
+            dilations_at.setdefault(site, set()).update(path.dilation for path in paths)
+    wanted = {site: sorted(dilations) for site, dilations in dilations_at.items()}
     for site, reasons in refused_dilations(model, (1, IN_CHANNELS, *data.image_size), wanted).items():
         dilation, reason = next(iter(reasons.items()))
         taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
@@ -166,7 +166,7 @@ def check_candidates(
     labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
     for candidate in candidates:
         check_labels(candidate, replace(settings, classes=labelled))
-    # A layer is told of its own site only: each is made once, in however many combinations it stands.
+    # A layer knows of its own site only: each is built once, in however many combinations it is.
     at_a_site = {Candidate.of({site: choice}): None for candidate in candidates for site, choice in candidate.choices}
     for alone in at_a_site:
         if any(choice.layer for _, choice in alone):

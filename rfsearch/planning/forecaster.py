@@ -39,20 +39,33 @@ _BYTES_PER_VALUE = 4
 
 @dataclass(frozen=True)
 class _Pass:
+    """Cost of one pass: FLOP, and peak memory in bytes."""
+
     flop: float
     peak_bytes: int
 
 
 class Forecaster:
-    """Forecasts of one space on one data set; each candidate is counted once.
+    """Forecast full trainings of one space on one data set; each candidate is counted once.
 
-    flop_per_s: the rate of one worker, or None to measure it at the first forecast. A learned f is forecast as if it
-    stayed at its start.
+    A learned f is forecast as if it stayed at its start.
+
+    Args:
+        space: The space.
+        data: Its data.
+        device: What trials train on.
+        flop_per_s: Rate of one worker; None measures it at the first forecast.
+
+    Example:
+        forecaster = Forecaster(space, data, torch.device("cpu"))
+        forecaster(space.reference_candidate).cost.flop
     """
 
     def __init__(self, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None) -> None:
+        """Begin with nothing counted."""
         self._space, self._data, self._device = space, data, device
         self._rate = flop_per_s
+        self._task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
         self._known: dict[Candidate, Forecast] = {}
         self._passes: dict[tuple[Candidate, bool, bool], _Pass] = {}
 
@@ -65,7 +78,10 @@ class Forecaster:
         return self._rate
 
     def reference_flop(self) -> float:
-        """The budget unit 1x: the steps of one full training of the reference candidate, without its evaluations."""
+        """Return the budget unit 1x: FLOP of all steps of one full training of the reference candidate.
+
+        Its evaluations are left out.
+        """
         return self._pass(self._space.reference_candidate, training=True).flop * self._space.recipe.steps
 
     def step_bytes(self, candidate: Candidate) -> int:
@@ -73,6 +89,11 @@ class Forecaster:
         return self._pass(candidate, training=True).peak_bytes
 
     def __call__(self, candidate: Candidate) -> Forecast:
+        """Return the forecast of a candidate's full training.
+
+        Raises:
+            ModelError: The network fails with this candidate.
+        """
         if candidate not in self._known:
             self._known[candidate] = self._forecast(candidate)
         return self._known[candidate]
@@ -110,7 +131,7 @@ class Forecaster:
         )
 
     def _longest_stretch(self, candidate: Candidate) -> int:
-        """Steps from one look to the next at most; what comes before a training comes before its first look."""
+        """Return the most steps from one rung to the next; what comes before a training comes before its first rung."""
         recipe = self._space.recipe
         before = prelude_steps(recipe, candidate)
         ends = [0, *(before + step for step in recipe.rung_steps())]
@@ -139,16 +160,19 @@ class Forecaster:
             ) from error
 
     def _pass(self, candidate: Candidate, training: bool, moving: bool = False) -> _Pass:
-        asked = (candidate, training, moving)
-        if asked not in self._passes:
+        key = (candidate, training, moving)
+        if key not in self._passes:
             with self._blaming(candidate):
-                self._passes[asked] = self._counted(*asked)
-        return self._passes[asked]
+                self._passes[key] = self._counted(*key)
+        return self._passes[key]
 
     def _counted(self, candidate: Candidate, training: bool, moving: bool) -> _Pass:
         """Count one training step, or the forward pass of one image in evaluation, on shapes alone.
 
-        moving: once the dilations that were found are learned, between two pixels.
+        Args:
+            candidate: What is trained.
+            training: Whether to count a training step.
+            moving: Count it as of when the dilations that were found are learned, between two pixels.
         """
         model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
         if moving:
@@ -166,7 +190,6 @@ class Forecaster:
                 output = model(images)
             self._check(output, batch)
             return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model))
-        task = plugins.load("tasks", self._space.task)(self._space.metric, self._data, self._space.recipe.class_weights)
         optimizer = torch.optim.SGD(
             [p for p in model.parameters() if p.is_meta], lr=0.1, momentum=0.9, weight_decay=1e-4
         )
@@ -174,7 +197,7 @@ class Forecaster:
         with untouched(model), Meter() as meter, OnShapes(), guided(model, labels):
             output = model(images)
             self._check(output, batch)
-            task.loss(output, labels).backward()
+            self._task.loss(output, labels).backward()
             optimizer.step()
         batch_bytes = (images.numel() + 2 * labels.numel()) * _BYTES_PER_VALUE
         return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies=2) + batch_bytes)
@@ -183,7 +206,7 @@ class Forecaster:
         plugins.check_logits(output, self._data.num_classes, batch, self._space.backbone)
 
     def _measured_rate(self) -> float:
-        """FLOP per second over a few real steps, the first one (which warms caches and counts) left out."""
+        """Return FLOP per second over a few real steps, without the first one, which warms caches and counts."""
         learner = Learner(self._space, self._data, self._space.reference_candidate, seed=0, device=self._device)
         rates: list[float] = []
         began = time.perf_counter()

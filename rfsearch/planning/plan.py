@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +27,13 @@ from rfsearch.data.image_set import few_to_choose_on, physical_memory, with_labe
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.data.pictures import MOST_PIXELS
 from rfsearch.errors import BudgetError, DataError, SpaceError
-from rfsearch.ledger import Budget, Cost
-from rfsearch.planning.checking import CheckedRequest
+from rfsearch.ledger import Budget, Cost, Request
+from rfsearch.ledger.manifest import PlannedCandidate
 from rfsearch.planning.entrants import Entrant, describe_entrants, known_candidates
 from rfsearch.planning.fitting import fit_space
 from rfsearch.planning.forecast import Forecast
 from rfsearch.planning.forecaster import Forecaster
-from rfsearch.planning.request import Request
-from rfsearch.report.budgets import holds
+from rfsearch.planning.request import CheckedRequest
 from rfsearch.space import LSDFN, Candidate, Choice, Space
 from rfsearch.strategies import Description
 from rfsearch.surgery import Site
@@ -45,7 +43,9 @@ PLANNED_MOST = 100
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold a request, resolved and checked: everything known before anything is trained. Reading it builds nothing.
+    """Hold a request, resolved and checked: everything known before anything is trained.
+
+    Reading it builds no strategy. A forecast is counted when it is first asked for.
 
     Attributes:
         request: What was asked for.
@@ -102,11 +102,6 @@ class Plan:
     def full_trainings(self) -> float:
         """Number of these that an arm's budget pays for."""
         return self.budget.limit / self.budget.spent(self.full_training)
-
-    @property
-    def holds(self) -> str:
-        """What an arm's budget has room for, as a sentence."""
-        return holds(self.budget.text, self.full_trainings, self.full_training.flop / self.reference_flop)
 
     def forecasts(self) -> list[tuple[Candidate, Forecast]]:
         """Return the first PLANNED_MOST candidates with their forecasts."""
@@ -174,10 +169,10 @@ def _extremes(request: Request, entrants: Sequence[Entrant], space: Space) -> li
     """Return candidates that must fit for whatever strategies draw from the space to fit."""
     if request.candidates:
         return []
-    found = [space.uniform(Choice(d)) for d in space.dilations]
+    extremes = [space.uniform(Choice(d)) for d in space.dilations]
     if any(entrant.form == LSDFN for entrant in entrants):
-        found.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
-    return found
+        extremes.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
+    return extremes
 
 
 def _require_budget(
@@ -228,13 +223,13 @@ def misfits(checked: CheckedRequest) -> dict[str, str]:
     """Return why some of a request's own candidates cannot be trained on its data, by their JSON."""
     with tempfile.TemporaryDirectory() as cache:
         fitted = fit_space(checked.space, read_data(checked, Path(cache)), adapt=False)
-    found = {}
+    reasons = {}
     for text in checked.request.candidates:
         try:
             fitted.check([Candidate.from_json(text)])
         except SpaceError as error:
-            found[text] = str(error)
-    return found
+            reasons[text] = str(error)
+    return reasons
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
@@ -284,28 +279,26 @@ def _require_memory(needed: int, what: str, space: Space) -> None:
         )
 
 
-def forecast_rows(the_plan: Plan) -> list[dict[str, Any]]:
+def forecast_rows(the_plan: Plan) -> list[PlannedCandidate]:
     """Return what is known of each candidate before anything is trained; see `Plan.forecasts`.
 
-    alike: other candidates of the list, not told again, whose receptive fields cannot be told apart from this one's at
-    the images' size. objects: share of the training images' objects that are no longer than the receptive field.
+    Candidates whose receptive fields cannot be told apart at the images' size share a row.
     """
-    rows: dict[tuple[Candidate, str], dict[str, Any]] = {}
-    px = np.concatenate([np.zeros(0), *the_plan.sizes.px.values()])
+    alike: dict[tuple[Candidate, str], list[tuple[Candidate, Forecast]]] = {}
     for candidate, forecast in the_plan.forecasts():
-        key = (candidate.undilated, forecast.seen)
-        if key in rows:
-            rows[key]["alike"].append(candidate.to_json())
-            continue
-        rows[key] = {
-            "candidate": candidate.to_json(),
-            "alike": [],
-            "rf_px": forecast.rf_px,
-            "path_rf_px": dict(forecast.path_rf_px),
-            "share": forecast.rf_px / the_plan.image_px,
-            "objects": float((px <= forecast.rf_px).mean()) if len(px) else None,
-            "flop": forecast.cost.flop,
-            "seconds": forecast.cost.device_s,
-            "peak_bytes": forecast.peak_bytes,
-        }
-    return list(rows.values())
+        alike.setdefault((candidate.undilated, forecast.seen), []).append((candidate, forecast))
+    px = np.concatenate([np.zeros(0), *the_plan.sizes.px.values()])
+    return [
+        PlannedCandidate(
+            candidate=candidate.to_json(),
+            alike=tuple(other.to_json() for other, _ in others),
+            rf_px=forecast.rf_px,
+            path_rf_px=dict(forecast.path_rf_px),
+            share=forecast.rf_px / the_plan.image_px,
+            objects=float((px <= forecast.rf_px).mean()) if len(px) else None,
+            flop=forecast.cost.flop,
+            seconds=forecast.cost.device_s,
+            peak_bytes=forecast.peak_bytes,
+        )
+        for (candidate, forecast), *others in alike.values()
+    ]

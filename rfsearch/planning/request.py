@@ -1,48 +1,35 @@
-"""What a user asks of `run` and `plan`, and the space that it means."""
+"""What a request means, and what is wrong with it as far as that can be told without looking at its data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rfsearch import plugins
+from rfsearch.data.image_set import require_folder
+from rfsearch.errors import SpaceError
+from rfsearch.ledger import Budget, Request
+from rfsearch.planning.entrants import FORM_MARK, Entrant, find_entrants, split_strategy
 from rfsearch.sources import absolute
 from rfsearch.space import Space, read_space
 
+SEEDS_MOST = 1000
+
 
 @dataclass(frozen=True)
-class Request:
-    """Ask for a search. None, or nothing, leaves what the space says.
+class CheckedRequest:
+    """Hold a request whose space, strategies and options are known to be sound. Its data has not been read.
 
     Attributes:
-        space: Name of a space, or a space file.
-        preset: Size of the space, its form, or both.
-        data: Folder of images.
-        backbone: SPEC of the network.
-        sites: Module paths or patterns.
-        strategies: Names or SPECs, package.module:Class or path/to/file.py:Class, each with @ and a form of the space
-            where it is not to search the run's own form, such as inflation@bi; none: those that suit the form.
-        paths: Number of parallel paths of a site.
-        candidates: JSON of candidates to train once each, with no strategy at all.
-        budget: Of each arm, with its unit.
-        seeds: Number of arms of each strategy.
-        address: Ray cluster to join.
-        cpus_per_trial: CPU cores of a trial.
-        gpus_per_trial: GPUs of a trial, or a share of one.
+        request: The request, strategies in files by their absolute paths.
+        space: The space that it means.
+        entrants: The strategies that it means.
     """
 
-    space: str
-    preset: str | None = None
-    data: str | None = None
-    backbone: str | None = None
-    sites: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
-    paths: int | None = None
-    candidates: tuple[str, ...] = ()
-    budget: str | None = None
-    seeds: int = 1
-    address: str | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
+    request: Request
+    space: Space
+    entrants: tuple[Entrant, ...]
 
 
 def resolve_space(request: Request) -> Space:
@@ -57,3 +44,36 @@ def resolve_space(request: Request) -> Space:
     weights = "none" if backbone != absolute(space.backbone) else None
     space = space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
     return space if request.paths is None else space.with_path_count(request.paths)
+
+
+def check_request(request: Request) -> CheckedRequest:
+    """Check everything in a request that can be checked without its data.
+
+    Raises:
+        RequestError: Something in it is wrong.
+    """
+    space = resolve_space(request)
+    if request.data is not None:
+        require_folder(Path(request.data))
+    if not 1 <= request.seeds <= SEEDS_MOST:
+        raise SpaceError(
+            f"--seeds is the number of seeds per strategy, at least 1 and at most {SEEDS_MOST}. Got {request.seeds}."
+        )
+    entrants = find_entrants(request, space)
+    plugins.backbone(space.backbone)
+    Budget.parse(space.budget, reference_flop=1.0)
+    _check_amount("--cpus-per-trial", request.cpus_per_trial)
+    if request.gpus_per_trial != 0:
+        _check_amount("--gpus-per-trial", request.gpus_per_trial)
+    anywhere = tuple(FORM_MARK.join(filter(None, split_strategy(named))) for named in request.strategies)
+    return CheckedRequest(replace(request, strategies=anywhere), space, entrants)
+
+
+def _check_amount(option: str, amount: float | None) -> None:
+    """Raise SpaceError for an amount of cores or GPUs that a trial cannot have."""
+    if amount is None:
+        return
+    if not 0 < amount < math.inf:
+        raise SpaceError(f"{option} is a positive number. Got {amount:g}.")
+    if amount > 1 and amount != int(amount):
+        raise SpaceError(f"{option} is a whole number, or a share below 1. Got {amount:g}. Nearest: {int(amount)}.")

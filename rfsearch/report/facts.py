@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
+from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.record import parsed
-from rfsearch.report.wording import finite
+from rfsearch.ledger.typed_json import known
 from rfsearch.space.choice import Candidate, Choice
 
 _F_BOUNDS = (0.25, 4.0)  # Wei et al.; also the default of a space file
@@ -47,71 +46,45 @@ class Facts:
     notices: tuple[str, ...]
 
 
-def read_facts(manifest: Mapping[str, Any]) -> Facts:
-    space, data, budget = (_table(manifest, key) for key in ("space", "data", "budget"))
-    sites = tuple(str(site) for site in _many(space, "sites"))
-    arms = [a for a in _many(manifest, "arms") if isinstance(a, Mapping)]
-    currency = _text(budget, "currency")
-    splits = {str(name): finite(count) for name, count in _table(data, "splits").items()}
+def read_facts(manifest: Manifest) -> Facts:
+    """Read what a report leans on; whatever is damaged is unknown."""
+    space, data, budget = manifest.space, manifest.data, manifest.budget
+    sites, reference = known(space.sites, ()), known(space.reference, "")
+    full_training = known(budget.full_training, None)
+    notice = known(data.notice, "").strip()
+    name, metric = known(space.name, ""), known(space.metric, "")
     return Facts(
-        title=_text(space, "title") or _text(space, "name") or "a search of the receptive field",
-        metric=_text(space, "primary") or _text(space, "metric") or "score",
-        arms=tuple((str(a.get("strategy", "")), int(finite(a.get("seed")) or 0)) for a in arms),
-        data=_text(data, "name"),
-        rendered=data.get("rendered") is True,
-        data_notice=_text(data, "notice"),
-        splits={name: int(count) for name, count in splits.items() if count is not None},
-        classes=tuple(str(c) for c in _many(data, "classes")),
+        title=known(space.title, "").strip() or name or "a search of the receptive field",
+        metric=known(space.primary, "") or metric or "score",
+        arms=tuple((arm.strategy, arm.seed) for arm in known(manifest.arms, ())),
+        data=known(data.name, ""),
+        rendered=known(data.rendered, False),
+        data_notice=notice,
+        splits=known(data.splits, {}),
+        classes=known(data.classes, ()),
         sites=sites,
-        dilations=tuple(sorted({int(d) for d in map(finite, _many(space, "dilations")) if d is not None})),
-        f_bounds=_bounds(space, "f_bounds", _F_BOUNDS),
-        gamma_bounds=_bounds(space, "gamma_bounds", _GAMMA_BOUNDS),
-        reference=_reference(space.get("reference"), sites),
-        reference_flop=finite(budget.get("reference_flop")) or None,
-        full_training={k: v for k, x in _table(budget, "full_training").items() if (v := finite(x))},
-        budget_text=_text(budget, "text"),
-        currency=currency if currency in ("flop", "device_s", "epochs") else "flop",
-        limit=finite(budget.get("limit")),
-        planned=frozenset(
-            canonical(p["candidate"])
-            for p in _many(manifest, "forecast")
-            if isinstance(p, Mapping) and isinstance(p.get("candidate"), str | Mapping)
-        ),
-        notices=tuple(str(n) for n in _many(manifest, "notices") if n and str(n).strip() != _text(data, "notice")),
+        dilations=tuple(sorted(set(known(space.dilations, ())))),
+        f_bounds=known(space.f_bounds, _F_BOUNDS),
+        gamma_bounds=known(space.gamma_bounds, _GAMMA_BOUNDS),
+        reference=_reference(reference, sites),
+        reference_flop=known(budget.reference_flop, None),
+        full_training={k: v for k, v in asdict(full_training).items() if v} if full_training else {},
+        budget_text=known(budget.text, "").strip(),
+        currency=known(budget.currency, "flop"),
+        limit=known(budget.limit, None),
+        planned=frozenset(canonical(row.candidate) for row in known(manifest.forecast, ())),
+        notices=tuple(text for text in known(manifest.notices, ()) if text and text.strip() != notice),
     )
 
 
-def canonical(candidate: str | Mapping[str, Any]) -> str:
-    """A candidate's JSON in the one form under which equal candidates are equal texts."""
-    text = candidate if isinstance(candidate, str) else json.dumps(candidate)
-    known = parsed(text)
-    return known.to_json() if known else text
+def _reference(reference: str | int, sites: tuple[str, ...]) -> str | None:
+    """Return the hand default as JSON, also where it is given as a plain dilation of all sites."""
+    if isinstance(reference, str):
+        return canonical(reference) if reference else None
+    return Candidate.of(dict.fromkeys(sites, Choice(reference))).to_json() if reference >= 1 and sites else None
 
 
-def _reference(value: Any, sites: tuple[str, ...]) -> str | None:
-    if isinstance(value, str | Mapping) and value:
-        return canonical(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 and sites:
-        return Candidate.of(dict.fromkeys(sites, Choice(value))).to_json()
-    return None
-
-
-def _bounds(space: Mapping[str, Any], key: str, default: tuple[float, float]) -> tuple[float, float]:
-    found = [finite(b) for b in _many(space, key)]
-    low, high = (found[0], found[1]) if len(found) == 2 else (None, None)
-    return low or default[0], high or default[1]
-
-
-def _table(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = body.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _many(body: Mapping[str, Any], key: str) -> list[Any]:
-    value = body.get(key)
-    return list(value) if isinstance(value, list | tuple) else []
-
-
-def _text(body: Mapping[str, Any], key: str) -> str:
-    value = body.get(key)
-    return str(value).strip() if value is not None else ""
+def canonical(candidate: str) -> str:
+    """Return a candidate's JSON in the one form under which equal candidates are equal texts."""
+    found = parsed(candidate)
+    return found.to_json() if found else candidate

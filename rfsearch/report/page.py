@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from rfsearch.ledger import Record, read_run
-from rfsearch.ledger.run_directory import write_whole
+from rfsearch.ledger.files import write_whole
+from rfsearch.ledger.manifest import Machine
+from rfsearch.ledger.typed_json import known
 from rfsearch.printable import printable
 from rfsearch.report import figures
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
@@ -30,7 +32,6 @@ from rfsearch.report.wording import (
     byte_size,
     counted,
     duration,
-    finite,
     listing,
     multiple,
     percent,
@@ -65,7 +66,7 @@ def render(told: Digest) -> str:
         *(figures.anytime(told), figures.pareto(told), figures.against_rf(told)),
         *(figures.learned(told, "f"), figures.learned(told, "γ")),
     ]
-    known = {figure.name: figure for figure in drawn if figure is not None}
+    figures_by_name = {figure.name: figure for figure in drawn if figure is not None}
     winner = told.winner
     pictures = None
     if winner is not None:
@@ -78,9 +79,9 @@ def render(told: Digest) -> str:
         records=told.records,
         winner=winner,
         scored=told.scored,
-        figures=known,
-        payload=_in_script([figure.to_json() for figure in known.values()]),
-        plotly=get_plotlyjs() if known else "",
+        figures=figures_by_name,
+        payload=_in_script([figure.to_json() for figure in figures_by_name.values()]),
+        plotly=get_plotlyjs() if figures_by_name else "",
         trials=trial_groups(told),
         budget=_budget(told),
         holds=_holds(told),
@@ -91,7 +92,7 @@ def render(told: Digest) -> str:
         forecast=_forecast(told),
         provenance=_provenance(told),
         latency=how_measured(told),
-        request=json.dumps(told.run.manifest.get("request"), indent=1) if told.run.manifest.get("request") else "",
+        request=_request(told),
         headings=[column.heading for column in trial_columns(told)],
         tested=told.split == "test",
         guided=told.guides,
@@ -183,26 +184,32 @@ def _forecast(told: Digest) -> dict[str, Any]:
     return {"rows": rows, "details": details, "titles": [q.title for q in QUANTITIES]}
 
 
+def _request(told: Digest) -> str:
+    """Return what was asked for, without what was left to the space."""
+    request = known(told.run.manifest.request, None)
+    asked = {key: value for key, value in asdict(request).items() if value not in (None, ())} if request else {}
+    return json.dumps(asked, indent=1) if asked else ""
+
+
 def _provenance(told: Digest) -> list[tuple[str, str]]:
     manifest, facts = told.run.manifest, told.facts
-    space, data, machine = (_table(manifest, key) for key in ("space", "data", "machine"))
-    size = space.get("image_size")
-    sides = [finite(side) for side in size] if isinstance(size, list | tuple) else []
-    memory = finite(machine.get("memory_bytes"))
-    entries = [
-        ("Command", manifest.get("command")),
-        ("Started", manifest.get("started")),
-        ("Space", " / ".join(str(space[k]) for k in ("name", "preset") if space.get(k))),
-        ("Cited", space.get("cite")),
-        ("Network", space.get("backbone")),
+    space, data, machine = manifest.space, manifest.data, known(manifest.machine, None)
+    preset = (known(space.name, ""), known(space.preset, ""))
+    metrics = dict.fromkeys((known(space.metric, ""), facts.metric))
+    entries: list[tuple[str, object]] = [
+        ("Command", known(manifest.command, "")),
+        ("Started", known(manifest.started, "")),
+        ("Space", " / ".join(filter(None, preset))),
+        ("Cited", known(space.cite, "")),
+        ("Network", known(space.backbone, "")),
         ("Sites searched", ", ".join(facts.sites)),
         ("Dilations searched", ", ".join(map(str, facts.dilations))),
         ("Hand default", setting_of(facts.reference) if facts.reference else ""),
-        ("Image size", " × ".join(f"{side:g}" for side in sides if side) + " px (H × W)" if sides else ""),
-        ("Metric", ", ".join(dict.fromkeys(str(m) for m in (space.get("metric"), facts.metric) if m))),
-        ("Data", " ".join(str(data[k]) for k in ("summary",) if data.get(k)) or facts.data),
+        ("Image size", " × ".join(map(str, size)) + " px (H × W)" if (size := known(space.image_size, ())) else ""),
+        ("Metric", ", ".join(filter(None, metrics))),
+        ("Data", known(data.summary, "") or facts.data),
         ("Splits", ", ".join(f"{name} {count:,}" for name, count in facts.splits.items())),
-        ("Data fingerprint", data.get("fingerprint")),
+        ("Data fingerprint", known(data.fingerprint, "")),
         ("Seeds", ", ".join(map(str, told.seeds))),
         ("Budget of each arm", facts.budget_text),
         ("What it holds", _holds(told)),
@@ -210,20 +217,15 @@ def _provenance(told: Digest) -> list[tuple[str, str]]:
             "One reference training, without evaluations (1×)",
             prefixed(facts.reference_flop, "FLOP") if facts.reference_flop else "",
         ),
-        ("Trials at a time", manifest.get("workers")),
-        ("Machine", _machine(machine, byte_size(memory) if memory else "")),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in _table(manifest, "versions").items())),
+        ("Trials at a time", known(manifest.workers, "")),
+        ("Machine", _machine(machine) if machine else ""),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in known(manifest.versions, {}).items())),
     ]
-    return [(name, str(value)) for name, value in entries if value not in (None, "", [], {})]
+    return [(name, str(value)) for name, value in entries if value != ""]
 
 
-def _machine(machine: Mapping[str, Any], memory: str) -> str:
-    cores = f"{machine['cores']} cores" if machine.get("cores") else ""
-    device = f"trained on {machine['device']}" if machine.get("device") else ""
-    parts = (machine.get("cpu"), cores, f"{memory} of memory" if memory else "", device)
-    return ", ".join(str(part) for part in parts if part)
-
-
-def _table(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = body.get(key)
-    return value if isinstance(value, Mapping) else {}
+def _machine(machine: Machine) -> str:
+    cores = f"{machine.cores} cores" if machine.cores else ""
+    memory = f"{byte_size(machine.memory_bytes)} of memory" if machine.memory_bytes else ""
+    device = f"trained on {machine.device}" if machine.device else ""
+    return ", ".join(filter(None, (machine.cpu, cores, memory, device)))

@@ -1,7 +1,7 @@
 """Bayesian search with Optuna: a tree-structured Parzen estimator over the space's dimensions, with pruning.
 
 Optuna's own ask and tell are used, on a study made afresh from the observed records each time. So a suggestion depends
-on seed and records alone, and a pruned, cut or failed trial is told as just that, never as a completed one.
+on seed and records alone, and a pruned, cut or failed trial is reported as just that, never as a completed one.
 """
 
 from __future__ import annotations

@@ -84,15 +84,15 @@ class Encoding:
 
     def parameters(self, candidate: Candidate) -> dict[str, float]:
         """Return the parameters of a candidate of this space."""
-        found: dict[str, float] = {}
+        parameters: dict[str, float] = {}
         for path, choice in candidate:
             if choice.sampling:
-                found[f"{path}/gamma"] = self._within(f"{path}/gamma", choice.sampling.gamma)
-                found[f"{path}/s"] = self._index(f"{path}/s", choice.sampling.s)
+                parameters[f"{path}/gamma"] = self._within(f"{path}/gamma", choice.sampling.gamma)
+                parameters[f"{path}/s"] = self._index(f"{path}/s", choice.sampling.s)
             else:
-                found[f"{path}/dilation"] = self._index(f"{path}/dilation", choice.dilation)
-                found[f"{path}/f"] = self._within(f"{path}/f", choice.f)
-        return found
+                parameters[f"{path}/dilation"] = self._index(f"{path}/dilation", choice.dilation)
+                parameters[f"{path}/f"] = self._within(f"{path}/f", choice.f)
+        return parameters
 
     def _paths(self, site: str) -> list[str]:
         """Return the names of a site's paths, as `Candidate` gives them."""

@@ -7,8 +7,8 @@ import pytest
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Journal, files, read_history
+from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.journal import LEDGER_FILE
-from rfsearch.ledger.run_directory import write_whole
 from tests.disks import files_at_most, fill, small_disk
 from tests.ledger.test_journal import ASSIGNMENT, RECORD
 

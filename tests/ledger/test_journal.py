@@ -16,7 +16,8 @@ from rfsearch.ledger import (
     read_run,
 )
 from rfsearch.ledger.journal import LEDGER_FILE, SCHEMA
-from rfsearch.ledger.run_directory import create, write_manifest
+from rfsearch.ledger.manifest import MANIFEST_FILE
+from rfsearch.ledger.run_directory import create
 from rfsearch.report.rows import trials_table
 from tests.ledger.records import RECORD
 
@@ -132,7 +133,7 @@ def test_a_latency_is_read_into_the_records_of_its_trials(tmp_path):
     for name in ("a", "b", "c"):
         journal.finish(replace(RECORD, trial=name, infer_latency_ms=40.0 if name == "c" else None))
     journal.latency(["a", "b"], LATENCY)
-    write_manifest(tmp_path, {})
+    (tmp_path / MANIFEST_FILE).write_text("{}")
     run = read_run(tmp_path)
     assert run.latencies == {"a": LATENCY, "b": LATENCY}
     assert [r.infer_latency_ms for r in run.records] == [2.0, 2.0, 40.0]

@@ -82,7 +82,7 @@ def test_an_own_strategy_that_fails_is_mended_and_the_run_resumed_from_another_f
     told = call("resume", run_dir)
     assert told.returncode == 0, told.stderr
     run = read_run(run_dir)
-    assert run.manifest["request"]["strategies"] == [f"{file}:Mine"]
+    assert run.manifest.request.strategies == (f"{file}:Mine",)
     assert [record.trial for record in run.records] == ["Mine-0-000", "Mine-0-001"]
     assert {path.name for path in (run_dir / "checkpoints").iterdir()} < {"Mine-0-000", "Mine-0-001"}
     assert "Left unspent: Mine/0 " in told.stdout

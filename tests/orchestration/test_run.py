@@ -38,7 +38,7 @@ def test_a_run_leaves_the_whole_directory_of_the_contract(whole):
 
 def test_arms_spend_the_same_budget(whole):
     run = read_run(whole)
-    limit = run.manifest["budget"]["limit"]
+    limit = run.manifest.budget.limit
     spent = pd.read_csv(whole / "trials.csv").groupby("strategy").train_flop.sum()
     assert set(spent.index) == {"exhaustive", "optuna", "inflation"}
     assert ((spent / limit - 1).abs() < 0.05).all()

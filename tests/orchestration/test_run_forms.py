@@ -64,7 +64,7 @@ def test_paths_and_blocks_interrupted_and_resumed_end_as_if_uninterrupted(forms,
 
 
 def test_arms_of_every_form_spend_the_same_budget(forms):
-    limit = read_run(forms).manifest["budget"]["limit"]
+    limit = read_run(forms).manifest.budget.limit
     spent = pd.read_csv(forms / "trials.csv").groupby("strategy").train_flop.sum()
     assert set(spent.index) == {"inflation@bi", "exhaustive@tri", "optuna@lsdfn", "lsdfn"}
     assert ((spent / limit - 1).abs() < 0.1).all()

@@ -20,11 +20,10 @@ from rfsearch_peers.pbt import PopulationBasedTraining
 
 from rfsearch import testing
 from rfsearch.errors import RequestError, SpaceError
-from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, read_history, read_run
+from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, Request, read_history, read_run
 from rfsearch.networks import trained
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
-from rfsearch.planning.request import Request
 from rfsearch.report import summarise
 from rfsearch.space import Candidate
 from rfsearch.strategies import Exhausted, Heir
@@ -247,7 +246,7 @@ def environment(site: Path) -> dict[str, str]:
 
 def test_a_run_trains_charges_and_reports_it_beside_a_sweep(whole) -> None:
     ledger = read_run(whole / "run")
-    limit = ledger.manifest["budget"]["limit"]
+    limit = ledger.manifest.budget.limit
     records = [record for record in ledger.records if record.strategy == "pbt"]
     full = next(r.forecast.flop for r in ledger.records if r.strategy == "exhaustive" and r.forecast)
     members = int(limit / full)

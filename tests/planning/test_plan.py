@@ -11,10 +11,10 @@ import torch
 
 import rfsearch
 from rfsearch import plugins
-from rfsearch.planning.checking import check_request
+from rfsearch.ledger import Request
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.plan import drawn, forecast_rows, guides, make_plan
-from rfsearch.planning.request import Request
+from rfsearch.planning.request import check_request
 from rfsearch.space import Choice
 from rfsearch.strategies import Description
 from rfsearch.strategies.defaults import default_strategies

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
             "metric": "mean IoU",
             "sites": ["conv6"],
             "dilations": [1, 2, 4, 8],
-            "reference": json.loads(candidate(1)),
+            "reference": candidate(1),
             "image_size": [32, 32],
         },
         "arms": [{"strategy": "exhaustive", "seed": 0}],

@@ -259,7 +259,7 @@ def test_hostile_text_stays_text(make_run: MakeRun) -> None:
         data={"classes": names, "name": hostile("data"), "notice": hostile("notice"), "summary": hostile("summary")},
         space={"title": hostile("title"), "metric": hostile("metric")},
         versions={hostile("version"): hostile("number")},
-        request={"x": hostile("request")},
+        request={"space": hostile("request")},
         notices=[hostile("weights")],
         command=hostile("command"),
     )

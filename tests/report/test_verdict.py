@@ -170,7 +170,7 @@ def test_f_at_a_bound(make_run: MakeRun, bound: float) -> None:
 
 
 def test_one_distinguishable_candidate(make_run: MakeRun) -> None:
-    forecast = [{"candidate": candidate(2), "rf_px": 92}]
+    forecast = [{"candidate": candidate(2), "rf_px": 92, "share": 2.9, "flop": 1e12, "seconds": 30.0, "peak_bytes": 1}]
     text, _ = told(make_run, [record("a")], forecast=forecast)
     assert "The space holds one distinguishable candidate" in text
 

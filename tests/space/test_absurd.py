@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from rfsearch.errors import BudgetError, SpaceError
-from rfsearch.planning.checking import check_request
+from rfsearch.ledger import Request
 from rfsearch.planning.plan import make_plan, read_data
-from rfsearch.planning.request import Request
+from rfsearch.planning.request import check_request
 from rfsearch.space import read_space
 from tests.toys import TOY, toy_file
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from rfsearch.cli import app
+from rfsearch.cli.app import app
 from rfsearch.errors import SpaceError
 from rfsearch.inspection import sites
-from rfsearch.planning.request import Request
+from rfsearch.ledger import Request
 from rfsearch.surgery.refused import refused_dilations
 from tests.planned import planned
 from tests.toys import toy_file

@@ -1,21 +1,19 @@
-"""The command `export`. What is done stands in `rfsearch.export`."""
+"""The command `export`: a run's winner as files that need no search."""
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from rfsearch import terminal
+from rfsearch.cli.options import JsonOption
+from rfsearch.cli.printing import err_console, out_console, print_json, progress_console, say, warn
 
 if TYPE_CHECKING:
     from rfsearch.export import Exported
-
-out_console = terminal.console()
-err_console = terminal.console(stderr=True)
 
 
 def export(
@@ -38,58 +36,52 @@ def export(
         str | None, typer.Option("--data", help="Where the run's folder of images is now, if it has moved.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory. Default: RUN/export.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Export a run's winner: a state dict with a small patch, ONNX, and a program of torch.export."""
     import torch
 
     from rfsearch.export import export as write
 
-    console = err_console if as_json else out_console
     wanted = [name.strip() for name in formats.split(",")] if formats != "none" else []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def say(sentence: str) -> None:
-        console.print(sentence, style="dim", highlight=False, markup=False)
-
-    found = write(run_dir, out, trial, integer, finetune, wanted, data, device, say)
+    progress = partial(say, console=progress_console(as_json), style="dim")
+    exported = write(run_dir, out, trial, integer, finetune, wanted, data, device, progress)
     if as_json:
-        print(json.dumps(found.to_json(), indent=1))
+        print_json(exported.to_json())
     else:
-        _print(found)
-    for fault in found.faults:
-        err_console.print(fault, style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(1 if found.faults else 0)
+        _print(exported)
+    for fault in exported.faults:
+        say(fault, err_console, style="red", unbroken=True)
+    raise typer.Exit(1 if exported.faults else 0)
 
 
-def _print(found: Exported) -> None:
+def _print(exported: Exported) -> None:
     from rfsearch.space import Candidate
 
-    def tell(text: str) -> None:
-        out_console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    tell(f"Trial {found.trial}, searched as {Candidate.from_json(found.searched)}")
+    say(f"Trial {exported.trial}, searched as {Candidate.from_json(exported.searched)}", unbroken=True)
     splits = "".join(
         f"; {path}: its last {split.channels} channels at d={split.dilation}"
-        for path, split in found.patch.splits.items()
+        for path, split in exported.patch.splits.items()
     )
-    tell(f"exported as {found.patch.candidate}{splits}. Receptive field {found.rf_px} px.")
-    for notice in found.notices:
-        out_console.print(notice, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    out_console.print(_scores(found))
-    out_console.print(_forms(found))
-    tell(f"All in {found.directory}. To use it:\n")
-    tell(_usage(found))
+    say(f"exported as {exported.patch.candidate}{splits}. Receptive field {exported.rf_px} px.", unbroken=True)
+    for notice in exported.notices:
+        warn(notice, out_console)
+    out_console.print(_scores(exported))
+    out_console.print(_forms(exported))
+    say(f"All in {exported.directory}. To use it:\n", unbroken=True)
+    say(_usage(exported), unbroken=True)
 
 
-def _scores(found: Exported) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title=found.primary, title_justify="left")
+def _scores(exported: Exported) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title=exported.primary, title_justify="left")
     table.add_column("network")
     for name in ("val", "lost", "test", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    first = found.scores[0]
-    for row in found.scores:
+    first = exported.scores[0]
+    for row in exported.scores:
         cells = [row.name + (f", {row.steps} steps more" if row.steps else "")]
         for score, trained in ((row.val, first.val), (row.test, first.test)):
             cells.append("-" if score is None else f"{score:.4f}")
@@ -98,29 +90,29 @@ def _scores(found: Exported) -> Table:
     return table
 
 
-def _forms(found: Exported) -> Table:
+def _forms(exported: Exported) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("form", "file", "images at a time"):
         table.add_column(name, no_wrap=True)
     table.add_column("largest difference of logits", justify="right")
-    for form in found.forms:
+    for form in exported.forms:
         batch = "" if form.file is None else str(form.batch or "any")
         difference = form.said if form.difference is None else f"{form.difference:.2g}"
         table.add_row(form.name, form.file or "-", batch, difference)
     return table
 
 
-def _usage(found: Exported) -> str:
-    """Lines that use what was exported."""
-    height, width = found.size
-    files = {form.name: found.directory / form.file for form in found.forms if form.file}
+def _usage(exported: Exported) -> str:
+    """Return lines that use what was exported."""
+    height, width = exported.size
+    files = {form.name: exported.directory / form.file for form in exported.forms if form.file}
     lines = [
         f"# images: B x 3 x {height} x {width}, RGB / 255 minus mean over std as in export.json",
         "import rfsearch, torch",
         "from rfsearch.plugins import make_backbone  # or build your own network",
         "",
-        f"model = make_backbone({found.patch.backbone!r}, {len(found.patch.classes)})",
-        f"model = rfsearch.apply(model, {str(found.directory / 'patch.json')!r})",
+        f"model = make_backbone({exported.patch.backbone!r}, {len(exported.patch.classes)})",
+        f"model = rfsearch.apply(model, {str(exported.directory / 'patch.json')!r})",
         f"model.load_state_dict(torch.load({str(files['state dict'])!r}, weights_only=True))",
         "logits = model.eval()(images)",
     ]

@@ -1,32 +1,15 @@
 """What a user sees of the data on the command line: rules that were applied, and what to write where none does."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rfsearch import cli
 from tests.data.test_folder_kinds import IDS, offered, put
 from tests.toys import toy_file
 
 HIGH = np.kron(IDS, np.ones((4, 4), int))  # 24 x 32 px
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Call the command line in this process: (exit code, standard output, standard error)."""
-
-    def called(*words):
-        monkeypatch.setattr(sys, "argv", ["rfsearch", *map(str, words)])
-        with pytest.raises(SystemExit) as leave:
-            cli.main()
-        told = capsys.readouterr()
-        return leave.value.code or 0, told.out, told.err
-
-    monkeypatch.chdir(tmp_path)
-    return called
 
 
 def space_file(root: Path, table: str = "", size: str = "image_size = [24, 32]\n", encoding: str = "utf-8") -> Path:

@@ -1,0 +1,191 @@
+"""Train the contest of a run, begin it or go on with it, and show how it goes."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+
+from rfsearch.cli.printing import say, warn
+from rfsearch.errors import StrategyError
+from rfsearch.interrupt import Interrupted, deferred
+
+if TYPE_CHECKING:
+    import torch
+
+    from rfsearch.ledger import Request
+    from rfsearch.planning.competition import Engine
+    from rfsearch.planning.contest import Contest
+    from rfsearch.planning.plan import Plan
+    from rfsearch.planning.request import CheckedRequest
+
+T = TypeVar("T")
+
+
+def begin_run(console: Console, checked: CheckedRequest, run_dir: Path, device: torch.device) -> Plan:
+    """Plan a request and train until done.
+
+    Args:
+        console: Where progress is shown.
+        checked: The request.
+        run_dir: An empty directory.
+        device: What trials train on.
+    """
+    from rfsearch.planning.competition import contest_of
+    from rfsearch.planning.directory import start_run
+    from rfsearch.planning.plan import make_plan, read_data
+
+    with ExitStack() as stack:
+        with console.status("Reading the data and forecasting costs ..."):
+            data = _in_background(partial(read_data, checked, run_dir / "cache"))
+            engine = stack.enter_context(start_engine(checked.request))  # takes about as long to start
+            the_plan = make_plan(checked, data.result(), device)
+        start_run(the_plan, run_dir, shlex.join(["rfsearch", *sys.argv[1:]]), engine.workers, device.type)
+        _say_plan(console, the_plan, run_dir, engine.workers)
+        _compete(console, the_plan, contest_of(the_plan, run_dir), run_dir, engine)
+    _time_networks(console, the_plan, run_dir, device)
+    return the_plan
+
+
+def go_on(console: Console, request: Request, run_dir: Path, device: torch.device) -> Plan:
+    """Train what an earlier start of a run has left, if anything.
+
+    Args:
+        console: Where progress is shown.
+        request: Says where trials run.
+        run_dir: Directory of the run.
+        device: What trials train on.
+    """
+    from rfsearch.ledger.run_directory import SCRATCH
+    from rfsearch.planning.competition import contest_of
+    from rfsearch.planning.directory import reopen_run
+    from rfsearch.report.page import REPORT_FILE
+
+    with console.status("Reading the data and the ledger ..."):
+        the_plan = reopen_run(run_dir, device)
+        contest = contest_of(the_plan, run_dir)
+    shutil.rmtree(run_dir / SCRATCH, ignore_errors=True)
+    if contest.done:
+        say(f"Nothing was left to train. Report: {run_dir / REPORT_FILE}", console, unbroken=True)
+    else:
+        with start_engine(request) as engine:
+            _compete(console, the_plan, contest, run_dir, engine)
+    _time_networks(console, the_plan, run_dir, device)
+    return the_plan
+
+
+def device_for(request: Request) -> torch.device:
+    """Return the device that trials will train on, and set this process up as a worker is."""
+    import torch
+
+    torch.set_num_threads(max(1, int(request.cpus_per_trial or 1)))
+    if request.gpus_per_trial == 0 or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def start_engine(request: Request) -> AbstractContextManager[Engine]:
+    """Return what runs the trials; it starts when its context is entered."""
+    from rfsearch.orchestration import Engine, Resources
+
+    return Engine(request.address, Resources(request.cpus_per_trial or 1, request.gpus_per_trial))
+
+
+def title_of(the_plan: Plan) -> str:
+    """Return a run in a line: space and data."""
+    space = the_plan.space
+    return f"{space.title} ({space.name}, preset {space.preset}): {the_plan.data.summary()}"
+
+
+def room_of(the_plan: Plan) -> str:
+    """Return what an arm's budget has room for, as a sentence."""
+    from rfsearch.report.budgets import holds
+
+    each = the_plan.full_training.flop / the_plan.reference_flop
+    return holds(the_plan.budget.text, the_plan.full_trainings, each)
+
+
+@contextmanager
+def resumable(run_dir: Path) -> Iterator[None]:
+    """Say how to go on after an interrupt in this context, or a strategy's fault.
+
+    Where nothing has been trained yet, there is nothing to go on with.
+    """
+    from rfsearch.ledger.journal import LEDGER_FILE
+
+    try:
+        yield
+    except (Interrupted, StrategyError) as stop:
+        if not (run_dir / LEDGER_FILE).exists():
+            raise
+        how = f"rfsearch resume {shlex.quote(str(run_dir))}"
+        if isinstance(stop, StrategyError):
+            raise StrategyError(f"{stop} Nothing is lost. Mend the strategy, then go on with: {how}") from stop
+        raise Interrupted(f"Interrupted. Nothing is lost. Go on with: {how}") from None
+
+
+def _in_background(work: Callable[[], T]) -> Future[T]:
+    """Run work in a thread that does not keep an interrupted process waiting."""
+    result: Future[T] = Future()
+
+    def go() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    Thread(target=go, daemon=True).start()
+    return result
+
+
+def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> None:
+    from rfsearch.display import si
+    from rfsearch.report.wording import counted
+
+    say(title_of(the_plan), console, style="bold")
+    for notice in the_plan.notices:
+        say(notice, console, style="yellow")
+    say(
+        f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} (1x = {si(the_plan.reference_flop, 'FLOP')}, "
+        f"one full training without its evaluations), {workers} trials at a time. Everything goes to {run_dir}.",
+        console,
+    )
+    say(room_of(the_plan), console)
+
+
+def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, engine: Engine) -> None:
+    """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
+    from rfsearch.display import Board
+    from rfsearch.planning.competition import compete
+    from rfsearch.report import write
+
+    try:
+        with Board(console, title_of(the_plan), the_plan.primary, contest) as board, deferred() as check:
+            compete(the_plan, contest, run_dir, engine, board.watch, check)
+    except (Interrupted, StrategyError):
+        write(run_dir)
+        raise
+
+
+def _time_networks(console: Console, the_plan: Plan, run_dir: Path, device: torch.device) -> None:
+    """Measure what latencies are missing, now that nothing trains. An interrupt leaves tables and page as they are."""
+    from rfsearch.report import write
+    from rfsearch.timing import time_networks
+
+    try:
+        with console.status("Measuring latencies with nothing else running ..."), deferred() as check:
+            notices = time_networks(the_plan, run_dir, device, check)
+    except Interrupted:
+        write(run_dir)
+        raise
+    for notice in notices:
+        warn(notice, console)

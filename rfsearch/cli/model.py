@@ -1,0 +1,120 @@
+"""What the commands that look at one model share: which model, on what input."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rfsearch.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rfsearch.data import ImageSet
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Network: a backbone's name, torchvision:NAME, timm:NAME, smp:ARCH/ENCODER, package.module:callable or "
+        "path/to/file.py:callable; or the directory of a run, for its winner."
+    ),
+]
+InputOption = Annotated[
+    str | None,
+    typer.Option("--input", help="Shape of one input, channels x axes: 3x224x224 (default), 2x1000, 1x32x64x64."),
+]
+ClassesOption = Annotated[int, typer.Option("--classes", help="Number of classes to build the network for.")]
+FolderOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder of labelled images: its objects are held against the field.")
+]
+ModelSpaceOption = Annotated[str, typer.Option("--space", help="Which space's layout and image size --data has.")]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Hold a network that is looked at.
+
+    Attributes:
+        network: The network.
+        shape: Shape of one input, channels first.
+        images: Labelled images, if there are any.
+    """
+
+    network: nn.Module
+    shape: tuple[int, ...]
+    images: ImageSet | None
+
+
+def load_model(model: str, input_shape: str | None, classes: int, folder: Path | None, space: str) -> LoadedModel:
+    """Build a network, or load the winner of a run.
+
+    Args:
+        model: SPEC of a backbone, or the directory of a run.
+        input_shape: Shape of one input as --input gives it, None for the images' or the default.
+        classes: Number of classes, where no images say it.
+        folder: Folder of labelled images.
+        space: Name of the space whose layout that folder has; with an embedded set, it needs none.
+
+    Raises:
+        RequestError: The input shape is none, or not that of the images.
+    """
+    from rfsearch import inspection
+    from rfsearch.ledger.manifest import MANIFEST_FILE
+    from rfsearch.networks import trained
+
+    run_dir = Path(model) if (Path(model) / MANIFEST_FILE).is_file() else None
+    with tempfile.TemporaryDirectory() as cache:
+        images = _read_images(run_dir, folder, space, Path(cache))
+        if images is None:
+            shape = _parse_shape(input_shape or "3x224x224")
+        else:
+            shape, classes = (3, *images.image_size), images.num_classes
+            if input_shape and _parse_shape(input_shape) != shape:
+                raise RequestError(
+                    f"--input {input_shape} is not the size of the images, {inspection.by(shape)}. Leave it out, or "
+                    "change image_size in a copy of the space's file."
+                )
+        network = trained(run_dir) if run_dir else inspection.network(model, classes, shape[0])
+        return LoadedModel(network, shape, images)
+
+
+def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> ImageSet | None:
+    """Read the images of a run, of a folder or of a space; None where none of them is named."""
+    from rfsearch.ledger.manifest import read_manifest
+    from rfsearch.ledger.typed_json import sound
+    from rfsearch.planning.plan import load_data
+    from rfsearch.plugins import space_file
+    from rfsearch.space import read_space
+
+    given = str(folder) if folder else None
+    if run_dir is not None:
+        manifest = read_manifest(run_dir)
+        return load_data(sound(manifest.resolved_space), given or sound(manifest.data.folder), cache)
+    if folder is not None or space != "folder":
+        return load_data(read_space(space_file(space), None), given, cache)
+    return None
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().split("x")
+    if not 2 <= len(parts) <= 4 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise RequestError(f"--input is channels x axes, such as 3x224x224 or 2x1000. Got {text!r}.")
+    return tuple(map(int, parts))
+
+
+def layer_in_short(
+    kind: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int = 1
+) -> str:
+    """Return a layer in short: its kind and kernel, then stride, dilation and groups where they are not 1."""
+    from rfsearch.inspection import by
+
+    parts = [kind, by(kernel)]
+    for mark, sizes in (("s", stride), ("d", dilation), ("g", (groups,))):
+        if any(size != 1 for size in sizes):
+            parts.append(mark + (str(sizes[0]) if len(set(sizes)) == 1 else by(sizes)))
+    return " ".join(part for part in parts if part)

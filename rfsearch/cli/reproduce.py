@@ -1,0 +1,123 @@
+"""The command `reproduce`: a published table's protocol, run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from rfsearch.cli.conduct import begin_run, device_for, go_on, resumable
+from rfsearch.cli.options import (
+    AddressOption,
+    CpusOption,
+    DataOption,
+    GpusOption,
+    JsonOption,
+    PresetOption,
+    SeedsOption,
+)
+from rfsearch.cli.printing import out_console, print_json, progress_console, say
+
+if TYPE_CHECKING:
+    import torch
+
+    from rfsearch.ledger import Request
+    from rfsearch.planning.plan import Plan
+    from rfsearch.reproduce import Measured, Table
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="wei-table2, wei-table3, wei-table4 or lsdfn-table5.")],
+    scale: Annotated[
+        str, typer.Option("--scale", help="small: two CPU cores. paper: the paper's settings, a GPU.")
+    ] = "small",
+    space: Annotated[str, typer.Option("--space", help="Another space than the table's own, or a space file.")] = "",
+    preset: PresetOption = None,
+    data: DataOption = None,
+    seeds: SeedsOption = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory. Default: runs/TABLE. Goes on if it is there.")
+    ] = None,
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a published table's protocol again: printed and measured numbers side by side, and what was not followed."""
+    from rfsearch import reproduce as tables
+    from rfsearch.ledger import Request
+
+    published = tables.read_table(table)
+    base = Request(
+        space=space,
+        preset=preset,
+        data=data,
+        seeds=seeds,
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+    )
+    console, device = progress_console(as_json), device_for(base)
+    found: list[Measured] = []
+    departures: dict[str, None] = {}
+    metric = ""
+    for name, (request, rows) in tables.requests(published, base, scale).items():
+        run_dir = (out or Path("runs") / table) / name
+        the_plan, unfit = _train_rows(console, request, run_dir, device)
+        if the_plan is not None:
+            departures.update(dict.fromkeys(tables.departures(published, the_plan)))
+            metric = the_plan.primary
+        found += tables.outcome(rows, run_dir, unfit)
+    if as_json:
+        body = {key: getattr(published, key) for key in ("title", "cite", "note")}
+        measured = {"not_followed": list(departures), "rows": [vars(row) for row in found]}
+        print_json({"table": table, **body, "metric": metric, **measured})
+    else:
+        _print_table(published, found, metric, list(departures))
+    raise typer.Exit(0 if any(row.trainings for row in found) else 1)
+
+
+def _train_rows(
+    console: Console, request: Request, run_dir: Path, device: torch.device
+) -> tuple[Plan | None, dict[str, str]]:
+    """Train the rows of a table that share a network, or go on where an earlier run of them had stopped.
+
+    Returns:
+        The plan, None where no row can be trained; and why rows cannot be, by the JSON of their candidates.
+    """
+    from rfsearch.ledger.lock import hold
+    from rfsearch.ledger.manifest import MANIFEST_FILE
+    from rfsearch.planning.directory import new_directory
+    from rfsearch.planning.plan import misfits
+    from rfsearch.planning.request import check_request
+    from rfsearch.report import write
+
+    with console.status("Reading the data ..."):
+        unfit = misfits(check_request(request))
+    fitting = tuple(text for text in request.candidates if text not in unfit)
+    if not fitting:
+        return None, unfit
+    request = replace(request, candidates=fitting)
+    if (run_dir / MANIFEST_FILE).exists():
+        with hold(run_dir), resumable(run_dir):
+            the_plan = go_on(console, request, run_dir, device)
+            write(run_dir)
+    else:
+        with new_directory(run_dir), resumable(run_dir):
+            the_plan = begin_run(console, check_request(request), run_dir, device)
+            write(run_dir)
+    return the_plan, unfit
+
+
+def _print_table(published: Table, rows: Sequence[Measured], metric: str, departures: Sequence[str]) -> None:
+    from rfsearch.display import side_by_side
+
+    say(f"{published.title}. {published.cite}", style="bold")
+    out_console.print(side_by_side(rows, metric))
+    for sentence in [published.note, "Not as in the paper:" if departures else "", *departures]:
+        if sentence:
+            say(sentence)

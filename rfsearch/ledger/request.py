@@ -1,0 +1,41 @@
+"""What a user asks of `run` and `plan`, as a run records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Request:
+    """Ask for a search. None, or nothing, leaves what the space says.
+
+    Attributes:
+        space: Name of a space, or a space file.
+        preset: Size of the space, its form, or both.
+        data: Folder of images.
+        backbone: SPEC of the network.
+        sites: Module paths or patterns.
+        strategies: Names or SPECs, package.module:Class or path/to/file.py:Class, each with @ and a form of the space
+            where it is not to search the run's own form, such as inflation@bi; none: those that suit the form.
+        paths: Number of parallel paths of a site.
+        candidates: JSON of candidates to train once each, with no strategy at all.
+        budget: Of each arm, with its unit.
+        seeds: Number of arms of each strategy.
+        address: Ray cluster to join.
+        cpus_per_trial: CPU cores of a trial.
+        gpus_per_trial: GPUs of a trial, or a share of one.
+    """
+
+    space: str
+    preset: str | None = None
+    data: str | None = None
+    backbone: str | None = None
+    sites: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    paths: int | None = None
+    candidates: tuple[str, ...] = ()
+    budget: str | None = None
+    seeds: int = 1
+    address: str | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None

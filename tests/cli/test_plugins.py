@@ -1,0 +1,74 @@
+"""Plugins that do not load: each is named, and the others go on."""
+
+import json
+
+import pytest
+
+from rfsearch import doctor
+from tests.calls import wrong
+from tests.toys import toy_file
+
+
+@pytest.fixture
+def broken_plugins(tmp_path, monkeypatch):
+    """An installed package each of whose plugins fails when it is loaded, or gives what is none."""
+    site = tmp_path / "site"
+    (site / "broken-1.0.dist-info").mkdir(parents=True)
+    (site / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (site / "broken-1.0.dist-info" / "entry_points.txt").write_text(
+        "[rfsearch.spaces]\nb-space = broken_plugin:space\nlost-space = broken_paths:space\n"
+        "[rfsearch.backbones]\nb-net = broken_plugin:net\n"
+        "[rfsearch.strategies]\nb-strategy = broken_exit:Strategy\n[rfsearch.tasks]\nb-task = absent_module:Task\n"
+    )
+    (site / "broken_plugin.py").write_text("raise OSError('libfancy.so is not there')\n")
+    (site / "broken_exit.py").write_text("raise SystemExit('no licence')\n")
+    (site / "broken_paths.py").write_text("def space():\n    return '/nowhere/space.toml'\n")
+    monkeypatch.syspath_prepend(str(site))
+
+
+BROKEN = {
+    "b-space": "libfancy.so is not there",
+    "lost-space": "/nowhere/space.toml",
+    "b-net": "libfancy.so is not there",
+    "b-strategy": "no licence",
+    "b-task": "absent_module",
+}
+
+
+def test_a_plugin_that_does_not_load_is_named_and_the_rest_is_listed(call, broken_plugins):
+    code, out, err = call("list", "--json")
+    assert code == 0
+    names = {row["name"] for row in json.loads(out)}
+    assert names >= {"helen", "inflation", "wei-small", "segmentation"}
+    assert not names & set(BROKEN)
+    for name, cause in BROKEN.items():
+        assert any(repr(name) in line and cause in line for line in err.splitlines()), name
+    assert err.count("broken 1.0") == 4
+    assert "Traceback" not in err
+
+
+def test_a_plugin_that_does_not_load_keeps_no_other_from_being_planned(call, tmp_path, broken_plugins):
+    code, out, err = call("plan", "--space", toy_file(tmp_path), "--strategies", "random", "--json")
+    assert code == 0, err
+    assert json.loads(out)["arms"] == 1
+    assert all(repr(name) in err and cause in err for name, cause in BROKEN.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["--space", "b-space"], "b-space"),
+        (["--space", "lost-space"], "lost-space"),
+        (["--space", "helen", "--strategies", "random,b-strategy"], "b-strategy"),
+        (["--space", "helen", "--backbone", "b-net"], "b-net"),
+    ],
+)
+def test_asking_for_a_plugin_that_does_not_load_is_told(call, broken_plugins, options, name):
+    wrong(call("plan", *options), repr(name), BROKEN[name])
+
+
+def test_doctor_names_a_plugin_that_does_not_load(broken_plugins):
+    found = {check.name: check for check in doctor.checks()}
+    assert found["spaces"].ok
+    assert not found["plugins"].ok
+    assert all(repr(name) in found["plugins"].found for name in BROKEN)
