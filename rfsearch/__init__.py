@@ -1,4 +1,4 @@
-"""rfsearch: the receptive field of a network as a searchable hyperparameter, on equal, metered budgets.
+"""Search the receptive field of a network as a hyperparameter, on equal, metered budgets.
 
 Importing it imports neither torch nor Ray; what computes does.
 """

@@ -1,4 +1,4 @@
-"""A user id without a name or a home, as containers give: libraries ask for both, and raise where there is none."""
+"""Handle a user id without a name or a home, as containers have: libraries ask for both and raise if there is none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def stand_ins() -> dict[str, str]:
-    """Return environment variables that give the user a name and a home, none where the system knows both.
+    """Return environment variables that give the user a name and a home, none if the system knows both.
 
     torch names its folder of compiled code by the user; Ray asks for the home when it is imported. A temporary folder
     stands in for the home until this process ends.

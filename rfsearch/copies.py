@@ -1,4 +1,4 @@
-"""Copies of modules, and what cannot be copied."""
+"""Copy modules, and say what cannot be copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rfsearch.errors import ModelError
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def copied(module: _Module) -> _Module:
+def copy_module(module: _Module) -> _Module:
     """Return a copy of a module that shares nothing with it.
 
     A tensor that follows from parameters, such as the weight that `torch.nn.utils.weight_norm` computes before every
@@ -48,12 +48,12 @@ def copied(module: _Module) -> _Module:
 
 
 def _is_own(value: Any) -> bool:
-    """Whether a copy has one of its own."""
+    """Check whether a copy has one of its own."""
     return isinstance(value, nn.Module | Tensor | dict | list | set)
 
 
 def _functions(part: nn.Module) -> Iterator[tuple[str, FunctionType]]:
-    """Hooks and other plain functions that a module holds, by the attribute that does."""
+    """Yield hooks and other plain functions that a module holds, with the attribute that holds them."""
     for name, value in vars(part).items():
         for held in value.values() if isinstance(value, dict) else (value,):
             while isinstance(held, partial):
@@ -66,5 +66,5 @@ def _closed_over(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # of a name that has no value yet
+        except ValueError:  # the cell of a name without a value yet
             continue

@@ -1,4 +1,4 @@
-"""Whether this installation can do its work, and with what."""
+"""Check whether this installation can do its work, and with what."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ _ROOM_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. found: what there is, or what is wrong and what helps."""
+    """Report one finding.
+
+    Attributes:
+        name: What was checked.
+        ok: Whether it is as needed.
+        found: What there is, or what is wrong and what helps.
+
+    Example:
+        >>> [check.name for check in run_checks() if not check.ok]
+    """
 
     name: str
     ok: bool
     found: str
 
 
-def checks() -> list[Check]:
-    """Every check, in the order a run would trip over them."""
+def run_checks() -> list[Check]:
+    """Run every check, in the order in which a run would need it."""
     named: list[tuple[str, Callable[[], str]]] = [
         ("packages", _packages),
         ("spaces", _spaces),
@@ -117,7 +126,7 @@ def _training_step() -> str:
     from rfsearch.planning.forecaster import Forecaster
     from rfsearch.space import read_space
 
-    torch.set_num_threads(1)  # as a worker of the default run has it
+    torch.set_num_threads(1)  # as in a worker of the default run
     space = read_space(plugins.space_file("helen"), None)
     forecaster = Forecaster(space, rendered_faces(train=16, val=2, test=2), torch.device("cpu"))
     rate = forecaster.flop_per_s

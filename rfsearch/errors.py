@@ -1,11 +1,11 @@
-"""Every error rfsearch raises on purpose.
+"""Define every error that rfsearch raises on purpose.
 
     RfsearchError
     |-- RequestError            the request was wrong: one message, exit code 2
     |   |-- SpaceError          an unknown or faulty space, preset, site, choice or strategy
     |   |-- DataError           a data set that is missing, incomplete or inconsistent
     |   |-- BudgetError         a budget that cannot be read or spent
-    |   |-- StrategyError       a strategy whose own code fails or answers with something else than the contract's
+    |   |-- StrategyError       a strategy whose own code fails or breaks its contract
     |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
     |   |   `-- DerivativeError a layer that is differentiated twice and has a first derivative only
     |   `-- RunDirectoryError   a run directory that cannot be written, read or resumed
@@ -21,47 +21,57 @@ from collections.abc import Iterable
 
 
 class RfsearchError(Exception):
-    """Root of the tree."""
+    """Mark an error that rfsearch raises on purpose: catch it to catch them all.
+
+    Example:
+        >>> try:
+        ...     space = read_space("helen.toml", "mini")
+        ... except RfsearchError as error:
+        ...     print(error)
+    """
 
 
 class RequestError(RfsearchError):
-    """What was asked for cannot be done."""
+    """Report a request that cannot be fulfilled."""
 
 
 class SpaceError(RequestError):
-    """An unknown or faulty space, preset, site, choice or strategy."""
+    """Report an unknown or faulty space, preset, site, choice or strategy."""
 
 
 class DataError(RequestError):
-    """A data set that is missing, incomplete or inconsistent."""
+    """Report a data set that is missing, incomplete or inconsistent."""
 
 
 class BudgetError(RequestError):
-    """A budget that cannot be read or spent."""
+    """Report a budget that cannot be read or spent."""
 
 
 class StrategyError(RequestError):
-    """A strategy whose own code fails, or answers with something else than the contract's."""
+    """Report a strategy whose own code fails or breaks its contract."""
 
 
 class ModelError(RequestError):
-    """A model that cannot be built, traced, cut open or weighed."""
+    """Report a model that cannot be built, traced, cut open or weighed."""
 
 
 class DerivativeError(ModelError, RuntimeError):
-    """A layer that is differentiated twice and has a first derivative only. A RuntimeError too, as torch's own is."""
+    """Report a layer that is differentiated twice and has a first derivative only.
+
+    A RuntimeError too, as torch's own is.
+    """
 
 
 class RunDirectoryError(RequestError):
-    """A run directory that cannot be written, read or resumed."""
+    """Report a run directory that cannot be written, read or resumed."""
 
 
 class TrialError(RfsearchError):
-    """One trial failed: NaN loss, out of memory, or an exception in the model or the data."""
+    """Report one failed trial: NaN loss, out of memory, or an exception in the model or the data."""
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the closest known one, and all of them."""
+    """Return the end of a message about an unknown name: the closest known one, and all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]!r}?" if close else ""

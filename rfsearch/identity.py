@@ -1,8 +1,8 @@
-"""Which network a run trains, so that a resumed run or an export is told when it has become another one.
+"""Identify the network that a run trains, so that a resumed run or an export notices when it has become another one.
 
-Shapes alone do not say everything that a network's file decides, so the user's files are known by their content too,
-with the neighbours that they import. Networks of installed packages are known by their shapes: their versions are in
-the manifest.
+Shapes alone do not show everything that a network's file decides, so the user's files are identified by their content
+too, with the neighbours that they import. Networks of installed packages are identified by their shapes: their versions
+are in the manifest.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def network_of(spec: str, model: nn.Module, layers: Iterable[str] = ()) -> Netwo
 
 
 def sources_of(spec: str) -> dict[str, str]:
-    """Return the SHA-256 of each file of the user's that a SPEC stands on, by path; of other SPECs nothing."""
+    """Return the SHA-256 of each of the user's files that a SPEC depends on, by path; nothing for other SPECs."""
     source, _, attribute = spec.rpartition(":")
-    if not source or not attribute or source in plugins._ZOOS:
+    if not source or not attribute or source in plugins.ZOOS:
         return {}
     path = Path(source) if source.endswith(".py") else _module_file(source)
     found = {}
-    for file in sources.with_imports(path) if path else []:
+    for file in sources.list_imported_files(path) if path else []:
         with suppress(OSError):
             found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
@@ -60,7 +60,11 @@ def _module_file(module: str) -> Path | None:
 
 
 def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -> None:
-    """Raise RunDirectoryError where a run would go on with another network, or other layers, than it began with."""
+    """Check that a run would go on with the network, and the layers, that it began with.
+
+    Raises:
+        RunDirectoryError: It would not.
+    """
     require_same_tensors(then, now, spec, run_dir)
     if then is None:
         return
@@ -68,19 +72,23 @@ def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -
     for files, of_now, what in ((then.sources, now.sources, computed), (then.layers, now.layers, "its layers")):
         if changed := edited(files, of_now):
             raise RunDirectoryError(
-                f"{run_dir}: {', '.join(changed)} has changed since this run started, and with it perhaps {what}: "
-                "its trials could not be compared. Restore the file as it was, or start a new run."
+                f"{run_dir}: {', '.join(changed)} has changed since this run started, which may have changed {what}: "
+                "its trials would not be comparable. Restore the file as it was, or start a new run."
             )
 
 
 def require_same_tensors(then: Network | None, now: Network, spec: str, run_dir: Path) -> None:
-    """Raise RunDirectoryError where a network is not the one whose weights a run holds."""
+    """Check that a network is the one whose weights a run holds.
+
+    Raises:
+        RunDirectoryError: It is not.
+    """
     if then is not None and then.tensors != now.tensors:
         counts = f"{then.parameters:,} parameters then, {now.parameters:,} now"
         if then.parameters == now.parameters:
             counts = f"{now.parameters:,} parameters, in tensors of other names or shapes"
         raise RunDirectoryError(
-            f"{run_dir}: backbone {spec} makes another network than when this run started: {counts}. "
+            f"{run_dir}: backbone {spec} makes a different network than when this run started: {counts}. "
             "Restore it as it was, or start a new run."
         )
 

@@ -1,4 +1,4 @@
-"""What a model sees, layer by layer, and where that can be changed: what `rfsearch rf` and `rfsearch sites` tell."""
+"""Find what a model sees, layer by layer, and where that can be changed, for `rfsearch rf` and `rfsearch sites`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rfsearch import plugins
 from rfsearch.data import ImageSet, eval_batches
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import ModelError, RfsearchError, nearest
-from rfsearch.receptive import EffectiveField, ReceptiveField, Trace, effective_receptive_field, traced
+from rfsearch.receptive import EffectiveField, ReceptiveField, Trace, effective_receptive_field, trace_model
 from rfsearch.surgery.refused import refused_dilations
 from rfsearch.surgery.sites import SiteRow, class_name, list_sites
 
@@ -28,8 +28,20 @@ _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer that ran. kernel, stride, dilation: an axis each, px; empty where it has none. shape: of its output,
-    without the batch. field: of a unit of it."""
+    """Describe one layer that ran.
+
+    Attributes:
+        path: Name of its module.
+        kind: Its class.
+        kernel: Taps per axis; empty if it has none. So are stride and dilation.
+        stride: Stride per axis, px of its input.
+        dilation: Dilation per axis, px of its input.
+        shape: Shape of its output, without the batch.
+        field: Receptive field of a unit of the output.
+
+    Example:
+        >>> inspect(model, (1, 3, 64, 64)).layers[0].to_json()
+    """
 
     path: str
     kind: str
@@ -40,15 +52,27 @@ class LayerRow:
     field: ReceptiveField
 
     def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints of the layer."""
         body = {name: list(getattr(self, name)) for name in ("kernel", "stride", "dilation", "shape")}
         return {"path": self.path, "kind": self.kind, **body, "axes": field_json(self.field)}
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a model sees. image: B x C x its axes. layers: in the order of the forward pass. at: the module path whose
-    field is told, "" the model's output. effective: None where it cannot be measured, and `why_not` says why. sizes: of
-    the objects of the data, None without data."""
+    """Hold what a model sees.
+
+    Attributes:
+        image: B x C x its axes.
+        layers: The layers, in the order of the forward pass.
+        at: Name of the module whose field is reported, "" for the model's output.
+        field: The theoretical field there.
+        effective: The effective field there, or None if it cannot be measured.
+        why_not: Why it cannot be measured.
+        sizes: Sizes of the objects of the data, or None without data.
+
+    Example:
+        >>> inspect(model, (1, 3, 64, 64)).sentences
+    """
 
     image: tuple[int, ...]
     layers: list[LayerRow]
@@ -60,7 +84,7 @@ class Inspection:
 
     @property
     def sentences(self) -> list[str]:
-        """The findings, in words."""
+        """Return the findings, in words."""
         axes = " x ".join(_px(axis.local_px) for axis in self.field.axes)
         image = " x ".join(map(str, self.image[2:]))
         where = f"of {self.at}" if self.at else "of the output"
@@ -93,12 +117,24 @@ class Inspection:
 def inspect(
     model: nn.Module, image: Sequence[int], at: str = "", data: ImageSet | None = None, effective: bool = True
 ) -> Inspection:
-    """Follow a model on images of a shape, B x C x its axes; measure its effective field on noise or on the data."""
-    trace = traced(model, image)
+    """Follow a model on images of a shape, and measure its effective field on noise or on the data.
+
+    Args:
+        model: The model.
+        image: B x C x its axes.
+        at: Name of the module whose field is reported, "" for the model's output.
+        data: Data whose images and object sizes are used, or None.
+        effective: Whether to measure the effective field.
+
+    Raises:
+        ModelError: The model cannot be followed, or the module did not run or did not return a tensor.
+    """
+    trace = trace_model(model, image)
     fields = trace.receptive_fields()
     if at not in fields:
         raise ModelError(
-            f"A receptive field is told at a module that ran and gave a tensor. Got {at!r}.{nearest(at, fields)}"
+            f"A receptive field is reported at a module that ran and returned a tensor. Got {at!r}."
+            f"{nearest(at, fields)}"
         )
     found, why_not = None, ""
     if effective:
@@ -118,8 +154,8 @@ def inspect(
     return Inspection(tuple(image), _layers(model, trace, fields), at, fields[at], found, why_not, sizes)
 
 
-def network(spec: str, num_classes: int, in_channels: int) -> nn.Module:
-    """The untrained network of a backbone SPEC, its weights drawn from seed 0."""
+def build_network(spec: str, num_classes: int, in_channels: int) -> nn.Module:
+    """Build the untrained network of a backbone SPEC, its weights drawn from seed 0."""
     torch.manual_seed(0)
     model = plugins.make_backbone(spec, num_classes, in_channels)
     model.eval()
@@ -128,15 +164,23 @@ def network(spec: str, num_classes: int, in_channels: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class SiteFields:
-    """A convolution, and the receptive field that each dilation would give. before: the field in front of the change,
-    of the model's output. by_dilation: of the model's output, and at the convolution itself, px. refused: dilations
-    that fit into the map but not into the network, and why."""
+    """Describe a convolution, and the receptive field that each dilation of it would give.
+
+    Attributes:
+        row: The convolution.
+        by_dilation: The field of the model's output and the field at the convolution, by dilation.
+        refused: Dilations that fit into the map but not into the network, and why.
+
+    Example:
+        >>> {d: model.px for d, (model, _) in list_site_fields(model, (1, 3, 64, 64))[0].by_dilation.items()}
+    """
 
     row: SiteRow
     by_dilation: dict[int, tuple[ReceptiveField, ReceptiveField]]
     refused: dict[int, str]
 
     def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints of the convolution."""
         row = self.row
         return {
             "site": row.path,
@@ -155,9 +199,17 @@ class SiteFields:
         }
 
 
-def sites(model: nn.Module, image: Sequence[int]) -> list[SiteFields]:
-    """Every convolution of a model, and what each dilation of it would do to the model's receptive field."""
-    trace = traced(model, image)
+def list_site_fields(model: nn.Module, image: Sequence[int]) -> list[SiteFields]:
+    """List every convolution of a model with what each dilation of it would do to the model's receptive field.
+
+    Args:
+        model: The model.
+        image: B x C x its axes.
+
+    Raises:
+        ModelError: The model cannot be followed, or no convolution's receptive field may be changed.
+    """
+    trace = trace_model(model, image)
     rows = [_dependent(row, trace) for row in list_sites(model, image)]
     fitting = {row.path: [d for d in DILATIONS if d <= (row.largest_dilation or 0)] for row in rows if not row.why_not}
     refused = refused_dilations(model, image, fitting)
@@ -180,7 +232,7 @@ def sites(model: nn.Module, image: Sequence[int]) -> list[SiteFields]:
 
 
 def _dependent(row: SiteRow, trace: Trace) -> SiteRow:
-    """A site, or why it is none where its dilation would not reach the output."""
+    """Return a site, or why it is none because its dilation would not reach the output."""
     if row.why_not or row.path in trace.needed:
         return row
     ran = any(path == row.path for path in trace.shapes)
@@ -194,7 +246,7 @@ def _no_site(row: SiteRow, reasons: Mapping[int, str]) -> SiteRow:
 
 
 def write_layers(inspection: Inspection, path: Path) -> None:
-    """The table of layers as CSV, a row each."""
+    """Write the table of layers as CSV, one row per layer."""
     axes = _AXES[len(inspection.image) - 2]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -203,18 +255,19 @@ def write_layers(inspection: Inspection, path: Path) -> None:
         writer.writerow(["path", "kind", "kernel", "stride", "dilation", "output", *heads])
         for layer in inspection.layers:
             parts = (layer.kernel, layer.stride, layer.dilation, layer.shape)
-            cells = [by(part) for part in parts]
+            cells = [format_sizes(part) for part in parts]
             for axis in layer.field.axes:
                 cells += [f"{axis.local_px:g}", str(axis.whole), f"{axis.jump:g}", f"{axis.offset:g}"]
             writer.writerow([layer.path, layer.kind, *cells])
 
 
-def by(sizes: Sequence[int]) -> str:
-    """Sizes as 3x3, or 3 where they are all the same one of an axis only."""
+def format_sizes(sizes: Sequence[int]) -> str:
+    """Format sizes as 3x3, or as 3 for a single axis."""
     return "x".join(map(str, sizes))
 
 
 def field_json(field: ReceptiveField) -> list[dict[str, Any]]:
+    """Return what `--json` prints of a field, one entry per axis."""
     return [
         {"px": axis.px, "local_px": axis.local_px, "whole": axis.whole, "jump": axis.jump, "offset": axis.offset}
         for axis in field.axes
@@ -251,7 +304,7 @@ def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
 
 
 def _some_images(data: ImageSet) -> torch.Tensor:
-    """Images of the validation split, as networks get them."""
+    """Return images of the validation split, as networks get them."""
     some = data.splits["val"].some(_IMAGES)
     images, _ = next(iter(eval_batches(some, len(some), data.ignore_index)))
     return images

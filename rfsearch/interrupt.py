@@ -1,4 +1,4 @@
-"""Ctrl-C and requests to end, turned into one exception that no library in between takes for something else."""
+"""Turn Ctrl-C and requests to end into one exception that no library in between mistakes for something else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """The user, or the system, wants this process to end."""
+    """Report that the user, or the system, wants this process to end.
+
+    Example:
+        >>> try:
+        ...     search()
+        ... except Interrupted:
+        ...     print("Resume with: rfsearch resume RUN")
+    """
 
 
 class _State:
@@ -20,28 +27,28 @@ class _State:
 
 
 def install() -> None:
-    """From now on, SIGINT and SIGTERM raise `Interrupted` in the main thread."""
-    if threading.current_thread() is threading.main_thread():  # no other one may set them
+    """Raise `Interrupted` in the main thread on SIGINT and SIGTERM from now on."""
+    if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
         for number in _SIGNALS:
-            signal.signal(number, _on_signal)
+            signal.signal(number, on_signal)
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Give SIGINT and SIGTERM back the handlers that they have now at the end of this context, whoever sets others."""
+def handlers_restored() -> Iterator[None]:
+    """Restore the present handlers of SIGINT and SIGTERM at the end of this context, whoever sets others."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
-                if handler is not None:  # None: one that was not set from Python, which Python cannot set again
+                if handler is not None:  # None: it was not set from Python, so Python cannot restore it
                     signal.signal(number, handler)
 
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], None]]:
-    """Within this context a signal raises only where the yielded function is called.
+    """Raise on a signal only where the yielded function is called, within this context.
 
     For code that an exception must not enter at any instruction, such as an engine's own loop.
     """
@@ -52,7 +59,8 @@ def deferred() -> Iterator[Callable[[], None]]:
         _State.deferred = False
 
 
-def _on_signal(number: int, frame: object) -> None:
+def on_signal(number: int, frame: object) -> None:
+    """Raise `Interrupted`, or note the signal while it is deferred."""
     if not _State.deferred:
         raise Interrupted("Interrupted.")
     _State.asked = True

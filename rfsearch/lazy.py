@@ -1,4 +1,4 @@
-"""Lazy modules: give a network whose layers take their sizes from their first input those sizes."""
+"""Give sizes to networks with lazy modules, whose layers take their sizes from their first input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rfsearch.untouched import untouched
 
 
 def is_unsized(module: nn.Module) -> bool:
-    """Whether a module itself still waits for its first input."""
+    """Check whether a module itself still waits for its first input."""
     held = (*module._parameters.values(), *module._buffers.values())
     return any(tensor is not None and is_lazy(tensor) for tensor in held)
 
@@ -26,6 +26,7 @@ def give_sizes(model: nn.Module, input_shape: Sequence[int]) -> None:
     training mode.
 
     Args:
+        model: The network.
         input_shape: B x C x its axes, of an image.
 
     Raises:
@@ -40,8 +41,8 @@ def give_sizes(model: nn.Module, input_shape: Sequence[int]) -> None:
     for path, module in model.named_modules():
         if is_unsized(module):
             raise ModelError(
-                f"{path}: this {type(module).__name__} never runs on an image of {_by(input_shape[1:])}, so that its "
-                "size is unknown. Give it one, or take it out of the network."
+                f"{path}: this {type(module).__name__} never runs on an image of {_by(input_shape[1:])}, so its size "
+                "is unknown. Give it a size, or remove it from the network."
             )
 
 

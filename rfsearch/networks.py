@@ -1,4 +1,4 @@
-"""The network of a run: as its backbone makes it, and as a trial has trained it."""
+"""Build the network of a run, as its backbone makes it and as a trial has trained it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rfsearch.trial import IN_CHANNELS, checkpoint, settings_of
 
 
 def fresh_backbone(space: Space, num_classes: int) -> nn.Module:
-    """Make a space's network, with no trained weights and no site changed."""
+    """Build a space's network, with no trained weights and no site changed."""
     return plugins.make_backbone(space.backbone, num_classes, IN_CHANNELS)
 
 

@@ -1,4 +1,4 @@
-"""What the output of a network is, in whatever its forward pass returns."""
+"""Find the output of a network in whatever its forward pass returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main_output(returned: Any) -> Any:
             transformers do; or a tuple or list that begins with one of these, auxiliary outputs behind it.
 
     Returns:
-        That output, or None where there is none.
+        That output, or None if there is none.
     """
     if isinstance(returned, Tensor):
         return returned

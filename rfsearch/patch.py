@@ -1,11 +1,11 @@
-"""The patch of an exported search: what each site of a network gets, as JSON, and putting that on a fresh network.
+"""Read, write and apply the patch of an exported search: what each site of a network gets, as JSON.
 
-A file of one object: format "rfsearch-patch", version 1; `backbone`, the SPEC of the network; `classes` in order of
-id; `sites`, each with a choice as `rfsearch.Candidate` writes it, or a list of them for parallel paths, learned values
-fixed to what they had become; `settings`, whatever else the layers need. A choice may also hold `split`: the
-`dilation` of the last `channels` output channels of its convolution, the others having the choice's own.
+A file of one object: format "rfsearch-patch", version 1; `backbone`, the SPEC of the network; `classes` in order of id;
+`sites`, each with a choice as `rfsearch.Candidate` writes it, or a list of them for parallel paths, with learned values
+fixed to what they ended at; `settings`, whatever else the layers need. A choice may also hold `split`: the `dilation`
+of the last `channels` output channels of its convolution, the others having the choice's own.
 
-Importing it imports no torch; applying a patch does.
+Importing this module imports no torch; applying a patch does.
 """
 
 from __future__ import annotations
@@ -30,37 +30,51 @@ _KEYS = ("dilation", "f", "fractional", "learned", "labels", "gamma", "s", "gamm
 
 
 def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool = True) -> nn.Module:
-    """A copy of the model with the receptive field that a patch says; the model's own weights are kept.
+    """Give a model the receptive field that a patch describes, and keep the model's own weights.
 
-    copy: whether to leave the given model as it is. Without, the patch is put onto the model itself, which is returned;
-    so a network that cannot be copied is patched too.
+    The state dict written beside the patch then loads strictly and gives the exported network. Whole dilations alone
+    leave the model's own layers, dilated differently. Another f keeps an inflation layer and the interpolation that
+    undoes it, with f fixed, or, in a choice that is `fractional`, gives the convolution the real dilation `dilation` /
+    f. A choice with a `layer` has that layer in place of its convolution, and needs the package that provides it.
 
-    patch: a file that `rfsearch export` wrote, its text, or what is in it. The state dict written beside it then loads
-    strictly and gives the exported network. Whole dilations alone leave the model's own layers, dilated differently.
-    Another f keeps an inflation layer and the interpolation that undoes it, f being fixed, or, in a choice that is
-    `fractional`, gives the convolution the real dilation `dilation` / f. A choice with a `layer` has that in the place
-    of its convolution: whatever brought it is needed here too.
+    Args:
+        model: The model.
+        patch: A file that `rfsearch export` wrote, its text, or its content.
+        copy: Whether to patch a copy and leave the model as it is. With False, a network that cannot be copied can be
+            patched too.
 
-    Raises SpaceError for what is no patch, and ModelError for a site that the model lacks, a layer that is not here,
-    and a model that cannot be copied.
+    Returns:
+        The copy, or the model itself with `copy=False`.
+
+    Raises:
+        SpaceError: The patch is not one.
+        ModelError: The model lacks a site or cannot be copied, or a layer is not available.
     """
-    from rfsearch.copies import copied
-    from rfsearch.forms import check_plain
+    from rfsearch.compiled import check_not_compiled
+    from rfsearch.copies import copy_module
 
     read = Patch.read(patch)
-    check_plain(model)
+    check_not_compiled(model)
     if not copy:
         return read.install(model)
     try:
-        own = copied(model)
+        own = copy_module(model)
     except ModelError as error:
         raise ModelError(f"{error} Patch a network made for it: rfsearch.apply(network, patch, copy=False).") from error
     return read.install(own)
 
 
 @dataclass(frozen=True)
-class Split:
-    """The last `channels` output channels of a convolution, at a `dilation` of their own, px between taps."""
+class ChannelSplit:
+    """Give the last output channels of a convolution a dilation of their own.
+
+    Attributes:
+        dilation: Distance between their taps, px.
+        channels: Their number.
+
+    Example:
+        >>> ChannelSplit(dilation=3, channels=20)
+    """
 
     dilation: int
     channels: int
@@ -71,8 +85,14 @@ class Split:
 
 
 class PatchSettings(BaseModel):
-    """What the layers of a patched network need beside their choices; see `rfsearch.surgery.Settings`. dilations: only
-    where a choice names a layer."""
+    """Hold what the layers of a patched network need besides their choices. See `rfsearch.surgery.Settings`.
+
+    `dilations` is written only if a choice names a layer.
+
+    Example:
+        >>> PatchSettings().f_bounds
+        (0.25, 4.0)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,15 +117,27 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Patch:
-    """What a network gets. backbone: SPEC of the network it is for. classes: in order of id. splits: by path."""
+    """Describe what each site of a network gets.
+
+    Attributes:
+        backbone: SPEC of the network that it is for.
+        classes: Names of the classes, in order of id.
+        candidate: What the sites get, with learned values fixed.
+        settings: What the layers need besides.
+        splits: Channels with a dilation of their own, by path.
+
+    Example:
+        >>> Patch.read("RUN/export/patch.json").install(make(num_classes))
+    """
 
     backbone: str
     classes: tuple[str, ...]
     candidate: Candidate
     settings: PatchSettings
-    splits: Mapping[str, Split] = field(default_factory=dict)
+    splits: Mapping[str, ChannelSplit] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the content of the patch's file."""
         sites = json.loads(self.candidate.to_json())
         for path, split in self.splits.items():
             site, number = self.site_of(path)
@@ -121,7 +153,7 @@ class Patch:
         }
 
     def site_of(self, path: str) -> tuple[str, int | None]:
-        """The site of a path, and which of its parallel paths it is, from 0; None where it is the only one."""
+        """Return the site of a path, and which of its parallel paths it is, from 0; None if it is the only one."""
         if path in dict(self.candidate.choices):
             return path, None
         site, _, number = path.rpartition("/")
@@ -129,7 +161,11 @@ class Patch:
 
     @staticmethod
     def read(source: str | Path | Mapping[str, Any]) -> Patch:
-        """Of a file, its text, or what is in it. Raises SpaceError for what is no patch."""
+        """Read a patch from a file, its text, or its content.
+
+        Raises:
+            SpaceError: It is not a patch.
+        """
         body, where = _body(source)
         if not isinstance(body, Mapping) or body.get("format") != FORMAT:
             found = f"format {body.get('format')!r}" if isinstance(body, Mapping) else f"a JSON {type(body).__name__}"
@@ -152,8 +188,15 @@ class Patch:
         return Patch(file.backbone, file.classes, candidate, file.settings, splits)
 
     def install(self, model: nn.Module, fill: Callable[[nn.Module], None] | None = None) -> nn.Module:
-        """Give the model itself this receptive field, and return it. fill: may give it other weights, in place, before
-        the convolutions that are split take theirs apart."""
+        """Give the model itself this receptive field.
+
+        Args:
+            model: The model, changed in place.
+            fill: Gives it other weights, in place, before the convolutions that are split take theirs apart.
+
+        Returns:
+            The model.
+        """
         from rfsearch.surgery import Settings, install
         from rfsearch.surgery.inserts import SplitSite
         from rfsearch.surgery.places import lone_convolution
@@ -180,7 +223,7 @@ class Patch:
 
 
 def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str]:
-    """What a patch holds, and where it came from, for messages."""
+    """Return what a patch holds, and where it came from, for messages."""
     if isinstance(source, Mapping):
         return source, "patch"
     text, where = str(source), "patch"
@@ -189,16 +232,16 @@ def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str]:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SpaceError(f"{path}: no patch can be read here: {getattr(error, 'strerror', error)}.") from error
+            raise SpaceError(f"{path}: no patch can be read from it: {getattr(error, 'strerror', error)}.") from error
     try:
         return json.loads(text), where
     except ValueError as error:
         raise SpaceError(f"{where}: not valid JSON: {error}.") from error
 
 
-def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, Choice | list[Choice]], dict[str, Split]]:
+def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, Choice | list[Choice]], dict[str, ChannelSplit]]:
     choices: dict[str, Choice | list[Choice]] = {}
-    splits: dict[str, Split] = {}
+    splits: dict[str, ChannelSplit] = {}
     if not sites:
         raise SpaceError("a patch sets at least one site. Got none.")
     for site, body in sites.items():
@@ -214,11 +257,11 @@ def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, Choice | list[Choice]]
             try:
                 found.append(Choice.from_json(path))
                 if found[-1].to_find:
-                    raise SpaceError(f"{name}: a patch holds dilations that were found. Got one that is to be found.")
+                    raise SpaceError(f"{name}: a patch holds dilations that were found. Got one still to be found.")
                 if "split" in path:
-                    splits[name] = Split(**path["split"])
+                    splits[name] = ChannelSplit(**path["split"])
             except KeyError as error:
-                raise SpaceError(f"{name}: a choice with no {error}.") from error
+                raise SpaceError(f"{name}: a choice without {error}.") from error
             except (TypeError, ValueError) as error:
                 raise SpaceError(f"{name}: not a choice: {error}.") from error
         choices[site] = found

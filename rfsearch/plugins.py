@@ -24,7 +24,7 @@ Group = Literal["spaces", "backbones", "strategies", "tasks"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 # The SPECs of networks of other packages begin with these; see rfsearch.backbones.zoos.
-_ZOOS = ("torchvision", "timm", "smp")
+ZOOS = ("torchvision", "timm", "smp")
 
 
 def names(group: Group) -> list[str]:
@@ -132,7 +132,7 @@ def backbone(spec: str) -> Callable[..., Any]:
     `path/to/file.py:callable`. Raises SpaceError for an unknown name, ModelError for a network that is not there.
     """
     zoo, _, network = spec.partition(":")
-    if zoo in _ZOOS and network:
+    if zoo in ZOOS and network:
         from rfsearch.backbones import zoos
 
         return zoos.builder(zoo, network)
@@ -166,7 +166,7 @@ def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Modul
     """The network behind a backbone SPEC, made plain. Whatever is wrong with its callable is one ModelError."""
     from torch import nn
 
-    from rfsearch.forms import made_plain
+    from rfsearch.compiled import strip_compilation
 
     make = backbone(spec)
     try:
@@ -190,7 +190,7 @@ def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Modul
     if not isinstance(model, nn.Module):
         raise ModelError(f"backbone {spec!r} gives a torch.nn.Module. Got {_described(model)}.")
     try:
-        return made_plain(model)
+        return strip_compilation(model)
     except ModelError as error:
         raise ModelError(f"backbone {spec!r}: {error}") from error
 

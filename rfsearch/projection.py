@@ -1,8 +1,8 @@
-"""Whole numbers in the place of learned real ones: plain dilated convolutions with nearly the same receptive field.
+"""Replace learned real numbers by whole ones: plain dilated convolutions with nearly the same receptive field.
 
-A kernel at dilation d behind an inflation by f has its taps delta = d / f px of the map apart, one at a real dilation
-delta has them so by itself. Where delta is no whole number, `rounded` takes the nearest one for all output channels,
-and `split` gives the larger neighbour to a share delta - floor(delta) of them, so that they have delta on average.
+A kernel at dilation d behind an inflation by f has its taps delta = d / f px of the map apart; a real dilation delta
+has them so directly. If delta is no whole number, `rounded` takes the nearest one for all output channels, and `split`
+gives the larger neighbour to a share delta - floor(delta) of them, so that they have delta on average.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from rfsearch.patch import Patch, Split
+from rfsearch.patch import ChannelSplit, Patch
 from rfsearch.space import Candidate, Choice, Sampling
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a site has room for. dilation: the largest that fits. span: the largest gamma (s - 1) of LS-DFN regions
-    that fits, px of the map. channels: output channels that can be split, 0 where they cannot."""
+    """State what a site has room for.
+
+    Attributes:
+        dilation: The largest dilation that fits, px.
+        span: The largest gamma (s - 1) of LS-DFN regions that fits, px of the map.
+        channels: Output channels that can be split, 0 if they cannot.
+
+    Example:
+        >>> Room(dilation=11, span=20, channels=64)
+    """
 
     dilation: int
     span: int
@@ -27,15 +35,30 @@ class Room:
 
 @dataclass
 class Projected:
-    """Patches of whole numbers by how they were found, none where there was nothing to do, and sentences about it."""
+    """Hold patches of whole numbers, and sentences about them.
+
+    Attributes:
+        patches: The patches by how they were made, none if nothing had to be done.
+        notices: What was done, in sentences.
+
+    Example:
+        >>> project(patch, {"conv6": Room(11, 20, 64)}).patches["rounded"]
+    """
 
     patches: dict[str, Patch] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
 
 def fixed(candidate: Candidate, f: Mapping[str, float], gamma: Mapping[str, float]) -> Candidate:
-    """A candidate whose learned values are fixed to what they had become, by path. A layer in a convolution's place
-    starts where it started, as its state dict expects it."""
+    """Fix a candidate's learned values to what they ended at.
+
+    A layer that replaces a convolution starts where it started, as its state dict expects it.
+
+    Args:
+        candidate: The candidate.
+        f: Final inflation factors, by path.
+        gamma: Final sample strides, px, by path.
+    """
     choices, searched = {}, {path for path, choice in candidate if choice.searched}
     for (path, start), (_, choice) in zip(candidate, candidate.found(f), strict=True):
         if start.layer:
@@ -46,11 +69,16 @@ def fixed(candidate: Candidate, f: Mapping[str, float], gamma: Mapping[str, floa
             sampling = replace(sampling, gamma=gamma.get(path, sampling.gamma), learned=False)
         own = choice.f if path in searched else f.get(path, choice.f)
         choices[path] = replace(choice, f=own, learned=False, sampling=sampling)
-    return _again(candidate, choices)
+    return _with_choices(candidate, choices)
 
 
 def project(patch: Patch, rooms: Mapping[str, Room]) -> Projected:
-    """The patches of whole numbers that come nearest to one with fixed real numbers. rooms: by site."""
+    """Find the patches of whole numbers that come nearest to one with fixed real numbers.
+
+    Args:
+        patch: The patch.
+        rooms: What fits, by site.
+    """
     found = Projected()
     rounded, near, splits = {}, {}, {}
     for path, choice in patch.candidate:
@@ -65,33 +93,35 @@ def project(patch: Patch, rooms: Mapping[str, Room]) -> Projected:
             if choice.fractional:
                 said = f"{path}: dilation {real:.4g}"
             if delta != real:
-                said += f", {'above' if real > delta else 'below'} what can be: {delta:g}"
+                said += f", {'above' if real > delta else 'below'} what is possible: {delta:g}"
             said += f". Rounded: {whole}."
             many = round((delta - low) * room.channels)
             if 0 < many < room.channels:
-                near[path], splits[path] = replace(choice, dilation=low, f=1.0, fractional=False), Split(low + 1, many)
+                near[path] = replace(choice, dilation=low, f=1.0, fractional=False)
+                splits[path] = ChannelSplit(low + 1, many)
                 said += f" Split: {many} of {room.channels} channels at {low + 1}, the others at {low}."
             elif delta != whole and not room.channels:
                 said += " Its output channels cannot be split."
             found.notices.append(said)
         elif choice.sampling and choice.sampling.s > 1 and choice.sampling.gamma % 1:
-            sampling = _whole(choice.sampling, room.span)
+            sampling = _round_stride(choice.sampling, room.span)
             rounded[path] = near[path] = replace(choice, sampling=sampling)
             found.notices.append(f"{path}: sample stride {choice.sampling.gamma:.4g} px. Rounded: {sampling.gamma:g}.")
     if found.notices:
-        found.patches["rounded"] = replace(patch, candidate=_again(patch.candidate, rounded))
+        found.patches["rounded"] = replace(patch, candidate=_with_choices(patch.candidate, rounded))
     if splits:
-        found.patches["split"] = replace(patch, candidate=_again(patch.candidate, near), splits=splits)
+        found.patches["split"] = replace(patch, candidate=_with_choices(patch.candidate, near), splits=splits)
     return found
 
 
-def _whole(sampling: Sampling, span: int) -> Sampling:
+def _round_stride(sampling: Sampling, span: int) -> Sampling:
+    """Round a sample stride to the nearest whole number that fits."""
     most = max(1, span // (sampling.s - 1))
     return replace(sampling, gamma=float(min(max(1, math.floor(sampling.gamma + 0.5)), most)))
 
 
-def _again(candidate: Candidate, choices: Mapping[str, Choice]) -> Candidate:
-    """A candidate with other choices, by path."""
+def _with_choices(candidate: Candidate, choices: Mapping[str, Choice]) -> Candidate:
+    """Return a candidate with other choices, by path."""
     paths = iter(choices.values())
     sites = [(site, 1 if isinstance(choice, Choice) else len(choice)) for site, choice in candidate.choices]
     return Candidate.of({site: [next(paths) for _ in range(count)] for site, count in sites})

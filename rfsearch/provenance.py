@@ -1,4 +1,4 @@
-"""What a run ran on: the versions of what it is made with, and the machine."""
+"""Record what a run ran on: the versions of what it is made with, and the machine."""
 
 from __future__ import annotations
 

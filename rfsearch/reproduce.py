@@ -1,6 +1,6 @@
-"""A published table run again: its protocol, its rows, and the printed and the measured numbers side by side.
+"""Run a published table again: its protocol, its rows, and the printed and the measured numbers side by side.
 
-Tables are in `baselines/published/`, one TOML file each. What a preset does not follow of a protocol is found by
+Tables are in `baselines/published/`, one TOML file each. What of a protocol a preset does not follow is worked out by
 comparing the two, never written down by hand.
 """
 
@@ -21,7 +21,7 @@ from rfsearch.ledger import Record, Request, read_run
 from rfsearch.planning.plan import Plan
 from rfsearch.space import Candidate, Choice
 
-_BUDGET_A_ROW = 8  # trainings of the reference, which no row of a table reaches: rows are trained to their end
+_BUDGET_PER_ROW = 8  # trainings of the reference; no row of a table costs that much, so each is trained to its end
 
 
 class _Frozen(BaseModel):
@@ -29,16 +29,19 @@ class _Frozen(BaseModel):
 
 
 class Protocol(_Frozen):
-    """State what a paper did; None where its text is not known.
+    """Describe what a paper did. What its text does not say is None.
 
     Attributes:
         data: Name of its data set.
         kernel: Taps per axis of the searched convolution.
         backbone: Its network.
-        weights: The trained weights it started from.
-        steps: Number of training steps.
+        weights: What its network was pretrained on.
+        steps: Steps of a training.
         batch_size: Images per step.
-        image_size: H x W, in px.
+        image_size: (H, W), px.
+
+    Example:
+        >>> read_table("wei-table2").protocol.data
     """
 
     data: str
@@ -51,14 +54,17 @@ class Protocol(_Frozen):
 
 
 class Row(_Frozen):
-    """Hold one line of a table.
+    """Describe one row of a table.
 
     Attributes:
-        label: What the paper calls it.
-        candidate: Choices by site, as in a ledger.
-        printed: The paper's numbers by column.
-        suspect: Columns whose printed number contradicts the paper's own formula.
-        backbone: By scale, the network of a row that has one of its own.
+        label: What it is called.
+        candidate: Site -> choice, as in a ledger.
+        printed: The paper's numbers, by column.
+        suspect: The columns whose printed number contradicts the paper's own formula.
+        backbone: Network of this row, by scale, if it has one of its own.
+
+    Example:
+        >>> [row.label for row in read_table("wei-table2").rows]
     """
 
     label: str
@@ -68,18 +74,21 @@ class Row(_Frozen):
     backbone: dict[str, str] = {}
 
 
-class Table(_Frozen):
-    """Hold a published table.
+class PublishedTable(_Frozen):
+    """Describe a published table.
 
     Attributes:
-        title: Its title.
-        cite: The paper.
-        note: What a reader must know.
-        space: The space that its data is read by.
-        fallback: The space that is used without --data.
+        title: What it shows.
+        cite: Where it was published.
+        note: What else to know.
+        space: Space of its data.
+        fallback: Space that is used without --data.
         presets: Presets of those spaces by scale: "small" (two CPU cores) and "paper".
         protocol: What the paper did.
-        rows: Its lines.
+        rows: Its rows.
+
+    Example:
+        >>> read_table("wei-table2").title
     """
 
     title: str
@@ -94,14 +103,17 @@ class Table(_Frozen):
 
 @dataclass(frozen=True)
 class Measured:
-    """Hold what came of one line.
+    """Compare the printed and the measured numbers of one row.
 
     Attributes:
-        label: What the paper calls it.
-        printed: The paper's numbers by column.
-        measured: Ours by column.
-        trainings: Number of trainings that these are means of.
-        why: What kept the row from being measured.
+        label: Name of the row.
+        printed: The paper's numbers, by column.
+        measured: Ours, by column.
+        trainings: Over how many trainings they are averaged.
+        why: Why the row was not measured.
+
+    Example:
+        >>> [row.measured for row in measure_rows(rows, run_dir, {})]
     """
 
     label: str
@@ -112,37 +124,37 @@ class Measured:
 
 
 def table_names() -> list[str]:
-    """Return every table that can be run again, as paper-table."""
+    """List every table that can be run again, as paper-table."""
     found = plugins.shipped("baselines").glob("published/*/table*.toml")
     return sorted(f"{path.parent.name}-{path.stem}" for path in found)
 
 
-def read_table(name: str) -> Table:
-    """Read a published table by its name, paper-table.
+def read_table(name: str) -> PublishedTable:
+    """Read a table by its name, paper-table.
 
     Raises:
-        SpaceError: There is no such table.
+        SpaceError: There is no such table, or its file is faulty.
     """
     paper, _, stem = name.partition("-")
     path = plugins.shipped("baselines") / "published" / paper / f"{stem}.toml"
     if name not in table_names():
         raise SpaceError(f"no table {name!r} to reproduce.{nearest(name, table_names())}")
     try:
-        return Table.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return PublishedTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise SpaceError(f"{path}: not a table: {error}") from error
 
 
-def requests(table: Table, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
+def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
     """Return what to run, by the name of its folder: one request per network, with the rows that it trains.
 
     Args:
         table: The table.
-        base: What is asked for of every row.
-        scale: One of the table's scales.
+        base: Options that all requests share.
+        scale: A key of the table's presets.
 
     Raises:
-        SpaceError: There is no such scale.
+        SpaceError: The scale is unknown.
     """
     if scale not in table.presets:
         raise SpaceError(f"--scale is {' or '.join(table.presets)}. Got {scale!r}.")
@@ -160,7 +172,7 @@ def requests(table: Table, base: Request, scale: str) -> dict[str, tuple[Request
                 backbone=backbone or base.backbone,
                 sites=tuple(dict.fromkeys(site for row in rows for site in row.candidate)),
                 candidates=tuple(dict.fromkeys(candidate_of(row).to_json() for row in rows)),
-                budget=f"{_BUDGET_A_ROW * len(rows)}x",
+                budget=f"{_BUDGET_PER_ROW * len(rows)}x",
             ),
             rows,
         )
@@ -178,8 +190,8 @@ def candidate_of(row: Row) -> Candidate:
     )
 
 
-def departures(table: Table, the_plan: Plan) -> list[str]:
-    """Return what this plan does not follow of the paper's protocol, one sentence each."""
+def departures(table: PublishedTable, the_plan: Plan) -> list[str]:
+    """List what of the paper's protocol a plan does not follow, one sentence each."""
     protocol, space, data = table.protocol, the_plan.space, the_plan.data
     found = []
     if data.rendered:
@@ -199,16 +211,16 @@ def departures(table: Table, the_plan: Plan) -> list[str]:
         found.append(f"No pretrained weights: the network trains from scratch, not from {protocol.weights}.")
     unknown = [what.lower() for what, _, theirs in pairs if theirs is None]
     if unknown:
-        found.append(f"Not recorded of the paper, so not compared: {', '.join(unknown)}.")
+        found.append(f"Not recorded for the paper, so not compared: {', '.join(unknown)}.")
     return found
 
 
-def outcome(rows: Sequence[Row], run_dir: Path, misfits: Mapping[str, str]) -> list[Measured]:
-    """Return the rows with what a run measured of them, a mean over seeds where there are several.
+def measure_rows(rows: Sequence[Row], run_dir: Path, misfits: Mapping[str, str]) -> list[Measured]:
+    """Return the rows with what a run measured of them, averaged over seeds.
 
     Args:
-        rows: Rows of a table.
-        run_dir: Directory of their run.
+        rows: The rows.
+        run_dir: The run's directory. If it does not exist, nothing was measured.
         misfits: Why a candidate could not be trained at all, by its JSON.
     """
     by_candidate: dict[str, list[Record]] = {}

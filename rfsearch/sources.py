@@ -1,9 +1,9 @@
-"""Python files that users name: imported with the neighbours that they import, each folder's apart from the others'.
+"""Import Python files that users name, with the neighbours that they import, each folder's apart from the others'.
 
 A file is imported as a member of the package that it lies in, so that both `from .blocks import Block` and, as in a
-script, `from blocks import Block` work. That package has a name of its own for each folder: two files of one name do
-not meet. What a file imports as in a script is a top-level module, so the neighbours of a folder are put out of sight
-when a file of another folder is imported.
+script, `from blocks import Block` work. That package has a name of its own for each folder, so that two files of one
+name do not collide. What a file imports as in a script is a top-level module, so the neighbours of a folder are hidden
+while a file of another folder is imported.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _versions: dict[str, tuple[int, int]] = {}  # of imported files, by module: time
 
 
 def absolute(spec: str) -> str:
-    """Spell out what the working directory gives a SPEC, so that it means the same in every directory and process.
+    """Spell out what the working directory adds to a SPEC, so that it means the same in every directory and process.
 
-    A file's path becomes absolute. `module:callable` becomes the file of that module where the module is one of the
+    A file's path becomes absolute. `module:callable` becomes the file of that module if the module is one of the
     working directory, not of an installed package. Every other SPEC stays as it is.
     """
     source, colon, attribute = spec.rpartition(":")
@@ -46,54 +46,58 @@ def absolute(spec: str) -> str:
 def import_source(source: str) -> Any:
     """Import a file by its path, or a module by its name, from the working directory too.
 
-    Raises FileNotFoundError for a file that is not there, and whatever importing raises.
+    Raises:
+        FileNotFoundError: There is no such file. Whatever importing raises is passed on.
     """
     if not source.endswith(".py"):
-        _look_in(str(Path.cwd()))
+        _append_to_path(str(Path.cwd()))
         return importlib.import_module(source)
     path = Path(source).expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(path)
-    root = _root(path)
+    root = _root_folder(path)
     package = f"rfsearch_file_{hashlib.sha1(str(root).encode()).hexdigest()[:12]}"
     if package not in sys.modules:
         sys.modules[package] = ModuleType(package)
         sys.modules[package].__path__ = [str(root)]
     parent = ".".join((package, *path.parent.relative_to(root).parts))
     name = f"{parent}.{path.stem.replace('.', '_')}"
-    with _among_neighbours(*map(str, _folders(path))):
+    with _neighbours_importable(*map(str, _import_folders(path))):
         importlib.import_module(parent)
-        return _imported(name, path)
+        return _import_file(name, path)
 
 
-def with_imports(file: Path) -> list[Path]:
-    """Return a file and, as far as its text says, what importing it runs of the folders that it is imported from: the
-    files that it imports and that those import, without installed packages."""
+def list_imported_files(file: Path) -> list[Path]:
+    """List a file and the files that importing it runs, as far as its text says.
+
+    These are the files that it imports and that those import, in the folders that it is imported from, without
+    installed packages.
+    """
     found: dict[Path, None] = {}
     left = [file.resolve()]
     while left:
         path = left.pop()
         found[path] = None
-        with suppress(OSError, ValueError, SyntaxError, RecursionError):  # whoever imports it says what is wrong
-            beside = {one.resolve() for one in _run_by(ast.parse(path.read_bytes()), path) if one.is_file()}
-            left += sorted(one for one in beside - {*found, *left} if _of_the_user(one))
+        with suppress(OSError, ValueError, SyntaxError, RecursionError):  # importing it reports what is wrong
+            beside = {one.resolve() for one in _files_run_by(ast.parse(path.read_bytes()), path) if one.is_file()}
+            left += sorted(one for one in beside - {*found, *left} if _is_users_own(one))
     return list(found)
 
 
-def _of_the_user(path: Path) -> bool:
+def _is_users_own(path: Path) -> bool:
     installed = _INSTALLED & set(path.parts) or _OWN in path.parents
     return not installed and path.stat().st_size > 0
 
 
-def _run_by(tree: ast.AST, path: Path) -> Iterator[Path]:
+def _files_run_by(tree: ast.AST, path: Path) -> Iterator[Path]:
     """Yield where the files would be that the packages and the import statements of a file run."""
-    yield from (folder / "__init__.py" for folder in path.parents if _root(path) in folder.parents)
+    yield from (folder / "__init__.py" for folder in path.parents if _root_folder(path) in folder.parents)
     for statement in ast.walk(tree):
         if isinstance(statement, ast.Import):
-            folders, names = _folders(path), [alias.name for alias in statement.names]
+            folders, names = _import_folders(path), [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom):
             level, module = statement.level, statement.module
-            folders = [path.parents[level - 1]] if level else _folders(path)
+            folders = [path.parents[level - 1]] if level else _import_folders(path)
             names = [f"{module}.{alias.name}" if module else alias.name for alias in statement.names]
         else:
             continue
@@ -103,18 +107,18 @@ def _run_by(tree: ast.AST, path: Path) -> Iterator[Path]:
                 yield from (place / "__init__.py", place.with_name(f"{place.name}.py"))
 
 
-def _root(path: Path) -> Path:
+def _root_folder(path: Path) -> Path:
     """Return the folder of a file, or the one that the package of the file lies in."""
     return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
 
 
-def _folders(path: Path) -> list[Path]:
+def _import_folders(path: Path) -> list[Path]:
     """Return where a file finds its neighbours."""
-    return list(dict.fromkeys((path.parent, _root(path))))
+    return list(dict.fromkeys((path.parent, _root_folder(path))))
 
 
-def _imported(name: str, path: Path) -> ModuleType:
-    """The module of a file: imported now, or the one imported before, if the file has not changed since."""
+def _import_file(name: str, path: Path) -> ModuleType:
+    """Import a file, or return the module imported before if the file has not changed since."""
     status = path.stat()
     version = status.st_mtime_ns, status.st_size
     if name in sys.modules and _versions.get(name) == version:
@@ -134,8 +138,8 @@ def _imported(name: str, path: Path) -> ModuleType:
 
 
 @contextmanager
-def _among_neighbours(*folders: str) -> Iterator[None]:
-    """Let what is imported within find modules of these folders before all others, and none of other files' folders."""
+def _neighbours_importable(*folders: str) -> Iterator[None]:
+    """Let imports within find modules of these folders before all others, and none of other files' folders."""
     # Neighbours that functions have imported since are recorded first.
     for others, modules in _neighbours.items():
         modules.update(_modules_of(others, _known_before[others]))
@@ -152,18 +156,18 @@ def _among_neighbours(*folders: str) -> Iterator[None]:
         del sys.path[: len(folders)]
         own.update(_modules_of(folders, before))
         for folder in reversed(folders):  # for imports inside functions
-            _look_in(folder)
+            _append_to_path(folder)
 
 
 def _modules_of(folders: tuple[str, ...], known: set[str]) -> dict[str, ModuleType]:
-    """Return the imported modules that lie straight in the folders, and those within them, without the known ones."""
+    """Return the imported modules that lie directly in the folders, and those within them, without the known ones."""
     new = {name: module for name, module in list(sys.modules.items()) if name not in known}
     tops = {name for name, module in new.items() if "." not in name and _lies_in(module, folders)}
     return {name: module for name, module in new.items() if name.partition(".")[0] in tops}
 
 
 def _lies_in(module: ModuleType, folders: tuple[str, ...]) -> bool:
-    """Whether a top-level module is a file or folder straight in one of the folders.
+    """Check whether a top-level module is a file or folder directly in one of the folders.
 
     A folder without an `__init__.py` counts by its first place: Python adds others of its name to it.
     """
@@ -171,10 +175,10 @@ def _lies_in(module: ModuleType, folders: tuple[str, ...]) -> bool:
     return bool(place) and str(Path(str(place)).parent) in folders
 
 
-def _look_in(folder: str) -> None:
-    """Find modules of a folder behind all others, but before those of the folders that were looked in earlier."""
+def _append_to_path(folder: str) -> None:
+    """Search a folder for modules behind all others, but before the folders that were added earlier."""
     if folder in _looked_in:
-        with suppress(ValueError):  # somebody else took it away
+        with suppress(ValueError):  # somebody else removed it
             sys.path.remove(folder)
     elif folder in sys.path:
         return
@@ -184,7 +188,7 @@ def _look_in(folder: str) -> None:
 
 
 def _file_of_working_directory(module: str) -> Path | None:
-    """The file of a module that Python would find in the working directory, if it lies in packages only."""
+    """Return the file of a module that Python would find in the working directory, if it lies in packages only."""
     parts, here = module.split("."), Path.cwd()
     if module in sys.modules or not all(part.isidentifier() for part in parts):
         return None

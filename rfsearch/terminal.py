@@ -1,4 +1,4 @@
-"""Where commands print: a terminal, at its width, or a pipe or file, in which nothing is folded or cut."""
+"""Provide the console on which commands print: a terminal, at its width, or a pipe or file, in which nothing is cut."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Run a network to measure it, and leave it exactly as it was, together with whatever its code shares.
 
 Networks keep things between calls: cached grids and position biases, features, running statistics, weights that their
-own `train` merges. A measurement runs them on empty images or on shapes alone; what they keep of that is worthless
-afterwards, or does harm. So all of it is put back as it was, without relying on any method of the network. What the
-network's code shares with other networks, such as a cache in a Python module, loses the tensors that the measurement
-left there; everything else in it stays.
+own `train` merges. A measurement runs them on empty images or on shapes alone. What they keep of that is worthless
+afterwards, or does harm, so all of it is restored, without relying on any method of the network. What the network's
+code shares with other networks, such as a cache in a Python module, loses the tensors that the measurement left there;
+everything else in it stays.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes
 
-# How many containers and objects inside each other are looked into.
+# How many levels of nested containers and objects are looked into.
 _DEPTH = 4
 # Packages that keep no network's tensors.
 _APART = {*sys.stdlib_module_names, "torch", "numpy", "scipy", "PIL", "pandas", "pytest", "_pytest", "ray", "optuna"}
@@ -38,52 +38,57 @@ _ATOMS = (str, bytes, int, float, complex, type(None))
 
 @contextmanager
 def untouched(model: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[None]:
-    """Put a model back as it was behind a block that runs it.
+    """Restore a model after a block that runs it.
 
     Restored are its attributes and what they hold, parameters and buffers with their values, gradients, modes, hooks,
     uninitialised lazy modules, and the states of random numbers. Tensors that the block left in what the model's code
-    shares are taken out: attributes of classes, names and containers of Python modules, memories of functions.
+    shares are removed: from attributes of classes, names and containers of Python modules, memories of functions.
 
     Args:
+        model: The model.
         but: Modules that keep what the block makes of them.
     """
-    with _aside():
+    with _hidden_from_modes():
         shared = _Shared(model)
     try:
         with restored(model, but):
             yield
     finally:
-        with _aside():
+        with _hidden_from_modes():
             shared.clean()
 
 
 @contextmanager
 def restored(model: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[None]:
-    """Put a model back as `untouched` does, and leave what its code shares alone.
+    """Restore a model as `untouched` does, and leave what its code shares alone.
 
-    Enough for passes on real images where the model is at work: what they leave there, every other pass leaves too. It
+    Enough for passes on real images during the model's own work: what they leave there, every other pass leaves too. It
     takes a fraction of the time, most of it to copy the parameters, which the network's code may write to.
+
+    Args:
+        model: The model.
+        but: Modules that keep what the block makes of them.
     """
-    with _aside():
-        kept = [*_kept_of(model, but), _random_numbers(_gpus(model))]
+    with _hidden_from_modes():
+        kept = [*_all_restorers(model, but), _random_numbers(_gpus(model))]
     try:
         yield
     finally:
-        with _aside():
+        with _hidden_from_modes():
             for put_back in kept:
                 put_back()
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
+def _hidden_from_modes() -> Iterator[None]:
     """Hide from whatever meters or traces the caller."""
     with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
         yield
 
 
-def _kept_of(model: nn.Module, but: Collection[nn.Module]) -> list[Callable[[], None]]:
-    """What puts back all that a model holds, directly or in containers and objects."""
-    seen: dict[int, Any] = {id(module): module for module in but}  # alive, so that no identity is given twice
+def _all_restorers(model: nn.Module, but: Collection[nn.Module]) -> list[Callable[[], None]]:
+    """Return what restores all that a model holds, directly or in containers and objects."""
+    seen: dict[int, Any] = {id(module): module for module in but}  # kept alive, so that no identity is used twice
     kept: list[Callable[[], None]] = []
     modes = [(module, module.training) for module in model.modules()]
     waiting: list[tuple[Any, int]] = [(module, 0) for module, _ in modes]
@@ -95,15 +100,15 @@ def _kept_of(model: nn.Module, but: Collection[nn.Module]) -> list[Callable[[], 
         if isinstance(value, Tensor):
             kept.append(_tensor(value))
             continue
-        kept += _put_back(value)
-        inside = [part for part in _inside(value) if not _is_atom(_CLASS(part))]
+        kept += _restorers_of(value)
+        inside = [part for part in _parts_of(value) if not _is_atom(_CLASS(part))]
         waiting += [(part, 0 if isinstance(part, nn.Module) else depth + 1) for part in inside]
     # A scripted module keeps its mode outside Python.
     return [*kept, functools.partial(_set_modes, modes)]
 
 
-def _put_back(value: Any) -> list[Callable[[], None]]:
-    """What puts back an object's class, attributes and, of a container, contents."""
+def _restorers_of(value: Any) -> list[Callable[[], None]]:
+    """Return what restores an object's class, attributes and, for a container, contents."""
     found: list[Callable[[], None]] = []
     if _has_attributes(value):
         found.append(functools.partial(_reset_object, value, type(value), dict(vars(value))))
@@ -111,12 +116,12 @@ def _put_back(value: Any) -> list[Callable[[], None]]:
         hooks = [part for name, part in vars(value).items() if _is_hooks(name, part)]
         found += [functools.partial(_refill, part, dict(part)) for part in hooks]
     if isinstance(value, dict | list | set | deque):
-        found.append(functools.partial(_refill, value, _copy(value)))
+        found.append(functools.partial(_refill, value, _snapshot(value)))
     return found
 
 
-def _inside(value: Any) -> list[Any]:
-    """What an object or a container holds. Hooks are not looked into: they belong to whoever registered them."""
+def _parts_of(value: Any) -> list[Any]:
+    """List what an object or a container holds. Hooks are not looked into: they belong to whoever registered them."""
     attributes = vars(value).items() if _has_attributes(value) else ()
     parts = [part for name, part in attributes if not (isinstance(value, nn.Module) and _is_hooks(name, part))]
     return [*parts, *_elements(value)]
@@ -136,13 +141,13 @@ def _elements(value: Any) -> Collection[Any]:
     return value if isinstance(value, list | tuple | set | frozenset | deque) else ()
 
 
-def _copy(container: Any) -> Any:
+def _snapshot(container: Any) -> Any:
     return dict(container) if isinstance(container, dict) else list(container)
 
 
 def _refill(container: Any, before: Any) -> None:
-    """Let a container hold what it held."""
-    if _holds_still(container, before):
+    """Let a container hold again what it held."""
+    if _is_unchanged(container, before):
         return
     container.clear()
     if isinstance(container, list | deque):
@@ -151,8 +156,8 @@ def _refill(container: Any, before: Any) -> None:
         container.update(before)
 
 
-def _holds_still(container: Any, before: Any) -> bool:
-    """Whether a container holds the very objects that a copy of it does, in their order."""
+def _is_unchanged(container: Any, before: Any) -> bool:
+    """Check whether a container holds the very objects that a copy of it does, in their order."""
     if len(container) != len(before) or not all(map(operator.is_, container, before)):
         return False
     return not isinstance(container, dict) or all(map(operator.is_, container.values(), before.values()))
@@ -171,11 +176,11 @@ def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
 
 
 def _tensor(tensor: Tensor) -> Callable[[], None]:
-    """What puts back a tensor: its memory and the values there, its gradient, and its class where it was lazy."""
+    """Return what restores a tensor: its memory and the values there, its gradient, and its class if it was lazy."""
     kind, memory, needs_grad = type(tensor), tensor.data, tensor.requires_grad
     lazy = is_lazy(tensor)
     grad = tensor.grad if tensor.is_leaf else None
-    # What has values of its own: no tensor of shapes alone, nor one of another kind of memory.
+    # Has its own values: not a tensor of shapes alone, nor one of another memory layout.
     plain = type(memory) is Tensor and memory.layout is torch.strided
     plain = plain and not (lazy or tensor.is_meta or tensor.is_inference())
     values = memory.clone() if plain else None
@@ -200,7 +205,7 @@ def _gpus(model: nn.Module) -> list[torch.device]:
 
 
 def _random_numbers(gpus: Sequence[torch.device]) -> Callable[[], None]:
-    """What puts back the states of Python's, NumPy's and torch's random numbers."""
+    """Return what restores the states of random numbers."""
     python, cpu = random.getstate(), torch.get_rng_state()
     numpy = np.random.get_state()  # noqa: NPY002  (the state that a network's code may draw from)
     others = [(device, torch.cuda.get_rng_state(device)) for device in gpus]
@@ -216,8 +221,11 @@ def _random_numbers(gpus: Sequence[torch.device]) -> Callable[[], None]:
 
 
 class _Shared:
-    """What the code of a network shares: names and containers of its Python modules and of those that they import,
-    attributes of its classes, memories of its functions."""
+    """Remember what the code of a network shares.
+
+    That is names and containers of its Python modules and of those that they import, attributes of its classes,
+    memories of its functions.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._places: list[tuple[Any, Any]] = []
@@ -227,17 +235,17 @@ class _Shared:
         homes = {kind.__module__ for kind in kinds}
         for name in list(homes):
             values = list(vars(sys.modules[name]).values()) if name in sys.modules else []
-            homes |= {found for value in values if not _is_apart(found := _home(value))}
+            homes |= {found for value in values if not _is_apart(found := _module_name_of(value))}
         for value in (*kinds, *(sys.modules[name] for name in homes if name in sys.modules)):
             self._look_into(value, 0)
 
     def clean(self) -> None:
-        """Take out the tensors that were not there."""
+        """Remove the tensors that were not there."""
         for cache, before in self._caches:
             if _tensors_in(cache) - before:
                 cache.cache_clear()
         for place, before in self._places:
-            _clean(place, before)
+            _remove_new_tensors(place, before)
 
     def _look_into(self, value: Any, depth: int) -> None:
         if id(value) in self._seen:
@@ -247,10 +255,10 @@ class _Shared:
         if isinstance(value, _Cache):
             self._caches.append((value, _tensors_in(value)))
         elif isinstance(value, dict | list | set | deque):
-            self._places.append((value, _copy(value)))
+            self._places.append((value, _snapshot(value)))
             inside = _elements(value)
         elif isinstance(value, ModuleType | type):
-            if not (isinstance(value, ModuleType) and depth) and not _is_apart(_home(value)):
+            if not (isinstance(value, ModuleType) and depth) and not _is_apart(_module_name_of(value)):
                 self._places.append((value, dict(vars(value))))
                 inside = vars(value).values()
         elif isinstance(value, FunctionType):
@@ -260,17 +268,17 @@ class _Shared:
                 inside = (*vars(value).values(), *cells, *(value.__defaults__ or ()))
         elif isinstance(value, staticmethod | classmethod):
             inside = (value.__func__,)
-        elif depth == 1 and not _is_apart(_home(type(value))):  # an object that a name of a Python module stands for
+        elif depth == 1 and not _is_apart(_module_name_of(type(value))):  # an object of a Python module
             self._places.append((vars(value), dict(vars(value))))
             inside = vars(value).values()
         if depth < _DEPTH:
-            for part in [part for part in inside if _may_keep(_CLASS(part), depth)]:
+            for part in [part for part in inside if _is_worth_a_look(_CLASS(part), depth)]:
                 self._look_into(part, depth + 1)
 
 
 @functools.lru_cache(maxsize=4096)
-def _may_keep(kind: type, depth: int) -> bool:
-    """Whether an object of a class, found that deep in what is shared, is one to look into."""
+def _is_worth_a_look(kind: type, depth: int) -> bool:
+    """Check whether an object of a class, found that deep in what is shared, may keep tensors."""
     if issubclass(kind, (dict, list, set, deque, type, ModuleType, FunctionType, staticmethod, classmethod, _Cache)):
         return True
     plain = depth == 0 and kind.__dictoffset__ != 0 and not issubclass(kind, (nn.Module, Tensor))
@@ -287,8 +295,8 @@ def _is_apart(module: object) -> bool:
     return not isinstance(module, str) or module.partition(".")[0] in _APART
 
 
-def _home(value: Any) -> Any:
-    """The name of the Python module that an object is, or was defined in."""
+def _module_name_of(value: Any) -> Any:
+    """Return the name of the Python module that an object is, or was defined in."""
     return value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
 
 
@@ -300,7 +308,7 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _tensors_in(cache: _Cache[Any]) -> set[int]:
-    """The identities of what a function remembers, where that holds tensors."""
+    """Return the identities of what a function remembers, if that holds tensors."""
     return {id(part) for part in gc.get_referents(cache) if _holds_tensor(part)}
 
 
@@ -309,12 +317,12 @@ def _holds_tensor(value: Any, depth: int = 0) -> bool:
         return True
     if isinstance(value, (*_CODE, *_ATOMS, nn.Module)) or depth > _DEPTH:
         return False
-    return any(_holds_tensor(part, depth + 1) for part in _inside(value))
+    return any(_holds_tensor(part, depth + 1) for part in _parts_of(value))
 
 
-def _clean(place: Any, before: Any) -> None:
-    """Take tensors that were not there out of a container, a class or a Python module."""
-    if _holds_still(place if isinstance(place, dict | list | set | deque) else vars(place), before):
+def _remove_new_tensors(place: Any, before: Any) -> None:
+    """Remove tensors that were not there from a container, a class or a Python module."""
+    if _is_unchanged(place if isinstance(place, dict | list | set | deque) else vars(place), before):
         return
     if isinstance(place, list | set | deque):
         known = {id(part) for part in before}

@@ -10,9 +10,9 @@ from torch.nn.utils import parametrizations, weight_norm
 
 import rfsearch
 from rfsearch import plugins
-from rfsearch.copies import copied
+from rfsearch.copies import copy_module
 from rfsearch.errors import ModelError, SpaceError
-from rfsearch.inspection import sites
+from rfsearch.inspection import list_site_fields
 from rfsearch.lazy import give_sizes
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
@@ -109,7 +109,7 @@ def test_a_copy_shares_nothing_and_keeps_hooks_that_need_no_original():
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
     seen = []
     model[0].register_forward_hook(lambda module, args, output: seen.append(module))
-    twin = copied(model)
+    twin = copy_module(model)
     twin(X)
     assert seen == [twin[0]]
     assert twin[0].weight is not model[0].weight
@@ -172,7 +172,7 @@ def test_lazy_modules_are_sized_before_sites_are_listed_and_the_same_by_seed():
 def test_measuring_a_lazy_network_leaves_it_lazy():
     model = Unsized()
     assert receptive_field(model, (1, 3, 16, 16)).px == 5
-    rows = sites(model, (1, 3, 16, 16))
+    rows = list_site_fields(model, (1, 3, 16, 16))
     assert [(site.row.in_channels, site.row.kind) for site in rows][:2] == [(3, "Conv2d"), (4, "Conv2d")]
     assert isinstance(model.body, nn.LazyConv2d)
     assert model.norm.has_uninitialized_params()

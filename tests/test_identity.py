@@ -54,11 +54,11 @@ def edited(made):
 def test_a_network_with_other_weights_is_not_resumed_and_not_exported(edited, tmp_path):
     run_dir, edit = edited
     edit(width=8)
-    with pytest.raises(RunDirectoryError, match=r"makes another network.*\d+ parameters then, [\d,]+ now.*new run"):
+    with pytest.raises(RunDirectoryError, match=r"makes a different network.*\d+ parameters then, [\d,]+ now.*new run"):
         reopen_run(run_dir, CPU)
-    with pytest.raises(RunDirectoryError, match=r"makes another network.*parameters then"):
+    with pytest.raises(RunDirectoryError, match=r"makes a different network.*parameters then"):
         trained(run_dir)
-    with pytest.raises(RunDirectoryError, match=r"makes another network.*parameters then"):
+    with pytest.raises(RunDirectoryError, match=r"makes a different network.*parameters then"):
         export(run_dir, tmp_path, formats=())
 
 

@@ -99,14 +99,14 @@ def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]
 
 
 def test_sites_tells_what_each_dilation_really_gives(nets: Path) -> None:
-    model = inspection.network(f"{nets}:Net", 5, 3)
-    found = {site.row.path: site for site in inspection.sites(model, (1, 3, 64, 64))}
+    model = inspection.build_network(f"{nets}:Net", 5, 3)
+    found = {site.row.path: site for site in inspection.list_site_fields(model, (1, 3, 64, 64))}
     assert found["out"].row.why_not
     assert not found["out"].by_dilation
     for path in ("stem", "grouped", "flat"):
         assert set(found[path].by_dilation) <= set(inspection.DILATIONS)
         for dilation, (whole, _) in found[path].by_dilation.items():
-            changed = inspection.network(f"{nets}:Net", 5, 3)
+            changed = inspection.build_network(f"{nets}:Net", 5, 3)
             set_dilation(changed.get_submodule(path), dilation)
             assert whole.px == receptive_field(changed, (1, 3, 64, 64)).px, (path, dilation)
     # (3 - 1) 2 d behind the stem's 3 px, next to (5 - 1) 2
@@ -122,8 +122,8 @@ def test_a_signal_and_its_sites() -> None:
     assert [layer.field.px for layer in found.layers] == [3, 7, 15]
     assert found.effective is not None
     assert found.effective.size_px <= 15
-    assert [site.row.dilation for site in inspection.sites(model, (1, 2, 200))] == [(1,), (2,), (4,)]
-    assert inspection.sites(model, (1, 2, 200))[2].by_dilation[8][0].px == 23
+    assert [site.row.dilation for site in inspection.list_site_fields(model, (1, 2, 200))] == [(1,), (2,), (4,)]
+    assert inspection.list_site_fields(model, (1, 2, 200))[2].by_dilation[8][0].px == 23
 
 
 def test_rf_writes_pictures_and_holds_objects_against_the_field(
@@ -280,7 +280,7 @@ def test_layers_whose_weight_is_computed_are_told_as_what_they_are(normalise: Ca
         ("2", "Conv2d", (3, 3), (1, 1)),
     ]
     assert [layer.field.px for layer in found.layers] == [3, 7, 11]
-    assert {site.row.kind for site in inspection.sites(model, (1, 3, 32, 32))} == {"Conv2d"}
+    assert {site.row.kind for site in inspection.list_site_fields(model, (1, 3, 32, 32))} == {"Conv2d"}
 
 
 class Adapted(nn.Conv2d):

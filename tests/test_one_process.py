@@ -9,7 +9,7 @@ import pytest
 
 from rfsearch import cli, reproduce
 from rfsearch.ledger import lock
-from rfsearch.reproduce import Table
+from rfsearch.reproduce import PublishedTable
 from tests.ledger.test_lock import HOLD, ROOT
 from tests.small_run import begin, train
 from tests.toys import toy_file
@@ -87,7 +87,7 @@ def test_an_export_and_a_field_of_a_run_in_progress_say_so(live, call, tmp_path)
 
 def test_a_table_is_not_trained_in_a_run_in_progress(live, call, tmp_path, monkeypatch):
     run_dir, process = live
-    table = Table(
+    table = PublishedTable(
         title="Toy",
         cite="-",
         space=str(toy_file(tmp_path)),

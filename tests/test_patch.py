@@ -11,7 +11,7 @@ import rfsearch
 from rfsearch.backbones.small import wei_small
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import Inflation
-from rfsearch.patch import Patch, PatchSettings, Split
+from rfsearch.patch import ChannelSplit, Patch, PatchSettings
 from rfsearch.space import Candidate, Choice, Sampling, SamplingSpec
 from rfsearch.surgery import Settings, build, set_dilation
 from rfsearch.surgery.inserts import SplitSite
@@ -21,7 +21,7 @@ X = torch.randn(2, 3, 20, 16, generator=torch.Generator().manual_seed(1))
 CLASSES = ("background", "eye")
 
 
-def patched(sites: dict[str, Choice | list[Choice]], splits: dict[str, Split] | None = None) -> Patch:
+def patched(sites: dict[str, Choice | list[Choice]], splits: dict[str, ChannelSplit] | None = None) -> Patch:
     return Patch("wei-small", CLASSES, Candidate.of(sites), PatchSettings(), splits or {})
 
 
@@ -31,8 +31,8 @@ ALL = [
     patched({"body.1": [Choice(3, f=0.8423, fractional=True), Choice(1, f=1.3)]}),
     patched({"body.1": [Choice(1, f=1.3, labels=("eye",)), Choice(4)]}),
     patched({"body.1": Choice(1, sampling=Sampling(2.25, 3))}),
-    patched({"body.1": Choice(2)}, {"body.1": Split(3, 2)}),
-    patched({"body.1": [Choice(2), Choice(1)]}, {"body.1/1": Split(3, 2)}),
+    patched({"body.1": Choice(2)}, {"body.1": ChannelSplit(3, 2)}),
+    patched({"body.1": [Choice(2), Choice(1)]}, {"body.1/1": ChannelSplit(3, 2)}),
 ]
 
 
@@ -76,7 +76,7 @@ def test_dilations_alone_leave_only_the_models_own_layers():
 
 def test_the_given_model_is_left_alone():
     model = Foreign()
-    rfsearch.apply(model, patched({"body.1": Choice(2)}, {"body.1": Split(3, 2)}).to_json())
+    rfsearch.apply(model, patched({"body.1": Choice(2)}, {"body.1": ChannelSplit(3, 2)}).to_json())
     assert type(model.body[1]) is nn.Conv2d
     assert model.body[1].dilation == (1, 1)
 
@@ -121,7 +121,7 @@ def test_a_split_convolution_is_the_computation_by_hand(stride, padding, mode):
 
 def test_a_split_keeps_the_weights_of_the_model_it_is_put_on():
     model = Foreign()
-    made = rfsearch.apply(model, patched({"body.1": Choice(2)}, {"body.1": Split(3, 2)}).to_json())
+    made = rfsearch.apply(model, patched({"body.1": Choice(2)}, {"body.1": ChannelSplit(3, 2)}).to_json())
     assert torch.equal(torch.cat([made.body[1].near.weight, made.body[1].far.weight]), model.body[1].weight)
     assert torch.equal(torch.cat([made.body[1].near.bias, made.body[1].far.bias]), model.body[1].bias)
 
@@ -166,7 +166,7 @@ def sites(**choice: object) -> dict[str, object]:
         (sites(dilation=2.5), ["body.1: dilation is a whole number", "2.5"]),
         (sites(dilation=2, lables=[]), ["unknown key 'lables'", "Did you mean 'labels'?"]),
         (sites(f=1.5), ["body.1", "no 'dilation'"]),
-        (sites(dilation=2, fractional=True), ["body.1: a patch holds dilations that were found", "to be found"]),
+        (sites(dilation=2, fractional=True), ["body.1: a patch holds dilations that were found", "still to be found"]),
         (sites(dilation=2, f="x"), ["body.1", "not a choice"]),
         (sites(dilation=2, gamma=2.0), ["no 's'"]),
         (sites(dilation=2, split={"dilation": 3}), ["body.1", "channels"]),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfsearch.patch import Patch, PatchSettings, Split
+from rfsearch.patch import ChannelSplit, Patch, PatchSettings
 from rfsearch.projection import Room, fixed, project
 from rfsearch.space import Candidate, Choice, Sampling
 
@@ -29,9 +29,9 @@ def test_a_real_dilation_gives_its_share_of_channels_to_the_larger_one():
     """delta = 2.3: 30 % of 40 channels."""
     found = whole(Choice(3, f=3 / 2.3))
     assert found["rounded"] == ({"a": Choice(2)}, {})
-    assert found["split"] == ({"a": Choice(2)}, {"a": Split(3, 12)})
+    assert found["split"] == ({"a": Choice(2)}, {"a": ChannelSplit(3, 12)})
     assert whole(Choice(1, f=1 / 2.7))["rounded"] == ({"a": Choice(3)}, {})
-    assert whole(Choice(1, f=1 / 2.7))["split"] == ({"a": Choice(2)}, {"a": Split(3, 28)})
+    assert whole(Choice(1, f=1 / 2.7))["split"] == ({"a": Choice(2)}, {"a": ChannelSplit(3, 28)})
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,8 @@ def test_paths_are_projected_one_by_one_and_keep_their_labels():
     paths = [Choice(2, f=0.8, labels=("eye",)), Choice(3), Choice(4, f=1.25)]
     found = whole(paths)
     assert found["rounded"] == ({"a": (Choice(3, labels=("eye",)), Choice(3), Choice(3))}, {})
-    expected = ((Choice(2, labels=("eye",)), Choice(3), Choice(3)), {"a/1": Split(3, 20), "a/3": Split(4, 8)})
+    splits = {"a/1": ChannelSplit(3, 20), "a/3": ChannelSplit(4, 8)}
+    expected = ((Choice(2, labels=("eye",)), Choice(3), Choice(3)), splits)
     assert (found["split"][0]["a"], found["split"][1]) == expected
     notices = project(patch(paths), {"a": ROOM}).notices
     assert [notice.partition(":")[0] for notice in notices] == ["a/1", "a/3"]
@@ -61,9 +62,9 @@ def test_paths_are_projected_one_by_one_and_keep_their_labels():
 
 def test_what_does_not_fit_is_said():
     (notice,) = project(patch(Choice(8, f=0.5)), {"a": ROOM}).notices
-    assert "16 px between taps, above what can be: 11. Rounded: 11." in notice
+    assert "16 px between taps, above what is possible: 11. Rounded: 11." in notice
     (notice,) = project(patch(Choice(1, f=3.0)), {"a": ROOM}).notices
-    assert "0.3333 px between taps, below what can be: 1." in notice
+    assert "0.3333 px between taps, below what is possible: 1." in notice
 
 
 @pytest.mark.parametrize(("gamma", "s", "span", "expected"), [(2.4, 3, 21, 2), (0.3, 5, 21, 1), (6.6, 5, 21, 5)])
@@ -107,7 +108,7 @@ def test_a_real_dilation_found_in_training_is_that_of_the_patch_and_rounded_or_s
     found = project(patch, {"a": Room(11, 0, 64)})
     assert found.patches["rounded"].candidate == Candidate.of({"a": Choice(4)})
     assert found.patches["split"].candidate == Candidate.of({"a": Choice(3)})
-    assert found.patches["split"].splits == {"a": Split(4, 48)}
+    assert found.patches["split"].splits == {"a": ChannelSplit(4, 48)}
     assert found.notices == [
         "a: dilation 3.75. Rounded: 4. Split: 48 of 64 channels at 4, the others at 3.",
     ]

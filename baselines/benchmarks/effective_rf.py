@@ -1,5 +1,7 @@
-"""The effective receptive field of Luo et al. (NeurIPS 2016), their findings measured again: its Gaussian shape, its
-growth with depth, activations, subsampling, dilation, skip connections, training, and low-centre initialisation.
+"""Measure the findings of Luo et al. (NeurIPS 2016) on effective receptive fields again.
+
+These are the field's Gaussian shape, its growth with depth, activations, subsampling, dilation, skip connections,
+training, and low-centre initialisation.
 """
 
 from __future__ import annotations
@@ -39,17 +41,19 @@ MAP = "viridis"
 
 
 class Residual(nn.Module):
-    """x + layer(x)."""
+    """Compute x + layer(x)."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map B x C x H x W to the same shape."""
         return x + self.layer(x)
 
 
 def uniform(stride: int = 1, dilation: int = 1) -> nn.Module:
+    """Build a 3x3 convolution of one channel whose weights are all equal."""
     layer = nn.Conv2d(1, 1, 3, stride, padding=dilation, dilation=dilation, bias=False).double()
     nn.init.constant_(layer.weight, 1 / 9)
     return layer
@@ -58,7 +62,10 @@ def uniform(stride: int = 1, dilation: int = 1) -> nn.Module:
 def stack(
     depth: int, activation: Callable[[], nn.Module] = nn.Identity, skip: bool = False, seed: int = 0
 ) -> nn.Module:
-    """3x3 convolutions of random weights, He's scale; every one but the first with a connection around it if asked."""
+    """Build 3x3 convolutions of random weights at He's scale.
+
+    With `skip`, every one but the first has a connection around it.
+    """
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for number in range(depth):
@@ -70,19 +77,20 @@ def stack(
 
 
 def measured(model: nn.Module, depth: int, side: int, inputs: int = 1, seed: int = 0) -> EffectiveField:
+    """Measure the field of `depth` 3x3 layers on images of `side` px."""
     shape = (1, 1, side, side)
     return effective_receptive_field(model, inputs, input_shape=shape, theoretical_px=2 * depth + 1, seed=seed)
 
 
 def averaged(depth: int, activation: Callable[[], nn.Module] = nn.Identity, skip: bool = False) -> dict[str, Any]:
-    """RUNS networks: the mean map, and of each network its numbers."""
+    """Average RUNS networks: the mean map, and the mean of each network's numbers."""
     side = 2 * depth + 21
     fields = [measured(stack(depth, activation, skip, seed), depth, side, INPUTS, seed) for seed in range(RUNS)]
     return {"map": np.mean([field.map for field in fields], axis=0), **numbers(fields)}
 
 
 def numbers(fields: list[EffectiveField]) -> dict[str, Any]:
-    """Mean over networks, and half the width of the 95 % interval of the size's mean."""
+    """Average over networks, with half the width of the 95 % interval of the mean size."""
     sizes = np.array([field.size_px for field in fields])
     return {
         "size_px": float(sizes.mean()),
@@ -95,7 +103,7 @@ def numbers(fields: list[EffectiveField]) -> dict[str, Any]:
 
 
 def depths() -> dict[str, dict[int, dict[str, Any]]]:
-    """By kind of weights, then by depth."""
+    """Measure fields by kind of weights, then by depth."""
     found: dict[str, dict[int, dict[str, Any]]] = {"uniform": {}}
     for depth in DEPTHS:
         field = measured(nn.Sequential(*[uniform() for _ in range(depth)]), depth, 2 * depth + 21)
@@ -106,7 +114,7 @@ def depths() -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def architectures() -> dict[str, dict[str, Any]]:
-    """Six layers of uniform weights, plain, subsampled and dilated."""
+    """Measure six layers of uniform weights, plain, subsampled and dilated."""
     forms = {
         "plain": [uniform() for _ in range(6)],
         "two strides of 2": [uniform(stride=2), uniform(), uniform(stride=2), uniform(), uniform(), uniform()],
@@ -123,7 +131,7 @@ def architectures() -> dict[str, dict[str, Any]]:
 
 
 def face_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """A plain network at a stride of 4 px: B x in_channels x H x W to B x num_classes x H/4 x W/4."""
+    """Build a plain network at a stride of 4 px: B x in_channels x H x W to B x num_classes x H/4 x W/4."""
     layers: list[nn.Module] = []
     channels = in_channels
     for width, stride in ((16, 2), (FACE_CHANNELS, 2), *[(FACE_CHANNELS, 1)] * FACE_LAYERS):
@@ -138,7 +146,7 @@ def face_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 
 def trained(job: tuple[bool, int]) -> dict[str, Any]:
-    """One training on rendered faces: the field before and after, on validation images, and the validation score."""
+    """Train once on rendered faces: the field before and after, on validation images, and the validation score."""
     low_centre, seed = job
     torch.set_num_threads(1)
     space = read_space(plugins.space_file("helen"), None)
@@ -170,6 +178,7 @@ def trained(job: tuple[bool, int]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure everything, and write the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="of the trainings")
     asked = parser.parse_args()
@@ -206,7 +215,7 @@ def main() -> None:
 
 
 def slopes(rows: dict[int, dict[str, Any]]) -> dict[str, float]:
-    """Of the straight lines through log size and log ratio over log depth."""
+    """Fit straight lines through log size and log ratio over log depth, and return their slopes."""
     x = np.log(list(rows))
     return {
         key: round(float(np.polyfit(x, np.log([row[key] for row in rows.values()]), 1)[0]), 4)
@@ -215,7 +224,7 @@ def slopes(rows: dict[int, dict[str, Any]]) -> dict[str, float]:
 
 
 def gain(faces: list[dict[str, Any]]) -> dict[str, Any]:
-    """Low centre less default, the same seed: mean over seeds, lowest and highest."""
+    """Subtract the default from low centre, for the same seed: mean over seeds, lowest and highest."""
     found = {}
     for title, value in {
         "start_size_px": lambda run: run["before"]["size_px"],
@@ -234,7 +243,7 @@ def gain(faces: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _without_maps(body: Any) -> Any:
-    """The same, rounded, without arrays."""
+    """Round numbers, and leave out arrays."""
     if isinstance(body, dict):
         return {key: _without_maps(value) for key, value in body.items() if not isinstance(value, np.ndarray)}
     if isinstance(body, list | tuple):
@@ -248,6 +257,7 @@ def picture(
     skips: dict[int, dict[str, Any]],
     faces: list[dict[str, Any]],
 ) -> None:
+    """Draw all findings on one page."""
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"font.size": 9, "axes.titlesize": 9.5, "axes.spines.top": False, "axes.spines.right": False})
@@ -312,7 +322,7 @@ def _growth(row: Any, deep: dict[str, dict[int, dict[str, Any]]]) -> None:
 
 
 def _plain_ticks(axes: Any) -> None:
-    """Log axes with the numbers a reader wants."""
+    """Label log axes with the numbers that a reader wants."""
     from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
     axes.set_xticks(DEPTHS, [str(n) for n in DEPTHS])
@@ -357,7 +367,7 @@ def _skips(axes: Any, plain: dict[int, dict[str, Any]], skips: dict[int, dict[st
 
 
 def _kinds(faces: list[dict[str, Any]]) -> list[tuple[str, str, str, list[dict[str, Any]]]]:
-    """(label, colour, style, runs) of default and low-centre initialisation."""
+    """Return (label, colour, style, runs) of default and low-centre initialisation."""
     return [
         (label, colour, style, [run for run in faces if run["low_centre"] == low_centre])
         for low_centre, label, colour, style in ((False, "default", BLUE, "o-"), (True, "low centre", ORANGE, "s--"))
@@ -370,7 +380,9 @@ def _sizes_of_faces(axes: Any, faces: list[dict[str, Any]]) -> None:
             sizes = [run["before"]["gaussian_px"], run["after"]["gaussian_px"]]
             axes.plot((0, 1), sizes, style, color=colour, label=None if number else label, ms=5)
     axes.set_xticks((0, 1), ("start", f"{STEPS} steps"))
-    axes.set(title="Training on faces, a line a seed", ylabel="4 sigma of the fitted Gaussian, px", xlim=(-0.2, 1.2))
+    axes.set(
+        title="Training on faces, one line per seed", ylabel="4 sigma of the fitted Gaussian, px", xlim=(-0.2, 1.2)
+    )
     axes.legend(frameon=False)
 
 
@@ -398,7 +410,7 @@ def _scores_of_faces(axes: Any, faces: list[dict[str, Any]]) -> None:
             final = np.mean([r["curve"][-1][1] for r in runs])
             name = None if number else f"{label}: {final:.3f} at the end"
             axes.plot(steps, scores, style, color=colour, label=name, ms=3, lw=1.2)
-    axes.set(title="Validation score (helen-f), a line a seed", xlabel="step", ylabel="helen-f")
+    axes.set(title="Validation score (helen-f), one line per seed", xlabel="step", ylabel="helen-f")
     axes.legend(frameon=False, loc="lower right")
 
 

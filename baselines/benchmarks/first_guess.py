@@ -1,8 +1,8 @@
-"""What one network tells of every dilation without being trained at any: how its scores rank the trainings themselves.
+"""Measure how well the scores of one network, trained at no dilation, rank the trainings of every dilation.
 
-For each data set, Spearman's rank correlation over the dilations with the mean validation score of an exhaustive
-sweep's trainings: of a network whose weights all dilations have shared for a quarter of a training (the prelude of
-`fractional`), and of the sweep's own winner, set to every dilation as it stands.
+For each data set, this is Spearman's rank correlation over the dilations with the mean validation score of an
+exhaustive sweep's trainings, for two networks: one whose weights all dilations have shared for a quarter of a training
+(the prelude of `fractional`), and the sweep's own winner, set to every dilation without further training.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
+    """Correlate every run's scores, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="DATASET=RUN", help="runs with exhaustive arms")
     parser.add_argument("--seeds", type=int, default=3, help="preludes of each data set")
@@ -57,6 +58,7 @@ def main() -> None:
 
 
 def of_run(folder: Path, seeds: int) -> list[dict]:
+    """Return the rows of one run."""
     manifest = read_manifest(folder)
     space = sound(manifest.resolved_space)
     arms = {arm.seed: arm for arm in digest(read_run(folder)).arms if arm.strategy == "exhaustive"}
@@ -80,13 +82,14 @@ def of_run(folder: Path, seeds: int) -> list[dict]:
 
 
 def row_of(network: str, seed: int | None, scores: list[float], means: list[float], dilations: list[int]) -> dict:
+    """Return one row: a network's scores, and their rank correlation with the trainings' means."""
     by_dilation = {f"d={d}": round(score, 4) for d, score in zip(dilations, scores, strict=True)}
     correlation = round(float(spearmanr(scores, means).statistic), 3)
     return {"network": network, "seed": seed, "rank_correlation": correlation, **by_dilation}
 
 
 def after_prelude(space: Space, data: ImageSet, seed: int) -> list[float]:
-    """Scores of all dilations, ascending, at the look that ends a prelude."""
+    """Return the scores of all dilations, ascending, at the rung that ends a prelude."""
     torch.manual_seed(1000 * seed)
     searched = space.uniform(Choice(min(space.dilations), fractional=True))
     learner = Learner(space, data, searched, 1000 * seed, CPU)
@@ -101,7 +104,7 @@ def after_prelude(space: Space, data: ImageSet, seed: int) -> list[float]:
 
 
 def swept(folder: Path, trial: str, space: Space, data: ImageSet, site: str) -> list[float]:
-    """Scores of a trained network with its site set to every dilation, ascending."""
+    """Return the scores of a trained network with its site set to every dilation, ascending."""
     model, scores = trained(folder, trial), []
     task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
     for dilation in sorted(space.dilations):

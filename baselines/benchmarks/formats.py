@@ -1,4 +1,4 @@
-"""One training pass of a network as it is and in other formats: channels last, bfloat16 autocast, compiled."""
+"""Time one training pass of a network as it is and in other formats: channels last, bfloat16 autocast, compiled."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ OTHERS = ("channels last", "bfloat16 autocast", "bfloat16, channels last", "torc
 
 
 def cases() -> list[Case]:
+    """Build the network in every format, at every dilation."""
     torch.manual_seed(0)
     images, labels = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(CLASSES, (BATCH, SIZE, SIZE))
     found = []
@@ -48,6 +49,7 @@ def cases() -> list[Case]:
 
 
 def targets(table: pd.DataFrame, time_of: str) -> dict[str, dict[str, object]]:
+    """Judge whether each format is faster than the network as it is."""
     said = {}
     for what in OTHERS:
         names = [f"{what}, d {dilation}" for dilation in DILATIONS]

@@ -1,8 +1,7 @@
-"""Time and peak memory of a convolution at a real dilation, against a plain one, the paper's inflation and deformable
-convolution with constant offsets.
+"""Time a convolution at a real dilation against plain ones, inflation and deformable convolution, with peak memory.
 
 All layers of one setting do the same job: taps `dilation` px apart on the same map, and where one learns, with the
-gradient in what it learns.
+gradient in what it learns. Deformable convolution has constant offsets.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TARGET_DEFORMABLE, TARGET_INFLATION, TARGET_MEMORY = 3.0, 5.0, 1 / 4
 
 
 def cases() -> list[Case]:
-    """Every layer, beside the plain convolution that does its job at a whole dilation."""
+    """Build every layer, beside the plain convolution that does its job at a whole dilation."""
     torch.manual_seed(0)
     image = torch.randn(BATCH, INPUTS, SIZE, SIZE, requires_grad=True)
     found: dict[str, Case] = {}
@@ -81,7 +80,7 @@ def cases() -> list[Case]:
 
 
 def four_convolutions(x: Tensor, layer: nn.Conv2d, delta: Tensor) -> Tensor:
-    """The sum of the two whole dilations either side on both axes, with shared weights."""
+    """Sum the convolutions of the two whole dilations on either side on both axes, with shared weights."""
     below = int(delta)
     part = delta - below
     total = layer.bias[:, None, None]
@@ -93,13 +92,14 @@ def four_convolutions(x: Tensor, layer: nn.Conv2d, delta: Tensor) -> Tensor:
 
 
 def constant_offsets(delta: float) -> Tensor:
-    """Of deform_conv2d at dilation 1, B x 2 k^2 x H x W, rows first: what every tap lacks to delta."""
+    """Return what every tap of deform_conv2d at dilation 1 lacks to delta: B x 2 k^2 x H x W, rows first."""
     taps = torch.arange(K, dtype=torch.float32) - (K - 1) / 2
     each = torch.stack(torch.meshgrid(taps, taps, indexing="ij"), -1).reshape(-1) * (delta - 1)
     return each[None, :, None, None].expand(BATCH, -1, SIZE, SIZE).contiguous()
 
 
 def targets(table: pd.DataFrame, time_of: str) -> dict[str, dict[str, object]]:
+    """Judge the times and the memory against their targets."""
     seconds = table[time_of]
 
     def ours(delta: float) -> float:
@@ -127,7 +127,7 @@ def targets(table: pd.DataFrame, time_of: str) -> dict[str, dict[str, object]]:
 
 
 def check() -> None:
-    """Deformable convolution with these offsets is the fractional one."""
+    """Check that deformable convolution with these offsets is the fractional one."""
     ours = FractionalConv2d(nn.Conv2d(INPUTS, OUTPUTS, K, padding=1), 2.5)
     image, offsets = torch.randn(BATCH, INPUTS, SIZE, SIZE), constant_offsets(2.5)
     theirs = deform_conv2d(image, offsets, ours.weight, ours.bias, padding=1)

@@ -1,5 +1,7 @@
-"""Does loss guidance tell parallel paths apart? Two and three paths on rendered faces, alike at the start, with the
-paper's label sets (Wei eq. 12) and without: f of every path over the steps, the `helen` mini preset.
+"""Measure whether loss guidance tells parallel paths apart.
+
+Two and three paths on rendered faces start alike, with the paper's label sets (Wei eq. 12) and without: f of every path
+over the steps, the `helen` mini preset.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ STARTS = (2, 4, 8)
 
 
 def trained(job: tuple[str, int, float, int]) -> pd.DataFrame:
-    """One training: f of every path by step. job: form, dilation of the start, W, seed; W = 1 is no guidance."""
+    """Train once, and return f of every path by step.
+
+    Args:
+        job: Preset, initial dilation, W, seed. W = 1 is no guidance.
+    """
     form, dilation, weight, seed = job
     torch.set_num_threads(1)
     space = read_space(plugins.space_file("helen"), form)
@@ -47,6 +53,7 @@ def trained(job: tuple[str, int, float, int]) -> pd.DataFrame:
 
 
 def main() -> None:
+    """Train every combination, and write the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 1.2])
@@ -78,6 +85,7 @@ def main() -> None:
 
 
 def picture(table: pd.DataFrame, weights: list[float]) -> None:
+    """Draw f of every path over the training, without and with guidance."""
     from matplotlib import pyplot as plt
 
     table = table[table.seed == table.seed.min()]

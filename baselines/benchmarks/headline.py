@@ -1,4 +1,4 @@
-"""How much training compute each strategy needs to match an exhaustive sweep, and what it holds at equal full budgets.
+"""Compare the training compute that each strategy needs to match an exhaustive sweep, and scores at equal full budgets.
 
 Reads finished runs. A strategy's curve is the score of its incumbent, which validation chose, against the training
 compute that its trainings had taken, in the order in which they ended, averaged over its seeds; scores are of the test
@@ -33,6 +33,7 @@ Curve = list[tuple[float, float]]
 
 
 def main() -> None:
+    """Compare the strategies of every data set, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="DATASET=RUN[,RUN]", help="runs of one data set, with equal budgets")
     parser.add_argument("--seeds", type=int, help="the first so many only; without, all of the sweep")
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[dict], dict]:
-    """The rows of one data set and what stands beside them."""
+    """Return the rows of one data set, and what is written beside them."""
     runs = [digest(read_run(folder)) for folder in folders]
     split = runs[0].split
     arms: dict[str, dict[int, Arm]] = {}
@@ -125,7 +126,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
 
 
 def curve_of(arm: Arm, score: Callable[[Record], float]) -> Curve:
-    """Of an arm's incumbent."""
+    """Return the curve of an arm's incumbent."""
     curve, best, spent = [], None, 0.0
     for record in arm.records:
         spent += record.cost.flop
@@ -136,7 +137,7 @@ def curve_of(arm: Arm, score: Callable[[Record], float]) -> Curve:
 
 
 def first_trainings(arm: Arm) -> list[Record]:
-    """Of each candidate, the first that was scored."""
+    """Return the first scored training of each candidate."""
     found: dict[str, Record] = {}
     for record in arm.records:
         if record.scored and record.status == "completed":
@@ -145,21 +146,24 @@ def first_trainings(arm: Arm) -> list[Record]:
 
 
 def answer(arm: Arm) -> Candidate | None:
-    """What an arm would answer with, its learned values put in."""
+    """Return the candidate that an arm would answer with, its learned values put in."""
     best = arm.incumbent
     return Candidate.from_json(best.candidate).found(best.f) if best else None
 
 
 def target_of(drawn: Sequence[int], sweep_scores: Mapping[int, float]) -> float:
-    """The sweep's mean score less its standard error; of the seeds there are, however often each was drawn."""
+    """Return the sweep's mean score less its standard error.
+
+    The error is that of all seeds, however often each was drawn.
+    """
     error = np.std(list(sweep_scores.values()), ddof=1) / math.sqrt(len(sweep_scores)) if len(sweep_scores) > 1 else 0.0
     return float(np.mean([sweep_scores[seed] for seed in drawn]) - error)
 
 
 def to_target(drawn: Sequence[int], by_seed: Mapping[int, Curve], sweep_scores: Mapping[int, float]) -> float:
-    """The compute (FLOP) at which the mean curve of the drawn seeds first reaches the target; infinite where never.
+    """Return the compute (FLOP) at which the mean curve of the drawn seeds first reaches the target, infinite if never.
 
-    An arm without an incumbent yet holds the mean below every target.
+    An arm without an incumbent yet keeps the mean below every target.
     """
     target = target_of(drawn, sweep_scores)
     moments = sorted({spent for seed in drawn for spent, _ in by_seed[seed]})
@@ -171,6 +175,7 @@ def to_target(drawn: Sequence[int], by_seed: Mapping[int, Curve], sweep_scores: 
 
 
 def held_at(curve: Curve, spent: float) -> float:
+    """Return the score of a curve once that much is spent, FLOP."""
     value = -math.inf
     for at, score in curve:
         if at <= spent:
@@ -179,19 +184,20 @@ def held_at(curve: Curve, spent: float) -> float:
 
 
 def resampled(seeds: Sequence[int], statistic: Callable[[Sequence[int]], float]) -> tuple[float, float, float]:
-    """A statistic of the seeds, and the 95 % interval that paired resampling of them gives."""
+    """Return a statistic of the seeds, and the 95 % interval that paired resampling of them gives."""
     generator = np.random.default_rng(0)
     drawn = sorted(statistic(generator.choice(seeds, len(seeds))) for _ in range(RESAMPLES if len(seeds) > 1 else 1))
     return statistic(seeds), drawn[int(0.025 * len(drawn))], drawn[min(len(drawn) - 1, int(0.975 * len(drawn)))]
 
 
 def differences(seeds: Sequence[int], ours: Mapping[int, Curve], theirs: Mapping[int, Curve]) -> list[float]:
-    """Final score of one less that of the other, paired by seed: mean and 95 % interval."""
+    """Subtract final scores, paired by seed: mean and 95 % interval."""
     gaps = {seed: ours[seed][-1][1] - theirs[seed][-1][1] for seed in seeds}
     return [round(x, 4) for x in resampled(seeds, lambda drawn: float(np.mean([gaps[s] for s in drawn])))]
 
 
 def shown(value: float) -> float | None:
+    """Round a number, None if it is infinite."""
     return round(value, 4) if math.isfinite(value) else None
 
 

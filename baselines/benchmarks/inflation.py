@@ -1,5 +1,7 @@
-"""Time and peak memory of inflation and interpolation with a gradient in f, against `F.interpolate` of the same sizes,
-which has none."""
+"""Time inflation and interpolation against `F.interpolate` of the same sizes, with peak memory.
+
+Ours have a gradient in f; `F.interpolate` has none.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ TARGET_TIME, TARGET_MEMORY = 1.25, 1.1
 
 
 def cases() -> list[Case]:
+    """Build both for every factor."""
     torch.manual_seed(0)
     image = torch.randn(BATCH, CHANNELS, SIZE, SIZE, requires_grad=True)
     found = []
@@ -40,6 +43,7 @@ def cases() -> list[Case]:
 
 
 def targets(table: pd.DataFrame, time_of: str) -> dict[str, dict[str, object]]:
+    """Judge the times and the memory against their targets."""
     ours = [f"inflation, f {f}" for f in FACTORS]
     times = max(table[time_of][name] / table[time_of][table.beside[name]] for name in ours)
     memory = max(table.peak_times[name] for name in ours)

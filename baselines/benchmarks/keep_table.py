@@ -15,6 +15,7 @@ from rfsearch.ledger.typed_json import sound
 
 
 def main() -> None:
+    """Write the table, and beside it what gave it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="what --out named")
     parser.add_argument("printed", type=Path, help="file with the JSON that the command printed")

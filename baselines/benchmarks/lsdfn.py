@@ -1,4 +1,4 @@
-"""Time and peak memory of the LS-DFN block, against a literal implementation and against plain convolutions."""
+"""Time the LS-DFN block against a literal implementation and against plain convolutions, with peak memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfsearch.layers import LSDFN
-from rfsearch.layers.lsdfn import dynamic_filter
+from rfsearch.layers.dynamic_filter import dynamic_filter
 
 NAME = "lsdfn"
 S, K, FEATURES, OUTPUTS, SIZE, BATCH = 5, 3, 128, 24, 63, 1
@@ -18,9 +18,9 @@ TARGET_SPEED, TARGET_MEMORY, TARGET_CONVOLUTIONS = 10, 1 / 5, 3
 
 
 def literal(x: Tensor, u: Tensor, v: Tensor, s: Tensor, a: Tensor, gamma: int) -> Tensor:
-    """The formula of `dynamic_filter` for a whole gamma, vectorised but as it stands: full kernels, all regions.
+    """Compute the formula of `dynamic_filter` for a whole gamma literally: full kernels, all regions, vectorised.
 
-    Channels last throughout, which makes every copy a run of C values: with planes (F.unfold and einsum) the same took
+    Channels come last throughout, which makes every copy a run of C values: with planes (F.unfold and einsum) it took
     several times as long.
     """
     channels, height, width = x.shape[1:]
@@ -45,6 +45,7 @@ def literal(x: Tensor, u: Tensor, v: Tensor, s: Tensor, a: Tensor, gamma: int) -
 
 
 def arguments() -> list[Tensor]:
+    """Draw the arguments of `dynamic_filter`."""
     generator = torch.Generator().manual_seed(0)
     shapes = [
         (BATCH, FEATURES, SIZE, SIZE),
@@ -57,6 +58,7 @@ def arguments() -> list[Tensor]:
 
 
 def cases() -> list[Case]:
+    """Build the block, its filtering, the literal one and the convolutions."""
     values = arguments()
     image = values[0]
 
@@ -84,6 +86,7 @@ def cases() -> list[Case]:
 
 
 def targets(table: pd.DataFrame, time_of: str) -> dict[str, dict[str, object]]:
+    """Judge the times and the memory against their targets."""
     seconds, verdicts = table[time_of], {}
     for name in ("filtering, gamma 1", "block, gamma 1"):
         gain, times = seconds[LITERAL] / seconds[name], seconds[name] / seconds[CONVOLUTIONS]
@@ -97,7 +100,7 @@ def targets(table: pd.DataFrame, time_of: str) -> dict[str, dict[str, object]]:
 
 
 def check() -> None:
-    """The literal implementation computes the same."""
+    """Check that the literal implementation computes the same."""
     found = {case.what: case.forward() for case in cases() if case.what in ("filtering, gamma 1", LITERAL)}
     torch.testing.assert_close(found["filtering, gamma 1"], found[LITERAL], atol=1e-3, rtol=1e-4)
 

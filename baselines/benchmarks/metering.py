@@ -1,7 +1,7 @@
-"""What metering adds to a training step: steps that are counted and steps that are not, in turn, in one process.
+"""Measure what metering adds to a training step: counted and uncounted steps alternate in one process.
 
-CPU time of the process on one thread, so that what else runs on the machine counts little. Data batches are left out:
-they are made once.
+CPU time of the process on one thread is measured, so that what else runs on the machine has little effect. Data batches
+are left out: they are made once.
 """
 
 from __future__ import annotations
@@ -32,23 +32,26 @@ CHOICES = {
 
 
 class Uncounted:
-    """Stands in for a `Tally`: runs the same and counts nothing."""
+    """Replace a `Tally`: run the same and count nothing."""
 
     flop = aborted = 0.0
 
     @contextmanager
     def counting(self, what: str) -> Iterator[None]:
+        """Count nothing."""
         yield
 
     def backward(self, loss: Tensor) -> None:
+        """Compute gradients."""
         loss.backward()
 
     def repeated(self, kind: Hashable, work: Callable[[], object]) -> None:
+        """Do the work."""
         work()
 
 
 def compare(space: Space, choice: Choice, pairs: int) -> dict[str, float]:
-    """CPU seconds of a step, counted and not."""
+    """Measure CPU seconds of a step, counted and not."""
     data = rendered_faces(space.recipe.batch_size * 2, 2, 2, space.image_size)
     learner = Learner(space, data, space.uniform(choice), 0, torch.device("cpu"))
     first = learner.prelude + space.recipe.steps // 2
@@ -77,6 +80,7 @@ def compare(space: Space, choice: Choice, pairs: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Compare every kind of choice, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=300, help="steps of each kind that are timed")
     asked = parser.parse_args()

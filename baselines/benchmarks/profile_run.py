@@ -1,9 +1,9 @@
-"""Where the time of a trial and of a whole run goes.
+"""Measure where the time of a trial and of a whole run goes.
 
 A trial: one training of the hand default on one thread, as a worker that has trained before trains it, its stages timed
-one inside the other.
-A run: `rfsearch run` in a process of its own, its ledger watched from outside: what of the wall time was training, and
-what a trial takes besides, from being handed out to its record, on a fresh worker and on one that has trained before.
+one inside the other. A run: `rfsearch run` in a process of its own, its ledger watched from outside: what of the wall
+time was training, and what a trial takes besides, from being handed out to its record, on a fresh worker and on one
+that has trained before.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ POLL_S = 0.01
 
 
 def main() -> None:
+    """Profile a trial and a run, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--space", default="helen")
     parser.add_argument("--data")
@@ -82,7 +83,7 @@ def main() -> None:
 
 
 def profile_trial(space_name: str, folder: str | None) -> list[dict[str, Any]]:
-    """Seconds of each stage of one training, without those of the stages inside it."""
+    """Measure the seconds of each stage of one training, without those of the stages inside it."""
     torch.set_num_threads(1)
     space = check_request(Request(space_name, data=folder)).space
     spent: dict[str, float] = defaultdict(float)
@@ -125,6 +126,7 @@ def profile_trial(space_name: str, folder: str | None) -> list[dict[str, Any]]:
 
 
 def profile_run(space: str, folder: str | None, budget: str | None) -> dict[str, Any]:
+    """Measure where the time of a run goes."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
         asked = ["run", "--space", space, *(["--data", folder] if folder else []),
@@ -161,7 +163,7 @@ def profile_run(space: str, folder: str | None, budget: str | None) -> dict[str,
 
 
 def watched(process: subprocess.Popen[bytes], ledger: Path) -> list[tuple[float, dict[str, Any]]]:
-    """The lines of a ledger, each with the moment at which it was there."""
+    """Read the lines of a ledger as they are written, each with the moment at which it was there."""
     events, text = [], ""
     while True:
         ended = process.poll() is not None

@@ -1,4 +1,4 @@
-"""What every result carries: the command, commit, machine and versions that gave it."""
+"""Record what every result carries: the command, commit, machine and versions that gave it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def provenance(command: str | None = None) -> dict[str, Any]:
-    """Where a result comes from. command: what gave it, if not this process."""
+    """Return where a result comes from. `command` is what gave it, if not this process."""
     git = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
@@ -30,4 +30,5 @@ def provenance(command: str | None = None) -> dict[str, Any]:
 
 
 def write_sidecar(name: str, body: dict[str, Any]) -> None:
+    """Write the JSON beside a table."""
     (RESULTS / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")

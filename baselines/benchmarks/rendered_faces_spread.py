@@ -1,4 +1,4 @@
-"""Score against dilation on rendered faces: every dilation of the `helen` mini preset, trained with several seeds.
+"""Measure score against dilation on rendered faces: every dilation of the `helen` mini preset, with several seeds.
 
 Says whether the best dilation lies inside the searched range, and how the spread between dilations compares with the
 standard deviation between seeds. Chosen and judged on the validation split; the test split is reported.
@@ -26,7 +26,7 @@ NAME = "rendered_faces_spread"
 
 
 def trained(job: tuple[int, int]) -> dict[str, object]:
-    """One full training of one dilation with one seed, on one core."""
+    """Train one dilation with one seed fully, on one core."""
     dilation, seed = job
     torch.set_num_threads(1)
     space = read_space(plugins.space_file("helen"), None)
@@ -41,6 +41,7 @@ def trained(job: tuple[int, int]) -> dict[str, object]:
 
 
 def main() -> None:
+    """Train every dilation, and write the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     seeds = range(parser.parse_args().seeds)
@@ -72,6 +73,7 @@ def main() -> None:
 
 
 def picture(table: pd.DataFrame, by_dilation: pd.DataFrame) -> None:
+    """Draw the scores over the receptive field."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")

@@ -1,7 +1,7 @@
-"""Passes timed side by side: forward + backward, interleaved in one process, one table of one schema.
+"""Time passes side by side: forward + backward, interleaved in one process, one table of one schema.
 
-A sample during which other processes used the machine is taken again, while patience lasts. The time of one thread's
-CPU, which others disturb less, stands beside the clock's. Peak memory is measured in a process each, in its second
+A sample during which other processes used the machine is repeated, while patience lasts. The CPU time of one thread,
+which others disturb less, is written beside the clock's. Peak memory is measured in one process per case, in its second
 pass: how far its resident set grew beyond what was there before (the arguments; for a layer, its weights; the code that
 a first pass loads). What is freed goes back to the system at once there, so that only what is held counts.
 
@@ -39,7 +39,14 @@ GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
 
 @dataclass(frozen=True)
 class Case:
-    """One pass. beside: the case that its time and memory are told in units of. learns: what gets gradients."""
+    """Describe one pass.
+
+    Attributes:
+        what: What it is called.
+        beside: The case that its time and memory are relative to.
+        forward: Runs the forward pass.
+        learns: What gets gradients.
+    """
 
     what: str
     beside: str
@@ -47,17 +54,19 @@ class Case:
     learns: Sequence[Tensor]
 
     def forget(self) -> None:
+        """Drop all gradients."""
         for tensor in self.learns:
             tensor.grad = None
 
     def run(self) -> None:
+        """Run forward and backward."""
         self.forget()
         output = self.forward()
         output.backward(torch.ones_like(output))
 
 
 def judged(value: float, met: bool) -> dict[str, Any]:
-    """One target: what was reached, and whether that meets it."""
+    """Return one target: what was reached, and whether that meets it."""
     return {"reached": round(float(value), 3), "met": bool(met)}
 
 
@@ -70,7 +79,12 @@ def compare(
 ) -> None:
     """Time a benchmark's cases and write results/NAME.csv and .json.
 
-    targets: of the table, indexed by case, and the column of times to go by. check: that the cases compute the same.
+    Args:
+        name: Name of the benchmark.
+        cases: Builds its cases.
+        targets: Judges the table, indexed by case, by the column of times that it is given.
+        setting: What is written beside the table.
+        check: Checks that the cases compute the same.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
@@ -111,6 +125,7 @@ def compare(
 
 
 def measured(cases: dict[str, Case], rounds: int, patience_s: float) -> pd.DataFrame:
+    """Measure all cases, and return their table."""
     calls, flop, slow = {}, {}, set()
     for name, case in cases.items():
         case.run()
@@ -162,14 +177,14 @@ def measured(cases: dict[str, Case], rounds: int, patience_s: float) -> pd.DataF
 
 
 def busy_s() -> float:
-    """CPU seconds that the machine has worked since it started."""
+    """Return the CPU seconds that the machine has worked since it started."""
     fields = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
     user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def timed(case: Case, calls: int, patience_s: float) -> tuple[float, bool]:
-    """Seconds a call, and whether the machine was ours; tries until it was, or patience ends."""
+    """Return seconds per call, and whether the machine was ours; tries until it was, or patience ends."""
     until = time.monotonic() + patience_s
     while True:
         busy, own, began = busy_s(), time.process_time(), time.perf_counter()
@@ -185,7 +200,7 @@ def timed(case: Case, calls: int, patience_s: float) -> tuple[float, bool]:
 
 
 def cpu_ms(case: Case) -> float:
-    """CPU time of one call on one thread."""
+    """Return the CPU time of one call on one thread, ms."""
     torch.set_num_threads(1)
     began = time.process_time()
     case.run()
@@ -195,6 +210,7 @@ def cpu_ms(case: Case) -> float:
 
 
 def peak_bytes(what: str) -> int:
+    """Return the peak memory of one pass, measured in a process of its own."""
     command = [sys.executable, sys.argv[0], "--peak", what]
     env = {**os.environ, **GIVEN_BACK}
     return int(subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout)

@@ -1,4 +1,4 @@
-"""Every layer timed against its peers, one benchmark after the other: the whole speed table in one command."""
+"""Time every layer against its peers, one benchmark after the other: the whole speed table in one command."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ BENCHMARKS = ("fractional", "inflation", "lsdfn", "formats")
 
 
 def main() -> None:
+    """Run the benchmarks."""
     for name in BENCHMARKS:
         print(f"== {name}", flush=True)
         subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py"), *sys.argv[1:]], check=True)

@@ -1,4 +1,4 @@
-"""Take a finished run apart for the record: one row a trial, one summary an arm, and a picture of its front."""
+"""Summarise a finished run for the record: one row per trial, one summary per arm, and a picture of its front."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init
 
 
 def main() -> None:
+    """Write the tables and the picture of a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def over_seeds(arms: pd.DataFrame) -> list[dict]:
-    """Each strategy's incumbents, best first: mean and standard deviation over its seeds."""
+    """Average each strategy's incumbents over its seeds, best first, with the standard deviation."""
     table = arms.groupby("strategy", sort=False).agg(
         seeds=("seed", "size"), val=("val", "mean"), test=("test", "mean"), test_std=("test", "std"),
         best_rf_px=("best_rf_px", list), device_s=("device_s", "sum"),
@@ -80,7 +81,7 @@ def over_seeds(arms: pd.DataFrame) -> list[dict]:
 
 
 def picture(scored: pd.DataFrame, manifest: Manifest, name: str) -> None:
-    """Score against receptive field and against measured latency, the front drawn as a line."""
+    """Draw score against receptive field and against measured latency, the front as a line."""
     from matplotlib import pyplot as plt
 
     figure, both = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", sharey=True)

@@ -1,7 +1,7 @@
-"""Networks that rfsearch was not written for: does every command work on them, and how long does it take?
+"""Try every command on networks that rfsearch was not written for, and measure how long it takes.
 
 `rf`, `sites`, `plan` and a `run` of two short trainings, each as a user gives it, on a few images of a folder in the
-layout of `--space folder`; a temporal network by `rf`'s and `sites`' functions and by surgery.
+layout of `--space folder`; a temporal network by the functions of `rf` and `sites`, and by surgery.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NETWORKS = {
 
 
 class Temporal(nn.Module):
-    """Six residual layers over a signal, dilations 1 to 32."""
+    """Run six residual layers over a signal, dilations 1 to 32."""
 
     def __init__(self, num_classes: int, in_channels: int = 2) -> None:
         super().__init__()
@@ -52,6 +52,7 @@ class Temporal(nn.Module):
         self.head = nn.Conv1d(16, num_classes, 1)
 
     def forward(self, signal: Tensor) -> Tensor:
+        """Map B x C x L to B x classes x L."""
         x = self.stem(signal)
         for layer in self.layers:
             x = x + layer(x).relu()
@@ -59,7 +60,7 @@ class Temporal(nn.Module):
 
 
 def few(folder: Path, to: Path) -> None:
-    """The first images of each split."""
+    """Copy the first images of each split."""
     for split, count in IMAGES.items():
         for part in ("images", "labels"):
             (to / split / part).mkdir(parents=True)
@@ -70,6 +71,7 @@ def few(folder: Path, to: Path) -> None:
 
 
 def timed(work: Path, *args: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Run a command, and return its seconds and its result."""
     started = time.perf_counter()
     main = [sys.executable, "-c", "from rfsearch.cli import main; main()"]
     done = subprocess.run([*main, *args], cwd=work, capture_output=True, text=True, check=False)
@@ -77,7 +79,7 @@ def timed(work: Path, *args: str) -> tuple[float, subprocess.CompletedProcess[st
 
 
 def try_network(spec: str, site: str, data: Path, work: Path) -> dict[str, object]:
-    """One row: seconds a command, or in words why it does not work."""
+    """Return one row: the seconds of each command, or in words why it does not work."""
     backbone = f"{USERS}:Users" if spec == "user's file" else spec
     at = ["--space", str(SPACE), "--data", str(data)]
     row: dict[str, object] = {"network": spec, "sites": site}
@@ -110,12 +112,13 @@ def try_network(spec: str, site: str, data: Path, work: Path) -> dict[str, objec
 
 
 def try_temporal() -> dict[str, object]:
+    """Return the row of the temporal network."""
     torch.manual_seed(0)
     model = Temporal(3).eval()
     started = time.perf_counter()
     found = inspection.inspect(model, (1, 2, 512))
     middle = time.perf_counter()
-    sites = inspection.sites(model, (1, 2, 512))
+    sites = inspection.list_site_fields(model, (1, 2, 512))
     ended = time.perf_counter()
     paths = [f"layers.{i}" for i in range(6)]
     signal = torch.randn(2, 2, 512)
@@ -138,6 +141,7 @@ def try_temporal() -> dict[str, object]:
 
 
 def main() -> None:
+    """Try all networks, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled images, as for --space folder")
     parser.add_argument("--only", default="", help="networks whose name holds this")

@@ -1,4 +1,7 @@
-"""A network as a user brings it in a file: grouped, asymmetric and reflect-padded convolutions, a residual branch."""
+"""Provide a network as a user brings it in a file.
+
+It has grouped, asymmetric and reflect-padded convolutions, and a residual branch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Users(nn.Module):
-    """Grouped, asymmetric and reflect-padded convolutions and a residual branch."""
+    """Label pixels with grouped, asymmetric and reflect-padded convolutions and a residual branch."""
 
     def __init__(self, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
@@ -16,5 +19,6 @@ class Users(nn.Module):
         self.head = nn.Conv2d(16, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Map B x C x H x W to B x classes x H/2 x W/2."""
         x = self.stem(image).relu()
         return self.head((x + self.context2(self.context1(x).relu())).relu())

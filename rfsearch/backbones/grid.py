@@ -1,8 +1,8 @@
-"""Where the units of a map lie on the image, and the map enlarged so that each pixel gets what is predicted there.
+"""Find where the units of a map lie on the image, and enlarge the map so that each pixel gets what is predicted there.
 
-Bilinear resizing to the image takes unit i to lie in the middle of the i-th of equal parts. Most networks' units lie
-elsewhere: each padded convolution of stride 2 keeps the first unit on the first pixel, so that behind five of them a
-unit lies 15.5 px in front of the middle of its 32 px.
+Bilinear resizing to the image assumes that unit i lies in the middle of the i-th of equal parts. The units of most
+networks lie elsewhere: each padded convolution of stride 2 keeps the first unit on the first pixel, so that behind five
+of them a unit lies 15.5 px in front of the middle of its 32 px.
 """
 
 from __future__ import annotations
@@ -16,18 +16,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rfsearch.errors import ModelError
-from rfsearch.receptive import AxisField, traced
+from rfsearch.receptive import AxisField, trace_model
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Units of a map on its image: unit i is centred on pixel offset + i * jump, on both axes."""
+    """Place the units of a map on its image: unit i is centred on pixel offset + i * jump, on both axes.
+
+    Attributes:
+        offset: Centre of the first unit, px.
+        jump: Distance between neighbouring units, px.
+
+    Example:
+        >>> Grid(offset=0.0, jump=4).enlarge(torch.zeros(1, 2, 8, 8), (32, 32)).shape
+        torch.Size([1, 2, 32, 32])
+    """
 
     offset: float
     jump: int
 
     def enlarge(self, scores: Tensor, size: Sequence[int]) -> Tensor:
-        """Interpolate scores to the pixels of the image, bilinear; beyond the outermost units, these count.
+        """Interpolate scores bilinearly to the pixels of the image. Beyond the outermost units, these count.
 
         Args:
             scores: B x C x h x w.
@@ -38,7 +47,7 @@ class Grid:
         """
         if tuple(scores.shape[-2:]) == tuple(size):
             return scores
-        # Between the centres of the first and the last unit, or a whole unit for each: one of both starts on a pixel.
+        # From the centre of the first unit to that of the last, or one whole unit each: whichever starts on a pixel.
         corners = float(self.offset).is_integer()
         length = [(n - 1) * self.jump + 1 if corners else n * self.jump for n in scores.shape[-2:]]
         start = round(self.offset if corners else self.offset - (self.jump - 1) / 2)
@@ -57,15 +66,15 @@ def measure_grid(net: nn.Module, shape: Sequence[int]) -> Grid | None:
 
     Args:
         net: Maps an image to a map of scores.
-        shape: B x C x H x W of the image; it should give several units an axis.
+        shape: B x C x H x W of the image. It should give several units per axis.
 
     Returns:
-        The grid; None where its axes differ, or units cannot be told apart by what they read. Units that attend to
+        The grid, or None if its axes differ or units cannot be told apart by what they read. Units that attend to
         others have no one centre: they count as lying in the middle of equal parts.
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            trace = traced(net, shape)
+            trace = trace_model(net, shape)
             axes = trace.receptive_fields()[""].axes
     except ModelError:
         return None
@@ -79,5 +88,5 @@ def _grid_of(axis: AxisField, units: int) -> Grid | None:
         return None
     middle = slice(units // 4, max(units // 4 + 1, units - units // 4))
     centres = axis.windows.mean(axis=1)[middle] - jump * np.arange(units)[middle]
-    even = centres.max() - centres.min() < 1e-6  # not so where one is no number, which reads nothing by itself
+    even = centres.max() - centres.min() < 1e-6  # False if one is NaN: that unit reads nothing by itself
     return Grid(float(centres[0]) if even else (jump - 1) / 2, jump)

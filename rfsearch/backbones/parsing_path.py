@@ -1,4 +1,7 @@
-"""The parsing path of Wei et al. (CVPR 2017, Fig. 2): features, then one convolution whose receptive field is set."""
+"""Build the parsing path of Wei et al.
+
+(CVPR 2017, Fig. 2): features, then one convolution whose receptive field is set.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,30 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rfsearch.copies import copied
+from rfsearch.copies import copy_module
 from rfsearch.layers import Inflation, InflationFactor, Interpolation, WeightedGradient
 
 
 class ParsingPath(nn.Module):
-    """features -> bn -> inflation -> conv6 -> conv7 -> output -> interpolation, B x C x H x W to B x classes x H x W.
+    """Parse an image: features -> bn -> inflation -> conv6 -> conv7 -> output -> interpolation.
 
-    `fork` makes several parallel paths of what follows the features, summed. Behind the interpolation of each stands
-    its loss guidance, which does nothing until it is given labels.
+    Maps B x C x H x W to B x classes x H x W. `fork` makes several parallel paths of what follows the features; their
+    outputs are summed. Behind the interpolation of each is its loss guidance, which does nothing until it is given
+    labels. The inflation and the interpolation share one factor, f = 1 and not learned.
 
-    features: from the image to `channels` maps, one unit every `stride` px. kernel: taps of conv6 an axis. hidden:
-    channels of conv6 and conv7. dropout: probability behind each of the two. The inflation and the interpolation
-    share one factor, f = 1 and not learned.
+    Args:
+        features: Maps the image to `channels` maps, with one unit every `stride` px.
+        channels: Channels of the features.
+        stride: Stride of the features, px.
+        num_classes: Channels of the output.
+        kernel: Taps of conv6 per axis.
+        hidden: Channels of conv6 and conv7.
+        dropout: Probability behind each of the two.
+
+    Example:
+        >>> net = wei_small(num_classes=5)
+        >>> net(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 5, 32, 32])
     """
 
     def __init__(
@@ -44,11 +58,12 @@ class ParsingPath(nn.Module):
         self.interpolation = Interpolation(factor, stride)
         self.guidance = WeightedGradient()
         self.parallel = nn.ModuleList()
-        _initialise(self)
+        initialise_he(self)
         # Small logits: the first steps see a nearly uniform prediction, whatever the number of classes.
         nn.init.normal_(self.output.weight, std=0.01)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Map B x C x H x W to B x classes x H x W: the sum over all paths."""
         features, size = self.features(image), image.shape[-2:]
         logits = self.parse(features, size)
         for path in self.parallel:
@@ -57,7 +72,7 @@ class ParsingPath(nn.Module):
         return logits
 
     def parse(self, features: Tensor, size: Sequence[int]) -> Tensor:
-        """One path: B x C x H/stride x W/stride to B x classes x h x w, (h, w) being `size` in px."""
+        """Run one path: B x C x H/stride x W/stride to B x classes x h x w, (h, w) being `size` in px."""
         x = self.inflation(self.bn(features))
         x = F.dropout(F.relu(self.conv6(x)), self.dropout, self.training)
         x = F.dropout(F.relu(self.conv7(x)), self.dropout, self.training)
@@ -65,21 +80,25 @@ class ParsingPath(nn.Module):
         return parsed
 
     def fork(self, site: str, count: int) -> list[str] | None:
-        """Stand `site` in `count` parallel paths, initialised alike; returns its module path in each.
+        """Put `site` in `count` parallel paths, initialised alike.
 
-        None for a site among the features, which all paths share.
+        Returns:
+            Its module name in each path, or None for a site among the features, which all paths share.
         """
         if site.startswith("features.") or self.parallel:
             return None
         features, self.features = self.features, nn.Identity()
-        copies = [copied(self) for _ in range(count - 1)]
+        copies = [copy_module(self) for _ in range(count - 1)]
         self.features = features
         self.parallel.extend(copies)
         return [site, *(f"parallel.{i}.{site}" for i in range(count - 1))]
 
 
-def _initialise(model: nn.Module) -> None:
-    """He's initialisation: without it, thirteen convolutions with no normalisation between them do not start."""
+def initialise_he(model: nn.Module) -> None:
+    """Initialise convolutions as He et al.
+
+    do: without it, thirteen of them with no normalisation in between do not start.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

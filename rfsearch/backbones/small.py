@@ -1,4 +1,4 @@
-"""A parsing path small enough to train on one CPU core."""
+"""Build a parsing path that is small enough to train on one CPU core."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CHANNELS = _LAYERS[-1][0]
 
 
 def wei_small(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """The layout of Wei's networks at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
-    return ParsingPath(_features(in_channels), CHANNELS, STRIDE, num_classes, kernel=3, hidden=HIDDEN, dropout=0.0)
+    """Build Wei's layout at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
+    return ParsingPath(small_features(in_channels), CHANNELS, STRIDE, num_classes, kernel=3, hidden=HIDDEN, dropout=0.0)
 
 
-def _features(in_channels: int) -> nn.Sequential:
-    """B x in_channels x H x W to B x CHANNELS x ceil(H / STRIDE) x ceil(W / STRIDE)."""
+def small_features(in_channels: int) -> nn.Sequential:
+    """Build the features: B x in_channels x H x W to B x CHANNELS x ceil(H / STRIDE) x ceil(W / STRIDE)."""
     layers: list[nn.Module] = []
     channels = in_channels
     for width, stride in _LAYERS:

@@ -1,8 +1,7 @@
-"""The two parsing networks of Wei et al. (CVPR 2017), on VGG-16 with an output stride of 8 px.
+"""Build the two parsing networks of Wei et al. (CVPR 2017), on VGG-16 with an output stride of 8 px.
 
-VGG-16: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
-A trous conversion: Chen et al., "Semantic image segmentation with deep convolutional nets and fully connected CRFs",
-ICLR 2015.
+VGG-16: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015. A trous
+conversion: Chen et al., "Semantic image segmentation with deep convolutional nets and fully connected CRFs", ICLR 2015.
 """
 
 from __future__ import annotations
@@ -32,28 +31,43 @@ _STAGES = (
 
 
 def wei_vgg16_helen(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Wei's network for Helen: B x in_channels x H x W to B x num_classes x H x W. conv6 is 4x4."""
-    return ParsingPath(_features(in_channels), 512, STRIDE, num_classes, kernel=4, hidden=HIDDEN)
+    """Build Wei's network for Helen, whose conv6 is 4x4: B x in_channels x H x W to B x num_classes x H x W."""
+    return ParsingPath(vgg16_features(in_channels), 512, STRIDE, num_classes, kernel=4, hidden=HIDDEN)
 
 
 def wei_vgg16_voc(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Wei's network for PASCAL VOC: B x in_channels x H x W to B x num_classes x H x W. conv6 is 3x3."""
-    return ParsingPath(_features(in_channels), 512, STRIDE, num_classes, kernel=3, hidden=HIDDEN)
+    """Build Wei's network for PASCAL VOC, whose conv6 is 3x3: B x in_channels x H x W to B x num_classes x H x W."""
+    return ParsingPath(vgg16_features(in_channels), 512, STRIDE, num_classes, kernel=3, hidden=HIDDEN)
 
 
 class Loading(NamedTuple):
-    """Whether trained weights were put into a model, and what was done, in a sentence."""
+    """Report whether trained weights were put into a model.
+
+    Attributes:
+        loaded: Whether they were.
+        said: What was done, in a sentence.
+
+    Example:
+        >>> load_imagenet_vgg16(wei_vgg16_voc(21), "none").loaded
+        False
+    """
 
     loaded: bool
     said: str
 
 
 def load_imagenet_vgg16(model: nn.Module, source: str) -> Loading:
-    """Put ImageNet weights into the model's features, and say in a sentence what was done.
+    """Put ImageNet weights into a model's features. They expect images in [0, 1], normalised by ImageNet's statistics.
 
-    source: "none"; "hub" for torchvision's weights, downloaded or cached; or the path of a VGG-16 state dict. They
-    expect images scaled to [0, 1] and normalised by torchvision's ImageNet mean and deviation. A hub out of reach is
-    not an error; a path that is missing or holds something else is a ModelError.
+    Args:
+        model: A model whose features are VGG-16's.
+        source: "none"; "hub" for torchvision's weights, downloaded or cached; or the path of a VGG-16 state dict.
+
+    Returns:
+        Whether weights were loaded, and a sentence about it. A hub out of reach is not an error.
+
+    Raises:
+        ModelError: The path is missing or holds something else, or the weights do not fit.
     """
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if source == "none":
@@ -80,11 +94,11 @@ def load_imagenet_vgg16(model: nn.Module, source: str) -> Loading:
     return Loading(True, f"ImageNet weights from {origin}.")
 
 
-def _features(in_channels: int) -> nn.Sequential:
-    """conv1_1 to pool5, numbered as torchvision's VGG-16, with an output stride of 8 px.
+def vgg16_features(in_channels: int) -> nn.Sequential:
+    """Build conv1_1 to pool5, numbered as torchvision's VGG-16, with an output stride of 8 px.
 
     pool4 and pool5 keep the size of their map, and what follows pool4 is dilated instead. Their kernels, 2 and 3, are
-    our reading of Wei's Table 1: they give the 212 px that the paper prints. Where pool4 is padded is ours.
+    our reading of Wei's Table 1: they give the 212 px that the paper prints. Where pool4 is padded is our choice.
     """
     layers: list[nn.Module] = []
     channels = in_channels
@@ -129,11 +143,11 @@ def _fill(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
         for name, value in own.items()
         if name in state and state[name].shape != value.shape
     ]
-    faults += [f"{name} has no place" for name in state if name.startswith("features.") and name not in own]
+    faults += [f"{name} is not in the model" for name in state if name.startswith("features.") and name not in own]
     if faults or not own:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
         raise ModelError(
             f"{origin} does not fit {type(model).__name__}: {shown or 'the model has no features'}. "
-            "What fits is a VGG-16 state dict with torchvision's names, features.0.weight and on."
+            "A VGG-16 state dict with torchvision's names, features.0.weight and so on, fits."
         )
     model.load_state_dict({name: state[name] for name in own}, strict=False)

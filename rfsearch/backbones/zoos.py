@@ -1,11 +1,11 @@
-"""Networks of other packages, untrained, by name: torchvision, timm and segmentation-models-pytorch.
+"""Build untrained networks of other packages by name: torchvision, timm and segmentation-models-pytorch.
 
-A segmentation network is taken as it is. A classifier becomes its feature network, up to its last map, with a 1x1
+A segmentation network is used as it is. A classifier becomes its feature network, up to its last map, with a 1x1
 convolution to the classes behind it, whose logits are enlarged to the image: each pixel gets those of the units around
-it, wherever the network puts its units. Nothing is downloaded. timm and
-segmentation-models-pytorch are optional, and imported when one of their networks is named.
+it, wherever the network puts its units. Nothing is downloaded. timm and segmentation-models-pytorch are optional, and
+imported when one of their networks is named.
 
-Where sites stand: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `features.layer4.0.conv2` in a
+Names of sites: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `features.layer4.0.conv2` in a
 classifier of it, `net.features.layer4.0.conv2` in one of timm, `net.encoder.layer4.0.conv2` in a network of
 segmentation-models-pytorch.
 """
@@ -28,7 +28,7 @@ from rfsearch.backbones.grid import Grid, measure_grid
 from rfsearch.errors import ModelError
 from rfsearch.untouched import untouched
 
-# Deviation of the head's weights: small logits, so that the first steps see a nearly uniform prediction.
+# Standard deviation of the head's weights: small logits, so that the first steps see a nearly uniform prediction.
 _STD = 0.01
 _NAMES_SHOWN = 6
 
@@ -40,18 +40,34 @@ _BEHIND_THE_FEATURES = ("avgpool", "dropout", "classifier", "fc", "head", "heads
 
 
 def builder(zoo: str, name: str) -> Callable[..., nn.Module]:
-    """The callable `(num_classes, in_channels=3) -> nn.Module` of a network. zoo: a key of ZOOS.
+    """Return the callable `(num_classes, in_channels=3) -> nn.Module` of a network.
 
-    Raises ModelError for a network that the zoo does not have, and for a zoo that is not installed.
+    Args:
+        zoo: A key of ZOOS.
+        name: Name of the network in that package.
+
+    Raises:
+        ModelError: The package does not have the network, or is not installed.
     """
     return ZOOS[zoo](name)
 
 
 class Classifier(nn.Module):
-    """A feature network with a 1x1 convolution behind its last map: B x C x H x W to B x classes x H x W.
+    """Label pixels by a classifier's features and a 1x1 convolution: B x C x H x W to B x classes x H x W.
 
-    features: gives that map, or a list of maps that ends in it. channels: of the map, B x channels x h x w, or B x h x
-    w x channels where channels_last. grid: where its units lie on the image; without, the logits stay at its size.
+    Args:
+        features: Returns the last map, or a list of maps that ends in it.
+        channels: Channels of that map, B x channels x h x w.
+        num_classes: Channels of the output.
+        channels_last: Whether the map is B x h x w x channels.
+
+    Attributes:
+        grid: Where the map's units lie on the image. Without it, logits stay at the map's size.
+
+    Example:
+        >>> net = Classifier(torch.nn.Conv2d(3, 8, 3, stride=4, padding=1), channels=8, num_classes=5)
+        >>> net(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 5, 8, 8])
     """
 
     grid: Grid | None = None
@@ -66,6 +82,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Map B x C x H x W to B x classes x H x W, or to the size of the map without a grid."""
         maps = self.features(image)
         x = maps if isinstance(maps, Tensor) else maps[-1]
         logits: Tensor = self.head(x.permute(0, 3, 1, 2) if self._channels_last else x)
@@ -73,11 +90,20 @@ class Classifier(nn.Module):
 
 
 class Padded(nn.Module):
-    """A network that wants sides divisible by `multiple` px, made to take every image.
+    """Let a network that needs sides divisible by `multiple` px accept every image.
 
-    An image of other sides is filled up with zeros on the right and below, and its logits are cut back to the image's
-    size, enlarged (bilinear) before where they are coarser. spec: of the network, for messages. only: (H, W) px of the
-    images that it takes, None where it takes all; another size is a ModelError.
+    An image of other sides is padded with zeros on the right and below, and its logits are cut back to the image's
+    size, after they were enlarged bilinearly if they are coarser.
+
+    Args:
+        net: The network.
+        multiple: What sides must be divisible by, px.
+        spec: SPEC of the network, for messages.
+        only: (H, W) of the images that it accepts, px, or None if it accepts all. Another size is a ModelError.
+
+    Example:
+        >>> Padded(torch.nn.Conv2d(3, 5, 1), 8, "mine")(torch.randn(1, 3, 30, 20)).shape
+        torch.Size([1, 5, 30, 20])
     """
 
     def __init__(self, net: nn.Module, multiple: int, spec: str, only: Sequence[int] | None = None) -> None:
@@ -88,6 +114,7 @@ class Padded(nn.Module):
         self._only = tuple(only) if only else None
 
     def forward(self, image: Tensor) -> Tensor:
+        """Map B x C x H x W to B x classes x H x W."""
         height, width = image.shape[-2:]
         if self._only and (height, width) != self._only:
             raise ModelError(
@@ -114,7 +141,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
         return partial(_torchvision_classifier, name)
     raise ModelError(
         f"backbone 'torchvision:{name}': torchvision has no such network."
-        f"{_closest(name, [*_TORCHVISION_SEGMENTATION, *classifiers])} It labels pixels with "
+        f"{_closest_names(name, [*_TORCHVISION_SEGMENTATION, *classifiers])} It labels pixels with "
         f"{', '.join(_TORCHVISION_SEGMENTATION)}, and has {len(classifiers)} classifiers."
     )
 
@@ -123,89 +150,90 @@ def _torchvision_segmentation(name: str, num_classes: int, in_channels: int = 3)
     net = torchvision_models.get_model(
         name, weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False
     )
-    return _reading(net, in_channels)
+    return _for_channels(net, in_channels)
 
 
 def _torchvision_classifier(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     # Two of them come with auxiliary classifiers.
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    net = _reading(torchvision_models.get_model(name, weights=None, **extra), in_channels)
+    net = _for_channels(torchvision_models.get_model(name, weights=None, **extra), in_channels)
     features = nn.Sequential()
     for child_name, child in net.named_children():
         if child_name in _BEHIND_THE_FEATURES:
             break
         features.add_module(child_name, child)
     spec = f"torchvision:{name}"
-    net = Classifier(features, _channels(features, in_channels, spec), num_classes)
-    return _placed(net, spec, (1, in_channels, 256, 256))
+    net = Classifier(features, _count_channels(features, in_channels, spec), num_classes)
+    return _with_grid(net, spec, (1, in_channels, 256, 256))
 
 
-def _placed(net: Classifier, spec: str, shape: Sequence[int]) -> Classifier:
-    """The classifier, told where its units lie; measured once for each SPEC, on images of that shape."""
+def _with_grid(net: Classifier, spec: str, shape: Sequence[int]) -> Classifier:
+    """Give a classifier the grid of its units, measured once for each SPEC, on images of that shape."""
     if spec not in _grids:
         _grids[spec] = measure_grid(net, shape)
     net.grid = _grids[spec]
     return net
 
 
-def _channels(features: nn.Module, in_channels: int, spec: str) -> int:
-    """Channels of a feature network's last map, found by sending an empty image through it."""
+def _count_channels(features: nn.Module, in_channels: int, spec: str) -> int:
+    """Count the channels of a feature network's last map, by sending an empty image through it."""
     try:
-        last = _probe(features, in_channels, 96, 96)
+        last = _map_of_empty_image(features, in_channels, 96, 96)
     except Exception as error:
         raise ModelError(
-            f"backbone {spec!r}: no map of features stands in front of its classifier. torchvision labels pixels with "
+            f"backbone {spec!r}: no map of features precedes its classifier. torchvision labels pixels with "
             f"{', '.join(_TORCHVISION_SEGMENTATION)}."
         ) from error
     return int(last.shape[1])
 
 
 def _timm(name: str) -> Callable[..., nn.Module]:
-    timm = _optional("timm", "timm", f"timm:{name}")
+    timm = _import_optional("timm", "timm", f"timm:{name}")
     if not timm.is_model(name):
         known = f"It has {len(timm.list_models())}, timm.list_models('*{name[:4]}*') finds some."
         raise ModelError(
-            f"backbone 'timm:{name}': timm has no such network.{_closest(name, timm.list_models())} {known}"
+            f"backbone 'timm:{name}': timm has no such network.{_closest_names(name, timm.list_models())} {known}"
         )
     return partial(_timm_classifier, name)
 
 
 def _timm_classifier(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
-    timm = _optional("timm", "timm", f"timm:{name}")
+    timm = _import_optional("timm", "timm", f"timm:{name}")
     make = partial(
         timm.create_model, name, pretrained=False, features_only=True, out_indices=(-1,), in_chans=in_channels
     )
-    try:  # what has a position embedding or windows can fit them to every image, and is not asked to by default
+    try:  # networks with position embeddings or windows fit them to every image if asked to
         features = make(dynamic_img_size=True)
     except TypeError:
         features = make()
     stride = features.feature_info.reduction()[-1]
     only = None
     try:
-        _probe(features, in_channels, 3 * stride, 4 * stride)
-    except Exception:  # of any kind: what windows and position embeddings of a fixed size lead to
+        _map_of_empty_image(features, in_channels, 3 * stride, 4 * stride)
+    except Exception:  # windows and position embeddings of a fixed size raise errors of any kind
         only = timm.get_pretrained_cfg(name).input_size[1:]
     channels_last = getattr(features, "output_fmt", "NCHW") == "NHWC"
     net = Classifier(features, features.feature_info.channels()[-1], num_classes, channels_last)
     size = tuple(only) if only else (8 * stride, 8 * stride)
-    net = _placed(net, f"timm:{name}", (1, in_channels, *size))
+    net = _with_grid(net, f"timm:{name}", (1, in_channels, *size))
     return Padded(net, 1 if only else stride, f"timm:{name}", only)
 
 
 def _smp(name: str) -> Callable[..., nn.Module]:
     spec = f"smp:{name}"
-    smp = _optional("segmentation_models_pytorch", "segmentation-models-pytorch", spec)
+    smp = _import_optional("segmentation_models_pytorch", "segmentation-models-pytorch", spec)
     architecture, _, encoder = name.partition("/")
     architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
     if architecture.lower() not in architectures:
         raise ModelError(
             f"backbone {spec!r} is smp:ARCH/ENCODER, with one of {', '.join(architectures)} for ARCH."
-            f"{_closest(architecture, architectures)}"
+            f"{_closest_names(architecture, architectures)}"
         )
     encoders = smp.encoders.get_encoder_names()
     if encoder not in encoders and not encoder.startswith("tu-"):
         raise ModelError(
-            f"backbone {spec!r}: segmentation-models-pytorch has no encoder {encoder!r}.{_closest(encoder, encoders)} "
+            f"backbone {spec!r}: segmentation-models-pytorch has no encoder {encoder!r}."
+            f"{_closest_names(encoder, encoders)} "
             f"It has {len(encoders)}, and those of timm as tu-NAME."
         )
     return partial(_smp_segmentation, architecture, encoder)
@@ -213,7 +241,7 @@ def _smp(name: str) -> Callable[..., nn.Module]:
 
 def _smp_segmentation(architecture: str, encoder: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     spec = f"smp:{architecture}/{encoder}"
-    smp = _optional("segmentation_models_pytorch", "segmentation-models-pytorch", spec)
+    smp = _import_optional("segmentation_models_pytorch", "segmentation-models-pytorch", spec)
     # The one decoder for transformers fits its encoder's position embedding to every image if asked to, and halves its
     # map once more.
     transformer = architecture.lower() == "dpt"
@@ -230,8 +258,8 @@ ZOOS: Mapping[str, Callable[[str], Callable[..., nn.Module]]] = {
 """By the prefix of a SPEC: from a network's name to its callable."""
 
 
-def _optional(module: str, package: str, spec: str) -> Any:
-    """Import a module that a package of its own brings. package: as it is named on an index."""
+def _import_optional(module: str, package: str, spec: str) -> Any:
+    """Import a module that a package of its own provides. `package` is its name on an index."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -240,14 +268,14 @@ def _optional(module: str, package: str, spec: str) -> Any:
         ) from error
 
 
-def _closest(wanted: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name, where there are too many to print all."""
+def _closest_names(wanted: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name, where there are too many names to print all."""
     close = difflib.get_close_matches(wanted, list(known), n=_NAMES_SHOWN, cutoff=0.5)
     return f" Closest: {', '.join(close)}." if close else ""
 
 
-def _reading(net: nn.Module, in_channels: int) -> nn.Module:
-    """The network, its first convolution made anew where the images have other than 3 channels."""
+def _for_channels(net: nn.Module, in_channels: int) -> nn.Module:
+    """Return the network, its first convolution made anew if images have other than 3 channels."""
     if in_channels != 3:
         first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
         first.in_channels = in_channels
@@ -256,8 +284,8 @@ def _reading(net: nn.Module, in_channels: int) -> nn.Module:
     return net
 
 
-def _probe(features: nn.Module, in_channels: int, height: int, width: int) -> Any:
-    """What a feature network in training makes of an empty image; its state is left as it was."""
+def _map_of_empty_image(features: nn.Module, in_channels: int, height: int, width: int) -> Any:
+    """Return what a feature network makes of an empty image, and leave its state as it was."""
     image = torch.zeros(1, in_channels, height, width, device=next(features.parameters()).device)
     with untouched(features), torch.no_grad():
         features.eval()

@@ -89,7 +89,7 @@ def _require_shell(option: str) -> None:
 def main() -> None:
     """Run the command line: a wrong request is one message on standard error and exit code 2, never a traceback."""
     os.environ.update(account.stand_ins())
-    with interrupt.kept():
+    with interrupt.handlers_restored():
         interrupt.install()
         try:
             # Help is folded at the width of a terminal, and not at all elsewhere.

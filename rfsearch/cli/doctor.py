@@ -11,9 +11,9 @@ from rfsearch.cli.printing import out_console, plain_table, print_json
 
 def doctor(as_json: JsonOption = False) -> None:
     """Check this installation: versions, devices, memory, room, and a training step."""
-    from rfsearch.doctor import checks
+    from rfsearch.doctor import run_checks
 
-    results = checks()
+    results = run_checks()
     if as_json:
         print_json([vars(check) for check in results])
     else:

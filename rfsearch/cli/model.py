@@ -76,10 +76,10 @@ def load_model(model: str, input_shape: str | None, classes: int, folder: Path |
             shape, classes = (3, *images.image_size), images.num_classes
             if input_shape and _parse_shape(input_shape) != shape:
                 raise RequestError(
-                    f"--input {input_shape} is not the size of the images, {inspection.by(shape)}. Leave it out, or "
-                    "change image_size in a copy of the space's file."
+                    f"--input {input_shape} is not the size of the images, {inspection.format_sizes(shape)}. Leave it "
+                    "out, or change image_size in a copy of the space's file."
                 )
-        network = trained(run_dir) if run_dir else inspection.network(model, classes, shape[0])
+        network = trained(run_dir) if run_dir else inspection.build_network(model, classes, shape[0])
         return LoadedModel(network, shape, images)
 
 
@@ -111,10 +111,10 @@ def layer_in_short(
     kind: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int = 1
 ) -> str:
     """Return a layer in short: its kind and kernel, then stride, dilation and groups where they are not 1."""
-    from rfsearch.inspection import by
+    from rfsearch.inspection import format_sizes
 
-    parts = [kind, by(kernel)]
+    parts = [kind, format_sizes(kernel)]
     for mark, sizes in (("s", stride), ("d", dilation), ("g", (groups,))):
         if any(size != 1 for size in sizes):
-            parts.append(mark + (str(sizes[0]) if len(set(sizes)) == 1 else by(sizes)))
+            parts.append(mark + (str(sizes[0]) if len(set(sizes)) == 1 else format_sizes(sizes)))
     return " ".join(part for part in parts if part)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rfsearch.ledger import Request
     from rfsearch.planning.plan import Plan
-    from rfsearch.reproduce import Measured, Table
+    from rfsearch.reproduce import Measured, PublishedTable
 
 
 def reproduce(
@@ -71,7 +71,7 @@ def reproduce(
         if the_plan is not None:
             departures.update(dict.fromkeys(tables.departures(published, the_plan)))
             metric = the_plan.primary
-        found += tables.outcome(rows, run_dir, unfit)
+        found += tables.measure_rows(rows, run_dir, unfit)
     if as_json:
         body = {key: getattr(published, key) for key in ("title", "cite", "note")}
         measured = {"not_followed": list(departures), "rows": [vars(row) for row in found]}
@@ -113,7 +113,7 @@ def _train_rows(
     return the_plan, unfit
 
 
-def _print_table(published: Table, rows: Sequence[Measured], metric: str, departures: Sequence[str]) -> None:
+def _print_table(published: PublishedTable, rows: Sequence[Measured], metric: str, departures: Sequence[str]) -> None:
     from rfsearch.display import side_by_side
 
     say(f"{published.title}. {published.cite}", style="bold")

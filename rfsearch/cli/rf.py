@@ -101,7 +101,7 @@ def _as_json(found: Inspection) -> dict[str, Any]:
 
 def _layers_table(layers: Sequence[LayerRow], every: bool) -> Table:
     """Show layers with their fields; by default those only whose field or jump differs from the one before."""
-    from rfsearch.inspection import by
+    from rfsearch.inspection import format_sizes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold", min_width=24)
@@ -119,7 +119,7 @@ def _layers_table(layers: Sequence[LayerRow], every: bool) -> Table:
         table.add_row(
             layer.path,
             layer_in_short(layer.kind, layer.kernel, layer.stride, layer.dilation),
-            by(layer.shape),
+            format_sizes(layer.shape),
             _per_axis(axis.local_px for axis in axes) + (" +whole" if layer.field.whole else ""),
             _per_axis(axis.jump for axis in axes),
             _per_axis(axis.offset for axis in axes),

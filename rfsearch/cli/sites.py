@@ -39,7 +39,7 @@ def sites(
     from rfsearch import inspection
 
     loaded = load_model(model, input_shape, classes, data, space)
-    found = inspection.sites(loaded.network, (1, *loaded.shape))
+    found = inspection.list_site_fields(loaded.network, (1, *loaded.shape))
     if as_json:
         print_json([site.to_json() for site in found])
         return
@@ -52,7 +52,7 @@ def sites(
 
 
 def _sites_table(shown: Sequence[SiteFields]) -> Table:
-    from rfsearch.inspection import by
+    from rfsearch.inspection import format_sizes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("site", overflow="fold", min_width=20)
@@ -65,7 +65,7 @@ def _sites_table(shown: Sequence[SiteFields]) -> Table:
         table.add_row(
             row.path,
             layer_in_short("", row.kernel, row.stride, row.dilation, row.groups),
-            by(row.map_size) if row.map_size else "-",
+            format_sizes(row.map_size) if row.map_size else "-",
             fields or Text(f"no: {row.why_not}", style="yellow"),
         )
     return table

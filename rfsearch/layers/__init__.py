@@ -1,6 +1,7 @@
-"""Differentiable layers that set or learn a receptive field. Works without Ray."""
+"""Offer differentiable layers that set or learn a receptive field. They work without Ray."""
 
-from rfsearch.layers.fractional import FractionalConv2d, fractional_conv2d
+from rfsearch.layers.fractional import FractionalConv2d
+from rfsearch.layers.fractional_convolution import fractional_conv2d
 from rfsearch.layers.guidance import LabelWeight, WeightedGradient, guided
 from rfsearch.layers.inflation import (
     Inflation,

@@ -1,4 +1,4 @@
-"""Learned scalars as numbers on the host: on a GPU, reading one waits for everything that was started before."""
+"""Read learned scalars as numbers on the host. On a GPU, reading one waits for everything that was started before."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _READ: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def on_host(values: Tensor) -> tuple[float, ...]:
-    """The values of a small tensor. Where reading waits for the device they are read again only when an operator has
-    written the tensor since, so that all layers and whoever counts their cost share one wait a training step."""
+    """Return the values of a small tensor.
+
+    Where reading waits for the device, they are read again only if an operator has written the tensor since. All
+    layers, and whoever counts their cost, therefore share one wait per training step.
+    """
     if not _waits(values):
         return _read(values)
     now = (values._version, values.data_ptr(), values.dtype)
@@ -26,12 +29,19 @@ def on_host(values: Tensor) -> tuple[float, ...]:
     return known[1]
 
 
-def positive(scalar: Tensor | float, name: str, symbol: str, usual: str) -> float:
-    """A learned scalar as a number, > 0.
+def check_positive(scalar: Tensor | float, name: str, symbol: str, usual: str) -> float:
+    """Return a learned scalar as a number, which is finite and above 0.
 
-    name, symbol: what it is called, for messages. usual: a sentence about what works. Raises ModelError for a tensor of
-    several numbers, TrialError for one that is not finite, for then its training diverged, and SpaceError for one that
-    is not greater than 0.
+    Args:
+        scalar: The scalar.
+        name: What it is called, for messages.
+        symbol: Its symbol, for messages.
+        usual: A sentence about what works.
+
+    Raises:
+        ModelError: It is a tensor of several numbers.
+        TrialError: It is not finite: its training diverged.
+        SpaceError: It is not above 0.
     """
     if isinstance(scalar, Tensor) and scalar.numel() != 1:
         raise ModelError(f"{name} is one number. Got a tensor of shape {tuple(scalar.shape)}.")

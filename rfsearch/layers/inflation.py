@@ -1,4 +1,4 @@
-"""The inflation layer and its interpolation layer: a receptive field that is learned as one scalar, f.
+"""Learn a receptive field as one scalar f, by an inflation layer and its interpolation layer.
 
 A feature map is resampled to f times its size before a convolution and back to the label map after it, so that the
 convolution sees 1/f of its former receptive field, and f gets a gradient from both resamplings.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.layers.guidance import LabelWeight
-from rfsearch.layers.host import on_host, positive
+from rfsearch.layers.host import check_positive, on_host
 from rfsearch.layers.resampling import ROUNDING, resample
 
 Normalisation = Literal["exact", "paper"]
@@ -28,23 +28,41 @@ def inflate(
 ) -> Tensor:
     """Resample a feature map so that the next layer sees 1/f of its receptive field (Wei eq. 1-5).
 
-    x: B x C x H x W. f: scalar, dimensionless, > 0. Returns B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1), in
-    the type of x: target pixel t samples the source at t / f, bilinear. A B x C x L or B x C x D x H x W is resampled
-    alike, axis by axis. Differentiable once in x and in f; differentiating twice raises DerivativeError.
+    Target pixel t samples the source at t / f, bilinearly. A sample that falls exactly on a pixel has two slopes, one
+    on each side, and f gets their mean: at f = 1, where every sample does, the blur of moving either way cancels.
+    Differentiable once in x and in f; differentiating twice raises DerivativeError.
 
-    normalisation: "exact" is the derivative; "paper" divides the part that reaches f by the target's pixel count
-    (eq. 10-11). pixel_weight: B x 1 x h x w, what each target pixel counts in f's gradient, of 2-D maps only. A sample
-    that falls exactly on a pixel has two slopes, one each side; f gets their mean, so that at f = 1, where every sample
-    does, the blur of moving either way cancels.
+    Args:
+        x: B x C x H x W. B x C x L and B x C x D x H x W are resampled likewise, axis by axis.
+        f: Inflation factor, a scalar, dimensionless, > 0.
+        normalisation: "exact" is the derivative; "paper" divides the part that reaches f by the target's pixel count
+            (eq. 10-11).
+        pixel_weight: Weight of each target pixel in f's gradient, B x 1 x h x w. For 2-D maps only.
+
+    Returns:
+        B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1), in the type of x.
+
+    Raises:
+        ModelError: x is not a map, or f is a tensor of several numbers.
+        SpaceError: f is not above 0, or the normalisation is unknown.
+        TrialError: f is not finite.
     """
     value = _positive(f)
     size = inflated_size(_map_size(x), value)
-    # Most networks keep what is inflated, a rectifier's output, for the gradient of the layer that it came from.
+    # Most networks keep what is inflated, a ReLU's output, for that ReLU's gradient anyway.
     return _resample(x, f, size, 1 / value, -1 / value**2, normalisation, pixel_weight, held=True)
 
 
 def inflated_size(size: Sequence[int], f: float) -> tuple[int, ...]:
-    """The size of an inflated map (Wei eq. 1). size: (H, W) or other axes, px. Returns floor(f (n-1)) + 1 of each."""
+    """Compute the size of an inflated map (Wei eq. 1).
+
+    Args:
+        size: (H, W) or other axes, px.
+        f: Inflation factor, dimensionless, > 0.
+
+    Returns:
+        floor(f (n-1)) + 1 for each axis of n px.
+    """
     f = _positive(f)
     return tuple(math.floor(_rounded_up(f * (n - 1))) + 1 for n in size)
 
@@ -59,22 +77,48 @@ def interpolate(
 ) -> Tensor:
     """Resize an inflated map by stride / f to the label map (Wei eq. 8-9).
 
-    x: B x C x H x W, one pixel every `stride / f` px of the label map. f: scalar, the factor that inflated it.
-    size: (h, w) of the label map, px. Returns B x C x h x w: label pixel t samples x at t f / stride, bilinear, and
-    beyond the last pixel of x takes that pixel, with no gradient for f. A B x C x L or B x C x D x H x W likewise, for
-    one or three sizes. Differentiable once in x and in f; normalisation and pixel_weight as in `inflate`.
+    Label pixel t samples x at t f / stride, bilinearly. Beyond the last pixel of x it takes that pixel, with no
+    gradient for f. Differentiable once in x and in f.
+
+    Args:
+        x: B x C x H x W, with one pixel every `stride / f` px of the label map; or of one or three axes.
+        f: The factor that inflated it, a scalar.
+        stride: Stride of the map before inflation, px of the label map per pixel.
+        size: (h, w) of the label map, px; or one or three sizes.
+        normalisation: As for `inflate`.
+        pixel_weight: As for `inflate`.
+
+    Returns:
+        B x C x h x w.
+
+    Raises:
+        ModelError: As for `inflate`, or `size` has another number of axes than the map.
+        SpaceError: As for `inflate`.
+        TrialError: As for `inflate`.
     """
     value = _positive(f)
     if len(size) != len(_map_size(x)):
-        raise ModelError(f"A map is resized to one size an axis. Got x.shape={tuple(x.shape)} and size={tuple(size)}.")
+        raise ModelError(f"A map is resized to one size per axis. Got x.shape={tuple(x.shape)} and size={tuple(size)}.")
     return _resample(x, f, tuple(int(n) for n in size), value / stride, 1 / stride, normalisation, pixel_weight)
 
 
 class InflationFactor(nn.Module):
-    """The scalar f of one parsing path, shared by its inflation and its interpolation.
+    """Hold the scalar f of one parsing path, shared by its inflation and its interpolation.
 
-    f: start value, dimensionless. learned: whether f gets a gradient. bounds: the smallest and largest legal f, kept
-    in the state dict next to f. An optimiser may step outside; call `project_` after its step.
+    An optimiser may step outside the bounds. Call `project_` after its step.
+
+    Args:
+        f: Initial value, dimensionless.
+        learned: Whether f gets a gradient.
+        bounds: The smallest and largest legal f, kept in the state dict next to f.
+
+    Raises:
+        SpaceError: The bounds are not 0 < low <= high, or f lies outside them.
+
+    Example:
+        >>> factor = InflationFactor(1.5, learned=True)
+        >>> Inflation(factor)(torch.randn(1, 8, 9, 9)).shape
+        torch.Size([1, 8, 13, 13])
     """
 
     f: nn.Parameter
@@ -102,14 +146,24 @@ class InflationFactor(nn.Module):
         self.f.clamp_(self.bounds[0], self.bounds[1])
 
     def extra_repr(self) -> str:
+        """Describe the settings, for `repr`."""
         low, high = self.bounds.tolist()
         return f"f={self.f.item():.4g}, learned={self.f.requires_grad}, bounds=({low:.4g}, {high:.4g})"
 
 
 class Inflation(nn.Module):
-    """`inflate` by a shared factor: B x C x H x W to B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1).
+    """Apply `inflate` by a shared factor: B x C x H x W to B x C x (floor(f (H-1)) + 1) x (floor(f (W-1)) + 1).
 
-    Or of one or three axes. pixel_weight: what each target pixel counts in f's gradient, by its label; of 2-D maps.
+    Maps of one or three axes are inflated likewise.
+
+    Args:
+        factor: The factor.
+        normalisation: As for `inflate`.
+        pixel_weight: Weight of each target pixel in f's gradient, by its label. For 2-D maps only.
+
+    Example:
+        >>> Inflation(InflationFactor(2.0))(torch.randn(1, 8, 9, 9)).shape
+        torch.Size([1, 8, 17, 17])
     """
 
     def __init__(
@@ -121,24 +175,34 @@ class Inflation(nn.Module):
         self.pixel_weight = pixel_weight
 
     def forward(self, x: Tensor) -> Tensor:
+        """Inflate B x C x H x W, or a map of one or three axes."""
         f = self.factor.f
         weight = _shown(self.pixel_weight, inflated_size(_map_size(x), _positive(f)))
         return inflate(x, f, self.normalisation, weight)
 
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
-        """What the cost of inflating a map of that size depends on."""
+        """Return what the cost of inflating a map of that size depends on."""
         f = on_host(self.factor.f)[0]
         inflated = inflated_size(size, f)
         return inflated
 
     def extra_repr(self) -> str:
+        """Describe the settings, for `repr`."""
         return f"normalisation={self.normalisation!r}"
 
 
 class Interpolation(nn.Module):
-    """`interpolate` by a shared factor: B x C x H x W to B x C x h x w, or of one or three axes.
+    """Apply `interpolate` by a shared factor: B x C x H x W to B x C x h x w, or of one or three axes.
 
-    stride: of the map before inflation, in px of the label map per pixel. pixel_weight: as for `Inflation`.
+    Args:
+        factor: The factor.
+        stride: Stride of the map before inflation, px of the label map per pixel.
+        normalisation: As for `inflate`.
+        pixel_weight: As for `Inflation`.
+
+    Example:
+        >>> Interpolation(InflationFactor(2.0), stride=4)(torch.randn(1, 8, 17, 17), (36, 36)).shape
+        torch.Size([1, 8, 36, 36])
     """
 
     def __init__(
@@ -155,24 +219,26 @@ class Interpolation(nn.Module):
         self.pixel_weight = pixel_weight
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Resize B x C x H x W to B x C x h x w, `size` being (h, w) of the label map in px."""
         weight = _shown(self.pixel_weight, size)
         return interpolate(x, self.factor.f, self.stride, size, self.normalisation, weight)
 
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
-        """What the cost of interpolating to that size depends on, beside the size of the inflated map."""
+        """Return what the cost of interpolating to that size depends on, besides the size of the inflated map."""
         f = self.factor.f
         return (int(f.requires_grad),)
 
     def extra_repr(self) -> str:
+        """Describe the settings, for `repr`."""
         return f"stride={self.stride}, normalisation={self.normalisation!r}"
 
 
 def _shown(pixel_weight: LabelWeight | None, size: Sequence[int]) -> Tensor | None:
-    """What each pixel of a target map counts."""
+    """Return the weight of each pixel of a target map."""
     if pixel_weight is None:
         return None
     if len(size) != 2:
-        raise ModelError(f"Pixels are weighted by their labels on 2-D maps only. Got a map of {tuple(size)} px.")
+        raise ModelError(f"Only pixels of 2-D maps are weighted by their labels. Got a map of {tuple(size)} px.")
     return pixel_weight((int(size[0]), int(size[1])))
 
 
@@ -193,12 +259,12 @@ def _resample(
 
 
 def _rounded_up(product: float) -> float:
-    """A product that misses a whole number by rounding only must not be floored below it."""
+    """Raise a product slightly, so that one that misses a whole number by rounding only is not floored below it."""
     return product * (1 + ROUNDING)
 
 
 def _positive(f: Tensor | float) -> float:
-    return positive(f, "An inflation factor", "f", "The paper's range is [0.25, 4].")
+    return check_positive(f, "An inflation factor", "f", "The paper's range is [0.25, 4].")
 
 
 def _map_size(x: Tensor) -> tuple[int, ...]:

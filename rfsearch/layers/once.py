@@ -1,7 +1,7 @@
-"""Functions that have a first derivative of their own and no second: differentiating twice is an error, never a zero.
+"""Make differentiating a function twice an error, never a silent zero, if it has a first derivative only.
 
-`torch.autograd.function.once_differentiable` raises only where the second derivative is asked of all leaves, and
-through the gradient that came in: `torch.autograd.grad(penalty, weights)` goes past it and leaves out terms silently.
+`torch.autograd.function.once_differentiable` raises only if the second derivative is requested of all leaves, and
+through the gradient that came in: `torch.autograd.grad(penalty, weights)` bypasses it and leaves out terms silently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def differentiable_once(backward: Backward) -> Backward:
-    """Make differentiating what a `backward` gives, by anything that it may depend on, raise a DerivativeError.
+    """Make differentiating what a `backward` returns raise a DerivativeError, by anything that it may depend on.
 
     It may depend on the gradient that comes in and on the inputs that were saved for it.
     """
@@ -36,7 +36,7 @@ def differentiable_once(backward: Backward) -> Backward:
 
 
 def sealed_gradient(output: Tensor, *inputs: Tensor | None) -> Tensor:
-    """The output itself, whose gradient raises a DerivativeError when it is differentiated by any of the inputs."""
+    """Return the output itself, whose gradient raises a DerivativeError when differentiated by any of the inputs."""
     if not output.requires_grad or torch.compiler.is_exporting():
         return output
     ties = [tie(tensor) for tensor in inputs if tensor is not None and tensor.requires_grad]
@@ -45,7 +45,7 @@ def sealed_gradient(output: Tensor, *inputs: Tensor | None) -> Tensor:
 
 
 def tie(tensor: Tensor) -> Tensor:
-    """An empty tensor that depends on another one and holds nothing of it: to be saved where that is not."""
+    """Return an empty tensor that depends on another one and holds nothing of it, to be saved in its place."""
     return tensor.reshape(1)[:0].clone() if tensor.dim() == 0 else tensor.narrow(0, 0, 0).clone()
 
 
@@ -77,7 +77,7 @@ class _Sealed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         raise DerivativeError(
-            "a layer of rfsearch is differentiated twice, as for a gradient penalty (create_graph=True). Resampling, "
-            "real dilations and LS-DFN have a first derivative only. Take the penalty of a part of the network without "
-            "them, or from finite differences of first gradients."
+            "a layer of rfsearch was differentiated twice, as for a gradient penalty (create_graph=True). Resampling, "
+            "real dilations and LS-DFN have a first derivative only. Compute the penalty on a part of the network "
+            "without them, or by finite differences of first gradients."
         )

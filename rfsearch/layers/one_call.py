@@ -1,7 +1,7 @@
-"""Kernels of many small calls of torch, shown as a single call to whoever watches them one by one.
+"""Show kernels of many small calls of torch as a single call to whoever watches these.
 
 Metering watches the calls that are made from Python (`torch.overrides.TorchFunctionMode`). A kernel that cuts its maps
-into pieces makes hundreds; what it costs is known from its arguments.
+into pieces makes hundreds; its cost follows from its arguments.
 """
 
 from __future__ import annotations
@@ -18,21 +18,27 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 class Working(ABC):
-    """An argument of a kernel that is no tensor and no plain value."""
+    """State what a kernel's argument that is neither a tensor nor a plain value contributes to its cost.
+
+    Example:
+        >>> class Axis(Working):
+        ...     @property
+        ...     def work(self):
+        ...         return self.size
+    """
 
     @property
     @abstractmethod
     def work(self) -> Hashable:
-        """What the cost of the kernel depends on in it: equal where calls with tensors of the same shapes cost the
-        same."""
+        """Return what the kernel's cost depends on: equal if calls with tensors of equal shapes cost the same."""
 
 
 def one_call(kernel: Kernel) -> Kernel:
-    """Show every call of a kernel as one of itself, and nothing of what it calls.
+    """Show every call of a kernel as one call of itself, and nothing of what it calls.
 
     Args:
-        kernel: a function whose first argument is a tensor. Its arguments are tensors, plain values, `Working` objects,
-            and lists and tuples of these; they alone decide what it costs.
+        kernel: A function whose first argument is a tensor. Its arguments are tensors, plain values, `Working` objects,
+            and lists and tuples of these. They alone decide what it costs.
 
     Returns:
         The kernel, which calls `__torch_function__` of an active mode once, with itself as the function.

@@ -1,4 +1,4 @@
-"""What the layers need of types: sums in single precision at least, and autocast held off."""
+"""Control types in the layers: sums in at least single precision, and autocast kept out."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 _BLAS = 2**30
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The sum over all elements of a * b, at least in single precision."""
-    a, b = (each.to(wide(each)).flatten() for each in (a, b))
+def inner_product(a: Tensor, b: Tensor) -> Tensor:
+    """Sum a * b over all elements, in at least single precision."""
+    a, b = (each.to(at_least_single(each)).flatten() for each in (a, b))
     if len(a) <= _BLAS:
         return torch.dot(a, b)
     return torch.stack([torch.dot(*pair) for pair in zip(a.split(_BLAS), b.split(_BLAS), strict=True)]).sum()
 
 
-def wide(x: Tensor) -> torch.dtype:
-    """The type of x, or single precision where that is wider."""
+def at_least_single(x: Tensor) -> torch.dtype:
+    """Return the type of x, or single precision if that is wider."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast off; a device that only holds shapes has none."""
+    """Turn autocast off. A device that only holds shapes has none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -1,7 +1,7 @@
-"""Bilinear resampling of maps at real steps, with a gradient in the step: what inflation and interpolation share.
+"""Resample maps bilinearly at real steps, with a gradient in the step: what inflation and interpolation share.
 
-A map is resampled axis by axis. A target row is a mix of two source rows, and torch's bags of embeddings are just that:
-weighted sums of whole rows, in one pass. Along its last axis a map is transposed for it.
+A map is resampled axis by axis. A target row is a mix of two source rows, and torch's bags of embeddings are exactly
+that: weighted sums of whole rows, in one pass. For its last axis a map is transposed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rfsearch.layers.once import differentiable_once, tie
 from rfsearch.layers.one_call import Working, one_call
-from rfsearch.layers.precision import inner, no_autocast, wide
+from rfsearch.layers.precision import at_least_single, inner_product, no_autocast
 
 # A step is kept in single precision: a product such as f (H-1) that should be whole may miss it by this fraction.
 ROUNDING = 2.0**-23
@@ -37,12 +37,22 @@ def resample(
     pixel_weight: Tensor | None = None,
     held: bool = False,
 ) -> Tensor:
-    """Sample every map of x, B x C x one to three axes, bilinearly every `step` px from its first pixel on, `size`
-    times an axis; beyond its last pixel it repeats that one. Returns B x C x size, in the type of x.
+    """Sample every map of x bilinearly, every `step` px from its first pixel on.
 
-    f gets a gradient if it is a tensor that asks for one: step_slope is d step / d f, and pixel_weight, B x 1 x size,
-    what each target pixel counts in it. A sample on a pixel has two slopes, one each side; f gets their mean.
-    held: x is kept for others' gradients as well, so that to keep it for f's costs nothing. Differentiable once.
+    Beyond its last pixel a map repeats that one. A sample on a pixel has two slopes, one on each side, and f gets their
+    mean. Differentiable once.
+
+    Args:
+        x: B x C x one to three axes.
+        f: Gets a gradient if it is a tensor that requires one.
+        size: Number of samples on each axis.
+        step: Distance between samples, px of x.
+        step_slope: d step / d f.
+        pixel_weight: Weight of each target pixel in f's gradient, B x 1 x size.
+        held: Whether x is kept for other gradients anyway, so that keeping it for f's costs nothing.
+
+    Returns:
+        B x C x size, in the type of x.
     """
     learned = isinstance(f, Tensor) and f.requires_grad and torch.is_grad_enabled()
     if step == 1 and size == x.shape[2:] and not learned:
@@ -58,7 +68,7 @@ def resample(
 
 
 def _multiplied(x: Tensor, samples: Sequence[_Samples]) -> Tensor:
-    """The same with a matrix an axis, which any runtime that a network is exported to knows how to multiply with."""
+    """Resample by one matrix per axis, which any runtime that a network is exported to can multiply with."""
     axes = list(enumerate(samples, start=2))
     for axis, along in axes[::-1] if _growth(samples) > 1 else axes:  # as `_steps` does: rounded alike
         targets, sources, values = along.weights
@@ -69,9 +79,11 @@ def _multiplied(x: Tensor, samples: Sequence[_Samples]) -> Tensor:
 
 
 class _Resample(torch.autograd.Function):
-    """V = (Y x X) U for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices. With the step V
-    changes by T = (Y' x X + Y x X') U (eq. 5), so the step's gradient is <grad, T>. T is kept for it, unless U is held
-    anyway or is smaller. Where maps grow, <T^T grad, U> is taken instead."""
+    """Compute V = (Y x X) U for every channel U of a 2-D map, with Y and X the weights of eq. 1 as matrices.
+
+    With the step V changes by T = (Y' x X + Y x X') U (eq. 5), so the step's gradient is <grad, T>. T is kept for it,
+    unless U is held anyway or is smaller. Where maps grow, <T^T grad, U> is computed instead.
+    """
 
     @staticmethod
     def forward(
@@ -109,7 +121,7 @@ class _Resample(torch.autograd.Function):
                 elif ctx.held:
                     total = _move(kept, ctx.samples, None, against=counted)
                 else:
-                    total = inner(counted, kept)
+                    total = inner_product(counted, kept)
                 grad_f = (ctx.step_slope * total).to(f.device, f.dtype).reshape(f.shape)
             if ctx.needs_input_grad[0] and grad_x is None:
                 grad_x = grad.new_empty(ctx.source)
@@ -118,12 +130,12 @@ class _Resample(torch.autograd.Function):
 
 
 def _growth(samples: Sequence[_Samples]) -> float:
-    """How many target pixels a map has for each of its source."""
+    """Return how many target pixels a map has for each source pixel."""
     return math.prod(along.target / along.source for along in samples)
 
 
 def _maps(x: Tensor) -> Tensor:
-    """B x C x axes as maps in a row, each of two axes at least: 1-D lines stay under their image."""
+    """View B x C x axes as maps in a row, each of at least two axes: 1-D lines stay under their image."""
     return x if x.dim() == 3 else x.flatten(0, 1)
 
 
@@ -136,18 +148,29 @@ def _move(
     against: Tensor | None = None,
     back: bool = False,
 ) -> Tensor:
-    """Write the resampled maps of x into values and their slopes in the step into slopes. Returns <against, slopes>.
+    """Write the resampled maps of x into `values` and their slopes in the step into `slopes`.
 
-    back: from targets to sources, the transpose. As little as possible is held at a time beside what is asked for.
+    Besides these, as little as possible is held at a time.
+
+    Args:
+        x: The maps.
+        samples: Where each axis is sampled.
+        values: Gets the resampled maps, if given.
+        slopes: Gets their slopes in the step, if given.
+        against: What the slopes are multiplied by, if given.
+        back: Whether to go from targets to sources: the transpose.
+
+    Returns:
+        <against, slopes>, or 0 without `against`.
     """
     maps, kept = _maps(x.detach()), None if against is None else _maps(against)
     into = [(_maps(each), group) for each, group in ((values, 0), (slopes, -1)) if each is not None]
     wanted = "v" * (values is not None) + "s" * (slopes is not None or against is not None)
     growth = _growth(samples) ** (-1 if back else 1)
     several = max(1, len(maps))
-    if x.device.type == "cpu":  # as many as the caches hold with what is made of them
+    if x.device.type == "cpu":  # as many as fit into the caches with their results
         pieces = maps.numel() * max(1, growth) / (_CACHED * torch.get_num_threads())
-        last = back and wanted == "v"  # then most is held already
+        last = back and wanted == "v"  # then most of it is in memory already
         several = math.ceil(several / max(1, math.ceil((1 + last) * pieces)))
     steps = _steps(maps.shape[1:], samples, back, wanted, several, x, growth > 1)
     products = []
@@ -155,14 +178,14 @@ def _move(
         piece = slice(start, start + several)
         moved = maps[piece].contiguous()
         count = len(moved)
-        for step in steps:  # one by one: what maps were made of is not needed any more
+        for step in steps:  # one by one, so that the input of each is freed
             moved = step(moved)
         moved = moved.reshape(count, len(wanted), -1)
         for each, group in into:
             each[piece].flatten(1).copy_(moved[:, group])
         if kept is not None:
-            products.append(inner(moved[:, -1], kept[piece].flatten(1)))
-    return torch.stack(products).sum() if products else torch.zeros((), dtype=wide(x), device=x.device)
+            products.append(inner_product(moved[:, -1], kept[piece].flatten(1)))
+    return torch.stack(products).sum() if products else torch.zeros((), dtype=at_least_single(x), device=x.device)
 
 
 def _steps(
@@ -174,17 +197,26 @@ def _steps(
     like: Tensor,
     grow: bool,
 ) -> Sequence[Callable[[Tensor], Tensor]]:
-    """What to do with maps, one after the other, to resample their last axes; then every axis lies where it lay.
+    """Return what to do with maps, one step after the other, to resample their last axes.
 
-    size: of the maps. wanted: "v" for their values, "s" for slopes. most: maps at a time. like: of their type.
+    Afterwards every axis is where it was.
+
+    Args:
+        size: Size of the maps.
+        samples: Where each of their last axes is sampled.
+        back: Whether to go from targets to sources.
+        wanted: "v" for values, "s" for slopes, "vs" for both.
+        most: Number of maps at a time.
+        like: A tensor of their type.
+        grow: Whether maps grow.
     """
     now, groups, steps = list(size), "v", []
     resampled = range(len(now) - len(samples), len(now))
     order = range(len(now))[::-1] if grow else range(len(now))
     last = max(resampled, key=order.index)
     made: dict[tuple[_Samples, str, str], tuple[Tensor, ...]] = {}
-    # An axis is resampled while it lies first. Where maps grow it comes from behind, where they shrink it goes there:
-    # in this order less is transposed.
+    # An axis is resampled while it is the first one. Where maps grow it is moved there from the end, where they shrink
+    # it is moved to the end afterwards: in this order less is transposed.
     for axis in order:
         rows, columns = now[axis], math.prod(now[:axis] + now[axis + 1 :])
         if grow:
@@ -202,16 +234,16 @@ def _steps(
 
 
 def _transposed(maps: Tensor, rows: int, columns: int) -> Tensor:
-    """Maps in a row, each of rows x columns, as columns x rows."""
+    """Transpose maps in a row, each of rows x columns, to columns x rows."""
     if maps.device.type != "cpu":
         return maps.reshape(-1, rows, columns).mT.contiguous()
-    # To shuffle what lies last as so many groups is to transpose it, in the fastest form that torch has of it.
+    # Shuffling the last axis as `rows` groups transposes it, in the fastest way that torch offers.
     last = maps.reshape(1, -1, 1, rows * columns).permute(0, 3, 1, 2)
     return torch.native_channel_shuffle(last, rows).permute(0, 2, 3, 1)
 
 
 def _mixed(maps: Tensor, bags: tuple[Tensor, ...], rows: int, columns: int, most: int) -> Tensor:
-    """Maps in a row, each of rows x columns, with rows mixed by bags that are for so many maps at most."""
+    """Mix the rows of maps in a row, each of rows x columns, by bags that are for `most` maps."""
     maps = maps.reshape(-1, columns)
     count = len(maps) // rows
     if count < most:
@@ -221,7 +253,7 @@ def _mixed(maps: Tensor, bags: tuple[Tensor, ...], rows: int, columns: int, most
 
 
 def _repeated(bags: tuple[_Array, _Array, _Array], rows: int, most: int, like: Tensor) -> tuple[Tensor, ...]:
-    """The bags of one map of so many rows for each of many."""
+    """Repeat the bags of one map, which has that many rows, for each of many."""
     index, starts, weights = bags
     number = np.arange(most, dtype=np.int32)[:, None]
     repeated = torch.from_numpy(weights).to(like.device, like.dtype).expand(most, -1)  # moved once
@@ -231,9 +263,9 @@ def _repeated(bags: tuple[_Array, _Array, _Array], rows: int, most: int, like: T
 
 @lru_cache(maxsize=64)
 def _bags(along: _Samples, back: bool, groups: str, after: str) -> tuple[_Array, _Array, _Array]:
-    """The rows that go into each row of a map, where each one's begin, and their weights.
+    """Return the rows that go into each row of a map, where those of each row begin, and their weights.
 
-    Slopes in the step: those of this axis are W' values; what another axis gave goes on as W slopes.
+    Slopes in the step: this axis contributes W' values; what another axis contributed goes on as W slopes.
     """
     source, target = (along.target, along.source) if back else (along.source, along.target)
     blocks = [(0, 0, along.weights)] if "v" in after else []
@@ -255,7 +287,7 @@ def _bags(along: _Samples, back: bool, groups: str, after: str) -> tuple[_Array,
 
 
 class _Samples(Working):
-    """Where the targets of one axis sample its source, px, and how fast that moves with the step."""
+    """Hold where the targets of one axis sample its source, px, and how fast that moves with the step."""
 
     def __init__(self, source: int, target: int, step: float) -> None:
         self.source, self.target = source, target
@@ -276,6 +308,7 @@ class _Samples(Working):
 
     @property
     def work(self) -> Hashable:
+        """Return what the cost of resampling depends on."""
         return self.source, self.target  # as many weights and slopes at every step
 
 
@@ -283,6 +316,6 @@ _samples = lru_cache(maxsize=16)(_Samples)
 
 
 def _snapped(position: _Array) -> _Array:
-    """Positions that miss a whole pixel by rounding only, put back onto it."""
+    """Return positions, put back onto a whole pixel if they miss that by rounding only."""
     whole = position.round()
     return np.where(np.abs(position - whole) <= 2 * ROUNDING * whole, whole, position)

@@ -1,4 +1,4 @@
-"""Start a Ray session on this machine, or join a cluster: whatever keeps Ray from it is one message within seconds."""
+"""Start a Ray session on this machine, or join a cluster; whatever prevents it gives one message within seconds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rfsearch.errors import RequestError
 _CONNECT_S = 4.0
 # An address at which something else answers keeps Ray waiting for minutes. Joining takes 3 s, more on a busy machine.
 _JOIN_S = 25.0
-# How a client of HTTP/2, and so of Ray, begins, with settings of its own; the server's first frame is of settings too.
+# What an HTTP/2 client, and so Ray's, sends first, with its settings; the server's first frame holds settings too.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _SETTINGS_FRAME = 4
-# Of a path of a socket, bytes; and what Ray adds to its folder: session, time, process and the longest name.
+# Longest path of a socket, bytes; and what Ray adds to its folder: session, time, process and the longest name.
 _SOCKET_MOST = 107 if sys.platform != "darwin" else 103
 _SOCKET_ADDED = len("/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _SHORT = "/tmp"
@@ -31,7 +31,11 @@ _JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, log
 
 
 def start() -> None:
-    """Start Ray on this machine."""
+    """Start Ray on this machine.
+
+    Raises:
+        RequestError: It cannot start.
+    """
     try:
         _init(address="local", include_dashboard=False, _temp_dir=_folder())
     except OSError as error:
@@ -39,12 +43,16 @@ def start() -> None:
     except Exception as error:
         hint = ""
         if "timed out" in str(error):
-            hint = " The machine is busy, or short of memory or of room for temporary files: free some, and try again."
+            hint = " The machine is busy, or short of memory or of space for temporary files. Free some, and try again."
         raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.{hint}") from error
 
 
 def join(address: str) -> None:
-    """Join the cluster at HOST:PORT, or the one on this machine, `auto`."""
+    """Join the cluster at HOST:PORT, or, with `auto`, the one on this machine.
+
+    Raises:
+        RequestError: It cannot be joined.
+    """
     _check_listening(address)
     _try_to_join(address)
     try:
@@ -60,7 +68,7 @@ def _init(**options: Any) -> None:
 def _folder() -> str | None:
     """Return the folder for Ray's session, None for Ray's own choice.
 
-    Ray keeps sockets in there, whose paths may not be long; it goes by RAY_TMPDIR, else TMPDIR, whatever their length.
+    Ray keeps sockets there, whose paths may not be long; it uses RAY_TMPDIR, else TMPDIR, whatever their length.
     """
     own = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or _SHORT
     most = _SOCKET_MOST - _SOCKET_ADDED - len("/ray")
@@ -75,13 +83,17 @@ def _folder() -> str | None:
 
 
 def _check_listening(address: str) -> None:
-    """Raise RequestError for an address of a form that cannot be joined, or at which nothing listens."""
+    """Check that an address has a form that can be joined, and that something listens there.
+
+    Raises:
+        RequestError: It has not, or nothing does.
+    """
     if address == "auto":
         return
     if address.startswith("ray://"):
         raise RequestError(
-            f"--address {address}: Ray Client cannot run a search, whose ledger is here. Start rfsearch on a machine "
-            "of the cluster with --address auto, or with HOST:PORT of its head, whose port is 6379 by default."
+            f"--address {address}: Ray Client cannot run a search, because its ledger is here. Start rfsearch on a "
+            "machine of the cluster with --address auto, or with HOST:PORT of its head, whose port is 6379 by default."
         )
     match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", address)
     if match is None or not 0 < int(match[3]) < 65536:
@@ -95,14 +107,18 @@ def _check_listening(address: str) -> None:
 
 
 def _check_speech(server: socket.socket) -> None:
-    """Raise OSError where a server does not answer as one of HTTP/2 does."""
+    """Check that a server answers as one of HTTP/2 does.
+
+    Raises:
+        OSError: It does not.
+    """
     server.sendall(_PREFACE)
     try:
         answer = server.recv(9)
     except TimeoutError:
-        raise TimeoutError("something listens there and says nothing") from None
+        raise TimeoutError("something listens there but does not answer") from None
     if len(answer) < 4 or answer[3] != _SETTINGS_FRAME:
-        raise ConnectionError("what listens there is no Ray cluster")
+        raise ConnectionError("what listens there is not a Ray cluster")
 
 
 _WHAT_TO_DO = "Is the address that of the head, and does `ray status --address` answer there?"
@@ -125,7 +141,7 @@ def _try_to_join(address: str) -> None:
         text = said.read()
     if "AuthToken" in text or "Unauthenticated" in text or "AuthenticationError" in text:
         raise RequestError(
-            f"{_unreachable(address)}: it asks for a token, and this one is missing or wrong. Set RAY_AUTH_MODE=token "
+            f"{_unreachable(address)}: it requires a token, and this one is missing or wrong. Set RAY_AUTH_MODE=token "
             "and RAY_AUTH_TOKEN to the cluster's, or RAY_AUTH_TOKEN_PATH to a file that holds it."
         )
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")

@@ -12,7 +12,7 @@ from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.data import ImageSet
 from rfsearch.errors import SpaceError
 from rfsearch.lazy import give_sizes
-from rfsearch.receptive import traced
+from rfsearch.receptive import trace_model
 from rfsearch.space import Candidate, Choice, Space
 from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
@@ -92,7 +92,7 @@ def _with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple
     Returns:
         The space, and what was left out, one sentence each.
     """
-    needed = traced(model, (1, IN_CHANNELS, *data.image_size)).needed
+    needed = trace_model(model, (1, IN_CHANNELS, *data.image_size)).needed
     names = {module: path for path, module in model.named_modules()}
     reaching = [site for site in space.sites if any(names[conv] in needed for conv in convolutions(model, site))]
     if not reaching:

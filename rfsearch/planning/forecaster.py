@@ -23,7 +23,7 @@ from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
 from rfsearch.planning.forecast import Forecast
-from rfsearch.receptive.call import other_precision
+from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.trial.learner import IN_CHANNELS, Learner, built, fields_of, prime_momentum
@@ -154,7 +154,7 @@ class Forecaster:
                     "which one image does not have: it cannot be trained with batch_size = 1. Smallest: batch_size = 2."
                 ) from error
             model, _ = built(self._space.with_(weights="none"), self._data, candidate)
-            why = other_precision(model, error) or f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            why = explain_precision(model, error) or f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             raise ModelError(
                 f"backbone {self._space.backbone} fails at {candidate} before anything is trained: {why}"
             ) from error

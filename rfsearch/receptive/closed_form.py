@@ -1,4 +1,4 @@
-"""The receptive field that a learned inflation factor stands for, in closed form (Wei sec. 3.3)."""
+"""Compute in closed form the receptive field that a learned inflation factor stands for (Wei sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from rfsearch.errors import SpaceError
 
 
 def new_receptive_field(kernel: int, init_dilation: int, f: float, base: int = 212, stride: int = 8) -> int:
-    """The receptive field, in px, behind a convolution whose input map was inflated by f.
-
-    kernel: taps an axis. init_dilation: of that convolution while f was learned. f: dimensionless, > 0. base: the
-    receptive field in front of it, px. stride: of its input map before inflation, px. 212 and 8 are VGG-16's.
+    """Compute the receptive field behind a convolution whose input map was inflated by f (Wei sec. 3.3).
 
     k' = ceil((k + 1) / f) and rf = base + stride (k' - 1), with k the extent of the dilated kernel in pixels of its
     map. At f = 1 that is one stride more than the plain arithmetic, base + stride (k - 1): the "+ 1" is the paper's,
-    and its tables print it.
+    and its tables print it. The defaults of `base` and `stride` are VGG-16's.
+
+    Args:
+        kernel: Taps per axis.
+        init_dilation: Dilation of the convolution while f was learned.
+        f: Inflation factor, dimensionless, > 0.
+        base: Receptive field in front of the convolution, px.
+        stride: Stride of its input map before inflation, px.
+
+    Returns:
+        The receptive field, px.
+
+    Raises:
+        SpaceError: `f` is not finite or not above 0, or a kernel or dilation is below 1.
     """
     if not (math.isfinite(f) and f > 0):
         raise SpaceError(

@@ -1,4 +1,4 @@
-"""The effective receptive field: how much each pixel of the image really moves the unit in the middle of a map.
+"""Measure the effective receptive field: how much each pixel of the image moves the unit in the middle of a map.
 
 Luo: Luo, Li, Urtasun, Zemel, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks",
 NeurIPS 2016.
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import optimize
 from torch import Tensor, nn
 
+from rfsearch.compiled import check_not_compiled
 from rfsearch.errors import ModelError, nearest
-from rfsearch.forms import check_plain
 from rfsearch.lazy import give_sizes
 from rfsearch.outputs import RULE, main_output
 from rfsearch.untouched import untouched
@@ -28,7 +29,7 @@ THRESHOLD = 1 - 0.9545
 
 # Tokens in front of a vision transformer's grid: none, class, class and distillation, four registers, those and class.
 _LEADING_TOKENS = (0, 1, 2, 4, 5)
-_NOISE = 16  # a gradient this many rounding errors large, relative to what other sums of channels get, is none
+_NOISE = 16  # a gradient of this many rounding errors, relative to those of other sums of channels, counts as none
 
 _SigmaFrom = Literal["fit", "moments"]
 _Fitted = tuple[tuple[float, ...], tuple[float, ...], _SigmaFrom, float | None]
@@ -36,16 +37,25 @@ _Fitted = tuple[tuple[float, ...], tuple[float, ...], _SigmaFrom, float | None]
 
 @dataclass(frozen=True, eq=False)
 class EffectiveField:
-    """The effective receptive field of one unit. n: axes of the image, 1 to 3.
+    """Describe the effective receptive field of one unit, on n = 1 to 3 axes of the image.
 
-    map: T, H x W or D x H x W of float64, the share of each pixel in all gradient; its sum is 1.
-    sigma, centre: px, an axis each, of the Gaussian that fits the map best in the least squares sense. sigma_from:
-    "fit", or "moments" where no Gaussian could be fitted: sigma is then the map's own standard deviation around its
-    centre of mass, which far weak gradients enlarge. r2: share of the map's variance that the fitted Gaussian explains,
-    at most 1; None without a fit. theoretical_px: the theoretical field as given, px, an axis each.
+    Attributes:
+        map: T, H x W or D x H x W of float64: the share of each pixel in all gradient. It sums to 1.
+        sigma: Standard deviation of the Gaussian that fits the map best (least squares), px, one per axis.
+        centre: Centre of that Gaussian, px, one per axis.
+        sigma_from: "fit", or "moments" if no Gaussian could be fitted. Sigma is then the map's own standard deviation
+            around its centre of mass, which weak gradients far away enlarge.
+        r2: Share of the map's variance that the Gaussian explains, at most 1, or None without a fit.
+        theoretical_px: The theoretical field as given, px, one per axis, or None.
+
+    Example:
+        >>> model = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        >>> torch.nn.init.ones_(model.weight)
+        >>> effective_receptive_field(model, input_shape=(1, 1, 9, 9)).size_px
+        3.0
     """
 
-    map: np.ndarray
+    map: npt.NDArray[np.float64]
     sigma: tuple[float, ...]
     centre: tuple[float, ...]
     sigma_from: _SigmaFrom
@@ -54,23 +64,23 @@ class EffectiveField:
 
     @property
     def size_px(self) -> float:
-        """Luo sec. 3: the n-th root of the number of pixels with more than 1 - 95.45 % of the centre's gradient.
+        """Return the n-th root of the number of pixels with over 1 - 95.45 % of the centre's gradient, px (Luo sec. 3).
 
         The centre is the largest value of the map: a map need not be centred to the pixel, and may have a hole there.
-        The rule is named after two sigma, but a Gaussian has sunk to 4.55 % of its peak at 2.49 sigma only, so that
-        for a Gaussian size_px is 4.97 sigma in 1-D, 4.41 sigma in 2-D and 4.01 sigma in 3-D. Behind strides and
-        dilations the map may be a comb, whose gaps the count leaves out; `gaussian_px` spans them.
+        The rule is named after two sigma, but a Gaussian falls to 4.55 % of its peak at 2.49 sigma, so that for a
+        Gaussian size_px is 4.97 sigma in 1-D, 4.41 sigma in 2-D and 4.01 sigma in 3-D. Behind strides and dilations the
+        map may be a comb, whose gaps are not counted; `gaussian_px` spans them.
         """
         return float(np.count_nonzero(self.map > THRESHOLD * self.map.max())) ** (1 / self.map.ndim)
 
     @property
     def gaussian_px(self) -> float:
-        """Two sigma to either side, px: 4 sigma, the geometric mean of all axes."""
+        """Return two sigma to either side: 4 sigma, the geometric mean of all axes, px."""
         return 4 * math.prod(self.sigma) ** (1 / len(self.sigma))
 
     @property
     def ratio(self) -> float | None:
-        """size_px over the theoretical field, the geometric mean of its axes; None where that was not given."""
+        """Return size_px relative to the geometric mean of the theoretical field's axes, or None without that field."""
         if self.theoretical_px is None:
             return None
         return self.size_px / math.prod(self.theoretical_px) ** (1 / len(self.theoretical_px))
@@ -87,31 +97,41 @@ def effective_receptive_field(
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> EffectiveField:
-    """The effective receptive field of the centre unit of a model's output, or of the map at a module (Luo sec. 3).
+    """Measure the effective receptive field of the centre unit of a model's output, or of a module's (Luo sec. 3).
 
-    The gradient 1 is put on the centre unit, in all channels, and taken back to the image. What is mapped is its
-    absolute value, summed over the channels of the image and averaged over the inputs, then divided by its sum.
+    A gradient of 1 is put on the centre unit, in all channels, and taken back to the image. The map is its absolute
+    value, summed over the channels of the image, averaged over the inputs and divided by its sum. The output, which
+    `rfsearch.outputs.main_output` finds in what the model returns, is one of
 
-    inputs: N x C x H x W (N x C x T, N x C x D x H x W), floating point, or how many images of standard normal noise
-    to draw from `seed`; the paper averages over 20. input_shape: B x C x H x W and so on of drawn images, B not being
-    used. at: module path whose output is measured instead; a module that runs more than once is measured at its last
-    output. theoretical_px: side of the theoretical field, or one an axis, for `EffectiveField.ratio`. batch_size:
-    inputs at a time, which changes memory and speed only. device: where to compute; the model goes there and comes
-    back. Left out: where the model's parameters are.
+    - B x C x one axis for each of the image: a map, channels first. The centre of an axis of n units is unit n // 2.
+    - B x N x C, for an image of more than one axis: the tokens of a vision transformer, a grid of the image's aspect
+      behind up to 5 others (class, distillation, registers). The centre is the centre of the grid.
+    - B x K: the logits of a classifier. All K are the unit.
 
-    The output, which `rfsearch.outputs.main_output` finds in what the model returns, is
-    - B x C x one axis for each of the image: the map, channels first. The centre of an axis of n units is unit n // 2;
-    - B x N x C for an image of more than one axis: the tokens of a vision transformer, a grid of the image's aspect
-      behind up to 5 others (class, distillation, registers). The centre is the centre of the grid;
-    - B x K: the logits of a classifier, all K being the unit.
+    The model runs in evaluation mode. Each module's own mode is restored, and no parameter's `grad` is touched.
 
-    The model runs in evaluation mode; each module's own mode is put back, and no parameter's `grad` is touched.
-    Raises ModelError for inputs of a wrong rank, a model that does not run on them or returns something else, an output
-    without a unit, one that does not depend on the input, and gradients that are not finite.
+    Args:
+        model: The model to measure.
+        inputs: N x C x H x W (or N x C x T, N x C x D x H x W), floating point; or the number of images of standard
+            normal noise to draw from `seed`. The paper averages over 20.
+        input_shape: B x C x H x W (or the like) of drawn images. B is not used.
+        at: Name of the module whose output is measured instead of the model's. A module that runs more than once is
+            measured at its last output.
+        theoretical_px: Side of the theoretical field, px, or one per axis, for `EffectiveField.ratio`.
+        batch_size: Inputs per pass. It changes memory and speed only.
+        device: Where to compute; the model is moved there and back. Default: where its parameters are.
+        seed: Seed of drawn images.
+
+    Returns:
+        The field, with its map and the Gaussian fitted to it.
+
+    Raises:
+        ModelError: The inputs have a wrong rank, the model does not run on them or returns something else than the
+            above, the output has no unit in its centre or does not depend on the input, or gradients are not finite.
     """
     if batch_size < 1:
         raise ModelError(f"A batch has at least 1 input. Got batch_size={batch_size}.")
-    check_plain(model)
+    check_not_compiled(model)
     tensors = [*model.parameters(), *model.buffers()]
     home = tensors[0].device if tensors else torch.device("cpu")
     kind = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
@@ -132,7 +152,7 @@ def effective_receptive_field(
 def _images(
     inputs: Tensor | int, input_shape: Sequence[int] | None, seed: int, kind: torch.dtype
 ) -> tuple[Iterator[Tensor], int, tuple[int, ...]]:
-    """The images one by one, how many, and the shape of one, C x H x W."""
+    """Return the images one by one, their number, and the shape of one, C x its axes."""
     if isinstance(inputs, Tensor):
         shape, count = tuple(inputs.shape), inputs.shape[0] if inputs.dim() else 0
         what = f"inputs.shape={shape}, {inputs.dtype}"
@@ -151,7 +171,7 @@ def _images(
     if isinstance(inputs, Tensor):
         return iter(inputs), count, shape[1:]
     generator = torch.Generator().manual_seed(seed)
-    # One draw an image, so that an image does not depend on the batch it is in.
+    # One draw per image, so that an image does not depend on the batch it is in.
     drawn = (torch.randn(shape[1:], generator=generator).to(kind) for _ in range(count))
     return drawn, count, shape[1:]
 
@@ -160,9 +180,14 @@ def _images(
 def _measured(
     model: nn.Module, at: str | None, home: torch.device, target: torch.device, shape: tuple[int, ...]
 ) -> Iterator[Callable[[Tensor], Any]]:
-    """Evaluation mode on the target device, gradients on; yields what maps images to the measured output.
+    """Yield what maps images to the measured output, in evaluation mode, on the target device, with gradients on.
 
-    shape: of an image, C x its axes.
+    Args:
+        model: The model to measure.
+        at: Name of the measured module, or None for the model's output.
+        home: Where the model is.
+        target: Where to compute.
+        shape: Shape of one image, C x its axes.
     """
     modules = dict(model.named_modules())
     if at is not None and at not in modules:
@@ -197,13 +222,21 @@ def _measured(
 def _gradient(
     model: nn.Module, at: str | None, images: Tensor, output_of: Callable[[Tensor], Any], check: bool
 ) -> Tensor:
-    """d centre unit / d images, the shape of images. check: whether the sum of channels says anything at all."""
+    """Compute d centre unit / d images, of the shape of the images.
+
+    Args:
+        model: The model to measure, for messages.
+        at: Name of the measured module, for messages.
+        images: B x C x its axes, with gradients required.
+        output_of: Maps the images to the measured output.
+        check: Whether to check that the sum of the channels carries any information.
+    """
     name = type(model).__name__
     output = main_output(output_of(images))
     if not isinstance(output, Tensor):
         raise ModelError(
             f"An effective receptive field is that of a unit of an output: {RULE}. "
-            f"{name} returns something else there; name a module that does with `at`."
+            f"{name} returns something else there; name a module that returns one with `at`."
         )
     unit = _centre(output, tuple(images.shape[2:]))
     if not unit.requires_grad:
@@ -228,12 +261,13 @@ def _gradient(
 def _no_dependence(model: nn.Module, at: str | None, why: str) -> str:
     where = f"at {at!r} of {type(model).__name__}" if at else f"of {type(model).__name__}"
     return (
-        f"The centre unit of the output {where} does not depend on the input: {why}. Measure a module before it: `at`."
+        f"The centre unit of the output {where} does not depend on the input: {why}. Measure a module in front of it, "
+        "with `at`."
     )
 
 
 def _centre(output: Tensor, size: tuple[int, ...]) -> Tensor:
-    """B x C of the centre unit of an output for images of `size`, px an axis."""
+    """Return the centre unit, B x C, of an output for images of `size`, px per axis."""
     shape = tuple(output.shape)
     if 0 in shape:
         raise ModelError(f"The output has no unit in its centre: its shape is {shape}.")
@@ -251,15 +285,18 @@ def _centre(output: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _centre_token(count: int, size: tuple[int, ...]) -> int:
-    """The token in the centre of a grid with the aspect of the image, behind the fewest others that leave one."""
+    """Return the token in the centre of a grid with the image's aspect.
+
+    The grid is the one behind the fewest leading tokens.
+    """
     for leading in (number for number in _LEADING_TOKENS if number < count):
-        unit = (math.prod(size) / (count - leading)) ** (1 / len(size))  # px of the image a token, an axis
+        unit = (math.prod(size) / (count - leading)) ** (1 / len(size))  # px of the image per token and axis
         grid = tuple(round(side / unit) for side in size)
         even = all(g * size[0] == grid[0] * side for g, side in zip(grid, size, strict=True))
         if even and math.prod(grid) == count - leading:
             return leading + int(np.ravel_multi_index(tuple(g // 2 for g in grid), grid))
     raise ModelError(
-        f"The output has no unit in its centre: {count} tokens are no grid of the aspect of an image of "
+        f"The output has no unit in its centre: {count} tokens do not form a grid with the aspect of an image of "
         f"{' x '.join(map(str, size))} px, nor with {', '.join(map(str, _LEADING_TOKENS[1:]))} others in front."
     )
 
@@ -273,8 +310,8 @@ def _per_axis(px: float | Sequence[float] | None, axes: int) -> tuple[float, ...
     return sides
 
 
-def _gaussian(share: np.ndarray) -> _Fitted:
-    """(sigma, centre, sigma_from, r2) of a map whose sum is 1. See `EffectiveField`."""
+def _gaussian(share: npt.NDArray[np.float64]) -> _Fitted:
+    """Fit a Gaussian to a map whose sum is 1: (sigma, centre, sigma_from, r2) of `EffectiveField`."""
     places = [np.arange(side, dtype=np.float64) for side in share.shape]
     profiles = [share.sum(tuple(a for a in range(share.ndim) if a != axis)) for axis in range(share.ndim)]
     centre = [float(profile @ place) for profile, place in zip(profiles, places, strict=True)]
@@ -283,13 +320,13 @@ def _gaussian(share: np.ndarray) -> _Fitted:
         for profile, place, mean in zip(profiles, places, centre, strict=True)
     ]
     moments: _Fitted = (tuple(sigma), tuple(centre), "moments", None)
-    # Through two pixels goes a whole family of Gaussians.
+    # A whole family of Gaussians fits two pixels.
     if any(np.count_nonzero(profile) < 3 for profile in profiles):
         return moments
     scaled, axes = share / share.max(), share.ndim
 
-    def parts(p: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The Gaussian without its amplitude, and (x - centre) / sigma of every axis, ready to broadcast."""
+    def parts(p: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.float64]]]:
+        """Return the Gaussian without its amplitude, and (x - centre) / sigma of every axis, ready to broadcast."""
         offsets = [
             ((place - p[1 + axis]) * math.exp(-p[1 + axes + axis])).reshape(
                 [-1 if a == axis else 1 for a in range(axes)]
@@ -301,10 +338,10 @@ def _gaussian(share: np.ndarray) -> _Fitted:
             bell = bell * np.exp(-(offset**2) / 2)
         return bell, offsets
 
-    def residual(p: np.ndarray) -> np.ndarray:
+    def residual(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return (p[0] * parts(p)[0] - scaled).ravel()
 
-    def jacobian(p: np.ndarray) -> np.ndarray:
+    def jacobian(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         bell, offsets = parts(p)
         by_centre = [p[0] * bell * offset * math.exp(-p[1 + axes + axis]) for axis, offset in enumerate(offsets)]
         by_log_sigma = [p[0] * bell * offset**2 for offset in offsets]
@@ -313,11 +350,11 @@ def _gaussian(share: np.ndarray) -> _Fitted:
     start = np.array([1.0, *centre, *np.log(sigma)])
     try:
         fit = optimize.least_squares(residual, start, jacobian, method="lm")
-    except (ValueError, OverflowError):  # the search left for where a Gaussian is not finite
+    except (ValueError, OverflowError):  # the search went where a Gaussian is not finite
         return moments
     means, widths = fit.x[1 : 1 + axes], np.exp(fit.x[1 + axes :])
     sides = np.array(share.shape)
-    # Beyond these the Gaussian says nothing of the map: a flat map fits the better the wider it is.
+    # Beyond these the Gaussian says nothing about the map: the wider it is, the better it fits a flat one.
     sound = (widths <= sides) & (widths > 0.1) & (means >= 0) & (means <= sides - 1)
     if not (fit.success and fit.x[0] > 0 and sound.all()):
         return moments

@@ -49,7 +49,8 @@ class Facts:
 def read_facts(manifest: Manifest) -> Facts:
     """Read what a report leans on; whatever is damaged is unknown."""
     space, data, budget = manifest.space, manifest.data, manifest.budget
-    sites, reference = known(space.sites, ()), known(space.reference, "")
+    sites = known(space.sites, ())
+    reference: str | int = known(space.reference, "")
     full_training = known(budget.full_training, None)
     notice = known(data.notice, "").strip()
     name, metric = known(space.name, ""), known(space.metric, "")

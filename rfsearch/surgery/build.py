@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from rfsearch.copies import copied
+from rfsearch.compiled import check_not_compiled
+from rfsearch.copies import copy_module
 from rfsearch.errors import ModelError, SpaceError, nearest
-from rfsearch.forms import check_plain
 from rfsearch.layers import (
     LSDFN,
     FractionalConv2d,
@@ -130,8 +130,8 @@ def build(model: nn.Module, candidate: Candidate, settings: Settings | None = No
 def assemble(model: nn.Module, candidate: Candidate, settings: Settings) -> tuple[nn.Module, Learnable]:
     """What `build` gives, and what of it can be learned."""
     check_labels(candidate, settings)
-    check_plain(model)
-    model = copied(model)
+    check_not_compiled(model)
+    model = copy_module(model)
     return model, install(model, candidate, settings)
 
 

@@ -8,7 +8,7 @@ from operator import add
 import torch
 from torch import Tensor, nn
 
-from rfsearch.copies import copied
+from rfsearch.copies import copy_module
 from rfsearch.errors import SpaceError
 from rfsearch.layers import LSDFN, Inflation, InflationFactor, Interpolation, WeightedGradient
 from rfsearch.surgery.dilation import Convolution, is_plain, output_size, owns_weight, pads_of, set_dilation
@@ -56,7 +56,7 @@ class ParallelSite(nn.Module):
 
     def __init__(self, conv: nn.Module, count: int) -> None:
         super().__init__()
-        self.paths = nn.ModuleList([conv, *(copied(conv) for _ in range(count - 1))])
+        self.paths = nn.ModuleList([conv, *(copy_module(conv) for _ in range(count - 1))])
         self.guidance = nn.ModuleList(WeightedGradient() for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class SplitSite(nn.Module):
 
 def _some_channels(conv: Convolution, which: slice) -> Convolution:
     """A copy of a convolution with some of its output channels."""
-    part = copied(conv)
+    part = copy_module(conv)
     for name in ("weight", "bias"):
         whole = getattr(conv, name)
         if whole is not None:

@@ -65,7 +65,7 @@ def test_logits_at_the_size_of_the_image(name: str, stride: int) -> None:
         ("deeplab-deform-vgg16", 212 + 8 * 2),
     ],
 )
-def test_the_receptive_field_is_the_widest_branchs(name: str, expected: int) -> None:
+def test_the_receptive_field_is_that_of_the_widest_branch(name: str, expected: int) -> None:
     stride = 4 if name.endswith("small") else 8
     fields = receptive_fields(backbone(name)(5), (1, 3, 96, 128))
     # the resampling to the image reads two units of the map, a stride apart
@@ -83,7 +83,7 @@ def test_the_receptive_field_is_the_widest_branchs(name: str, expected: int) -> 
         ("deeplab-lsdfn-vgg16", [4 * gamma + 2 for gamma in (2, 4, 6, 8)]),
     ],
 )
-def test_each_branch_has_a_field_of_its_own(name: str, steps: list[int]) -> None:
+def test_each_branch_has_its_own_receptive_field(name: str, steps: list[int]) -> None:
     fields = receptive_fields(backbone(name)(5), (1, 3, 96, 128))
     base, stride = (15, 4) if name.endswith("small") else (212, 8)
     assert [fields[f"branches.{i}"].px for i in range(4)] == [base + stride * step for step in steps]
@@ -141,7 +141,7 @@ def test_the_branches_are_sites() -> None:
     assert model(torch.zeros(shape)).shape == (1, 5, 96, 96)
 
 
-def test_every_branch_of_the_small_forms_fits_its_map() -> None:
+def test_every_branch_of_the_small_networks_fits_its_map() -> None:
     model = backbone("deeplab-small")(5)
     sites = measure_sites(model, match_sites(model, ["branches.*"]), (96, 96), 3)
     spans = [site.span(conv.dilation[0]) for site, conv in zip(sites, model.branches, strict=True)]
@@ -225,7 +225,7 @@ def test_shapes_alone_cost_the_same_as_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VGG16)
-def test_the_large_forms_can_be_forecast(name: str) -> None:
+def test_the_large_networks_can_be_forecast(name: str) -> None:
     model = shapes_only(backbone(name)(5))
     features = sum(2 * conv.weight.numel() for conv in model.features.modules() if isinstance(conv, nn.Conv2d))
     assert one_step(model, "meta") > 3 * features * 2 * 32 * 48 / 64
@@ -268,7 +268,7 @@ def test_trained_weights_fit_the_features(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(value, branches[key]) for key, value in model.branches.state_dict().items())
 
 
-def test_every_form_has_its_name() -> None:
+def test_every_network_has_a_name() -> None:
     named = [name for name in plugins.names("backbones") if name.startswith("deeplab")]
     assert named == sorted(SMALL + VGG16)
     for name in named:

@@ -80,7 +80,7 @@ OF_OTHERS = {
 
 
 @pytest.mark.parametrize(("spec", "expected"), OF_OTHERS.items())
-def test_segmentation_networks_of_others_are_taken_as_they_are(spec: str, expected: float) -> None:
+def test_segmentation_networks_of_other_packages_are_used_unchanged(spec: str, expected: float) -> None:
     if spec.startswith("smp"):
         pytest.importorskip("segmentation_models_pytorch")
     assert misplaced_px(plugins.make_backbone(spec, 5)) == pytest.approx((expected, expected))
@@ -98,7 +98,7 @@ class Picked(nn.Module):
 
 
 @pytest.mark.parametrize(("offset", "jump"), [(0, 4), (3, 4), (0, 1), (5, 8), (2, 3)])
-def test_a_ramp_picked_and_enlarged_is_the_ramp(offset: int, jump: int) -> None:
+def test_a_ramp_sampled_at_units_and_enlarged_is_the_ramp(offset: int, jump: int) -> None:
     """Between the centres of the outermost units; beyond them, it stays at their values."""
     for height, width in ((32, 47), (33, 40)):
         ramp = torch.arange(float(height))[:, None] * 100 + torch.arange(float(width))

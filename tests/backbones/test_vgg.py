@@ -106,7 +106,7 @@ def test_weights_from_the_hub(helen: nn.Module, imagenet: dict[str, Tensor], mon
     assert torch.equal(helen.features[0].weight, imagenet["features.0.weight"])
 
 
-def test_a_hub_out_of_reach_is_told_and_changes_nothing(helen: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_and_changes_nothing(helen: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise URLError("no route")
 
@@ -119,7 +119,7 @@ def test_a_hub_out_of_reach_is_told_and_changes_nothing(helen: nn.Module, monkey
     assert torch.equal(helen.features[0].weight, before)
 
 
-def test_no_weights_are_asked_for(helen: nn.Module) -> None:
+def test_source_none_loads_no_weights(helen: nn.Module) -> None:
     assert load_imagenet_vgg16(helen, "none").said.startswith("The model trains from scratch: no")
 
 
@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit_are_named_and_none_is_copied(
     for fault in (
         "features.28.bias is missing",
         "is (64, 64, 1, 1), the model's is",
-        "features.30.weight has no place",
+        "features.30.weight is not in the model",
     ):
         assert fault in str(refusal.value)
     assert torch.equal(helen.features[0].weight, before)

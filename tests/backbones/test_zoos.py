@@ -102,7 +102,7 @@ def test_a_classifier_of_torchvision_is_cut_behind_its_last_map(name):
         assert torch.allclose(whole(image), pooled, atol=1e-5)
 
 
-def test_images_of_odd_sides_are_filled_up_and_the_logits_cut_back():
+def test_images_of_odd_sides_are_padded_and_the_logits_cropped():
     class Position(nn.Module):
         """Gives each pixel's value back, and notes what it saw; at half the resolution if asked to."""
 
@@ -140,7 +140,7 @@ def test_padding_keeps_logits_where_the_image_has_them():
     assert (logits[0, 0, 0, 4:] < 0.5).all()
 
 
-def test_a_network_of_one_image_size_says_so():
+def test_a_network_of_one_image_size_refuses_others():
     net = plugins.make_backbone("timm:visformer_tiny", 5).eval()
     rule = r"timm:visformer_tiny takes images of one size, 224 x 224 px .*Got 96 x 128. Set image_size = \[224, 224\]"
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_a_network_of_one_image_size_says_so():
             net(torch.zeros(1, 3, 96, 128))
 
 
-def test_a_network_of_one_image_size_that_its_stride_does_not_divide_takes_it_as_it_is():
+def test_a_fixed_image_size_that_the_stride_does_not_divide_is_not_padded():
     """LeViT: 224 px at a stride of 64, whose attention knows 14 x 14 places and no others."""
     net = plugins.make_backbone("timm:levit_128s", 5).eval()
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_a_network_of_one_image_size_that_its_stride_does_not_divide_takes_it_as
         ("smp:unet/resnet18", "net.encoder.layer4.0.conv2"),
     ],
 )
-def test_sites_stand_where_the_docstring_says_and_take_a_dilation(spec, site):
+def test_sites_have_the_names_in_the_docstring_and_accept_a_dilation(spec, site):
     net = plugins.make_backbone(spec, 5)
     assert match_sites(net, [site]) == (site,)
     built = build(net, Candidate.of({site: Choice(2)}))
@@ -201,7 +201,7 @@ def test_a_network_that_hooks_its_features_can_be_copied():
         ("smp:unet/tu-resnet19", "fails when it is built"),
     ],
 )  # fmt: skip
-def test_an_unknown_network_is_one_message_with_the_closest_ones(spec, message):
+def test_an_unknown_network_is_refused_with_the_closest_names(spec, message):
     with pytest.raises(ModelError, match=message) as caught:
         plugins.make_backbone(spec, 5)
     assert len(str(caught.value)) < 700
@@ -215,11 +215,11 @@ def test_an_unknown_network_is_one_message_with_the_closest_ones(spec, message):
         ("smp:unet/resnet18", "segmentation_models_pytorch", "segmentation-models-pytorch"),
     ],
 )
-def test_a_missing_package_is_one_message_with_the_command(spec, module, package, monkeypatch):
+def test_a_missing_package_is_refused_with_the_install_command(spec, module, package, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModelError, match=rf"package {module} cannot be imported .*`pip install {package}`"):
         plugins.backbone(spec)
 
 
 def test_the_prefixes_of_a_spec_are_those_of_the_zoos():
-    assert set(plugins._ZOOS) == set(zoos.ZOOS)
+    assert set(plugins.ZOOS) == set(zoos.ZOOS)

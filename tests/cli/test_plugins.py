@@ -68,7 +68,7 @@ def test_asking_for_a_plugin_that_does_not_load_is_told(call, broken_plugins, op
 
 
 def test_doctor_names_a_plugin_that_does_not_load(broken_plugins):
-    found = {check.name: check for check in doctor.checks()}
+    found = {check.name: check for check in doctor.run_checks()}
     assert found["spaces"].ok
     assert not found["plugins"].ok
     assert all(repr(name) in found["plugins"].found for name in BROKEN)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
-from rfsearch.layers import FractionalConv2d, fractional, fractional_conv2d, sampled
+from rfsearch.layers import FractionalConv2d, fractional_conv2d, fractional_convolution, sampled_convolution
 from rfsearch.trial import Meter
 from tests.references import fractional_loops as loops
 
-FORMS = ["sampled", "splat"]
+ALGORITHMS = ["sampled", "splat"]
 MODES = ["zeros", "reflect", "replicate", "circular"]
 
 
@@ -68,52 +68,52 @@ def check_slopes(output: Tensor, dilation: Tensor, literal: tuple, **options) ->
         assert slopes[axis].item() == pytest.approx(slope, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_real_dilation_equals_the_loops(case, form: str) -> None:
+def test_a_real_dilation_equals_the_loops(case, algorithm: str) -> None:
     kernel, delta, stride, groups, size = case
     x, weight, bias, dilation = random(2, 4, *size), random(4, 4 // groups, *kernel), random(4), pixels(*delta)
     # what torch's padding="same" would do, which has no strides: every output's kernel lies around its own pixel
     padding = tuple((k - 1) // 2 for k in kernel) if max(stride) > 1 else "same"
-    output = fractional_conv2d(x, weight, bias, dilation, stride, padding, groups, form=form)
+    output = fractional_conv2d(x, weight, bias, dilation, stride, padding, groups, algorithm=algorithm)
     literal = (x.detach(), weight.detach(), bias.detach(), delta, stride)
     expected = loops.convolve(*literal, groups=groups)
     torch.testing.assert_close(output, expected)
     check_slopes(output, dilation, literal, groups=groups)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("mode", MODES[1:])
 @pytest.mark.parametrize("delta", [(1.37, 2.6), (0.4, 2.0)])
-def test_the_map_is_continued_as_its_padding_mode_says(mode: str, form: str, delta: tuple[float, float]) -> None:
+def test_the_map_is_continued_as_its_padding_mode_says(mode: str, algorithm: str, delta: tuple[float, float]) -> None:
     x, weight, dilation = random(1, 2, 5, 6), random(2, 2, 3, 3), pixels(*delta)
-    output = fractional_conv2d(x, weight, None, dilation, padding_mode=mode, form=form)
+    output = fractional_conv2d(x, weight, None, dilation, padding_mode=mode, algorithm=algorithm)
     literal = (x.detach(), weight.detach(), None, delta)
     torch.testing.assert_close(output, loops.convolve(*literal, mode=mode))
     check_slopes(output, dilation, literal, mode=mode)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("case", [name for name in CASES if "whole" not in name and name != "5x5"])
-def test_gradcheck(case: str, form: str) -> None:
+def test_gradcheck(case: str, algorithm: str) -> None:
     kernel, delta, stride, groups, size = CASES[case]
     x, weight, bias, dilation = random(2, 4, *size), random(4, 4 // groups, *kernel), random(4), pixels(*delta)
     padding = tuple((k - 1) // 2 for k in kernel) if max(stride) > 1 else "same"
 
     def convolve(*arguments: Tensor) -> Tensor:
-        return fractional_conv2d(*arguments, stride, padding, groups, form=form)
+        return fractional_conv2d(*arguments, stride, padding, groups, algorithm=algorithm)
 
     assert torch.autograd.gradcheck(convolve, (x, weight, bias, dilation))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_one_dilation_of_both_axes_gets_the_sum_of_their_gradients(form: str) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_one_dilation_of_both_axes_gets_the_sum_of_their_gradients(algorithm: str) -> None:
     x, weight, one, each = random(1, 2, 5, 6), random(3, 2, 3, 3), pixels(1.37), pixels(1.37, 1.37)
-    shared, split = (fractional_conv2d(x, weight, None, dilation, form=form) for dilation in (one, each))
+    shared, split = (fractional_conv2d(x, weight, None, dilation, algorithm=algorithm) for dilation in (one, each))
     assert torch.equal(shared, split)
     torch.testing.assert_close(gradients(shared, one)[0], gradients(split, each)[0].sum().reshape(1))
     scalar = torch.tensor(1.37, dtype=torch.float64, requires_grad=True)
-    assert gradients(fractional_conv2d(x, weight, None, scalar, form=form), scalar)[0].shape == ()
+    assert gradients(fractional_conv2d(x, weight, None, scalar, algorithm=algorithm), scalar)[0].shape == ()
 
 
 PADDED = [(3, "same"), (3, 0), (3, 2), (5, (1, 4)), (2, "same"), (4, "same"), (2, 1), ((1, 3), "valid")]
@@ -136,9 +136,15 @@ def test_at_its_own_dilation_it_is_the_convolution_it_replaces(options: dict, mo
     layer = FractionalConv2d(conv, float(options["dilation"]), learned=False)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
     arguments = (conv.stride, conv.padding, conv.groups, mode, conv.dilation)
-    for form, learned in (("plain", False), ("sampled", False), ("splat", False), ("sampled", True), ("splat", True)):
+    for algorithm, learned in (
+        ("plain", False),
+        ("sampled", False),
+        ("splat", False),
+        ("sampled", True),
+        ("splat", True),
+    ):
         dilation = pixels(options["dilation"]) if learned else float(options["dilation"])
-        output = fractional_conv2d(x, conv.weight, conv.bias, dilation, *arguments, form)
+        output = fractional_conv2d(x, conv.weight, conv.bias, dilation, *arguments, algorithm)
         torch.testing.assert_close(output, expected)
         for mine, theirs in zip(gradients(output, x, *conv.parameters()), wanted, strict=True):
             torch.testing.assert_close(mine, theirs)
@@ -171,12 +177,12 @@ def test_taps_far_beyond_the_map_read_zeros_and_take_no_memory() -> None:
 
 @pytest.mark.parametrize("delta", [(1.37, 2.6), (1.5, 7.2)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_all_forms_and_four_convolutions_agree(delta: tuple[float, float], groups: int) -> None:
+def test_all_algorithms_and_four_convolutions_agree(delta: tuple[float, float], groups: int) -> None:
     x, weight, dilation = random(2, 4, 9, 8), random(8, 4 // groups, 3, 3), pixels(*delta)
     four = loops.four_convolutions(x, weight, dilation, groups)
     wanted = gradients(four, x, weight, dilation)
-    for form in ("auto", *FORMS):
-        output = fractional_conv2d(x, weight, None, dilation, groups=groups, form=form)
+    for algorithm in ("auto", *ALGORITHMS):
+        output = fractional_conv2d(x, weight, None, dilation, groups=groups, algorithm=algorithm)
         torch.testing.assert_close(output, four)
         for mine, theirs in zip(gradients(output, x, weight, dilation), wanted, strict=True):
             torch.testing.assert_close(mine, theirs)
@@ -189,19 +195,19 @@ def test_the_size_of_a_piece_changes_nothing(monkeypatch: pytest.MonkeyPatch, li
     x, weight, bias, dilation = random(3, 4, 7, 6), random(6, 4 // groups, 3, 3), random(6), pixels(1.37, 2.2)
 
     def results() -> tuple[Tensor, ...]:
-        output = fractional_conv2d(x, weight, bias, dilation, (2, 1), (1, 1), groups, form="sampled")
+        output = fractional_conv2d(x, weight, bias, dilation, (2, 1), (1, 1), groups, algorithm="sampled")
         return output, *gradients(output, x, weight, bias, dilation)
 
     expected = results()
-    monkeypatch.setattr(sampled, "_CPU_PIECE", limit)
+    monkeypatch.setattr(sampled_convolution, "_CPU_PIECE", limit)
     for mine, theirs in zip(results(), expected, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_inputs_of_any_layout(form: str) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_inputs_of_any_layout(algorithm: str) -> None:
     x, weight, dilation = random(2, 3, 6, 5), random(4, 3, 3, 3), pixels(1.37)
-    expected = fractional_conv2d(x, weight, None, dilation, form=form)
+    expected = fractional_conv2d(x, weight, None, dilation, algorithm=algorithm)
     wanted = gradients(expected, x, weight, dilation)
     views = {
         "last": x.detach().contiguous(memory_format=torch.channels_last),
@@ -211,79 +217,81 @@ def test_inputs_of_any_layout(form: str) -> None:
     for name, view in views.items():
         assert not view.is_contiguous()
         source = view.requires_grad_()
-        output = fractional_conv2d(source, weight, None, dilation, form=form)
+        output = fractional_conv2d(source, weight, None, dilation, algorithm=algorithm)
         assert output.is_contiguous(memory_format=torch.channels_last if name == "last" else torch.contiguous_format)
         torch.testing.assert_close(output, expected, check_stride=False)
         for mine, theirs in zip(gradients(output, source, weight, dilation), wanted, strict=True):
             torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_empty_batch(form: str) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_empty_batch(algorithm: str) -> None:
     x, weight, bias, dilation = random(0, 4, 5, 6), random(6, 4, 3, 3), random(6), pixels(1.37)
-    output = fractional_conv2d(x, weight, bias, dilation, form=form)
+    output = fractional_conv2d(x, weight, bias, dilation, algorithm=algorithm)
     assert output.shape == (0, 6, 5, 6)
     grads = torch.autograd.grad(output.sum(), (x, weight, bias, dilation))
     assert all(not grad.any() for grad in grads)
     assert [grad.shape for grad in grads] == [t.shape for t in (x, weight, bias, dilation)]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_only_what_needs_a_gradient_gets_one(form: str) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_only_what_needs_a_gradient_gets_one(algorithm: str) -> None:
     arguments = [random(1, 3, 5, 6), random(4, 3, 3, 3), random(4), pixels(1.37)]
-    output = fractional_conv2d(*arguments, form=form)
+    output = fractional_conv2d(*arguments, algorithm=algorithm)
     wanted = gradients(output, *arguments)
     for chosen in range(4):
         inputs = [t if i == chosen else t.detach() for i, t in enumerate(arguments)]
-        torch.testing.assert_close(gradients(fractional_conv2d(*inputs, form=form), inputs[chosen])[0], wanted[chosen])
+        torch.testing.assert_close(
+            gradients(fractional_conv2d(*inputs, algorithm=algorithm), inputs[chosen])[0], wanted[chosen]
+        )
     with torch.no_grad():
-        assert not fractional_conv2d(*arguments, form=form).requires_grad
+        assert not fractional_conv2d(*arguments, algorithm=algorithm).requires_grad
 
 
-def test_the_sampled_form_is_differentiable_once() -> None:
+def test_the_sampled_algorithm_is_differentiable_once() -> None:
     x, weight, dilation = random(1, 2, 4, 5), random(2, 2, 3, 3), pixels(1.37)
-    output = fractional_conv2d(x, weight, None, dilation, form="sampled")
+    output = fractional_conv2d(x, weight, None, dilation, algorithm="sampled")
     (slope,) = torch.autograd.grad(output.square().sum(), dilation, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated twice"):
         slope.sum().backward()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_precisions(form: str) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_precisions(algorithm: str) -> None:
     double = [random(2, 4, 7, 6), random(6, 4, 3, 3), random(6), pixels(1.37)]
-    wanted = gradients(fractional_conv2d(*double, form=form), *double)
+    wanted = gradients(fractional_conv2d(*double, algorithm=algorithm), *double)
 
     def near(results: tuple[Tensor, ...], tolerance: float) -> None:
         for mine, theirs in zip(results, wanted, strict=True):
             assert ((mine.double() - theirs).norm() / theirs.norm()).item() < tolerance
 
     single = [t.detach().float().requires_grad_() for t in double]
-    near(gradients(fractional_conv2d(*single, form=form), *single), 1e-5)
+    near(gradients(fractional_conv2d(*single, algorithm=algorithm), *single), 1e-5)
     with torch.autocast("cpu", torch.bfloat16):
-        output = fractional_conv2d(*single, form=form)
+        output = fractional_conv2d(*single, algorithm=algorithm)
     assert output.dtype == torch.bfloat16
     results = gradients(output, *single)
     assert all(grad.dtype == torch.float32 for grad in results)
     near(results, 0.03)
     half = [t.detach().bfloat16().requires_grad_() for t in single[:3]]
-    near(gradients(fractional_conv2d(*half, single[3], form=form), *half, single[3]), 0.03)
+    near(gradients(fractional_conv2d(*half, single[3], algorithm=algorithm), *half, single[3]), 0.03)
 
 
 def cheapest(monkeypatch: pytest.MonkeyPatch, *arguments, **options) -> str:
-    """The form that "auto" runs."""
+    """The algorithm that "auto" runs."""
     ran = []
-    for form, name in {"plain": "_whole", "splat": "_splat"}.items():
-        original = getattr(fractional, name)
-        monkeypatch.setattr(fractional, name, lambda *a, f=form, o=original: ran.append(f) or o(*a))
-    apply = sampled.Sampled.apply
-    monkeypatch.setattr(sampled.Sampled, "apply", lambda *a: ran.append("sampled") or apply(*a))
+    for algorithm, name in {"plain": "_whole", "splat": "_splat"}.items():
+        original = getattr(fractional_convolution, name)
+        monkeypatch.setattr(fractional_convolution, name, lambda *a, f=algorithm, o=original: ran.append(f) or o(*a))
+    apply = sampled_convolution.SampledConvolution.apply
+    monkeypatch.setattr(sampled_convolution.SampledConvolution, "apply", lambda *a: ran.append("sampled") or apply(*a))
     fractional_conv2d(*arguments, **options)
     monkeypatch.undo()
-    (form,) = ran
-    return form
+    (algorithm,) = ran
+    return algorithm
 
 
-def test_the_cheapest_form_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cheapest_algorithm_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     x, wide, depthwise = random(1, 32, 9, 9), random(2, 32, 3, 3), random(32, 1, 3, 3)
     assert cheapest(monkeypatch, x, wide, None, 3.0) == "plain"
     assert cheapest(monkeypatch, x, wide, None, pixels(3.0)) == "sampled"
@@ -299,11 +307,11 @@ def test_work_is_that_of_one_convolution_and_the_blends() -> None:
     flop = {}
     for device in ("cpu", "meta"):
         x, weight = (torch.zeros(s, device=device, requires_grad=True) for s in ((1, 64, 16, 16), (64, 64, 3, 3)))
-        for form, delta in (("sampled", 2.5), ("splat", 0.5), ("plain", 2.0)):
-            dilation = torch.tensor(delta, requires_grad=form != "plain")
+        for algorithm, delta in (("sampled", 2.5), ("splat", 0.5), ("plain", 2.0)):
+            dilation = torch.tensor(delta, requires_grad=algorithm != "plain")
             with Meter() as meter:
-                fractional_conv2d(x, weight, None, dilation, form=form).sum().backward()
-            flop[device, form] = meter.flop
+                fractional_conv2d(x, weight, None, dilation, algorithm=algorithm).sum().backward()
+            flop[device, algorithm] = meter.flop
     products = 3 * 2 * 9 * 64 * 64 * 16 * 16
     for device in ("cpu", "meta"):
         assert 1 <= flop[device, "plain"] / products < 1.002
@@ -316,7 +324,7 @@ def test_a_dilation_that_its_logarithm_rounds_is_whole_again(d: int) -> None:
     conv = convolution(padding=d, dilation=d, dtype=torch.float32)
     layer = FractionalConv2d(conv, d)
     x = random(1, 4, 9, 9, dtype=torch.float32)
-    assert layer._now() == (d, d)
+    assert layer.read_dilation() == (d, d)
     with torch.no_grad():
         assert torch.equal(layer(x), conv(x))
     torch.testing.assert_close(layer(x), conv(x))
@@ -339,7 +347,7 @@ def test_a_dilation_is_learned(shared: bool) -> None:
     assert layer.dilation.tolist() == pytest.approx([2.2] * (1 if shared else 2), abs=0.05)
 
 
-def test_a_step_beyond_a_bound_is_taken_back() -> None:
+def test_a_step_beyond_a_bound_is_clamped() -> None:
     layer = FractionalConv2d(convolution(), (1.5, 3.0), shared=False, bounds=(1.0, 4.0))
     x = random(1, 4, 9, 9)
     with torch.no_grad():
@@ -347,11 +355,11 @@ def test_a_step_beyond_a_bound_is_taken_back() -> None:
     assert gradients(layer(x), layer.log_dilation)[0].all()  # beyond its bounds it still has a gradient
     layer.project_()
     assert layer.dilation.tolist() == pytest.approx([1.0, 4.0])
-    assert layer._now() == (1.0, 4.0)
+    assert layer.read_dilation() == (1.0, 4.0)
     assert gradients(layer(x), layer.log_dilation)[0].all()
 
 
-def test_what_is_learned_survives() -> None:
+def test_learned_dilations_survive_copies_and_files() -> None:
     layer = FractionalConv2d(convolution(), (1.5, 3.0), shared=False, bounds=(1.0, 4.0))
     x = random(1, 4, 9, 9)
     with torch.no_grad():
@@ -398,7 +406,7 @@ def test_repr() -> None:
         (-1.5, SpaceError, "greater than 0. Got -1.5"),
         (math.nan, TrialError, "finite. Got nan"),
         (math.inf, TrialError, "finite. Got inf"),
-        ((1.0, 2.0, 3.0), SpaceError, "one an axis .height, width.. Got 3"),
+        ((1.0, 2.0, 3.0), SpaceError, "one per axis .height, width.. Got 3"),
     ],
 )
 def test_an_illegal_dilation_is_refused(delta, error: type[Exception], message: str) -> None:
@@ -419,7 +427,7 @@ def test_a_diverged_dilation_fails_the_trial() -> None:
         layer(random(1, 4, 5, 5))
 
 
-def test_other_mistakes_are_named() -> None:
+def test_wrong_arguments_are_named() -> None:
     conv = convolution()
     for wrong in (nn.ConvTranspose2d(4, 4, 3), nn.Conv1d(4, 4, 3), nn.Linear(2, 2)):
         with pytest.raises(ModelError, match=rf"replaces that of an nn.Conv2d. Got {type(wrong).__name__}"):
@@ -435,8 +443,8 @@ def test_other_mistakes_are_named() -> None:
         fractional_conv2d(x[0], weight)
     with pytest.raises(ModelError, match="groups=2"):
         fractional_conv2d(x, weight, groups=2)
-    with pytest.raises(ModelError, match="has no form 'plain' with a gradient .* Known: auto, sampled, splat"):
-        fractional_conv2d(x, weight, None, pixels(2.0), form="plain")
+    with pytest.raises(ModelError, match="has no algorithm 'plain' with a gradient .* Known: auto, sampled, splat"):
+        fractional_conv2d(x, weight, None, pixels(2.0), algorithm="plain")
     with pytest.raises(ModelError, match="reflect padding .* 5 px by at most 4 px. Its taps reach 6 px"):
         fractional_conv2d(x, weight, None, 5.5, padding_mode="reflect")
     with pytest.raises(ModelError, match="spans 9 px, its padded map is 5 px"):
@@ -452,7 +460,7 @@ def test_it_is_built_without_values() -> None:
 def test_it_loses_its_values_with_the_dilation_that_was_written_last() -> None:
     layer = FractionalConv2d(convolution(padding=2, dilation=2, dtype=torch.float32), 2.6)
     layer.load_state_dict({**layer.state_dict(), "log_dilation": torch.tensor([3.7]).log()})
-    assert layer.to("meta")._now() == pytest.approx((3.7, 3.7))
+    assert layer.to("meta").read_dilation() == pytest.approx((3.7, 3.7))
 
 
 @pytest.mark.parametrize(
@@ -477,12 +485,12 @@ def test_an_exported_program_computes_the_same_for_any_number_of_maps(dilation: 
     torch.testing.assert_close(program.module()(maps), expected)
 
 
-def test_no_program_holds_a_dilation_of_before_the_last_step() -> None:
+def test_an_exported_program_never_holds_an_outdated_dilation() -> None:
     layer, maps = FractionalConv2d(nn.Conv2d(4, 4, 3, padding=1), 2.3), torch.randn(1, 4, 9, 9)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     layer(maps).square().sum().backward()
     optimizer.step()
-    with pytest.raises(ModelError, match="call it once on a map before"):
+    with pytest.raises(ModelError, match="Call it once on a map before exporting"):
         torch.export.export(layer, (maps,), strict=False)
     expected = layer(maps)
     torch.testing.assert_close(torch.export.export(layer, (maps,), strict=False).module()(maps), expected)
@@ -499,7 +507,7 @@ def test_a_loaded_dilation_is_the_exported_one(assign: bool) -> None:
     torch.testing.assert_close(torch.export.export(again, (maps,), strict=False).module()(maps), other(maps))
 
 
-def test_work_changes_where_a_tap_comes_to_lie_between_other_pixels() -> None:
+def test_work_changes_when_a_tap_moves_between_other_pixels() -> None:
     layer = FractionalConv2d(nn.Conv2d(4, 4, 3, padding=1), 2.3)
     seen = []
     for dilation in (2.3, 2.7, 3.0, 3.1):

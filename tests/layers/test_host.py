@@ -10,7 +10,7 @@ from torch import nn
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, host, inflate
-from rfsearch.layers.lsdfn import dynamic_filter
+from rfsearch.layers.dynamic_filter import dynamic_filter
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def filtered(gamma: torch.Tensor | float) -> object:
 @pytest.mark.parametrize("kind", [float, torch.tensor])
 @pytest.mark.parametrize(("call", "words"), [(inflated, INFLATION), (filtered, STRIDE)])
 @pytest.mark.parametrize("value", [0.0, -1.5, math.inf, math.nan])
-def test_a_scalar_that_is_no_finite_positive_number_is_one_message(call, words, kind, value) -> None:
+def test_a_scalar_that_is_not_finite_and_positive_is_refused(call, words, kind, value) -> None:
     name, symbol, usual = words
     if math.isfinite(value):
         error, message = SpaceError, f"{name} is greater than 0. Got {symbol}={value}. {usual}"
@@ -97,7 +97,7 @@ def test_a_scalar_that_is_no_finite_positive_number_is_one_message(call, words, 
 
 
 @pytest.mark.parametrize(("call", "name"), [(inflated, INFLATION[0]), (filtered, STRIDE[0])])
-def test_several_numbers_in_the_place_of_a_scalar_are_one_message(call, name) -> None:
+def test_a_tensor_of_several_numbers_is_refused_as_a_scalar(call, name) -> None:
     with pytest.raises(ModelError) as raised:
         call(torch.ones(2))
     assert str(raised.value) == f"{name} is one number. Got a tensor of shape (2,)."

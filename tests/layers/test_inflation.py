@@ -361,7 +361,7 @@ def test_projection_clamps_the_value_and_leaves_the_gradient_alive() -> None:
 
 
 @pytest.mark.parametrize("f", FACTORS)
-def test_maps_a_few_at_a_time_are_those_all_at_once(f: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampling_in_pieces_equals_resampling_at_once(f: float, monkeypatch: pytest.MonkeyPatch) -> None:
     def resampled() -> tuple[Tensor, ...]:
         x, factor = feature_map(2, 7, 5, 6), scalar(f)
         wide = inflate(x, factor)
@@ -377,7 +377,9 @@ def test_maps_a_few_at_a_time_are_those_all_at_once(f: float, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("f", "size", "most"), [(0.7, 44, 1.1), (1.3, 81, 1.2), (2.6, 162, 1.1)])
-def test_little_is_held_beside_the_maps(f: float, size: int, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampling_holds_little_memory_besides_its_maps(
+    f: float, size: int, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forward and backward hold the output, its gradient, the inflated map's and the map's; pieces come on top."""
     monkeypatch.setattr(resampling, "_CACHED", 2 * resampling._CACHED / torch.get_num_threads())
     x, factor = torch.zeros(2, 128, 63, 63, requires_grad=True), scalar(f, torch.float32)
@@ -392,8 +394,8 @@ def test_a_sum_of_products_beyond_what_blas_counts_is_taken_in_parts(monkeypatch
     a, b = feature_map(3, 7), feature_map(7, 3).T
     expected = (a * b).sum()
     monkeypatch.setattr(precision, "_BLAS", 4)
-    torch.testing.assert_close(precision.inner(a, b), expected)
-    assert precision.inner(a[:0], b[:0]) == 0
+    torch.testing.assert_close(precision.inner_product(a, b), expected)
+    assert precision.inner_product(a[:0], b[:0]) == 0
 
 
 def test_state_dict_keeps_value_and_bounds() -> None:
@@ -439,7 +441,7 @@ def test_wrong_requests_are_refused() -> None:
         inflate(x[:, :, :0], torch.tensor(1.5))
     with pytest.raises(ModelError, match="B x C x L.*\\(1, 1, 1, 1, 3, 3\\)"):
         inflate(x[None, None], torch.tensor(1.5))
-    with pytest.raises(ModelError, match="one size an axis"):
+    with pytest.raises(ModelError, match="one size per axis"):
         interpolate(x, 1.5, 1, (3,))
     with pytest.raises(ModelError, match="2-D maps only"):
         inflate(x[0], 1.5, pixel_weight=torch.ones(1, 1, 4))

@@ -59,7 +59,7 @@ def test_every_kernel_keeps_its_size_its_signs_and_its_bias(layer):
         assert not torch.allclose(after, before)
 
 
-def test_single_taps_zeros_and_lone_centres_stay():
+def test_single_taps_zeros_and_lone_centres_stay_as_they_are():
     single, zeros, lone = nn.Conv2d(3, 4, 1), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
     nn.init.zeros_(zeros.weight)
     nn.init.dirac_(lone.weight)
@@ -78,7 +78,7 @@ def test_a_ratio_of_one_changes_nothing():
 
 
 @pytest.mark.parametrize("ratio", [0, -0.5, 1.5, float("nan")])
-def test_a_ratio_that_is_no_share_is_refused(ratio):
+def test_a_ratio_outside_zero_to_one_is_refused(ratio):
     with pytest.raises(ModelError, match=f"above 0 and at most 1.*Got {ratio}"):
         low_centre_(nn.Conv2d(1, 1, 3), ratio)
 

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
 from rfsearch.layers import LSDFN, SampleStride, lsdfn
-from rfsearch.layers.lsdfn import dynamic_filter
+from rfsearch.layers import dynamic_filter as filtering
+from rfsearch.layers.dynamic_filter import dynamic_filter
+from rfsearch.layers.regions import RegionAxis
 from rfsearch.trial import Meter
 from tests.references import lsdfn_loops as loops
 
@@ -130,7 +132,7 @@ def test_results_do_not_depend_on_the_pieces(gamma: float, piece: int, monkeypat
     """One row and one channel at a time, some of each, several images at a time."""
     values = arguments((5, 4), 3, 1, batch=3, outputs=3)
     expected = results(values, scalar(gamma)), results(values, gamma)
-    monkeypatch.setattr(lsdfn, "_CPU_PIECE", piece)
+    monkeypatch.setattr(filtering, "_CPU_PIECE", piece)
     for ours, theirs in zip((results(values, scalar(gamma)), results(values, gamma)), expected, strict=True):
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other)
@@ -378,10 +380,10 @@ def test_an_offset_that_misses_a_pixel_by_rounding_only_lies_on_it() -> None:
     third = torch.tensor(1 / 3, dtype=torch.float32, requires_grad=True)
     rounded = results(values, third)[-1]
     assert rounded.item() == pytest.approx(results(values, scalar(1 / 3))[-1].item(), rel=1e-4)
-    assert lsdfn._Axis.of(6, 7, third.item(), 0).places[6].part == 0
+    assert RegionAxis.of(6, 7, third.item(), 0).places[6].part == 0
 
 
-def test_post_is_a_convolution_behind() -> None:
+def test_post_adds_a_convolution_behind_the_block() -> None:
     block = filled(LSDFN(3, 2, features=4, post=True))
     bare = copy.deepcopy(block)
     bare.post = nn.Identity()

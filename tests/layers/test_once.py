@@ -88,7 +88,7 @@ def _enters_the_penalty(layer: nn.Module, wanted: Tensor) -> bool:
     return wanted is not getattr(layer, "bias", None) and not isinstance(layer, LSDFN)
 
 
-def test_weights_before_and_behind_the_layer_see_the_error_too():
+def test_weights_on_either_side_of_the_layer_raise_too():
     torch.manual_seed(0)
     before, layer, behind = nn.Conv2d(1, 2, 1), _inflation(0.6), nn.Conv2d(2, 1, 1)
     x = torch.randn(1, 1, 9, 9, requires_grad=True)
@@ -100,7 +100,7 @@ def test_weights_before_and_behind_the_layer_see_the_error_too():
 
 
 @pytest.mark.parametrize("function", [lambda x, f: inflate(x, f), lambda x, f: interpolate(x, f, 2, (12, 12))])
-def test_functions_alone_raise_too(function):
+def test_functions_raise_on_a_second_derivative_too(function):
     x, f = torch.randn(1, 2, 9, 9, requires_grad=True), torch.tensor(0.7, requires_grad=True)
     (slope,) = torch.autograd.grad(function(x, f).sum(), f, create_graph=True)
     with pytest.raises(RuntimeError, match="first derivative only"):  # as torch's own would be caught
@@ -109,7 +109,7 @@ def test_functions_alone_raise_too(function):
 
 
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
-def test_first_derivatives_with_a_graph_are_those_without(make):
+def test_first_derivatives_do_not_depend_on_create_graph(make):
     torch.manual_seed(0)
     layer = make()
     channels = 32 if isinstance(layer, FractionalConv2d) and layer.weight.shape[1] == 32 else 2

@@ -63,7 +63,7 @@ class Mine:
 """
 
 
-def test_an_own_strategy_that_fails_is_mended_and_the_run_resumed_from_another_folder(tmp_path):
+def test_a_run_resumes_from_another_folder_once_a_failing_strategy_is_fixed(tmp_path):
     file, run_dir = tmp_path / "own.py", tmp_path / "run"
     file.write_text(OWN.format(fault="raise KeyError('loss')"))
     options = ["--space", toy_file(tmp_path, budget="6x"), "--out", run_dir, *one_worker()]

@@ -33,7 +33,7 @@ def wait_for_lines(ledger: Path, count: int, child: subprocess.Popen[bytes]) -> 
     raise AssertionError(f"the run ended (code {child.poll()}) before its ledger had {count} lines")
 
 
-def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(tmp_path):
+def test_a_full_disk_stops_the_run_which_resumes_once_there_is_room(tmp_path):
     space = toy_file(tmp_path, budget="4.5x")
     space.write_text(space.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2"))
     errors = tmp_path / "errors.txt"

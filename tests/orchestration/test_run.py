@@ -27,7 +27,7 @@ def whole(tmp_path_factory) -> Path:
     return root / "run"
 
 
-def test_a_run_leaves_the_whole_directory_of_the_contract(whole):
+def test_a_run_writes_the_whole_run_directory_of_the_contract(whole):
     for name in ("manifest.json", "ledger.jsonl", "trials.csv", "anytime.csv", "pareto.csv", "report.html"):
         assert (whole / name).exists(), name
     assert not (whole / "ray").exists()  # Tune's own notes: all that is needed is in the ledger
@@ -74,7 +74,7 @@ def test_latency_is_measured_after_the_run_once_for_each_shape_of_network(whole)
     assert "measured after the search with nothing else running" in (whole / "report.html").read_text()
 
 
-def test_forecast_and_measurement_stand_side_by_side_in_the_ledger(whole):
+def test_the_ledger_holds_forecast_and_measurement(whole):
     for record in read_run(whole).records:
         assert record.forecast is not None
         if record.strategy != "inflation" and record.status == "completed":
@@ -82,7 +82,7 @@ def test_forecast_and_measurement_stand_side_by_side_in_the_ledger(whole):
 
 
 @pytest.mark.timeout(1200)  # four starts of the command
-def test_interrupted_and_resumed_again_and_again_it_ends_as_if_uninterrupted(whole, tmp_path):
+def test_a_run_interrupted_repeatedly_ends_as_if_uninterrupted(whole, tmp_path):
     run_dir = tmp_path / "run"
     words: tuple[object, ...] = (
         "run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",

@@ -71,7 +71,7 @@ def test_arms_of_every_form_spend_the_same_budget(forms):
     assert ((spent / limit - 1).abs() < 0.1).all()
 
 
-def test_the_page_tells_of_every_path(forms):
+def test_the_page_describes_every_path(forms):
     page = (forms / "report.html").read_text()
     guided = next(r for r in read_run(forms).records if r.strategy == "inflation@bi" and r.status == "completed")
     assert "left eye, right eye | \u2013" in page
@@ -79,7 +79,7 @@ def test_the_page_tells_of_every_path(forms):
     assert " | ".join(f"{f:.3f}" for f in guided.f.values()) in page
 
 
-def test_every_leader_is_had_back_as_it_was_trained(forms):
+def test_every_leader_is_loaded_as_it_was_trained(forms):
     """The network of a run predicts what its trial had predicted, whatever its form."""
     leaders = sorted((forms / "checkpoints").iterdir())
     assert len(leaders) == 4

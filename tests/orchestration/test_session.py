@@ -43,7 +43,7 @@ def silent():
         (" ", "Got ' '"),
     ],
 )
-def test_a_wrong_address_is_one_message_within_seconds(address, message):
+def test_a_wrong_address_is_reported_in_one_message_within_seconds(address, message):
     began = time.monotonic()
     with pytest.raises(RequestError, match=message), Engine(address, Resources()):
         pass
@@ -51,21 +51,21 @@ def test_a_wrong_address_is_one_message_within_seconds(address, message):
     assert not ray.is_initialized()
 
 
-def test_a_server_that_says_nothing_is_told_within_seconds(silent):
+def test_a_silent_server_is_reported_within_seconds(silent):
     began = time.monotonic()
-    with pytest.raises(RequestError, match="something listens there and says nothing"):
+    with pytest.raises(RequestError, match="something listens there but does not answer"):
         session.join(silent)
     assert time.monotonic() - began < 10
 
 
-def test_a_server_that_says_nothing_is_one_message_of_the_command(silent, tmp_path):
+def test_a_silent_server_ends_the_command_with_one_message(silent, tmp_path):
     command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space", toy_file(tmp_path)]
     told = subprocess.run(
         [*command, "--strategies", "random", "--out", tmp_path / "run", "--address", silent],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
     )  # fmt: skip
     assert told.returncode == 2, told.stderr
-    assert f"the Ray cluster at {silent} cannot be joined: something listens there and says nothing" in told.stderr
+    assert f"the Ray cluster at {silent} cannot be joined: something listens there but does not answer" in told.stderr
     assert len(told.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
@@ -80,7 +80,7 @@ def test_a_server_that_says_nothing_is_one_message_of_the_command(silent, tmp_pa
         ("import time; time.sleep(100)", "no Ray cluster answered within 2 s"),
     ],
 )
-def test_what_ray_says_of_a_cluster_that_it_cannot_join_is_one_message(monkeypatch, code, why):
+def test_a_cluster_that_ray_cannot_join_is_reported_in_one_message(monkeypatch, code, why):
     monkeypatch.setattr(session, "_JOIN", code)
     monkeypatch.setattr(session, "_JOIN_S", 2.0)
     with pytest.raises(RequestError, match=f"the Ray cluster at auto cannot be joined: .*{why}"):
@@ -93,22 +93,22 @@ def test_a_cluster_is_joined_and_left(monkeypatch):
     try:
         with Engine(cluster.address, Resources()) as engine:
             assert engine.workers == 1
-            assert signal.getsignal(signal.SIGTERM) is interrupt._on_signal
+            assert signal.getsignal(signal.SIGTERM) is interrupt.on_signal
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
         monkeypatch.setattr(session, "_JOIN", "raise SystemExit('RPC error: InvalidAuthToken: token is missing')")
-        with pytest.raises(RequestError, match="asks for a token.*RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN"):
+        with pytest.raises(RequestError, match="requires a token.*RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN"):
             session.join(cluster.address)
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def test_a_slow_start_of_ray_is_one_message(monkeypatch):
+def test_a_slow_start_of_ray_is_reported_in_one_message(monkeypatch):
     def slow(**_):
         raise Exception("The current node timed out during startup. This could happen because ...")
 
     monkeypatch.setattr(ray, "init", slow)
-    with pytest.raises(RequestError, match="Ray cannot start .* timed out during startup.* free some, and try again"):
+    with pytest.raises(RequestError, match="Ray cannot start .* timed out during startup.* Free some, and try again"):
         session.start()
 
 
@@ -124,7 +124,7 @@ print("given back")
 """
 
 
-def test_ray_starts_under_a_long_folder_for_temporary_files_and_gives_the_handlers_back(tmp_path):
+def test_ray_starts_despite_a_long_temporary_folder_and_restores_signal_handlers(tmp_path):
     long = tmp_path / ("a" * 90)
     long.mkdir()
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
@@ -133,7 +133,7 @@ def test_ray_starts_under_a_long_folder_for_temporary_files_and_gives_the_handle
     assert told.stdout == "given back\n", told.stderr
 
 
-def test_a_long_folder_that_was_set_for_ray_is_one_message(monkeypatch, tmp_path):
+def test_a_folder_too_long_for_the_sockets_of_ray_is_reported_in_one_message(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("a" * 90)))
     with pytest.raises(
         RequestError, match="whose path has at most 3[0-9] bytes. Got .*aaa. Set RAY_TMPDIR to a shorter"
@@ -143,7 +143,7 @@ def test_a_long_folder_that_was_set_for_ray_is_one_message(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["plan", "--space", "hellen"]])
-def test_the_command_gives_the_handlers_of_signals_back(arguments, monkeypatch, capsys):
+def test_the_command_restores_signal_handlers(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rfsearch", *arguments])
     before = [signal.signal(number, handler) for number, handler in HANDLERS.items()]
     try:

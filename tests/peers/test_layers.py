@@ -223,7 +223,7 @@ def test_taps_are_brought_back_into_the_kernel() -> None:
 )
 @pytest.mark.parametrize("make", ALL)
 def test_another_convolution_is_refused(make: Make, arguments: dict[str, object]) -> None:
-    with pytest.raises(ModelError, match="takes the place of a plain convolution with an odd kernel, .* Got Conv2d"):
+    with pytest.raises(ModelError, match="replaces a plain convolution with an odd kernel, .* Got Conv2d"):
         make(nn.Conv2d(4, 6, **arguments), DILATIONS)
 
 
@@ -235,7 +235,9 @@ def test_a_missing_package_is_one_message(
 ) -> None:
     # the peer's other packages count as there, whether they are or not
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else ModuleSpec(name, None))
-    with pytest.raises(RequestError, match=f"{module} is not installed. Get it with: pip install {package or module}$"):
+    with pytest.raises(
+        RequestError, match=f"{module} is not installed. Install it with: pip install {package or module}$"
+    ):
         make(convolution(2), DILATIONS)
 
 

@@ -221,7 +221,7 @@ def test_only_what_heirs_may_go_on_from_is_kept(tmp_path) -> None:
 def test_a_population_of_failures_ends(tmp_path) -> None:
     contest = game(tmp_path, 4 * FULL)
     assert len(play(contest, failing=frozenset(range(4)))) == 4
-    assert contest.arms[0].exhausted == "no member of the population could be trained to its next look"
+    assert contest.arms[0].exhausted == "no member of the population could be trained to its next rung"
 
 
 @pytest.fixture(scope="module")
@@ -323,5 +323,5 @@ def test_what_cannot_be_is_one_message(site, tmp_path, monkeypatch, changes, mes
 
 
 def test_a_recipe_without_looks_is_refused() -> None:
-    with pytest.raises(SpaceError, match="the recipe needs rungs = 1 at least"):
+    with pytest.raises(SpaceError, match="the recipe needs at least rungs = 1"):
         PopulationBasedTraining(SPACE.with_(recipe=SPACE.recipe.model_copy(update={"rungs": 0})), 0)

@@ -342,7 +342,7 @@ def test_a_wrong_request_is_refused(inputs, options, message):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_model_goes_to_another_device_and_comes_back():
+def test_a_model_is_measured_on_another_device_and_moved_back():
     model = random_stack(4, nn.ReLU)
     here = one(model, 19, 19)
     there = one(model, 19, 19, device="cuda")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rfsearch.errors import ModelError
 from rfsearch.receptive import receptive_field, receptive_fields, register
-from rfsearch.receptive.rules import BLIND, rule_of_operator
+from rfsearch.receptive.rules.registry import BLIND, rule_of_operator
 from tests.trial.test_formulas import core_operators
 
 
@@ -90,7 +90,7 @@ def test_a_sampled_map_has_the_jump_of_its_places() -> None:
     assert [axis.local_px for axis in receptive_field(volume, (1, 2, 4, 4, 4)).axes] == [1, 1, 1]
 
 
-def test_a_sampling_where_the_image_says_sees_all_and_what_says_the_places() -> None:
+def test_sampling_at_places_given_by_the_image_sees_all_and_what_gives_them() -> None:
     def warped(x: Tensor) -> Tensor:
         flow = F.avg_pool2d(x, 5, 1, 2).permute(0, 2, 3, 1)
         return F.grid_sample(x, F.affine_grid(torch.eye(2, 3)[None], [1, 2, 16, 20], align_corners=False) + flow)
@@ -137,7 +137,7 @@ def test_folding_is_the_inverse_of_unfolding(kernel: object, dilation: object, p
         check(mixed, (20, 22), inside=7)
 
 
-def test_a_running_sum_reads_what_stands_before() -> None:
+def test_a_running_sum_reads_everything_before() -> None:
     check(lambda x: F.avg_pool2d(x, 3, 1, 1).cumsum(2))
     check(lambda x: (x + 1).cumprod(3))
 
@@ -343,7 +343,7 @@ def test_networks_that_fold_and_recur(name: str) -> None:
     assert receptive_field(model, (1, 3, 224, 224)).whole
 
 
-def test_a_registered_rule_takes_the_place_of_one_that_is_built_in() -> None:
+def test_a_registered_rule_replaces_a_built_in_one() -> None:
     model = Lambda(lambda x: x.sort(2).values)
     before = rule_of_operator("sort")
     try:

@@ -23,7 +23,7 @@ def extent(table: str, row: Row) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("table", "row"), PRINTED, ids=str)
-def test_a_printed_receptive_field(table, row):
+def test_a_receptive_field_is_the_printed_one(table, row):
     computed = new_receptive_field(*extent(table, row), row.printed["f"])
     assert (computed == row.printed["rf_px"]) == ("rf_px" not in row.suspect)
 

@@ -28,7 +28,7 @@ from rfsearch.receptive import (
     receptive_field_at,
     receptive_fields,
     register,
-    traced,
+    trace_model,
 )
 
 CHANNELS = 2
@@ -584,7 +584,7 @@ def test_control_flow_by_a_weight_is_followed() -> None:
 
 def test_another_dilation_is_looked_up_without_running_the_model_again() -> None:
     model = nn.Sequential(conv(3, 2), conv(3), conv(1), conv(3))
-    trace = traced(model, (1, CHANNELS, 64, 64))
+    trace = trace_model(model, (1, CHANNELS, 64, 64))
     for dilation in (1, 2, 5):
         fields = trace.receptive_fields({"1": dilation, "2": 7})
         model[1] = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=dilation, dilation=dilation)
@@ -617,7 +617,7 @@ def test_a_registered_operator_is_used() -> None:
     assert (four(field), field.local_px) == ((32, 48, 1, 1), 3)
 
 
-def test_a_subclass_with_its_own_forward_is_looked_into() -> None:
+def test_a_subclass_with_its_own_forward_is_followed_inside() -> None:
     class Wide(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             return F.conv2d(x, self.weight, self.bias, dilation=4)
@@ -638,7 +638,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_every_module_is_quoted_by_path() -> None:
+def test_every_module_is_quoted_by_name() -> None:
     stage = nn.Sequential(conv(), conv())
     fields = receptive_fields(nn.Sequential(stage, nn.ReLU(), stage), (1, CHANNELS, 32, 32))
     assert {path: field.px for path, field in fields.items()} == {"1": 5, "0.0": 7, "0.1": 9, "0": 9, "": 9}
@@ -646,7 +646,7 @@ def test_every_module_is_quoted_by_path() -> None:
         receptive_field_at(nn.Sequential(stage, nn.ReLU()), (1, CHANNELS, 32, 32), "0.3")
 
 
-def test_a_shape_that_is_no_image_is_refused() -> None:
+def test_a_shape_that_is_not_an_image_is_refused() -> None:
     with pytest.raises(ModelError, match="each 1 or more. Got .1, 32."):
         receptive_field(conv(), (1, 32))
 

@@ -1,6 +1,6 @@
 """A convolution at a real dilation as loops: taps placed one by one, the map read bilinearly between four pixels.
 
-All maps are C x H x W lists or tensors of doubles; dilations are px, one an axis. Slow and obvious.
+All maps are C x H x W lists or tensors of doubles; dilations are px, one per axis. Slow and obvious.
 """
 
 from __future__ import annotations

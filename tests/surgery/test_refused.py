@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from rfsearch.cli.app import app
 from rfsearch.errors import SpaceError
-from rfsearch.inspection import sites
+from rfsearch.inspection import list_site_fields
 from rfsearch.ledger import Request
 from rfsearch.surgery.refused import refused_dilations
 from tests.planned import planned
@@ -86,7 +86,7 @@ def test_a_container_is_tried_as_a_whole(net: Path) -> None:
 
 
 def test_sites_says_why_a_convolution_is_no_site(net: Path) -> None:
-    rows = {site.row.path: site for site in sites(made(net), SHAPE)}
+    rows = {site.row.path: site for site in list_site_fields(made(net), SHAPE)}
     assert rows["patches"].row.why_not.startswith("the network takes no other dilation (at 2 it gives a map of 15 x 15")
     assert rows["spare"].row.why_not == "the output does not depend on it"
     assert not rows["patches"].by_dilation

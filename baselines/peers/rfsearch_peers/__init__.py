@@ -1,1 +1,1 @@
-"""Searches of receptive fields by others, as strategies of rfsearch: one file a method."""
+"""Provide searches of receptive fields by others as strategies of rfsearch: one file per method."""

@@ -1,4 +1,4 @@
-"""How a peer's layer is searched with: trained from every dilation, or searched with and then trained plainly."""
+"""Search with a peer's layer: trained from every dilation, or searched with and then trained plainly."""
 
 from __future__ import annotations
 
@@ -15,10 +15,19 @@ from rfsearch_peers.needs import check_installed
 
 
 class LayerSweep:
-    """One training from each dilation of the space with a layer in the convolution's place, the hand default's first,
-    then repeats of the leaders (see `Sweep`). What is trained is the answer.
+    """Train once from each dilation of the space with a layer in place of the convolution.
 
-    A subclass says which: layer: its SPEC. modules: what it calls. name: of the peer and of its extra.
+    The hand default's dilation comes first; then the leaders are repeated (see `Sweep`). What is trained is the answer.
+
+    Attributes:
+        name: Name of the peer and of its extra. A subclass sets it, like the others.
+        layer: SPEC of the layer.
+        modules: Modules that it calls.
+
+    Example:
+        >>> class Deformables(LayerSweep):
+        ...     name = "deformable"
+        ...     layer = "rfsearch_peers.deformable:deformable"
     """
 
     form: ClassVar[str] = SINGLE
@@ -36,22 +45,33 @@ class LayerSweep:
         return Description(tuple(self._starts))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        """Return the next dilation's candidate, or a leader's."""
         return self._sweep.suggest(pending)
 
     def observe(self, record: Record) -> None:
+        """Take the record of a training."""
         self._sweep.observe(record)
 
 
 class SearchThenTrain:
-    """Trainings whose layer searches a dilation, each followed by a plain training of what it found: at every site the
-    dilation of the space next to it, unless that has been trained.
+    """Search a dilation by a layer in training, then train what was found plainly.
 
-    The first search starts at the hand default. Where a method searches again, the next one starts where the last one
-    ended, and once that is no new place, at a dilation that no search has started from, in an order shuffled by the
-    seed. What a budget leaves after that is spent on repeating the plain trainings with fresh training seeds, the
-    leaders first.
+    What was found is, at every site, the dilation of the space next to it; it is trained unless it has been. The first
+    search starts at the hand default. If a method searches again, the next search starts where the last one ended, and
+    once that is no new place, at a dilation that no search has started from, in an order shuffled by the seed. What a
+    budget leaves after that is spent on repeating the plain trainings with fresh training seeds, the leaders first.
 
-    A subclass says: layer, modules, name: as of `LayerSweep`. searches_again: whether one search is not all.
+    Attributes:
+        name: As for `LayerSweep`.
+        layer: As for `LayerSweep`.
+        modules: As for `LayerSweep`.
+        searches_again: Whether one search is not all.
+
+    Example:
+        >>> class Dash(SearchThenTrain):
+        ...     name = "dash"
+        ...     layer = "rfsearch_peers.dash:dash"
+        ...     searches_again = False
     """
 
     form: ClassVar[str] = SINGLE
@@ -76,6 +96,7 @@ class SearchThenTrain:
         return Description(tuple(self._starts))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
+        """Return a plain training of what was found, else the next search, else a repeat of a leader."""
         tries = {c: self._tries.get(c, 0) + list(pending).count(c) for c in {**self._tries, **dict.fromkeys(pending)}}
         ended = list(reversed(self._found)) if self.searches_again else []
         searches = [self._starts[0], *map(self._search_from, ended), *self._starts]
@@ -89,6 +110,7 @@ class SearchThenTrain:
         return max((c for c in self._found if tries[c] == fewest), key=self._mean)
 
     def observe(self, record: Record) -> None:
+        """Take the record of a search or of a plain training."""
         candidate = Candidate.from_json(record.candidate)
         self._tries[candidate] = self._tries.get(candidate, 0) + 1
         if not record.scored or record.val is None or not math.isfinite(record.val):
@@ -104,7 +126,7 @@ class SearchThenTrain:
         return sum(scores) / len(scores) if scores else -math.inf
 
     def _plain(self, ends: Mapping[str, float]) -> Candidate:
-        """Plain convolutions at the space's dilations next to those that a search ended at, by path."""
+        """Return plain convolutions at the space's dilations next to those that a search ended at, by path."""
         nearest = {path: min((abs(d - end), d) for d in self._dilations)[1] for path, end in ends.items()}
         return Candidate.of({path: Choice(dilation) for path, dilation in nearest.items()})
 

@@ -1,12 +1,12 @@
-"""DASH: all dilations at once, mixed by weights that are trained along, then the heaviest by itself.
+"""Search by DASH: all dilations at once, mixed by weights that are trained along, then the heaviest by itself.
 
 Shen, Khodak and Talwalkar, "Efficient Architecture Search for Diverse Tasks", NeurIPS 2022. Written from the paper;
 nothing is called.
 
 By linearity a mixture of convolutions is one convolution with the mixed kernels. The paper adds them into one dense
 kernel and convolves in the Fourier domain. On two CPU cores, with the dilations 1 to 11 of 3x3 kernels, 64 to 64
-channels on 8 maps of 24 x 24, forward and backward, one dense kernel takes 1330 ms, the same by Fourier transforms
-270 ms, and each dilation's mixed kernel by itself 115 ms: so the last it is, with the same outcome.
+channels on 8 maps of 24 x 24, forward and backward, one dense kernel takes 1330 ms, by Fourier transforms 270 ms, and
+each dilation's mixed kernel by itself 115 ms. The last is used, with the same result.
 """
 
 from __future__ import annotations
@@ -16,29 +16,39 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rfsearch.copies import copied
+from rfsearch.copies import copy_module
 from rfsearch.surgery import set_dilation
 from rfsearch_peers.arms import SearchThenTrain
 from rfsearch_peers.needs import even_padding
 
 
 class MixedConvolution(nn.Module):
-    """In training, sum_i a_i conv_i with a = softmax(alphas) over one convolution for each dilation, each with a kernel
-    of its own; in evaluation the one with the largest a alone, as DASH takes it. B x C x H x W to what `conv` gives.
+    """Mix one convolution for each dilation by trained weights: B x C x H x W to what `conv` gives.
 
-    All start with the kernel of `conv` and equal weights.
+    In training it is sum_i a_i conv_i with a = softmax(alphas), each convolution with a kernel of its own; in
+    evaluation the one with the largest a alone, as DASH takes it. All start with the kernel of `conv` and equal
+    weights.
+
+    Args:
+        conv: The convolution.
+        dilations: The dilations, px.
+
+    Example:
+        >>> MixedConvolution(torch.nn.Conv2d(4, 4, 3, padding=1), [1, 2])(torch.randn(1, 4, 8, 8)).shape
+        torch.Size([1, 4, 8, 8])
     """
 
     def __init__(self, conv: nn.Conv2d, dilations: Sequence[int]) -> None:
         super().__init__()
         self._dilations = tuple(sorted(dilations))
-        paths = [copied(conv) for _ in self._dilations]
+        paths = [copy_module(conv) for _ in self._dilations]
         for path, dilation in zip(paths, self._dilations, strict=True):
             set_dilation(path, dilation)
         self.paths = nn.ModuleList(paths)
         self.alphas = nn.Parameter(torch.zeros(len(self._dilations)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map B x C x H x W to what the convolution gives."""
         if not self.training:
             output: Tensor = self.paths[self._heaviest()](x)
             return output
@@ -51,11 +61,11 @@ class MixedConvolution(nn.Module):
 
     @property
     def dilation(self) -> float:
-        """The dilation with the largest weight."""
+        """Return the dilation with the largest weight, px."""
         return float(self._dilations[self._heaviest()])
 
     def undecayed(self) -> list[nn.Parameter]:
-        """The mixture's weights: decay would make them equal."""
+        """Return the mixture's weights: decay would make them equal."""
         return [self.alphas]
 
     def _heaviest(self) -> int:
@@ -64,13 +74,21 @@ class MixedConvolution(nn.Module):
 
 
 def dash(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
-    """The mixture over the space's dilations. Raises ModelError for a convolution that is not plain."""
+    """Build the mixture over the space's dilations.
+
+    Raises:
+        ModelError: The convolution is not plain.
+    """
     even_padding(conv, "dash")
     return MixedConvolution(conv, dilations)
 
 
 class Dash(SearchThenTrain):
-    """One training of the mixture over all dilations, then its heaviest one by itself; both are charged."""
+    """Train the mixture over all dilations once, then its heaviest one by itself; both are charged.
+
+    Example:
+        >>> Dash(space, seed=0).suggest([])
+    """
 
     name = "dash"
     layer = f"{__name__}:dash"

@@ -1,10 +1,10 @@
-"""Dilated convolution with learnable spacings: each tap of each kernel learns where it stands.
+"""Convolve with learnable spacings: each tap of each kernel learns its place.
 
 Khalfaoui-Hassani et al., "Dilated convolution with learnable spacings", ICLR 2023. Called: `Dcls2d` of the package
 `dcls` (MIT by its licence file; the package's metadata names the GPL).
 
-Its kernels are dense, as large as the places that a tap may take, and are put together anew in every pass: on a CPU
-4, 9, 30 and 200 times a plain 3x3 convolution at 5, 7, 13 and 23 taps an axis, 64 to 64 channels on 8 maps of 24 x 24.
+Its kernels are dense, as large as the places that a tap may take, and are assembled in every pass: on a CPU 4, 9, 30
+and 200 times a plain 3x3 convolution at 5, 7, 13 and 23 taps per axis, 64 to 64 channels on 8 maps of 24 x 24.
 """
 
 from __future__ import annotations
@@ -30,10 +30,18 @@ PLACE_GRADIENT = 0.02
 
 
 class SpacedConvolution(nn.Module):
-    """A convolution whose taps stand at learned places, bilinear between pixels: B x C x H x W to what `conv` gives.
+    """Convolve with taps at learned places, bilinear between pixels: B x C x H x W to what `conv` gives.
 
-    They start at the grid of `conv`, where it is `conv`. reach: the dilation to whose grid they may spread, so that the
-    dense kernel has (k - 1) reach + 1 taps an axis.
+    They start at the grid of `conv`, where it is `conv`.
+
+    Args:
+        conv: The convolution.
+        padding: Zeros on either side, px, vertically and horizontally.
+        reach: The dilation to whose grid taps may spread, so that the dense kernel has (k - 1) reach + 1 taps per axis.
+
+    Example:
+        >>> SpacedConvolution(torch.nn.Conv2d(4, 4, 3, padding=1), (1, 1), reach=2).dilation
+        1.0
     """
 
     def __init__(self, conv: nn.Conv2d, padding: tuple[int, int], reach: int) -> None:
@@ -70,6 +78,7 @@ class SpacedConvolution(nn.Module):
                 self.spaced.bias.copy_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map B x C x H x W to what the convolution gives."""
         # It keeps index tensors of its first pass, which are no buffers: after a move to another device, or a pass on
         # shapes alone, they would be the wrong ones.
         self.spaced.DCK.IDX = self.spaced.DCK.lim = None
@@ -81,12 +90,12 @@ class SpacedConvolution(nn.Module):
         return output
 
     def advance(self, step: int, steps: int) -> None:
-        """Bring taps that have left the kernel back to its edge, as the package asks for after every step."""
+        """Move taps that have left the kernel back to its edge, as the package asks for after every step."""
         self.spaced.clamp_parameters()
 
     @property
     def dilation(self) -> float:
-        """The dilation of the regular grid whose taps stand as far from the centre, root mean square over all kernels.
+        """Return the dilation of the regular grid whose taps are as far from the centre, px (root mean square).
 
         Taps part from their grid in all directions, so that their mean place hardly moves while they spread.
         """
@@ -94,7 +103,7 @@ class SpacedConvolution(nn.Module):
         return float(spread.sqrt())
 
     def undecayed(self) -> list[nn.Parameter]:
-        """The places: decay would draw them together."""
+        """Return the places: decay would draw them together."""
         return [self.spaced.P]
 
 
@@ -103,9 +112,11 @@ def _scaled(gradient: Tensor) -> Tensor:
 
 
 def dcls(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
-    """Learnable spacings from the grid of `conv`, free to spread to that of the space's next larger dilation.
+    """Build learnable spacings that start at the grid of `conv` and may spread to the space's next larger dilation.
 
-    Raises RequestError where the package is missing, ModelError for a convolution that is not plain.
+    Raises:
+        RequestError: The package is missing.
+        ModelError: The convolution is not plain.
     """
     check_installed(_NAME, _MODULES)
     own = max(conv.dilation)
@@ -113,7 +124,7 @@ def dcls(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
 
 
 def _field(call: Call) -> Field:
-    """From the outermost taps of all kernels, wherever between pixels they stand."""
+    """Follow the outermost taps of all kernels, wherever between pixels they are."""
     spaced, field = call.module.spaced, call.field
     for i in range(2):
         places = spaced.P[i].detach()
@@ -128,7 +139,11 @@ register(SpacedConvolution, _field)
 
 
 class LearnedSpacings(LayerSweep):
-    """Dilated convolutions with learnable spacings, from the grid of each dilation of the space."""
+    """Train dilated convolutions with learnable spacings, from the grid of each dilation of the space.
+
+    Example:
+        >>> LearnedSpacings(space, seed=0).suggest([])
+    """
 
     name, modules = _NAME, _MODULES
     layer = f"{__name__}:dcls"

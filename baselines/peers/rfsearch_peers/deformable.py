@@ -1,4 +1,4 @@
-"""Deformable convolution: every place of the map says where its taps fall.
+"""Convolve deformably: every place of the map says where its taps fall.
 
 Dai et al., "Deformable Convolutional Networks", ICCV 2017. Called: `torchvision.ops.deform_conv2d` (BSD-3-Clause).
 """
@@ -16,11 +16,19 @@ from rfsearch_peers.needs import even_padding
 
 
 class DeformableConvolution(nn.Module):
-    """A convolution whose taps are moved by offsets that another convolution of the same kernel, stride and dilation
-    reads from the map: B x C x H x W to what `conv` gives.
+    """Convolve with taps that are moved by offsets which another convolution reads from the map.
 
-    The offsets, (y, x) px of the map for each tap, start at zero, where it is `conv`; they differ from place to place,
-    so no one dilation is found.
+    Maps B x C x H x W to what `conv` gives. The other convolution has the same kernel, stride and dilation. The
+    offsets, (y, x) px of the map for each tap, start at zero, where it is `conv`; they differ from place to place, so
+    no one dilation is found.
+
+    Args:
+        conv: The convolution.
+        padding: Zeros on either side, px, vertically and horizontally.
+
+    Example:
+        >>> DeformableConvolution(torch.nn.Conv2d(4, 4, 3, padding=1), (1, 1))(torch.randn(1, 4, 8, 8)).shape
+        torch.Size([1, 4, 8, 8])
     """
 
     def __init__(self, conv: nn.Conv2d, padding: tuple[int, int]) -> None:
@@ -33,17 +41,26 @@ class DeformableConvolution(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map B x C x H x W to what the convolution gives."""
         conv = self.conv
         return deform_conv2d(x, self.offset(x), conv.weight, conv.bias, conv.stride, self._padding, conv.dilation)
 
 
 def deformable(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
-    """A deformable convolution on the grid of `conv`. Raises ModelError for one that is not plain."""
+    """Build a deformable convolution on the grid of `conv`.
+
+    Raises:
+        ModelError: The convolution is not plain.
+    """
     return DeformableConvolution(conv, even_padding(conv, "deformable"))
 
 
 class Deformables(LayerSweep):
-    """Deformable convolutions, on the grid of each dilation of the space."""
+    """Train deformable convolutions, on the grid of each dilation of the space.
+
+    Example:
+        >>> Deformables(space, seed=0).suggest([])
+    """
 
     name = "deformable"
     layer = f"{__name__}:deformable"

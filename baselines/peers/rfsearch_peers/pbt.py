@@ -1,9 +1,9 @@
-"""Population-based training over dilations: networks in training, of which the worst take over from the best.
+"""Train a population over dilations: networks in training, of which the worst take over from the best.
 
 Jaderberg et al., "Population based training of neural networks", arXiv 1711.09846, 2017. Written from the paper, with
 the quarters and steps that `ray.tune.schedulers.PopulationBasedTraining` takes; nothing is called.
 
-A dilation changes the shape of no weight. So after each round, which ends at a look of the recipe, the last quarter of
+A dilation changes the shape of no weight. So after each round, which ends at a rung of the recipe, the last quarter of
 the population goes on from weights and momentum of one of the first quarter, each site at a neighbouring dilation of
 the space or, one time in four, at any. A round of a member is a trial, heir of one of the round before; those of the
 last round are scored.
@@ -27,10 +27,16 @@ _ANYWHERE = 0.25  # how often a site moves to any dilation: Ray's resample_proba
 
 
 class PopulationBasedTraining:
-    """As many members as the budget has room for full trainings, spread over the space's dilations, the hand default
-    first; while there is room for another population after that, another one. Rounds are trained one after the other.
+    """Train as many members as the budget has room for full trainings, spread over the space's dilations.
 
-    Raises SpaceError for a recipe whose trainings are looked at in their end only: members could not be compared.
+    The hand default comes first. While there is room for another population after that, another one is trained. Rounds
+    are trained one after the other.
+
+    Raises:
+        SpaceError: The recipe has no rung before the end of a training, so members could not be compared.
+
+    Example:
+        >>> PopulationBasedTraining(space, seed=0).suggest([])
     """
 
     form: ClassVar[str] = SINGLE
@@ -39,7 +45,7 @@ class PopulationBasedTraining:
         self._seed, self._dilations = seed, sorted(space.dilations)
         self._rounds = len(space.recipe.rung_steps())
         if self._rounds < 2:
-            raise SpaceError("pbt compares networks in training: the recipe needs rungs = 1 at least. Got 0.")
+            raise SpaceError("pbt compares networks in training: the recipe needs at least rungs = 1. Got 0.")
         others = [d for d in self._dilations if d != space.reference]
         random.Random(seed).shuffle(others)
         self._members = [space.uniform(Choice(d)) for d in (space.reference, *others)]
@@ -51,9 +57,11 @@ class PopulationBasedTraining:
         return Description(tuple(self._members), fewest=_FEWEST)
 
     def allot(self, room: Callable[[Cost], int]) -> None:
+        """Take what says how many full trainings a budget has room for, once some cost is spent."""
         self._room = room
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate | Heir | Exhausted:
+        """Return the next member of the round in training."""
         first, size = self._population()
         if size < _FEWEST:
             return Exhausted("a population has been trained and the budget has no room for another one")
@@ -66,7 +74,7 @@ class PopulationBasedTraining:
         last = [self._records[i] for i in range(first + (rounds - 1) * size, first + rounds * size)]
         ranked = sorted((r for r in last if math.isfinite(_look(r))), key=_look, reverse=True)
         if not ranked:
-            return Exhausted("no member of the population could be trained to its next look")
+            return Exhausted("no member of the population could be trained to its next rung")
         quarter = math.ceil(size * _QUARTER)
         if last[member] in ranked[: size - quarter]:
             return Heir(Candidate.from_json(last[member].candidate), last[member].trial)
@@ -75,21 +83,23 @@ class PopulationBasedTraining:
         return Heir(self._moved(Candidate.from_json(donor.candidate), draw), donor.trial)
 
     def observe(self, record: Record) -> None:
+        """Take the record of a member's round."""
         # Trials come back out of order; their names carry the order in which they were handed out.
         self._records[int(record.trial.rpartition("-")[2])] = record
 
     def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
+        """Stop every training at its rung: its round ends there."""
         return True
 
     @property
     def awaited(self) -> Collection[str]:
-        """The trials of the round in training and of the one before."""
+        """Return the trials of the round in training and of the one before."""
         first, size = self._population()
         since = first + size * ((len(self._records) - first) // max(1, size) - 1)
         return [r.trial for number, r in self._records.items() if number >= since and r.status == "pruned"]
 
     def _population(self) -> tuple[int, int]:
-        """The number of the first trial of the population in training, or to come, and its members."""
+        """Return the number of the first trial of the population in training, or to come, and its number of members."""
         first, size = 0, self._room(Cost())
         while size >= _FEWEST and len(self._records) >= first + size * self._rounds:
             first += size * self._rounds
@@ -97,7 +107,7 @@ class PopulationBasedTraining:
         return first, size
 
     def _moved(self, candidate: Candidate, draw: random.Random) -> Candidate:
-        """Each site at a neighbouring dilation, which at the ends of the list may be its own, or at any."""
+        """Move each site to a neighbouring dilation, which at the ends of the list may be its own, or to any."""
         moved = {}
         for site, choice in candidate:
             place = self._dilations.index(choice.dilation) + draw.choice((-1, 1))
@@ -108,5 +118,5 @@ class PopulationBasedTraining:
 
 
 def _look(record: Record) -> float:
-    """A member's score at its look: worst where it did not come to one, and so left nothing to go on from."""
+    """Return a member's score at its rung: worst if it did not reach one, and so left nothing to go on from."""
     return record.val if record.status == "pruned" and record.val is not None else -math.inf

@@ -1,4 +1,4 @@
-"""RF-Next's local search: a convolution at a smaller and a larger dilation, weighed, and again from their mean.
+"""Search locally as RF-Next does: a convolution at a smaller and a larger dilation, weighed, and again from their mean.
 
 Gao et al., "RF-Next: Efficient Receptive Field Search for Convolutional Neural Networks", TPAMI 2022. Called:
 `Conv2dRFSearchOp` of `mmcv.cnn.rfsearch` (Apache-2.0), with the settings of its authors' configurations: two branches
@@ -25,10 +25,18 @@ SHARE = 0.5
 
 
 class SearchingConvolution(nn.Module):
-    """mmcv's operator around a convolution, estimated and expanded ROUNDS times in the first part of a training, then
-    at what it estimated last: B x C x H x W to what `conv` gives.
+    """Wrap a convolution in mmcv's operator: B x C x H x W to what `conv` gives.
 
-    From the start it stands expanded: sum_i |w_i| / sum |w| conv(x; d_i). bounds: smallest and largest dilation.
+    It is estimated and expanded ROUNDS times in the first part of a training, then stays at what it estimated last.
+    From the start it is expanded: sum_i |w_i| / sum |w| conv(x; d_i).
+
+    Args:
+        conv: The convolution.
+        bounds: Smallest and largest dilation, px.
+
+    Example:
+        >>> SearchingConvolution(torch.nn.Conv2d(4, 4, 3, padding=1), (1, 8)).work
+        2
     """
 
     def __init__(self, conv: nn.Conv2d, bounds: tuple[int, int]) -> None:
@@ -38,11 +46,12 @@ class SearchingConvolution(nn.Module):
         self.search = make(conv, config, verbose=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map B x C x H x W to what the convolution gives."""
         output: Tensor = self.search(x)
         return output
 
     def advance(self, step: int, steps: int) -> None:
-        """At the end of each round take the mean of the branches, and branch out from there but for the last time."""
+        """Take the mean of the branches at the end of each round, and branch out from there, except after the last."""
         ends = [max(1, round(SHARE * steps * number / ROUNDS)) for number in range(1, ROUNDS + 1)]
         if step in ends:
             self.search.estimate_rates()
@@ -51,7 +60,7 @@ class SearchingConvolution(nn.Module):
 
     @property
     def dilation(self) -> float:
-        """What it would estimate now, not yet rounded."""
+        """Return what it would estimate now, px, not yet rounded."""
         rates = self.search.dilation_rates
         shares = self.search.normlize(self.search.branch_weights.detach()[: len(rates)]).tolist()
         axis = 0 if self.search.op_layer.kernel_size[0] > 1 else 1
@@ -59,23 +68,26 @@ class SearchingConvolution(nn.Module):
 
     @property
     def work(self) -> int:
-        """The number of branches."""
+        """Return the number of branches."""
         return len(self.search.dilation_rates)
 
     def get_extra_state(self) -> dict[str, list[list[int]]]:
-        """The dilations of the branches, and the one that they stand around, vertically and horizontally."""
+        """Return the dilations of the branches, and the one that they lie around, vertically and horizontally."""
         return {"rates": [[*rate] for rate in self.search.dilation_rates], "around": [[*self.search.op_layer.dilation]]}
 
     def set_extra_state(self, state: dict[str, list[list[int]]]) -> None:
+        """Restore what `get_extra_state` returned."""
         self.search.dilation_rates = [(y, x) for y, x in state["rates"]]
         ((y, x),) = state["around"]
         self.search.op_layer.dilation = (y, x)
 
 
 def rfnext(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
-    """RF-Next's operator around `conv`, between the smallest and the largest dilation of the space.
+    """Build RF-Next's operator around `conv`, between the smallest and the largest dilation of the space.
 
-    Raises RequestError where mmcv is missing, ModelError for a convolution that is not plain.
+    Raises:
+        RequestError: mmcv is missing.
+        ModelError: The convolution is not plain.
     """
     check_installed(_NAME, _MODULES)
     even_padding(conv, _NAME)
@@ -83,8 +95,13 @@ def rfnext(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
 
 
 class RFNext(SearchThenTrain):
-    """RF-Next's local search from the hand default, from where it ended, then from the other dilations; after each, a
-    plain training of what it found."""
+    """Search locally from the hand default, from where that ended, then from the other dilations.
+
+    After each search, what it found is trained plainly.
+
+    Example:
+        >>> RFNext(space, seed=0).suggest([])
+    """
 
     name, modules = _NAME, _MODULES
     layer = f"{__name__}:rfnext"

@@ -150,7 +150,7 @@ def inference_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 def test_a_network_built_in_inference_mode_is_one_message_before_training(tmp_path, call):
     file = toy_file(tmp_path, backbone=f"{__name__}:inference_net")
-    wrong(call("plan", "--space", file), "built in torch.inference_mode", "Build it outside of it.")
+    wrong(call("plan", "--space", file), "built in torch.inference_mode", "Build it outside of that.")
 
 
 @pytest.mark.parametrize("make", ["scripted_net", "partly_scripted_net"])

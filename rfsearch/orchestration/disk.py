@@ -1,0 +1,29 @@
+"""Recognise a full disk, and say how a run goes on."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger.files import whole_file
+
+_PROBE_BYTES = 2**20  # where that much cannot be written, the disk is full
+
+
+def with_way_on(what: str, run_dir: Path) -> str:
+    """Add to a message about what stopped a run what to do about it."""
+    how = f"rfsearch resume {shlex.quote(str(run_dir))}"
+    return f"{what} The run has stopped; nothing in its ledger is lost. Make room, then continue with: {how}"
+
+
+def full_disk_error(run_dir: Path) -> RunDirectoryError | None:
+    """Return the error of a run directory that has no room left, or None if it has."""
+    probe = run_dir / ".probe"
+    try:
+        with whole_file(probe) as file:
+            file.write(bytes(_PROBE_BYTES))
+        probe.unlink()
+    except RunDirectoryError as error:
+        return RunDirectoryError(with_way_on(str(error), run_dir))
+    return None

@@ -1,0 +1,190 @@
+"""Adapt a contest to Ray Tune.
+
+A trial's training is a Tune trainable, advanced from rung to rung; a searcher hands out what the contest hands out; a
+scheduler asks the contest whether to go on. Tune decides nothing and remembers nothing that matters: the ledger does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray import tune
+
+from rfsearch import interrupt
+from rfsearch.data import ImageSet
+from rfsearch.errors import RequestError, RunDirectoryError
+from rfsearch.ledger import Record
+from rfsearch.ledger.run_directory import SCRATCH
+from rfsearch.orchestration import session
+from rfsearch.orchestration.disk import with_way_on
+from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
+from rfsearch.orchestration.trainable import TrialTraining
+from rfsearch.planning.contest import Contest
+from rfsearch.space import Space
+
+# Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers.
+_RETRIES_OF_LOST_WORKERS = 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """State what one trial gets.
+
+    Attributes:
+        cpus: Number of CPUs.
+        gpus: Number of GPUs. With a fraction, trials share a GPU. None: one if there are any.
+
+    Example:
+        >>> Resources(cpus=2, gpus=0.5)
+        Resources(cpus=2, gpus=0.5)
+    """
+
+    cpus: float = 1
+    gpus: float | None = None
+
+
+class Engine:
+    """Run contests on a Ray session, started here or joined at an address. A context, which handles SIGINT and SIGTERM.
+
+    Args:
+        address: HOST:PORT of a cluster's head, "auto", or None to start a session on this machine.
+        resources: What one trial gets.
+
+    Example:
+        >>> with Engine(None, Resources()) as engine:
+        ...     engine.run(contest, space, data, run_dir, "flop", watch, check)
+    """
+
+    def __init__(self, address: str | None, resources: Resources) -> None:
+        self._address, self._asked = address, resources
+        self._context = ExitStack()
+
+    def __enter__(self) -> Engine:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        # What Tune logs with a traceback ends up in a trial's cause or in one of our exceptions.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        with ExitStack() as stack:
+            stack.enter_context(interrupt.handlers_restored())
+            stack.callback(ray.shutdown)
+            session.join(self._address) if self._address else session.start()
+            interrupt.install()  # Ray has replaced the handler of SIGTERM
+            self._context = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+
+    @property
+    def resources(self) -> tuple[float, float]:
+        """Return CPUs and GPUs of one trial, checked against what is available.
+
+        Raises:
+            RequestError: A trial asks for more than there is.
+        """
+        have, cpus = ray.cluster_resources(), self._asked.cpus
+        gpus = self._asked.gpus if self._asked.gpus is not None else float(have.get("GPU", 0) > 0)
+        for kind, want in (("CPU", cpus), ("GPU", gpus)):
+            if want > have.get(kind, 0):
+                raise RequestError(
+                    f"a trial asks for {want:g} {kind}s, but {have.get(kind, 0):g} are available. "
+                    f"Ask for at most that with --{kind.lower()}s-per-trial."
+                )
+        return cpus, gpus
+
+    @property
+    def workers(self) -> int:
+        """Return how many trials run at the same time."""
+        have, (cpus, gpus) = ray.cluster_resources(), self.resources
+        slots = [int(have["CPU"] / cpus)] + ([int(have["GPU"] / gpus + 1e-9)] if gpus else [])
+        return max(1, min(slots))
+
+    def run(
+        self,
+        contest: Contest,
+        space: Space,
+        data: ImageSet,
+        run_dir: Path,
+        currency: str,
+        watch: Callable[[Record], None],
+        check: Callable[[], None],
+    ) -> None:
+        """Train until the contest is done.
+
+        Args:
+            contest: Hands out trials, and takes their records.
+            space: What is trained.
+            data: What it is trained on.
+            run_dir: The run's directory.
+            currency: What budgets are in.
+            watch: Called with each record, including provisional ones (`pruned`).
+            check: Called many times a second. What it raises ends the run.
+
+        Raises:
+            RunDirectoryError: The run directory cannot be written. Nothing that is in the ledger is lost.
+        """
+        cpus, gpus = self.resources
+        trainable = tune.with_parameters(
+            TrialTraining,
+            space=space,
+            data=data,
+            run_dir=str(run_dir.resolve()),
+            currency=currency,
+            resources=(cpus, gpus),
+        )
+        searcher = ContestSearcher(contest, self.workers, watch, run_dir)
+        # Tune starts workers one after the other unless this many trials may be pending.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
+        with _notes_of_tune(run_dir.resolve(), shared=self._address is not None) as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=RungScheduler(searcher),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: str(trial.config.get("trial", trial.trial_id)),
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[Pulse(check), LossAccounting(searcher)],
+                    failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
+                ),
+            )
+            try:
+                tuner.fit()
+            except Exception as error:
+                # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
+                if searcher.fault is None and isinstance(error, OSError):
+                    what = f"{error.filename or scratch}: cannot be written: {error.strerror or error}."
+                    raise RunDirectoryError(with_way_on(what, run_dir)) from error
+                raise searcher.fault or error from error
+        if searcher.fault:
+            raise searcher.fault
+
+
+@contextmanager
+def _notes_of_tune(run_dir: Path, shared: bool) -> Iterator[str]:
+    """Provide a folder for what Tune writes down for itself and nobody reads.
+
+    It is removed afterwards. Unless other machines must see it too, it lies outside the run, whose disk may be full.
+    """
+    if not shared:
+        with tempfile.TemporaryDirectory(prefix="rfsearch-", ignore_cleanup_errors=True) as folder:
+            yield folder
+        return
+    own = run_dir / SCRATCH
+    shutil.rmtree(own, ignore_errors=True)
+    try:
+        yield str(own)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)

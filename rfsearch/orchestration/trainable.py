@@ -1,0 +1,96 @@
+"""Run a trial's training on a worker of Ray Tune."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from rfsearch.data import ImageSet
+from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger import Assignment, Cost
+from rfsearch.orchestration.disk import with_way_on
+from rfsearch.space import Space
+from rfsearch.trial import Training
+
+LOSSES = "lost"  # in the configuration of a worker, beside the fields of an assignment: what earlier tries lost
+
+
+FIRST_STEP = "first_step"  # likewise: the forecast cost of its first step
+
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Count what a trial has lost since its last rung.
+
+    Attributes:
+        tries: How often its worker has died.
+        seconds: How long those workers had held their devices.
+
+    Example:
+        >>> Losses(tries=1, seconds=12.5)
+        Losses(tries=1, seconds=12.5)
+    """
+
+    tries: int = 0
+    seconds: float = 0.0
+
+
+class TrialTraining(tune.Trainable):
+    """Train one trial on a worker. The worker is kept for the next trial, with its imports and its data.
+
+    Example:
+        >>> tune.with_parameters(TrialTraining, space=space, data=data, run_dir="runs/mine", currency="flop")
+    """
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        space: Space | None = None,
+        data: ImageSet | None = None,
+        run_dir: str = "",
+        currency: str = "",
+        resources: tuple[float, float] = (1, 0),
+    ) -> None:
+        """Keep what all trials of the worker share, and begin with the first."""
+        assert space is not None
+        assert data is not None
+        cpus, gpus = resources
+        torch.set_num_threads(max(1, int(cpus)))
+        self._shared = (space, data, currency)
+        self._device = torch.device("cuda" if gpus else "cpu")
+        self._run_dir = Path(run_dir)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin with another trial."""
+        config = dict(new_config)
+        lost, step = Losses(**config.pop(LOSSES, {})), Cost(**config.pop(FIRST_STEP, {}))
+        assignment = Assignment(**config)
+        space, data, currency = self._shared
+        directory = self._run_dir / CHECKPOINTS / assignment.trial
+        self._training = Training(
+            space, data, assignment, currency, self._device, directory, lost.tries, lost.seconds, step
+        )
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung, or to the end, and report the record."""
+        try:
+            record = self._training.advance()
+        except RunDirectoryError as error:
+            return {"fault": with_way_on(str(error), self._run_dir), "done": True}
+        return {"record": json.dumps(record.to_json()), "done": record.status != "pruned"}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Save nothing: a training keeps its own checkpoints in the run directory."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Load nothing. See `save_checkpoint`."""

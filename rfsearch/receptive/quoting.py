@@ -1,0 +1,121 @@
+"""Quote the receptive field of a map's units to users: one size and one window per unit on each axis of the image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rfsearch.receptive.axis import Axis, Shape
+from rfsearch.receptive.field import Field
+
+
+@dataclass(frozen=True)
+class AxisField:
+    """Quote the receptive field on one axis of the image.
+
+    Attributes:
+        local_px: Extent of what a unit reads by itself, px. It is a real number behind an inflation, and 0 for a unit
+            that reads nothing but the whole axis.
+        jump: Distance between neighbouring units, px.
+        offset: Distance of the first unit's centre from the centre of the image's first pixel, px.
+        whole: Whether a unit also sees the whole axis, through pooling or attention.
+        image_px: Extent of the image, px.
+        windows: Units x 2: the first and the last pixel that each unit along the axis reads, outside the image where it
+            reaches into padding; NaN for a unit that reads none.
+
+    Example:
+        >>> receptive_field(torch.nn.Conv2d(3, 8, 5), (1, 3, 32, 32)).axes[0].local_px
+        5.0
+    """
+
+    local_px: float
+    jump: float
+    offset: float
+    whole: bool
+    image_px: int
+    windows: npt.NDArray[np.float64] = field(repr=False, compare=False)
+
+    @property
+    def px(self) -> float:
+        """Return what a unit sees, px: the image's extent, or more where padding counts, if it sees the whole axis."""
+        return max(self.local_px, float(self.image_px)) if self.whole else self.local_px
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Quote the theoretical receptive field of the units of a map, for each axis of the image.
+
+    Fields of units may differ, behind a resampling. The largest in the middle half of each axis is quoted.
+
+    Attributes:
+        axes: One `AxisField` for each axis of the image.
+
+    Example:
+        >>> receptive_field(torch.nn.Conv2d(3, 8, 5), (1, 3, 32, 32)).px
+        5
+    """
+
+    axes: tuple[AxisField, ...]
+
+    @property
+    def px(self) -> int:
+        """Return the longest axis in whole pixels, half rounded up."""
+        return math.floor(max(axis.px for axis in self.axes) + 0.5)
+
+    @property
+    def local_px(self) -> int:
+        """Return what units read by themselves, without global pooling and attention: the longest axis, whole px."""
+        return math.floor(max(axis.local_px for axis in self.axes) + 0.5)
+
+    @property
+    def whole(self) -> bool:
+        """Return whether a unit sees the whole image on some axis."""
+        return any(axis.whole for axis in self.axes)
+
+    @property
+    def height_px(self) -> float:
+        """Return extent on the last axis but one, px."""
+        return self.axes[-2].px
+
+    @property
+    def width_px(self) -> float:
+        """Return extent on the last axis, px."""
+        return self.axes[-1].px
+
+    @property
+    def jump_h(self) -> float:
+        """Return distance between neighbouring units on the last axis but one, px."""
+        return self.axes[-2].jump
+
+    @property
+    def jump_w(self) -> float:
+        """Return distance between neighbouring units on the last axis, px."""
+        return self.axes[-1].jump
+
+
+def quote(field_of_units: Field, image: Shape) -> ReceptiveField:
+    """Quote the field of a tensor's units on an image of shape `image`, B x C x its axes."""
+    return ReceptiveField(
+        tuple(_quote_axis(axis, size) for axis, size in zip(field_of_units.axes, image[2:], strict=True))
+    )
+
+
+def _quote_axis(axis: Axis, image_px: int) -> AxisField:
+    """Quote one axis: channels and all other dimensions together, and of its units the middle half."""
+    at = None if axis.dim is None else axis.dim + 1
+    others = tuple(i for i in range(1, axis.reach.ndim) if i != at)
+    reach = axis.reach.max(axis=others, initial=-np.inf).reshape(3, -1)
+    windows = np.stack([-reach[0], reach[1]], axis=1)
+    windows[~np.isfinite(windows)] = np.nan
+    units = len(windows)
+    middle = slice(units // 4, max(units // 4 + 1, units - units // 4))
+    if np.isnan(windows[middle]).all():
+        middle = slice(0, units)
+    sees = windows[middle][~np.isnan(windows[middle, 0])]
+    local = float((sees[:, 1] - sees[:, 0]).max() + 1) if len(sees) else 0.0
+    places = np.arange(units)[middle][~np.isnan(windows[middle, 0])]
+    offset = float((sees.mean(axis=1) - places * axis.jump).mean()) if len(sees) else (image_px - 1) / 2
+    return AxisField(local, abs(axis.jump), offset, bool((reach[2] > 0).any()), image_px, windows)
