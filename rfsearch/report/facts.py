@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.record import parsed
-from rfsearch.ledger.typed_json import known
+from rfsearch.ledger.typed_json import Damaged, known
 from rfsearch.space.choice import Candidate, Choice
 
 _F_BOUNDS = (0.25, 4.0)  # Wei et al.; also the default of a space file
@@ -50,7 +50,7 @@ def read_facts(manifest: Manifest) -> Facts:
     """Read what a report leans on; whatever is damaged is unknown."""
     space, data, budget = manifest.space, manifest.data, manifest.budget
     sites = known(space.sites, ())
-    reference: str | int = known(space.reference, "")
+    reference: str | int = "" if isinstance(space.reference, Damaged) else space.reference
     full_training = known(budget.full_training, None)
     notice = known(data.notice, "").strip()
     name, metric = known(space.name, ""), known(space.metric, "")
