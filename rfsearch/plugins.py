@@ -1,14 +1,14 @@
-"""Entry points turned into objects. Built-in backbones, strategies and tasks are entry points too.
+"""Entry points turned into objects. Built-in backbones, strategies, tasks and layouts are entry points too.
 
 Groups: rfsearch.spaces (callables that return the path of a space file), rfsearch.backbones, rfsearch.strategies,
-rfsearch.tasks. The spaces that ship with rfsearch are the TOML files of its `search_spaces` folder.
+rfsearch.tasks, rfsearch.layouts. The spaces that ship with rfsearch are the TOML files of its `search_spaces` folder.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,8 +20,17 @@ from rfsearch.sources import absolute, import_source
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Group = Literal["spaces", "backbones", "strategies", "tasks"]
+    from rfsearch.data.base import DataSource, Embedded, Layout
+
+Group = Literal["spaces", "backbones", "strategies", "tasks", "layouts"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+KINDS: Mapping[Group, str] = {
+    "spaces": "space",
+    "strategies": "strategy",
+    "backbones": "backbone",
+    "tasks": "task",
+    "layouts": "layout",
+}
 
 # The SPECs of networks of other packages begin with these; see rfsearch.backbones.zoos.
 ZOOS = ("torchvision", "timm", "smp")
@@ -40,8 +49,7 @@ def load(group: Group, name: str) -> Any:
     for point in _points(group):
         if point.name == name:
             return _load_point(point)
-    kind = {"spaces": "space", "backbones": "backbone", "strategies": "strategy", "tasks": "task"}[group]
-    raise SpaceError(f"unknown {kind} {name!r}.{nearest(name, names(group))}")
+    raise SpaceError(f"unknown {KINDS[group]} {name!r}.{nearest(name, names(group))}")
 
 
 def _points(group: Group) -> tuple[EntryPoint, ...]:
@@ -81,6 +89,8 @@ def faults() -> list[str]:
                 loaded = _load_point(point)
                 if group == "spaces":
                     _file_of(point.name, loaded)
+                if group == "layouts":
+                    _require_source(point.name, loaded)
             except RequestError as error:
                 found.append(str(error))
     return found
@@ -123,6 +133,65 @@ def strategy(spec: str) -> Callable[..., Any]:
     if spec.endswith(".py"):
         raise SpaceError(f"a file holds a strategy by the name of its class: {spec}:MyStrategy. Got {spec!r}.")
     return named(spec, "strategy") if ":" in spec else load("strategies", spec)
+
+
+def layout(spec: str) -> type[Layout]:
+    """Return the class behind the name or SPEC of a layout that reads a folder.
+
+    Raises:
+        SpaceError: The name is unknown, or the layout reads no folder.
+        ModelError: There is nothing behind the SPEC, or it is no layout.
+    """
+    from rfsearch.data.base import Layout
+
+    source = _source(spec)
+    if not issubclass(source, Layout):
+        raise SpaceError(f"layout {spec!r} makes its images and reads no folder: name it as `default`.")
+    return source
+
+
+def embedded(spec: str) -> type[Embedded]:
+    """Return the class behind the name or SPEC of a layout that needs no folder.
+
+    Raises:
+        SpaceError: The name is unknown, or the layout reads a folder.
+        ModelError: There is nothing behind the SPEC, or it is no layout.
+    """
+    from rfsearch.data.base import Embedded
+
+    source = _source(spec)
+    if not issubclass(source, Embedded):
+        raise SpaceError(f"layout {spec!r} reads a folder, which a default does without: name it as `layout`.")
+    return source
+
+
+def sources() -> Iterator[tuple[str, type[DataSource]]]:
+    """Yield the layouts of all packages that load, by name."""
+    for name in names("layouts"):
+        try:
+            yield name, _source(name)
+        except RequestError:  # `faults` reports it
+            continue
+
+
+def _source(spec: str) -> type[DataSource]:
+    if spec.endswith(".py"):
+        raise SpaceError(f"a file holds a layout by the name of its class: {spec}:MyLayout. Got {spec!r}.")
+    return _require_source(spec, named(spec, "layout") if ":" in spec else load("layouts", spec))
+
+
+def _require_source(spec: str, found: Any) -> type[DataSource]:
+    """Return what a plugin gave, if it is a layout that can be made."""
+    from rfsearch.data.base import DataSource
+
+    if not (isinstance(found, type) and issubclass(found, DataSource)):
+        raise ModelError(
+            f"layout {spec!r} is a subclass of rfsearch.data.Layout or rfsearch.data.Embedded. Got {_described(found)}."
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise ModelError(f"layout {spec!r} has every method of its contract. Missing: {missing}.")
+    return found
 
 
 def backbone(spec: str) -> Callable[..., Any]:

@@ -11,11 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True, scope="session")
 def faces_are_drawn_once():
-    """Keep what a plan draws: the same arguments give the same faces, and 896 of them take seconds."""
-    from rfsearch.planning import plan
+    """Keep the images that runs draw: equal layouts draw equal faces, and 896 of them take seconds."""
+    from rfsearch.data import RenderedFaces
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "rendered_faces", functools.lru_cache(maxsize=2)(plan.rendered_faces))
+        patch.setattr(RenderedFaces, "make", functools.lru_cache(maxsize=2)(RenderedFaces.make))
         yield
 
 

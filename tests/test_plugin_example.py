@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("setuptools", reason="builds the plugin")
@@ -18,6 +19,7 @@ OF_THE_PLUGIN = {
     ("backbone", "two-stage"),
     ("strategy", "halving"),
     ("task", "focal-segmentation"),
+    ("layout", "npz"),
     ("space", "corners"),
 }
 
@@ -63,6 +65,7 @@ def test_its_names_are_listed_beside_those_that_ship(environment):
     found = {(row["kind"], row["name"]) for row in rfsearch(environment, "list")}
     assert found >= OF_THE_PLUGIN
     assert found >= {("backbone", "wei-small"), ("strategy", "random"), ("task", "segmentation"), ("space", "helen")}
+    assert found >= {("layout", name) for name in ("folder", "helen", "voc", "rendered-faces")}
 
 
 def test_a_search_of_its_space_with_its_strategy_can_be_planned(environment):
@@ -70,6 +73,23 @@ def test_a_search_of_its_space_with_its_strategy_can_be_planned(environment):
     assert planned["arms"] == 1
     assert planned["reference_flop"] > 0
     assert "Backbone two-stage: trains from scratch." in planned["notices"]
+
+
+def test_a_search_on_images_in_its_layout_runs(environment):
+    draw = np.random.default_rng(0)
+    data = environment / "arrays"
+    data.mkdir()
+    for title, count in (("train", 8), ("val", 2), ("test", 2)):
+        images = draw.integers(0, 256, (count, 64, 64, 3), np.uint8)
+        np.savez(data / f"{title}.npz", images=images, labels=images[..., 0] // 128)
+    request = ("--space", "corners", "--data", str(data), "--strategies", "halving", "--budget", "2x")
+    planned = rfsearch(environment, "plan", *request)
+    assert planned["data"].startswith("arrays: 2 classes, 64 x 64 px (W x H), train 8, val 2, test 2")
+    python(environment, "-c", "from rfsearch.cli import main; main()", "run", *request, "--out", "run")
+    manifest = json.loads((environment / "run" / "manifest.json").read_text())
+    assert manifest["resolved_space"]["data"]["layout"] == "npz"
+    assert manifest["data"]["classes"] == ["dark", "light"]
+    assert "completed" in (environment / "run" / "trials.csv").read_text()
 
 
 def test_its_own_tests_pass(environment):
@@ -81,5 +101,5 @@ def test_its_own_tests_pass(environment):
 def test_without_it_none_of_its_names_is_there():
     from rfsearch import plugins
 
-    groups = {"backbone": "backbones", "strategy": "strategies", "task": "tasks", "space": "spaces"}
+    groups = {kind: group for group, kind in plugins.KINDS.items()}
     assert not any(name in plugins.names(groups[kind]) for kind, name in OF_THE_PLUGIN)

@@ -11,17 +11,11 @@ from rfsearch.errors import RequestError
 
 
 def list_names(as_json: JsonOption = False) -> None:
-    """List the spaces, backbones, strategies and tasks that can be named."""
+    """List the spaces, strategies, backbones, tasks and layouts that can be named."""
     from rfsearch import plugins
 
     rows: list[tuple[str, str, str]] = []
-    groups: tuple[tuple[plugins.Group, str], ...] = (
-        ("spaces", "space"),
-        ("strategies", "strategy"),
-        ("backbones", "backbone"),
-        ("tasks", "task"),
-    )
-    for group, kind in groups:
+    for group, kind in plugins.KINDS.items():
         for name in plugins.names(group):
             try:
                 about = _about_space(name) if group == "spaces" else _first_sentence(plugins.load(group, name))

@@ -11,7 +11,7 @@ from typing import Literal
 from PIL import Image
 
 from rfsearch.data.image_set import Size
-from rfsearch.data.pictures import Header
+from rfsearch.data.picture_files import Header
 
 Resize = Literal["stretch", "crop", "pad"]
 
@@ -23,8 +23,13 @@ _SAME_SHAPE = 1.02  # aspect ratios that differ by less are one
 
 @dataclass(frozen=True)
 class Fit:
-    """How a picture lands on a canvas. box: the part of the picture that is used, (left, upper, right, lower) px, real.
-    size: (H, W) px that it gets. corner: (left, upper) px on the canvas. canvas: (H, W) px.
+    """Say how a picture lands on a canvas.
+
+    Args:
+        box: Part of the picture that is used, (left, upper, right, lower) px, real numbers.
+        size: Size that it gets, (H, W) px.
+        corner: Where it lands on the canvas, (left, upper) px.
+        canvas: Size of the canvas, (H, W) px.
     """
 
     box: tuple[float, float, float, float]

@@ -17,9 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from rfsearch.data.alignment import align
+from rfsearch.data.faults import Faults, require_folder
 from rfsearch.data.fitting import MEAN_COLOUR, PADDED, Resize, fit
-from rfsearch.data.image_set import Faults, ImageSet, Item, Size, load_splits, require_folder
-from rfsearch.data.labels import align, open_byte_map
+from rfsearch.data.image_set import ImageSet, Size
+from rfsearch.data.labels import open_byte_map
+from rfsearch.data.loading import Item, load_splits
+from rfsearch.data.picture_layout import PictureLayout
 from rfsearch.data.pictures import PLAIN_PICTURES, PictureRule, open_picture
 from rfsearch.data.survey import check_all_pixels, survey
 from rfsearch.errors import DataError, nearest
@@ -43,6 +47,27 @@ _OUTSIDE = -1.0  # of a soft map where it is padded
 _SPLIT_FILES = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
 
 
+class Helen(PictureLayout):
+    """Read the Helen face parsing set as its authors published it: split files, photographs, eleven soft maps each."""
+
+    def read(
+        self,
+        root: Path,
+        size: Size | None,
+        *,
+        cache: Path | str | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> ImageSet:
+        return read_helen(
+            root,
+            size,
+            pictures=self.pictures,
+            resize=self.resize,
+            memory_limit_bytes=memory_limit_bytes,
+            cache=cache,
+        )
+
+
 def read_helen(
     root: Path | str,
     size: Size | None = None,
@@ -52,11 +77,21 @@ def read_helen(
     memory_limit_bytes: int | None = None,
     cache: Path | str | None = None,
 ) -> ImageSet:
-    """Helen, its soft maps resized to `size` (H, W) with the images and turned into class ids by arg-max.
+    """Read Helen, its soft maps resized with the images and turned into class ids by arg-max.
 
-    Images and soft maps are resized bilinearly with anti-aliasing. size=None: the images' own size, or their most
-    common one (the notice says so). resize: how images of another shape are brought to it, see `fit`; what is padded
-    gets the id 255 and is ignored. Without testing.txt there is no test split.
+    Images and soft maps are resized bilinearly with anti-aliasing. Without testing.txt there is no test split.
+
+    Args:
+        root: Holds images, labels and the split files.
+        size: (H, W) px. None: the images' own size, or their most common one, which the notice says.
+        pictures: How images are decoded.
+        resize: How images of another shape are brought to the size, see `fit`; what is padded gets the id 255 and is
+            ignored.
+        memory_limit_bytes: See `Layout.read`.
+        cache: See `Layout.read`.
+
+    Raises:
+        DataError: With all faults of the folder, each with its file.
     """
     root = require_folder(Path(root))
     images, labels = require_folder(root / "images"), require_folder(root / "labels")
@@ -84,7 +119,7 @@ def read_helen(
 
 
 def _items(root: Path, images: Path, labels: Path, faults: Faults) -> dict[str, list[Item]]:
-    """What the split files ask for. An image that is missing, or asked for twice, is a fault and left out."""
+    """Return what the split files ask for. An image that is missing, or asked for twice, is a fault and left out."""
     present = {file.stem for file in images.iterdir() if file.suffix == ".jpg"}
     items: dict[str, list[Item]] = {}
     used: dict[str, str] = {}
@@ -114,7 +149,7 @@ def _items(root: Path, images: Path, labels: Path, faults: Faults) -> dict[str, 
 
 
 def _listed(path: Path, faults: Faults) -> list[tuple[int, str]]:
-    """(line number, name) of each line `number , name`."""
+    """Return the line number and the name of each line `number , name`."""
     listed = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         fields = [field.strip() for field in line.split(",")]

@@ -16,24 +16,16 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from rfsearch.data.image_set import Faults, Size, evenly
-from rfsearch.data.pictures import (
-    MOST_PIXELS,
-    Header,
-    Picture,
-    PictureRule,
-    decode,
-    read_headers,
-    turn_upright,
-    turned_size,
-)
+from rfsearch.data.image_set import evenly
+from rfsearch.data.picture_files import MOST_PIXELS, Header, decode, read_headers
 from rfsearch.errors import DataError
 
 Colour = tuple[int, int, int]
 StoredId = int | Literal["other"]
 
 OTHER: Final = "other"  # in a map of ids: those that it does not list
-_MOST_STORED = 65_535  # what 16 bits hold
+LARGEST_ID = 65_535  # what 16 bits hold
+LARGEST_CLASS = 255  # what a byte per pixel holds
 _SHOWN = 12
 _CODE = np.array([65_536, 256, 1], np.int32)  # a colour as one number
 _LOSSY = ("JPEG", "MPO")
@@ -44,7 +36,7 @@ _LOOKED_AT, _OFFERED = 64, 40  # labels that are looked through, and what of the
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How the ids of label files become class ids.
+    """Say how the ids of label files become class ids.
 
     Args:
         map: Class id of each stored id, and of all others as `other`. Empty: ids are class ids.
@@ -89,7 +81,7 @@ def check_rule_is_given(paths: Sequence[Path], rule: LabelRule, max_pixels: int 
     Raises:
         DataError: With the table of colours or the map of ids, as a space file takes it.
     """
-    headers = read_headers(paths[:1], PictureRule(max_pixels=max_pixels)).values()
+    headers = read_headers(paths[:1], max_pixels).values()
     if rule.map or rule.colours or not headers:
         return
     (first,) = headers
@@ -119,8 +111,10 @@ def check_rule_is_given(paths: Sequence[Path], rule: LabelRule, max_pixels: int 
 
 
 def _offered_colours(held: Counter[int]) -> str:
-    """Write a table of these colours, given with their areas. Of too many, which are shades of others where masks were
-    smoothed or compressed, it holds the most common ones that are far from each other.
+    """Write a table of these colours, given with their areas.
+
+    Of too many, which are shades of others where masks were smoothed or compressed, it holds the most common ones that
+    are far from each other.
     """
     by_area = [np.array((code >> 16, code >> 8 & 255, code & 255)) for code, _ in held.most_common()]
     few = len(by_area) <= _OFFERED
@@ -136,7 +130,7 @@ def _offered_colours(held: Counter[int]) -> str:
 
 
 def open_byte_map(path: Path, max_pixels: int = MOST_PIXELS) -> Image.Image:
-    """A fully decoded PNG with one byte a pixel, upright: mode L, or P where the byte indexes a palette.
+    """Decode a PNG with one byte for each pixel, upright: mode L, or P where the byte indexes a palette.
 
     A greyscale PNG of 1, 2 or 4 bits is refused too: decoders stretch its values to 0..255, which changes class ids.
     """
@@ -146,80 +140,6 @@ def open_byte_map(path: Path, max_pixels: int = MOST_PIXELS) -> Image.Image:
     if header.kind != "PNG" or header.mode != "L" or header.bits != 8:
         raise DataError(f"{path}: a label must be a PNG of a single channel of 8 bits; this is {_kind(header)}")
     return image
-
-
-def align(label: Image.Image, path: Path, picture: Picture, resize: bool | None = None) -> Image.Image:
-    """Bring an upright label to the size of its upright picture.
-
-    A label that only matches its picture as stored was drawn by a program that takes no notice of the orientation: it
-    is turned with the picture. resize: see LabelRule; None: there is no such setting.
-
-    Raises:
-        DataError: The label is of another size.
-    """
-    size = label.height, label.width
-    wanted = picture.size
-    stored = turned_size(wanted, picture.orientation)
-    if _turns_with_picture(size, wanted, picture.orientation, bool(resize)):
-        label = turn_upright(label, picture.orientation)
-    elif not _fits(size, wanted, bool(resize)):
-        hint = ""
-        if resize is not None and (_same_shape(size, wanted) or _same_shape(size, stored)):
-            hint = ". To resize such labels by nearest, set resize_labels = true in [data] of the space's file"
-        raise DataError(
-            f"{path}: is {size[1]} x {size[0]} px (W x H), "
-            f"its image {picture.path.name} is {wanted[1]} x {wanted[0]} px{hint}"
-        )
-    if (label.height, label.width) != wanted:
-        label = label.resize(wanted[::-1], Image.Resampling.NEAREST)
-    return label
-
-
-def alignment_notes(
-    pairs: Iterable[tuple[Path, ...]],
-    headers: Mapping[Path, Header],
-    labels: Mapping[Path, Header],
-    resize: bool,
-    faults: Faults,
-) -> list[str]:
-    """Say what `align` does to the labels of these (image, label, ...) files, one sentence each.
-
-    Where some labels match only their stored image, none whose size fits either way is guessed at: it is a fault.
-    """
-    turned, either, resized = [], [], []
-    for image_path, label_path, *_ in pairs:
-        image, label = headers.get(image_path), labels.get(label_path)
-        if image is None or label is None:
-            continue
-        if _turns_with_picture(label.size, image.size, image.orientation, resize):
-            turned.append(label_path)
-        elif image.orientation > 1 and label.orientation == 1 and _fits(label.size, image.stored, resize):
-            either.append(label_path)
-        if _same_shape(label.size, image.size) and label.size != image.size:
-            resized.append(label_path)
-    notes = []
-    if turned and either:
-        for path in either:
-            faults.add(
-                f"{path}: whether it was drawn on the upright or on the stored image cannot be told from its size, "
-                f"and {turned[0]} matches only the stored one. Turn the image's pixels upright and take its EXIF "
-                "orientation away"
-            )
-    elif either:
-        notes.append(
-            "Labels that fit their image both upright and as stored, taken to be drawn on the upright one: "
-            f"{len(either)} (first: {either[0].name})."
-        )
-    if turned:
-        notes.append(
-            f"Labels that match only the stored image, turned upright with it: {len(turned)} (first: {turned[0].name})."
-        )
-    if resize and resized:
-        notes.append(
-            "Labels of another size than their image, resized to it by nearest: "
-            f"{len(resized)} (first: {resized[0].name})."
-        )
-    return notes
 
 
 def list_colours(names: Iterable[str], colours: Iterable[Colour]) -> str:
@@ -238,21 +158,6 @@ def some(values: Iterable[object], most: int = _SHOWN) -> str:
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
 
 
-def _turns_with_picture(label: Size, picture: Size, orientation: int, resize: bool) -> bool:
-    stored = turned_size(picture, orientation)
-    return stored != picture and not _fits(label, picture, resize) and _fits(label, stored, resize)
-
-
-def _fits(label: Size, picture: Size, resize: bool) -> bool:
-    return label == picture or (resize and _same_shape(label, picture))
-
-
-def _same_shape(label: Size, picture: Size) -> bool:
-    """Whether a label is its picture on another scale, to the rounding of its sides to whole pixels."""
-    (height, width), (high, wide) = label, picture
-    return abs(height - high * width / wide) <= 1 or abs(width - wide * height / high) <= 1
-
-
 def _kind(header: Header) -> str:
     return f"{header.kind} {header.mode}" + (f", {header.bits} bit" if header.kind == "PNG" else "")
 
@@ -262,7 +167,7 @@ def _holds_wide_ids(header: Header) -> bool:
 
 
 def _stored_ids(path: Path, image: Image.Image, header: Header) -> np.ndarray:
-    """H x W ids, uint8 or wider, as the file stores them."""
+    """Return the ids as the file stores them, H x W, uint8 or wider."""
     if header.mode not in _SINGLE and not _holds_wide_ids(header):
         hint = "" if header.deep else "; labels of colours are read by the table [data] colours of the space's file"
         raise DataError(f"{path}: a label must have a single channel of ids; this is {_kind(header)}{hint}")
@@ -275,15 +180,15 @@ def _stored_ids(path: Path, image: Image.Image, header: Header) -> np.ndarray:
 
 
 def _class_ids(path: Path, stored: np.ndarray, mapping: Mapping[StoredId, int]) -> np.ndarray:
-    """H x W uint8 class ids."""
+    """Return class ids, H x W uint8."""
     low, high = int(stored.min()), int(stored.max())
-    if low < 0 or high > _MOST_STORED:
-        raise DataError(f"{path}: ids from 0 to {_MOST_STORED} are read; this holds {low} to {high}")
+    if low < 0 or high > LARGEST_ID:
+        raise DataError(f"{path}: ids from 0 to {LARGEST_ID} are read; this holds {low} to {high}")
     if not mapping:
         if high > 255:
             raise DataError(f"{path}: holds ids up to {high}; ids above 255 are read by [data] map of the space's file")
         return stored.astype(np.uint8)
-    table = np.full(_MOST_STORED + 1, mapping.get(OTHER, -1), np.int16)
+    table = np.full(LARGEST_ID + 1, mapping.get(OTHER, -1), np.int16)
     for key, value in mapping.items():
         if key != OTHER:
             table[int(key)] = value
@@ -298,7 +203,7 @@ def _class_ids(path: Path, stored: np.ndarray, mapping: Mapping[StoredId, int]) 
 
 
 def _ids_of_colours(path: Path, image: Image.Image, header: Header, rule: LabelRule) -> tuple[np.ndarray, int]:
-    """(H x W uint8 class ids, number of pixels whose colour is not in the table)."""
+    """Return class ids, H x W uint8, and the number of pixels whose colour is not in the table."""
     if header.deep:
         raise DataError(f"{path}: [data] colours are of 8 bits; this is {_kind(header)}")
     rgb = np.asarray(image.convert("RGB"))

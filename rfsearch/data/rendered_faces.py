@@ -13,9 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
+from rfsearch.data.base import Embedded
 from rfsearch.data.helen import HELEN_CLASSES, HELEN_FLIP_PAIRS
 from rfsearch.data.image_set import ImageSet, Size, Split
 from rfsearch.errors import DataError
@@ -29,16 +32,46 @@ _SKIN_TONES = ((0.98, 0.84, 0.74), (0.90, 0.71, 0.58), (0.78, 0.57, 0.43), (0.58
 _HAIR_TONES = ((0.08, 0.07, 0.07), (0.25, 0.16, 0.10), (0.45, 0.29, 0.16), (0.80, 0.66, 0.40), (0.55, 0.24, 0.12),
                (0.66, 0.65, 0.64), (0.25, 0.30, 0.55))  # fmt: skip
 
+_MOST_IMAGES = 10**6  # a bound against slips of the keyboard, far beyond what anyone has drawn
+_SIZE = (96, 96)  # H, W, px
+
 Rgb = np.ndarray
 Window = tuple[slice, slice]
+Count = Annotated[int, Field(ge=0, le=_MOST_IMAGES)]
 
 
-def rendered_faces(train: int = 512, val: int = 128, test: int = 128, size: Size = (96, 96), seed: int = 0) -> ImageSet:
-    """One face an image, in Helen's 11 classes, with random pose, size, place, hair, expression, light and clutter.
+class RenderedFaces(Embedded):
+    """Draw faces with exact labels when they are needed: no download.
 
-    size: (H, W) in px; a face is 62 % to 95 % of the shorter side high. Image i of a split depends on the seed, the
-    split and i alone, not on how many there are. Equal to the bit on one machine; another processor's arithmetic may
-    differ in a last bit of a few pixels.
+    Args:
+        rendered: Number of images of train, val and test.
+    """
+
+    rendered: tuple[Count, Count, Count] = (512, 128, 128)
+
+    def held_bytes(self, size: Size | None) -> int:
+        height, width = size or _SIZE
+        return sum(self.rendered) * 4 * height * width
+
+    def make(self, size: Size | None) -> ImageSet:
+        return rendered_faces(*self.rendered, size=size or _SIZE)
+
+
+def rendered_faces(train: int = 512, val: int = 128, test: int = 128, size: Size = _SIZE, seed: int = 0) -> ImageSet:
+    """Draw a face an image, in Helen's 11 classes, with random pose, size, place, hair, expression, light and clutter.
+
+    Image i of a split depends on the seed, the split and i alone, not on how many there are. It is equal to the bit on
+    one machine; another processor's arithmetic may differ in a last bit of a few pixels.
+
+    Args:
+        train: Number of training images.
+        val: Number of validation images.
+        test: Number of test images.
+        size: (H, W) px. A face is 62 % to 95 % of the shorter side high.
+        seed: Of all random numbers.
+
+    Raises:
+        DataError: There are too few images, or they are too small for a face's parts.
     """
     counts = {"train": train, "val": val, "test": test}
     if train < 1 or val < 1 or test < 0:
@@ -63,7 +96,7 @@ def _split(title: str, root: np.random.SeedSequence, count: int, size: Size) -> 
 
 
 class _Canvas:
-    """pixels: H x W x 3 in 0..1. labels: H x W class ids."""
+    """Hold what is drawn: `pixels`, H x W x 3 in 0..1, and `labels`, H x W class ids."""
 
     def __init__(self, size: Size) -> None:
         self.size = size
@@ -81,7 +114,7 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A place to draw: (x, y) in px of its origin, px per unit, and its turn against the image (radian)."""
+    """Place what is drawn: (x, y) px of its origin, px per unit, and its turn against the image (radian)."""
 
     x: float
     y: float
@@ -89,13 +122,13 @@ class _Frame:
     angle: float
 
     def at(self, u: float, v: float, turn: float = 0.0) -> _Frame:
-        """The same frame with its origin moved to (u, v) and turned."""
+        """Return this frame with its origin moved to (u, v) and turned."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         x, y = self.x + self.unit * (u * cos - v * sin), self.y + self.unit * (u * sin + v * cos)
         return _Frame(x, y, self.unit, self.angle + turn)
 
     def window(self, size: Size, reach: float) -> tuple[Window, np.ndarray, np.ndarray]:
-        """The pixels within `reach` units of the origin along the image's axes, and their frame coordinates."""
+        """Return the pixels within `reach` units of the origin along the image's axes, and their frame coordinates."""
         r = reach * self.unit + 1.5
         top, bottom = (int(min(max(edge, 0), size[0])) for edge in (self.y - r, self.y + r + 1))
         left, right = (int(min(max(edge, 0), size[1])) for edge in (self.x - r, self.x + r + 1))
@@ -113,7 +146,7 @@ def _ellipse(a: float, b: float) -> Shape:
 
 
 def _bar(half_width: float, half_height: float, bend: float = 0.0) -> Shape:
-    """A rounded bar, its middle raised against its ends by `bend`."""
+    """Shape a rounded bar, its middle raised against its ends by `bend`."""
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         along = np.maximum(np.abs(u) - (half_width - half_height), 0)
@@ -123,7 +156,7 @@ def _bar(half_width: float, half_height: float, bend: float = 0.0) -> Shape:
 
 
 def _lens(half_width: float, half_height: float) -> Shape:
-    """Pointed at both ends, like an opened eye."""
+    """Shape a lens, pointed at both ends like an opened eye."""
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return np.abs(v) - half_height * (1 - (u / half_width) ** 2)
@@ -138,7 +171,7 @@ def _paint(canvas: _Canvas, frame: _Frame, reach: float, shape: Shape, colour: R
 
 @dataclass(frozen=True)
 class _Look:
-    """What the parts of one face look like. Lengths in units (half a head's height)."""
+    """Say what the parts of one face look like. Lengths are in units, half a head's height."""
 
     skin: Rgb
     hair: Rgb
@@ -208,7 +241,7 @@ def _brow(canvas: _Canvas, frame: _Frame, look: _Look, part: int | None) -> None
 
 
 def _mouth(canvas: _Canvas, frame: _Frame, look: _Look, parts: tuple[int, int, int] | None) -> None:
-    """parts: the ids of upper lip, inner mouth and lower lip. A closed mouth has no inner mouth."""
+    """Draw a mouth; parts are the ids of upper lip, inner mouth and lower lip. A closed mouth has no inner mouth."""
     upper, inner, lower = parts or (None, None, None)
     w, gap, unit = look.mouth_width, look.opening / 2, frame.unit
     window, u, v = frame.window(canvas.size, w * 1.15)
@@ -230,7 +263,7 @@ def _mouth(canvas: _Canvas, frame: _Frame, look: _Look, parts: tuple[int, int, i
 
 
 def _nose(canvas: _Canvas, frame: _Frame, look: _Look, length: float, width: float, lit: float) -> None:
-    """From between the eyes (v = 0) to below the nostrils (v = length); `lit` shifts its shadow to either side."""
+    """Draw a nose from between the eyes (v = 0) to below the nostrils (v = length); `lit` shifts its shadow."""
 
     def outline(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         share = np.clip(v / length, 0, 1)
@@ -249,7 +282,7 @@ def _nose(canvas: _Canvas, frame: _Frame, look: _Look, length: float, width: flo
 
 
 def _background(canvas: _Canvas, rng: np.random.Generator, look: _Look) -> None:
-    """A gradient, plain shapes, and parts of faces where no face is."""
+    """Draw a gradient, plain shapes, and parts of faces where no face is."""
     height, width = canvas.size
     short = min(height, width)
     here, there = (rng.uniform(0.05, 0.95, 3).astype(np.float32) for _ in range(2))
@@ -281,14 +314,14 @@ def _background(canvas: _Canvas, rng: np.random.Generator, look: _Look) -> None:
 
 
 def _streaks(u: np.ndarray, v: np.ndarray, hair: Rgb, rng: np.random.Generator) -> np.ndarray:
-    """The hair's colour in strands."""
+    """Return the hair's colour in strands."""
     turn, pitch = rng.uniform(0, math.pi), rng.uniform(14, 30)
     wave = np.sin(pitch * (u * math.cos(turn) + v * math.sin(turn)) + 2 * v)
     return np.clip(hair + rng.uniform(0.02, 0.09) * wave[..., None], 0, 1)
 
 
 def _draw(rng: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """(H x W x 3 uint8 image, H x W uint8 label)."""
+    """Draw one image, H x W x 3 uint8, and its label, H x W uint8."""
     canvas, look = _Canvas(size), _Look.random(rng)
     height, width = size
     _background(canvas, rng, look)
@@ -354,7 +387,7 @@ def _draw(rng: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]
 
 
 def _light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gain, a gradient across the image, a colour cast, and the noise of a sensor; H x W x 3 uint8."""
+    """Light an image: gain, a gradient across it, a colour cast, and a sensor's noise; H x W x 3 uint8."""
     height, width, _ = pixels.shape
     turn, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.35)
     across = np.linspace(-1, 1, width, dtype=np.float32) * (strength * math.cos(turn))

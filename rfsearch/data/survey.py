@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rfsearch.data.alignment import alignment_notes
+from rfsearch.data.brightness import check_brightness
+from rfsearch.data.faults import Faults
 from rfsearch.data.fitting import Resize, choose_size
-from rfsearch.data.image_set import Faults, Item, Size
-from rfsearch.data.labels import alignment_notes
-from rfsearch.data.pictures import Header, PictureRule, check_brightness, check_pixels, picture_notes, read_headers
+from rfsearch.data.image_set import Size
+from rfsearch.data.loading import Item
+from rfsearch.data.picture_files import Header, check_pixels, read_headers
+from rfsearch.data.pictures import PictureRule, picture_notes
 
 
 def survey(
@@ -36,8 +40,8 @@ def survey(
         DataError: Files have too many pixels, or images of more than 8 bits would be read as almost black.
     """
     files = [item.files for split in items.values() for item in split]
-    headers = read_headers([image for image, *_ in files], pictures)
-    labels = read_headers([label for _, label, *_ in files], pictures)
+    headers = read_headers([image for image, *_ in files], pictures.max_pixels)
+    labels = read_headers([label for _, label, *_ in files], pictures.max_pixels)
     known = headers | labels
     if any(path not in known for image, label, *_ in files for path in (image, label)):
         check_all_pixels(items, known, pictures)
@@ -59,4 +63,6 @@ def check_all_pixels(
         headers: What is known of their files.
         pictures: How images are read.
     """
-    check_pixels([path for split in items.values() for item in split for path in item.files], headers, pictures)
+    check_pixels(
+        [path for split in items.values() for item in split for path in item.files], headers, pictures.max_pixels
+    )

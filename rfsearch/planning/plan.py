@@ -13,19 +13,10 @@ import numpy as np
 import torch
 
 from rfsearch import plugins
-from rfsearch.data import (
-    ImageSet,
-    LabelRule,
-    Naming,
-    PictureRule,
-    read_folder,
-    read_helen,
-    read_voc,
-    rendered_faces,
-)
-from rfsearch.data.image_set import few_to_choose_on, physical_memory, with_labels_to_score
+from rfsearch.data import ImageSet
+from rfsearch.data.image_set import few_to_choose_on, with_labels_to_score
+from rfsearch.data.loading import physical_memory
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
-from rfsearch.data.pictures import MOST_PIXELS
 from rfsearch.errors import BudgetError, DataError, SpaceError
 from rfsearch.ledger import Budget, Cost, Request
 from rfsearch.ledger.manifest import PlannedCandidate
@@ -233,40 +224,16 @@ def misfits(checked: CheckedRequest) -> dict[str, str]:
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
-    """Read the images of a --data folder, or make the embedded set of a space that has one."""
-    spec = space.data
+    """Read the images of a --data folder, or make the embedded ones of a space that has some."""
     if folder is None:
-        if spec.default is None:
+        embedded, size = space.data.embedded, space.image_size
+        if embedded is None:
             raise DataError(f"space {space.name!r} has no embedded data: name a folder with --data.")
-        train, val, test = spec.rendered
-        size = space.image_size or (96, 96)
-        _require_memory((train + val + test) * 4 * size[0] * size[1], "the rendered images are held in", space)
-        return rendered_faces(train, val, test, size)
-    data = with_labels_to_score(_read_folder(space, Path(folder), cache))
+        _require_memory(embedded.held_bytes(size), f"the images of {space.data.default} are held in", space)
+        return embedded.make(size)
+    data = with_labels_to_score(space.data.folder_layout.read(Path(folder), space.image_size, cache=cache))
     caution = few_to_choose_on(data)
     return replace(data, notice=f"{data.notice} {caution}".strip()) if caution else data
-
-
-def _read_folder(space: Space, root: Path, cache: Path) -> ImageSet:
-    spec, size, resize = space.data, space.image_size, space.data.resize
-    pictures = PictureRule(spec.white, spec.max_pixels or MOST_PIXELS)
-    if spec.layout == "helen":
-        return read_helen(root, size, pictures=pictures, resize=resize, cache=cache)
-    if spec.layout == "voc":
-        return read_voc(root, size, pictures=pictures, resize=resize, cache=cache)
-    return read_folder(
-        root,
-        spec.classes or None,
-        spec.ignore_index,
-        size,
-        spec.flip_pairs,
-        naming=Naming(spec.images, spec.labels),
-        pictures=pictures,
-        labels=LabelRule(map=spec.map, nearest=spec.colour_match == "nearest", resize=spec.resize_labels),
-        colours=spec.colours,
-        resize=resize,
-        cache=cache,
-    )
 
 
 def _require_memory(needed: int, what: str, space: Space) -> None:

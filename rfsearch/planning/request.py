@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rfsearch import plugins
-from rfsearch.data.image_set import require_folder
+from rfsearch.data.faults import require_folder
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Budget, Request
 from rfsearch.planning.entrants import FORM_MARK, Entrant, find_entrants, split_strategy

@@ -1,7 +1,11 @@
 """Choices, candidates and spaces: what may vary in a search. Imports neither torch nor Ray."""
 
 from rfsearch.space.choice import Candidate, Choice, Paths, Sampling
-from rfsearch.space.space import LSDFN, SINGLE, DataSpec, PathSet, Recipe, SamplingSpec, Space, SpaceFile, read_space
+from rfsearch.space.data_spec import DataSpec
+from rfsearch.space.file import SpaceFile, read_space
+from rfsearch.space.forms import LSDFN, SINGLE, PathSet, SamplingSpec
+from rfsearch.space.recipe import Recipe
+from rfsearch.space.space import Space
 
 __all__ = [
     "LSDFN",

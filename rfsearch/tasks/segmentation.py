@@ -1,4 +1,4 @@
-"""Semantic segmentation: cross-entropy over labelled pixels, scored over the data set's confusion matrix."""
+"""Semantic segmentation: cross-entropy over labelled pixels, scored by a metric of class maps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfsearch.data import IGNORE, ImageSet, Split, eval_batches
-from rfsearch.errors import SpaceError, TrialError, nearest
+from rfsearch.errors import SpaceError, TrialError
 from rfsearch.layers.one_call import one_call
 from rfsearch.outputs import main_output
-from rfsearch.tasks.scores import METRICS, confusion_matrix
+from rfsearch.tasks.metrics import make_metric
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,16 @@ class Scores:
 class Segmentation:
     """Loss and score of a segmentation network.
 
-    metric: a name of `scores.METRICS`. data: gives the classes and the ignored label. class_weights: "none", or "sqrt"
-    for weights proportional to the inverse square root of a class's share of the training pixels, 1 on average.
+    metric: a name of `metrics.METRICS`, or a SPEC. data: gives the classes and the ignored label. class_weights:
+    "none", or "sqrt" for weights proportional to the inverse square root of a class's share of the training pixels, 1
+    on average.
     """
 
     def __init__(self, metric: str, data: ImageSet, class_weights: Literal["none", "sqrt"] = "none") -> None:
-        if metric not in METRICS:
-            raise SpaceError(f"unknown metric {metric!r}.{nearest(metric, METRICS)}")
-        self._scores_of, self.primary = METRICS[metric]
+        self._metric = make_metric(metric, data)
+        self.primary = self._metric.primary
+        if self._metric.direction != "maximize":
+            raise SpaceError(f"metric {metric!r}: lower is better, and a search goes for higher scores. Turn it round.")
         self._data = data
         self._weights = _sqrt_weights(data) if class_weights == "sqrt" else None
         self._ignored = _ignored_class(data)
@@ -61,19 +63,14 @@ class Segmentation:
     @torch.no_grad()
     def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
         """Scores over a whole split, at the labels' own resolution."""
-        classes = self._data.num_classes
-        confusion = np.zeros((classes, classes), dtype=np.int64)
+        self._metric.reset()
         for images, labels in eval_batches(split, batch_size, self._data.ignore_index, device):
             # What is called by the ignored id is missed: whoever uses the network gets no class there.
-            called = _highest(self._at_label_size(model(images), labels))
-            confusion += confusion_matrix(called.cpu().numpy(), labels.cpu().numpy(), classes, IGNORE)
-        return self._summary(confusion)
-
-    def _summary(self, confusion: np.ndarray) -> Scores:
-        scores = {name: float(value) for name, value in self._scores_of(confusion, self._ignored).items()}
+            self._metric.update(_highest(self._at_label_size(model(images), labels)), labels)
+        scores = self._metric.compute()
         primary = scores[self.primary]
         if not math.isfinite(primary):
-            raise TrialError(f"{self.primary} is undefined: none of its classes occurs in the split.")
+            raise TrialError(f"{self.primary} is undefined: nothing in the split defines it.")
         return Scores(primary, {name: value for name, value in scores.items() if math.isfinite(value)})
 
     @staticmethod

@@ -6,15 +6,11 @@ import pytest
 from PIL import Image
 
 from rfsearch.data import ImageSet, Split
+from rfsearch.data.faults import Faults, require_folder
 from rfsearch.data.fitting import choose_size
-from rfsearch.data.image_set import (
-    Faults,
-    Item,
-    load_splits,
-    require_folder,
-)
 from rfsearch.data.labels import open_byte_map
-from rfsearch.data.pictures import decode, read_headers
+from rfsearch.data.loading import Item, load_splits
+from rfsearch.data.picture_files import decode, read_headers
 from rfsearch.errors import DataError
 
 

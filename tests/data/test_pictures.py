@@ -9,13 +9,9 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from rfsearch.data.pictures import (
-    PictureRule,
-    check_brightness,
-    open_picture,
-    picture_notes,
-    read_headers,
-)
+from rfsearch.data.brightness import check_brightness
+from rfsearch.data.picture_files import read_headers
+from rfsearch.data.pictures import PictureRule, open_picture, picture_notes
 from rfsearch.errors import DataError
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)
@@ -40,7 +36,7 @@ def grey(path, **rule):
 
 
 def notes(*paths, **rule):
-    return " ".join(picture_notes(read_headers(paths, PictureRule(**rule)), PictureRule(**rule)))
+    return " ".join(picture_notes(read_headers(paths), PictureRule(**rule)))
 
 
 def write_tiff(path, values, bits=16, kind=1, photometric=1, channels=1, extra=()):
@@ -331,7 +327,7 @@ def test_a_limit_of_pixels_is_a_setting(tmp_path, monkeypatch):
         rgb(path, max_pixels=40)
     np.testing.assert_array_equal(rgb(path, max_pixels=48), COLOURS)
     assert Image.MAX_IMAGE_PIXELS == 10
-    assert read_headers([path], PictureRule(max_pixels=40)) == {}
+    assert read_headers([path], max_pixels=40) == {}
 
 
 def test_images_that_hold_fewer_bits_than_their_files_are_refused_with_a_white(tmp_path):

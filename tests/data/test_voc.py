@@ -247,7 +247,7 @@ def test_what_sbd_adds_is_told(root):
 
 def test_the_papers_number_is_not_remarked_on(root, voc, monkeypatch):
     write_augmented(voc)
-    monkeypatch.setattr("rfsearch.data.voc._PAPERS_TRAIN_ON", 44)
+    monkeypatch.setattr("rfsearch.data.voc_lists._PAPERS_TRAIN_ON", 44)
     assert "papers" not in read_voc(root).notice
 
 
@@ -259,7 +259,7 @@ def test_the_hold_out_is_a_hash_of_the_names(root, voc, monkeypatch):
     assert first.splits["val"].names != other.splits["val"].names
     assert first.splits["val"].names != tuple(sorted({*TRAIN, *MORE}))[:2]
     assert "with seed 1" in other.notice
-    monkeypatch.setattr("rfsearch.data.voc._HELD_MOST", 1)
+    monkeypatch.setattr("rfsearch.data.voc_lists._HELD_MOST", 1)
     (most,) = read_voc(root).splits["val"].names
     assert most in first.splits["val"].names
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rfsearch.data import RenderedFaces
 from rfsearch.errors import BudgetError, SpaceError
 from rfsearch.ledger import Request
 from rfsearch.planning.plan import make_plan, read_data
@@ -60,7 +61,7 @@ def test_more_seeds_than_anyone_could_train_are_told(tmp_path):
 
 def test_images_that_the_memory_cannot_hold_are_told_with_what_they_take(tmp_path, monkeypatch):
     monkeypatch.setattr("rfsearch.planning.plan.physical_memory", lambda: 2**34)
-    monkeypatch.setattr("rfsearch.planning.plan.rendered_faces", lambda *_: pytest.fail("they were drawn"))
+    monkeypatch.setattr(RenderedFaces, "make", lambda *_: pytest.fail("they were drawn"))
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("[48, 48]", "[32768, 32768]"))
     with pytest.raises(SpaceError, match="are held in 96.0 GiB of memory, and this machine has 16.0 GiB"):

@@ -1,12 +1,15 @@
 """The [data] table of a space file: how pictures and labels are read, and what of it cannot be."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
+from rfsearch.data import Folder, RenderedFaces
 from rfsearch.errors import SpaceError
-from rfsearch.space import Space, read_space
+from rfsearch.planning.plan import load_data
+from rfsearch.space import DataSpec, Space, read_space
 from tests.space.test_space import GOOD
 
 
@@ -123,7 +126,88 @@ def test_labels_hold_ids_or_colours(tmp_path):
 def test_published_layouts_have_labels_of_their_own(tmp_path, layout, line):
     path = written(tmp_path, line)
     path.write_text(path.read_text().replace('"folder"', f'"{layout}"'))
-    with pytest.raises(SpaceError, match=rf"line 7, .*only the layout folder reads this: the labels of {layout}"):
+    with pytest.raises(
+        SpaceError, match=rf"line 7, .*only the layout folder reads this, and the layout here is {layout}"
+    ):
         read_space(path, None)
     path.write_text(path.read_text().replace(line, 'resize = "pad"\nwhite = 4095'))
     assert read_space(path, None).data.resize == "pad"
+
+
+def test_a_table_holds_the_keys_of_both_its_layouts_with_what_they_do_if_left_out(tmp_path):
+    space = read_space(written(tmp_path, 'default = "rendered-faces"\nrendered = [3, 2, 1]\nignore_index = 9'), None)
+    assert space.data.embedded == RenderedFaces(rendered=(3, 2, 1))
+    assert space.data.folder_layout == Folder(ignore_index=9)
+    assert (space.data.rendered, space.data.colour_match) == ((3, 2, 1), "exact")
+    assert pickle.loads(pickle.dumps(space)) == space
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('default = "rendered-face"', "data.default: unknown layout 'rendered-face'. Did you mean 'rendered-faces'"),
+        ('default = "helen"', "data.default: layout 'helen' reads a folder.*: name it as `layout`"),
+        ("map_ = 3", r"data\.map_: no key of the layout folder\. Did you mean 'map'"),
+        ('white = 0\nlabels = "x"', r"(?s)2 fault.*line 7, data\.white.*line 8, data\.labels"),
+    ],
+)
+def test_what_no_layout_can_be_told_is_told_off_with_its_line(tmp_path, table, message):
+    with pytest.raises(SpaceError, match=message):
+        read_space(written(tmp_path, table), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fodler", "line 6, data.layout: unknown layout 'fodler'. Did you mean 'folder'"),
+        ("rendered-faces", "line 6, data.layout: layout 'rendered-faces' makes its images and reads no folder"),
+        ("mine.py", "line 6, data.layout: a file holds a layout by the name of its class: mine.py:MyLayout"),
+        ("absent.py:Mine", "line 6, data.layout: layout '/.*/absent.py:Mine': no file /.*/absent.py"),
+        ("rfsearch.data:ImageSet", "line 6, data.layout: .* is a subclass of rfsearch.data.Layout"),
+        ("rfsearch.data:Layout", "line 6, data.layout: .* has every method of its contract. Missing: read"),
+    ],
+)
+def test_a_layout_that_is_none_is_told_off_with_its_line(tmp_path, name, message):
+    path = written(tmp_path, "")
+    path.write_text(path.read_text().replace('layout = "folder"', f'layout = "{name}"'))
+    with pytest.raises(SpaceError, match=message):
+        read_space(path, None)
+
+
+OWN = """
+from rfsearch.data import Layout, rendered_faces
+
+class Mine(Layout):
+    count: int = 3
+
+    def read(self, root, size, *, cache=None, memory_limit_bytes=None):
+        return rendered_faces(self.count, 1, 0, size or (48, 48))
+"""
+
+
+def test_a_layout_of_a_file_is_read_from_any_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, "count = 5")
+    path.write_text(path.read_text().replace('layout = "folder"', 'layout = "mine.py:Mine"'))
+    body = json.loads(json.dumps(read_space(path, None).model_dump(mode="json")))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    data = load_data(Space.model_validate(body), str(tmp_path), tmp_path)
+    assert len(data.splits["train"]) == 5
+    assert body["data"]["layout"] == f"{tmp_path / 'mine.py'}:Mine"
+
+
+@pytest.mark.parametrize("layout", ["voc", "helen", "folder"])
+def test_a_table_that_an_earlier_version_recorded_with_every_layouts_keys_is_read(layout):
+    """Runs recorded the keys of all layouts, whichever they read."""
+    recorded = {
+        "default": None, "layout": layout, "classes": ["a", "b"], "ignore_index": 255, "flip_pairs": [],
+        "rendered": [512, 128, 128], "resize": "stretch", "white": None, "max_pixels": None, "images": "{stem}",
+        "labels": "{stem}", "map": {}, "colours": {}, "colour_match": "exact", "resize_labels": False,
+    }  # fmt: skip
+    spec = DataSpec.model_validate(recorded)
+    assert (spec.folder_layout.classes, spec.folder_layout.ignore_index) == (("a", "b"), 255)
+    assert DataSpec.model_validate(spec.model_dump(mode="json")) == spec
+    with pytest.raises(ValueError, match="only the layout folder reads this" if layout != "folder" else "no key of"):
+        DataSpec.model_validate(recorded | {"labels": "{stem}_x", "x": 1})

@@ -10,7 +10,7 @@ from rfsearch import plugins
 from rfsearch.data.helen import HELEN_CLASSES
 from rfsearch.errors import SpaceError
 from rfsearch.space import Choice, PathSet, Recipe, Sampling, Space, read_space
-from rfsearch.tasks.scores import METRICS
+from rfsearch.tasks.metrics import METRICS
 
 GOOD = """\
 name = "toy"
@@ -304,6 +304,13 @@ def test_a_file_in_another_encoding_is_told(tmp_path):
 def test_an_unknown_preset_names_the_nearest(tmp_path):
     with pytest.raises(SpaceError, match="no preset 'minni'. Did you mean 'mini'"):
         read_space(written(tmp_path, GOOD), "minni")
+
+
+def test_a_metric_of_a_file_is_the_same_one_in_every_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = GOOD.replace('"mean-iou"', '"scores/mine.py:score"')
+    assert text != GOOD
+    assert read_space(written(tmp_path, text), None).metric == f"{tmp_path / 'scores' / 'mine.py'}:score"
 
 
 def test_broken_toml_and_a_missing_file_are_told(tmp_path):

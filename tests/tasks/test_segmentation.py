@@ -99,6 +99,51 @@ def test_an_id_outside_the_classes_changes_nothing():
     assert scores[0] == scores[1]
 
 
+OWN = """
+def agreement(prediction, target):
+    return ((prediction == target) | (target == -100)).float().mean()
+
+def error(prediction, target):
+    return 1 - agreement(prediction, target)
+
+error.higher_is_better = False
+"""
+
+
+def test_a_network_is_scored_by_a_metric_of_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    data, _ = ade()
+    called = data.splits["val"].labels.astype(np.int64)
+    called[0, :24] = 0  # half of one image and half of the other's margin, which is ignored
+    wrong = (called != data.splits["val"].labels).sum() / called.size
+    scores = Segmentation(f"{tmp_path / 'mine.py'}:agreement", data).score(
+        Fixed(one_hot(called, 4)), data.splits["val"], 2, CPU
+    )
+    assert scores.primary == pytest.approx(1 - wrong)
+    assert scores.all == {"agreement_imagemean": scores.primary}
+    with pytest.raises(SpaceError, match=r"mine.py:error': lower is better"):
+        Segmentation(f"{tmp_path / 'mine.py'}:error", data)
+
+
+@pytest.mark.parametrize("metric", ["dice", "boundary-iou"])
+def test_scores_do_not_depend_on_the_batches(metric):
+    data, _ = ade()
+    called = one_hot(np.roll(data.splits["val"].labels.astype(np.int64), 5, axis=1), 4)
+
+    class Rolled(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            taken, self.left = self.left[: len(images)], self.left[len(images) :]
+            return taken
+
+    scores = []
+    for batch_size in (1, 2):
+        model = Rolled()
+        model.left = called
+        scores.append(Segmentation(metric, data).score(model, data.splits["val"], batch_size, CPU))
+    assert scores[0] == scores[1]
+    assert 0 < scores[0].primary < 1
+
+
 def test_a_path_cannot_be_guided_by_the_ignored_id(tmp_path):
     data, _ = ade()
     space = toy_space(tmp_path)

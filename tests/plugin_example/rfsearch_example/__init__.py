@@ -1,4 +1,4 @@
-"""One of each kind of plugin: a backbone, a strategy, a task and a space."""
+"""One of each kind of plugin: a backbone, a strategy, a task, a layout and a space."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rfsearch.data import IGNORE, ImageSet, Split
+from rfsearch.data import IGNORE, ImageSet, Layout, Split
+from rfsearch.errors import DataError
 from rfsearch.ledger import Record
 from rfsearch.outputs import main_output
 from rfsearch.space import Candidate, Choice, Space
@@ -91,6 +93,49 @@ class FocalSegmentation:
 
     def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
         return self._plain.score(model, split, batch_size, device)
+
+
+class Arrays(Layout):
+    """DIR/{train,val,test}.npz: `images`, N x H x W x 3, and `labels`, N x H x W class ids, both uint8; test may lack.
+
+    classes: names in the order of the ids, a key of the space file's [data]. The arrays are held in memory.
+    """
+
+    classes: tuple[str, ...]
+
+    def read(
+        self,
+        root: Path,
+        size: tuple[int, int] | None,
+        *,
+        cache: Path | str | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> ImageSet:
+        splits = {}
+        for title in ("train", "val", "test"):
+            file = root / f"{title}.npz"
+            if not file.is_file():
+                if title != "test":
+                    raise DataError(f"{file}: no such file; it holds the {title} images.")
+                continue
+            splits[title] = self._split(file, size)
+        return ImageSet(root.name, self.classes, None, splits)
+
+    def _split(self, file: Path, size: tuple[int, int] | None) -> Split:
+        with np.load(file) as arrays:
+            if missing := {"images", "labels"} - set(arrays):
+                raise DataError(f"{file}: holds no array {' and no array '.join(sorted(missing))}.")
+            images, labels = arrays["images"], arrays["labels"]
+        if labels.size and labels.max() >= len(self.classes):
+            raise DataError(f"{file}: class id {labels.max()} is outside 0..{len(self.classes) - 1}.")
+        height, width = images.shape[1:3]
+        rows, columns = (
+            np.arange(wanted) * own // wanted
+            for wanted, own in zip(size or (height, width), (height, width), strict=True)
+        )
+        nearest = np.ix_(range(len(images)), rows, columns)
+        names = tuple(f"{file.stem}-{number}" for number in range(len(images)))
+        return Split(images[nearest].transpose(0, 3, 1, 2), labels[nearest], names)
 
 
 def corners() -> Path:

@@ -1,10 +1,11 @@
 """The plugin keeps to what rfsearch expects of one: rfsearch's own checks, run on it."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rfsearch_example", reason="the plugin is installed by tests/test_plugin_example.py alone")
 
-from rfsearch_example import FocalSegmentation, Halving, corners, two_stage
+from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, two_stage
 
 from rfsearch import testing
 from rfsearch.space import read_space
@@ -28,6 +29,15 @@ def test_strategy(check, form):
 @pytest.mark.parametrize("check", testing.TASK_CHECKS, ids=by_name)
 def test_task(check):
     check(FocalSegmentation, "mean-iou")
+
+
+@pytest.mark.parametrize("check", testing.LAYOUT_CHECKS, ids=by_name)
+def test_layout(check, tmp_path):
+    draw = np.random.default_rng(0)
+    for title, count in (("train", 3), ("val", 2)):
+        images = draw.integers(0, 256, (count, 24, 32, 3), np.uint8)
+        np.savez(tmp_path / f"{title}.npz", images=images, labels=images[..., 0] // 128)
+    check(Arrays(classes=("dark", "light")), tmp_path)
 
 
 @pytest.mark.parametrize("check", testing.SPACE_CHECKS, ids=by_name)

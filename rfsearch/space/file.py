@@ -1,0 +1,130 @@
+"""Read a space from a TOML file, checked whole: all faults are reported at once, each with its line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, model_validator
+
+from rfsearch.errors import SpaceError, nearest
+from rfsearch.space.data_spec import DataSpec
+from rfsearch.space.faults import describe_fault
+from rfsearch.space.forms import LSDFN, PATHS, SINGLE, PathSet, SamplingSpec
+from rfsearch.space.recipe import Recipe
+from rfsearch.space.space import Space
+from rfsearch.space.table import FARTHEST, LARGEST_FACTOR, Side, Spec, Table
+
+
+class Preset(Table):
+    """Hold one size of a space. See `Space` for the fields."""
+
+    backbone: str
+    weights: str = "none"
+    form: str = SINGLE
+    sampling: SamplingSpec = SamplingSpec()
+    sites: tuple[str, ...] = Field(min_length=1)
+    dilations: tuple[Annotated[int, Field(le=FARTHEST)], ...] = Field(min_length=1)
+    reference: int
+    f_bounds: tuple[float, float] = (0.25, 4.0)
+    f_search: tuple[float, float] = (0.7, 1.4)
+    image_size: tuple[Side, Side] | None = None
+    budget: str
+    recipe: Recipe
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preset:
+        if any(d < 1 for d in self.dilations) or len(set(self.dilations)) != len(self.dilations):
+            raise ValueError("dilations are different integers of at least 1")
+        if self.reference not in self.dilations:
+            raise ValueError(f"reference {self.reference} is none of the dilations {list(self.dilations)}")
+        for name, (low, high) in (("f_bounds", self.f_bounds), ("f_search", self.f_search)):
+            if not 1 / LARGEST_FACTOR <= low <= 1 <= high <= LARGEST_FACTOR:
+                raise ValueError(f"{name} = [low, high] needs 0 < low <= 1 <= high <= {LARGEST_FACTOR:g}")
+        if not self.f_bounds[0] <= self.f_search[0] <= self.f_search[1] <= self.f_bounds[1]:
+            raise ValueError(f"f_search {list(self.f_search)} lies within f_bounds {list(self.f_bounds)}")
+        return self
+
+
+class SpaceFile(Table):
+    """Hold a whole space file. See `Space` for the fields."""
+
+    name: str
+    title: str
+    cite: str = ""
+    task: str = "segmentation"
+    metric: Spec
+    data: DataSpec
+    paths: dict[str, PathSet] = Field(default={})
+    default_preset: str = "mini"
+    presets: dict[str, Preset] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known_forms(self) -> SpaceFile:
+        if taken := {SINGLE, LSDFN} & set(self.paths):
+            raise ValueError(f"paths are named bi, tri or anything but {' and '.join(sorted(taken))}")
+        for name, preset in self.presets.items():
+            if preset.form not in self.forms:
+                raise ValueError(
+                    f"preset {name} has the unknown form {preset.form!r}.{nearest(preset.form, self.forms)}"
+                )
+        return self
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Return what a site can get."""
+        return (SINGLE, *dict.fromkeys([*PATHS, *self.paths]), LSDFN)
+
+    def preset_and_form(self, wanted: str) -> tuple[Preset, str]:
+        """Return a preset by its name, or in another form: `bi` is the default preset's, `paper-bi` that of `paper`."""
+        if wanted in self.presets:
+            return self.presets[wanted], self.presets[wanted].form
+        base, _, form = wanted.rpartition("-")
+        base = base or self.default_preset
+        if base not in self.presets or form not in self.forms:
+            known = [*self.presets, *self.forms, *(f"{name}-{form}" for name in self.presets for form in self.forms)]
+            raise SpaceError(f"space {self.name!r} has no preset {wanted!r}.{nearest(wanted, known)}")
+        return self.presets[base], form
+
+
+def read_space(path: Path, preset: str | None) -> Space:
+    """Read one preset of a space file.
+
+    Args:
+        path: The file.
+        preset: Name of a preset, of one in another form, such as `paper-bi`, or of a form. None: the default preset.
+
+    Raises:
+        SpaceError: The file cannot be read, has no such preset, or has faults; all of them in one message, each with
+            its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path}: cannot be read: {error}.") from error
+    try:
+        body = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpaceError(f"{path}: not valid TOML: {error}.") from error
+    except RecursionError:
+        raise SpaceError(f"{path}: its values are nested too deeply.") from None
+    except ValueError as error:  # a number of more digits than Python reads, a date that is none
+        raise SpaceError(f"{path}: a value that cannot be read: {error}.") from error
+    try:
+        file = SpaceFile.model_validate(body)
+    except ValidationError as error:
+        faults = "\n".join(f"  {describe_fault(text, fault)}" for fault in error.errors())
+        raise SpaceError(f"{path}: {error.error_count()} fault(s):\n{faults}") from error
+    wanted = preset or file.default_preset
+    chosen, form = file.preset_and_form(wanted)
+    shared = file.model_dump(include={"name", "title", "cite", "task", "metric"})
+    return Space(
+        **shared,
+        source=str(path),
+        preset=wanted,
+        data=file.data,
+        paths={**PATHS, **file.paths},
+        **{k: getattr(chosen, k) for k in Preset.model_fields if k != "form"},
+        form=form,
+    )

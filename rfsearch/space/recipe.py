@@ -1,0 +1,95 @@
+"""How every candidate of a space is trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rfsearch.space.table import LARGEST_FACTOR, MOST_IMAGES, MOST_RUNGS, MOST_STEPS, Table
+
+
+class Recipe(Table):
+    """Say how every candidate of a space is trained: what may not vary between them.
+
+    The optimiser is stochastic gradient descent with the rate lr (1 - step / steps)^power, after `warmup` steps of
+    linear growth, and x lr_drop after each of lr_steps.
+
+    Args:
+        steps: Length of one full training.
+        batch_size: Images of one step.
+        class_weights: Of the loss: none, or each class's pixels weighted by the inverse square root of their share of
+            the training split, so that small parts are not drowned.
+        lr: Largest rate of new weights.
+        momentum: Of the optimiser.
+        weight_decay: Of the optimiser; a learned f or gamma has none.
+        power: Of the rate's decay.
+        warmup: Steps in which the rate grows.
+        lr_steps: Shares of the training after which the rate drops.
+        lr_drop: Factor of each drop.
+        pretrained_lr_multiplier: Rate of the weights that a backbone brings trained, over lr.
+        f_lr_multiplier: Rate of a learned f, over lr (Wei sec. 4.2 and 5.1).
+        gamma_lr_multiplier: Rate of a learned gamma, over lr.
+        f_delay: Share of the training before f may move.
+        f_clip: Largest size of f's gradient. None: any.
+        f_background: What a background pixel counts in f's gradient; 1: like any other.
+        guidance_weight: W of loss guidance (Wei eq. 12).
+        normalisation: Of f's gradient, exact or the paper's (Wei eq. 10-11).
+        low_centre: Kernels start with less weight at their centre, see `rfsearch.layers.initialisation.low_centre_`;
+            of no effect on a space with trained weights.
+        rungs: Validations on the way.
+        rung_images: Images of the validation split that a rung takes.
+        eval_batch_size: Images of one pass of an evaluation.
+        flip: Half of the training images are mirrored.
+        scale: Bounds of the zoom of training images.
+        shift: Their largest displacement, as a share of the side.
+        brightness: Largest amount added to them; 1 is from black to white.
+        contrast: Largest relative change of their contrast.
+    """
+
+    steps: int = Field(gt=0, le=MOST_STEPS)
+    batch_size: int = Field(gt=0, le=MOST_IMAGES)
+    class_weights: Literal["none", "sqrt"] = "none"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    power: float = Field(default=0.9, ge=0)
+    warmup: int = Field(default=0, ge=0, le=MOST_STEPS)
+    lr_steps: tuple[float, ...] = ()
+    lr_drop: float = Field(default=0.1, gt=0, le=1)
+    pretrained_lr_multiplier: float = Field(default=1.0, gt=0)
+    f_lr_multiplier: float = Field(default=1.0, gt=0)
+    gamma_lr_multiplier: float = Field(default=1.0, gt=0)
+    f_delay: float = Field(default=0.0, ge=0, lt=1)
+    f_clip: float | None = Field(default=None, gt=0)
+    f_background: float = Field(default=1.0, ge=0)
+    guidance_weight: float = Field(default=1.2, gt=0)
+    normalisation: Literal["exact", "paper"] = "exact"
+    low_centre: bool = False
+    rungs: int = Field(default=3, ge=0, le=MOST_RUNGS)
+    rung_images: int = Field(default=64, gt=0, le=MOST_IMAGES)
+    eval_batch_size: int = Field(default=16, gt=0, le=MOST_IMAGES)
+    flip: bool = True
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: float = Field(default=0.0, ge=0, lt=1)
+    brightness: float = Field(default=0.0, ge=0, lt=1)
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if any(not 0 < share < 1 for share in self.lr_steps) or list(self.lr_steps) != sorted(set(self.lr_steps)):
+            raise ValueError("lr_steps are ascending shares of the training, between 0 and 1")
+        low, high = self.scale
+        if not 1 / LARGEST_FACTOR <= low <= high <= LARGEST_FACTOR:
+            raise ValueError(f"scale = [low, high] needs 0 < low <= high <= {LARGEST_FACTOR:g}")
+        return self
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of new weights at a step."""
+        rate = self.lr * max(0.0, 1 - step / self.steps) ** self.power  # a forecast times more steps than one may have
+        rate *= self.lr_drop ** sum(step >= share * self.steps for share in self.lr_steps)
+        return rate * (step + 1) / self.warmup if step < self.warmup else rate
+
+    def rung_steps(self) -> tuple[int, ...]:
+        """Return the steps after which a training is validated, its last one included."""
+        return tuple(sorted({round(self.steps * i / (self.rungs + 1)) for i in range(1, self.rungs + 2)} - {0}))
