@@ -47,7 +47,7 @@ from rfsearch.planning.plan import load_data
 from rfsearch.projection import Room, fixed, project
 from rfsearch.provenance import versions
 from rfsearch.receptive import receptive_field
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Candidate, Choice, Space
 from rfsearch.surgery import measure_sites
 from rfsearch.surgery.dilation import _KEY as DILATION
 from rfsearch.surgery.inserts import SplitSite
@@ -279,11 +279,20 @@ def _data(
 def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
     """What the trial's network had become."""
     candidate = Candidate.from_json(record.candidate)
-    low, high = space.f_bounds  # single precision may miss a bound by its rounding
-    searched = {path for path, choice in candidate if choice.searched}  # whose f is no factor and knows no bounds
-    f = {path: value if path in searched else min(max(value, low), high) for path, value in record.f.items()}
-    smallest, largest = space.sampling.bounds
-    gamma = {path: min(max(value, smallest), largest) for path, value in record.gamma.items()}
+    outcome = Candidate.from_json(record.outcome)
+    starts = dict(candidate)
+
+    def within(path: str, choice: Choice) -> Choice:
+        """Return a learned value within its bounds, which single precision may miss by its rounding."""
+        start, sampling = starts[path], choice.sampling
+        if start.learned:
+            low, high = space.f_bounds
+            return replace(choice, f=min(max(choice.f, low), high))
+        if sampling and start.sampling and start.sampling.learned:
+            low, high = space.sampling.bounds
+            return replace(choice, sampling=replace(sampling, gamma=min(max(sampling.gamma, low), high)))
+        return choice
+
     recipe = space.recipe
     settings = PatchSettings(
         f_bounds=space.f_bounds,
@@ -293,7 +302,7 @@ def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
         sampling=space.sampling,
         dilations=space.dilations if any(choice.layer for _, choice in candidate) else (),
     )
-    return Patch(space.backbone, classes, fixed(candidate, f, gamma), settings)
+    return Patch(space.backbone, classes, fixed(candidate, outcome.changed(within)), settings)
 
 
 class _Bench:

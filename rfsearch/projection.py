@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from rfsearch.patch import ChannelSplit, Patch
-from rfsearch.space import Candidate, Choice, Sampling
+from rfsearch.space import Candidate, Sampling
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,13 @@ class Projected:
     notices: list[str] = field(default_factory=list)
 
 
-def fixed(candidate: Candidate, f: Mapping[str, float], gamma: Mapping[str, float]) -> Candidate:
-    """Fix a candidate's learned values to what they ended at.
+def fixed(candidate: Candidate, outcome: Candidate) -> Candidate:
+    """Return what a trained network is built from: its outcome, in which nothing is left to be learned.
 
-    A layer that replaces a convolution starts where it started, as its state dict expects it.
-
-    Args:
-        candidate: The candidate.
-        f: Final inflation factors, by path.
-        gamma: Final sample strides, px, by path.
+    A layer in a convolution's place starts where it started, because its state dict expects that.
     """
-    choices, searched = {}, {path for path, choice in candidate if choice.searched}
-    for (path, start), (_, choice) in zip(candidate, candidate.found(f), strict=True):
-        if start.layer:
-            choices[path] = start
-            continue
-        sampling = choice.sampling
-        if sampling:
-            sampling = replace(sampling, gamma=gamma.get(path, sampling.gamma), learned=False)
-        own = choice.f if path in searched else f.get(path, choice.f)
-        choices[path] = replace(choice, f=own, learned=False, sampling=sampling)
-    return _with_choices(candidate, choices)
+    starts = dict(candidate)
+    return outcome.changed(lambda path, choice: starts[path] if choice.layer else choice)
 
 
 def project(patch: Patch, rooms: Mapping[str, Room]) -> Projected:
@@ -108,9 +94,10 @@ def project(patch: Patch, rooms: Mapping[str, Room]) -> Projected:
             rounded[path] = near[path] = replace(choice, sampling=sampling)
             found.notices.append(f"{path}: sample stride {choice.sampling.gamma:.4g} px. Rounded: {sampling.gamma:g}.")
     if found.notices:
-        found.patches["rounded"] = replace(patch, candidate=_with_choices(patch.candidate, rounded))
+        found.patches["rounded"] = replace(patch, candidate=patch.candidate.changed(lambda path, _: rounded[path]))
     if splits:
-        found.patches["split"] = replace(patch, candidate=_with_choices(patch.candidate, near), splits=splits)
+        shared = patch.candidate.changed(lambda path, _: near[path])
+        found.patches["split"] = replace(patch, candidate=shared, splits=splits)
     return found
 
 
@@ -118,10 +105,3 @@ def _round_stride(sampling: Sampling, span: int) -> Sampling:
     """Round a sample stride to the nearest whole number that fits."""
     most = max(1, span // (sampling.s - 1))
     return replace(sampling, gamma=float(min(max(1, math.floor(sampling.gamma + 0.5)), most)))
-
-
-def _with_choices(candidate: Candidate, choices: Mapping[str, Choice]) -> Candidate:
-    """Return a candidate with other choices, by path."""
-    paths = iter(choices.values())
-    sites = [(site, 1 if isinstance(choice, Choice) else len(choice)) for site, choice in candidate.choices]
-    return Candidate.of({site: [next(paths) for _ in range(count)] for site, count in sites})

@@ -88,7 +88,7 @@ def test_printed_and_measured_share_a_row_and_paths_a_cell():
     assert told[4].strip() == "it does not fit"
 
 
-def line_of(folder: Path, candidate: Candidate, f: dict[str, float], heir_of: str = "") -> str:
+def line_of(folder: Path, candidate: Candidate, dilation: dict[str, float], heir_of: str = "") -> str:
     """What the display says of a finished training."""
     arm = Arm(Guarded("listed", Listed([candidate])), 0, Budget("1000flop", "flop", 1000.0))
     full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
@@ -105,7 +105,8 @@ def line_of(folder: Path, candidate: Candidate, f: dict[str, float], heir_of: st
         47,
         31,
         Cost(100.0, 1.0, 1.0),
-        f,
+        dilation=dilation,
+        outcome=candidate.ended(dilation).to_json(),
         val=0.5,
         heir_of=heir_of,
     )
@@ -122,12 +123,14 @@ def test_an_heir_says_whom_it_goes_on_from(tmp_path):
 
 def test_what_was_found_at_several_sites_is_one_list(tmp_path):
     candidate = Candidate.of({"a": Choice(2, fractional=True), "b": Choice(2, fractional=True)})
-    assert "to be found -> a d=4, b d=1, RF" in line_of(tmp_path, candidate, {"a": 0.5, "b": 2.0})
+    assert "to be found -> a d=4, b d=1, RF" in line_of(tmp_path, candidate, {"a": 4, "b": 1})
 
 
-@pytest.mark.parametrize(("f", "end"), [({"conv6": 0.5}, "d=2, layer dcls -> conv6 d=4, RF"), ({}, "layer dcls, RF")])
-def test_what_a_layer_has_found_is_on_its_line(tmp_path, f, end):
-    assert end in line_of(tmp_path, Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}), f)
+@pytest.mark.parametrize(
+    ("dilation", "end"), [({"conv6": 4}, "d=2, layer dcls -> conv6 d=4, RF"), ({}, "layer dcls, RF")]
+)
+def test_what_a_layer_has_found_is_on_its_line(tmp_path, dilation, end):
+    assert end in line_of(tmp_path, Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}), dilation)
 
 
 def test_the_board_is_whole_at_eighty_columns(tmp_path):

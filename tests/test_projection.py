@@ -85,7 +85,7 @@ def test_learned_values_are_fixed_to_what_they_had_become():
             "c": Choice(3, f=0.5),
         }
     )
-    assert fixed(searched, {"a/1": 1.5, "a/2": 1.0, "c": 0.5}, {"b": 3.25}) == Candidate.of(
+    assert fixed(searched, searched.ended(f={"a/1": 1.5, "a/2": 1.0, "c": 0.5}, gamma={"b": 3.25})) == Candidate.of(
         {
             "a": [Choice(1, f=1.5), Choice(2, labels=("x",))],
             "b": Choice(2, sampling=Sampling(3.25, 3)),
@@ -97,12 +97,12 @@ def test_learned_values_are_fixed_to_what_they_had_become():
 @pytest.mark.parametrize("found", [1, 6, 7, 11])
 def test_a_dilation_found_in_training_is_the_one_of_the_patch(found):
     searched = Candidate.of({"a": Choice(3, fractional=True)})
-    assert fixed(searched, {"a": 3 / found}, {}) == Candidate.of({"a": Choice(found)})
+    assert fixed(searched, searched.ended({"a": found})) == Candidate.of({"a": Choice(found)})
 
 
 def test_a_real_dilation_found_in_training_is_that_of_the_patch_and_rounded_or_split():
     searched = Candidate.of({"a": Choice(3, fractional=True)})
-    patch = Patch("b", (), fixed(searched, {"a": 3 / 3.75}, {}), PatchSettings())
+    patch = Patch("b", (), fixed(searched, searched.ended({"a": 3.75})), PatchSettings())
     ((_, choice),) = patch.candidate
     assert choice.spacing == pytest.approx(3.75)
     found = project(patch, {"a": Room(11, 0, 64)})
@@ -116,6 +116,6 @@ def test_a_real_dilation_found_in_training_is_that_of_the_patch_and_rounded_or_s
 
 def test_a_layer_is_fixed_where_it_started_whatever_it_found():
     started = Candidate.of({"a": [Choice(2, layer="peers.dcls:dcls"), Choice(4, fractional=True)]})
-    assert fixed(started, {"a/1": 0.5, "a/2": 0.5}, {}) == Candidate.of(
+    assert fixed(started, started.ended({"a/1": 4, "a/2": 8})) == Candidate.of(
         {"a": [Choice(2, layer="peers.dcls:dcls"), Choice(8)]}
     )

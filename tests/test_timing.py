@@ -70,7 +70,7 @@ def test_each_shape_of_network_is_measured_once(plan, tmp_path, measured):
         given("a", Choice(2)),
         given("b", Choice(2), seed=1, train_seed=1),
         given("learned", Choice(2, learned=True), f={"conv6": 1.0}),
-        given("found", Choice(2, fractional=True), f={"conv6": 1.0}),
+        given("found", Choice(2, fractional=True), found={"conv6": 2}),
         given("other", Choice(4)),
         given("failed", Choice(1), status="failed", val=None),
         given("pruned", Choice(1), status="pruned"),
@@ -198,7 +198,7 @@ def test_a_network_that_is_gone_is_said_and_the_others_are_measured(plan, tmp_pa
 
 
 def test_a_layer_whose_cost_changed_in_training_needs_its_checkpoint(plan, tmp_path, measured):
-    folder = finished(plan, tmp_path, given("climbed", Choice(1, layer=CLIMBING), f={"conv6": 0.5}))
+    folder = finished(plan, tmp_path, given("climbed", Choice(1, layer=CLIMBING), found={"conv6": 2}))
     (said,) = time_networks(plan, folder, CPU, nothing)
     assert said == (
         f"No latency of climbed: what {CLIMBING} costs changes in training, and only an arm's leader keeps its "

@@ -146,9 +146,9 @@ def first_trainings(arm: Arm) -> list[Record]:
 
 
 def answer(arm: Arm) -> Candidate | None:
-    """Return the candidate that an arm would answer with, its learned values put in."""
+    """Return what an arm would answer with: the outcome of its incumbent."""
     best = arm.incumbent
-    return Candidate.from_json(best.candidate).found(best.f) if best else None
+    return best.ended if best else None
 
 
 def target_of(drawn: Sequence[int], sweep_scores: Mapping[int, float]) -> float:

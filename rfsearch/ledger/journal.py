@@ -21,10 +21,11 @@ from typing import Any
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json, sync_folder
 from rfsearch.ledger.record import Latency, Record
+from rfsearch.ledger.schema import SCHEMA, upgraded
 from rfsearch.ledger.typed_json import checked
 
-SCHEMA = 1
 LEDGER_FILE = "ledger.jsonl"
+_HEADER = json.dumps({"event": "ledger", "schema": SCHEMA}, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,11 @@ class Journal:
         self.path = run_dir / LEDGER_FILE
         self._torn = False
         try:
-            if not self.path.exists() or not _drop_torn_line(self.path):
+            fresh = not self.path.exists() or not _drop_torn_line(self.path)
+            # An older version must not read what is added to a ledger that it began.
+            if fresh or _HEADER not in self.path.read_bytes():
                 self._write({"event": "ledger", "schema": SCHEMA})
+            if fresh:
                 sync_folder(run_dir)
         except OSError as error:
             raise RunDirectoryError(f"{self.path}: the ledger cannot be written: {error.strerror}.") from error
@@ -180,6 +184,7 @@ def _enter(history: History, line: bytes, where: str) -> None:
         history.assignments[assignment.trial] = assignment
     elif event["event"] == "finish":
         record = checked(Record, event, where)
+        record = record if "outcome" in event else upgraded(record)
         history.records[record.trial] = record
     elif event["event"] == "latency":
         trials = checked(list[str], event.get("trials"), f"{where}: trials")

@@ -15,8 +15,9 @@ from rfsearch.space.choice import Candidate
 Status = Literal["completed", "pruned", "cut", "failed"]
 
 TRIAL_COLUMNS = (
-    "trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "gamma", "dilation", "val",
-    "test", "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes", "params", "cause",
+    "trial", "strategy", "seed", "status", "candidate", "outcome", "rf_px", "rf_init_px", "f", "gamma", "dilation",
+    "val", "test", "train_flop", "device_s", "epochs", "steps", "infer_mac", "infer_latency_ms", "infer_peak_bytes",
+    "params", "train_seed", "heir_of", "cause",
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rung:
-    """A look at a training in progress: its step, validation score, learned f (by site) and cost so far."""
+    """A look at a training in progress: its step, validation score, inflation factors (by path) and cost so far."""
 
     step: int
     val: float
@@ -66,9 +67,12 @@ class Latency:
 class Record:
     """One finished trial. `val`, `test` and the infer_* figures are None where the trial never got that far.
 
-    candidate: JSON of the candidate as suggested; f: learned or fixed factor per inflated site at the end.
-    gamma: the same of sample strides. Both by path: `site`, or `site/1`, `site/2` of parallel ones, whose receptive
-    fields behind their convolutions are in path_rf_px.
+    candidate: JSON of the candidate as suggested. outcome: JSON of the candidate that the network ended training with,
+    written by who trained; the candidate itself where nothing moved.
+    f: learned or fixed inflation factor of each inflated path at the end. gamma: the sample stride likewise, px.
+    dilation: the dilation that training found, px, of each path that it was searched for, as it ended and not rounded.
+    All by path: `site`, or `site/1`, `site/2` of parallel ones, whose receptive fields behind their convolutions are in
+    path_rf_px.
     trace: (step, path, value) points of what was learned, for Wei's Fig. 4. scores: every test score by name.
     train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said, None for an heir.
     infer_latency_ms, infer_latency_spread_ms: the median and the spread of `Latency`. A latency without a spread is of
@@ -87,6 +91,7 @@ class Record:
     cost: Cost
     f: Mapping[str, float] = field(default_factory=dict)
     gamma: Mapping[str, float] = field(default_factory=dict)
+    dilation: Mapping[str, float] = field(default_factory=dict)
     path_rf_px: Mapping[str, int] = field(default_factory=dict)
     val: float | None = None
     test: float | None = None
@@ -105,6 +110,11 @@ class Record:
     forecast: Cost | None = None
     forecast_peak_bytes: int | None = None
     heir_of: str = ""
+    outcome: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.outcome:
+            object.__setattr__(self, "outcome", self.candidate)
 
     @property
     def scored(self) -> bool:
@@ -120,21 +130,25 @@ class Record:
 
     @cached_property
     def ended(self) -> Candidate | None:
-        """The candidate with the dilations that training found, or None where it holds unknown choices."""
-        known = parsed(self.candidate)
-        return known.found({path: f for path, f in self.f.items() if f and math.isfinite(f)}) if known else None
+        """The outcome, or None where it holds choices that this version does not know."""
+        return parsed(self.outcome)
 
-    def row(self) -> dict[str, Any]:
-        """One line of trials.csv, by column name. f, gamma and dilation: at the end, by path. Where training finds the
-        dilation, f is where it started over what was found; where a map is inflated, taps are dilation / f px apart.
+    def row(self, plain: bool = False) -> dict[str, Any]:
+        """Return one line of trials.csv, by column name.
+
+        Args:
+            plain: Whether `f`, `gamma` and `dilation` are plain numbers, those of the only path; else they are
+                `site=value` or `site/1=value;site/2=value`. They are what training ended with: taps behind an
+                inflation are dilation / f px apart.
         """
+        spacings = {path: choice.spacing for path, choice in self.ended or ()}
         flat = {
             "train_flop": self.cost.flop,
             "device_s": self.cost.device_s,
             "epochs": self.cost.epochs,
-            "f": ";".join(f"{site}={value:.6g}" for site, value in self.f.items()),
-            "gamma": ";".join(f"{site}={value:.6g}" for site, value in self.gamma.items()),
-            "dilation": ";".join(f"{path}={choice.spacing:.6g}" for path, choice in self.ended or ()),
+            "f": _cell(self.f, plain),
+            "gamma": _cell(self.gamma, plain),
+            "dilation": _cell(spacings, plain),
         }
         return {column: flat[column] if column in flat else getattr(self, column) for column in TRIAL_COLUMNS}
 
@@ -145,6 +159,13 @@ class Record:
     def from_json(body: Mapping[str, Any]) -> Record:
         """Read a record back; fields of a later schema that this one does not know are left aside."""
         return checked(Record, body, "record")
+
+
+def _cell(values: Mapping[str, float], plain: bool) -> str | float | None:
+    """Return what a column of trials.csv says of the values of one record's paths."""
+    if plain:
+        return next((float(f"{value:.6g}") for value in values.values()), None)
+    return ";".join(f"{path}={value:.6g}" for path, value in values.items())
 
 
 def parsed(candidate: str) -> Candidate | None:

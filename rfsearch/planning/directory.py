@@ -14,7 +14,6 @@ import torch
 from rfsearch.data import ImageSet
 from rfsearch.errors import RunDirectoryError
 from rfsearch.identity import network_of, require_same
-from rfsearch.ledger.journal import SCHEMA
 from rfsearch.ledger.lock import hold
 from rfsearch.ledger.manifest import (
     MANIFEST_FILE,
@@ -28,6 +27,7 @@ from rfsearch.ledger.manifest import (
     write_manifest,
 )
 from rfsearch.ledger.run_directory import create
+from rfsearch.ledger.schema import SCHEMA
 from rfsearch.ledger.typed_json import sound
 from rfsearch.networks import fresh_backbone
 from rfsearch.planning.entrants import describe_entrants, find_entrants, known_candidates

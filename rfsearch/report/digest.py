@@ -142,8 +142,7 @@ def factors(record: Record) -> Mapping[str, float]:
     """The inflation factor each site ended with, where it is not 1."""
     known = parsed(record.candidate)
     found = {site: choice.f for site, choice in known if not choice.fractional} if known else {}
-    searched = {site for site, choice in known or () if choice.searched}
-    ended = {site: value for site, f in record.f.items() if site not in searched and (value := finite(f)) is not None}
+    ended = {site: value for site, f in record.f.items() if (value := finite(f)) is not None}
     return {site: f for site, f in {**found, **ended}.items() if f != 1.0}
 
 
@@ -203,7 +202,7 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
         if choice.sampling:
             text += f" and {sampling_of(path, choice, record)}"
         asides = []
-        if choice.layer and record and path in record.f:
+        if choice.layer and record and path in record.dilation:
             asides.append(f"found in training from {choice.dilation}")
         elif choice.to_find:
             asides.append("found in training")

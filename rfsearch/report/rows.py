@@ -86,8 +86,14 @@ class ArmRow:
 
 
 def trials_table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return trials.csv: one row per trial, in the contract's columns."""
-    return pd.DataFrame([record.row() for record in records], columns=list(TRIAL_COLUMNS))
+    """Return trials.csv: one row per trial, in the contract's columns.
+
+    `f`, `gamma` and `dilation` are plain numbers where every candidate has one site with one path.
+    """
+    records = tuple(records)
+    known = [candidate for record in records if (candidate := parsed(record.candidate))]
+    one_path = all(len(tuple(candidate)) == 1 for candidate in known)
+    return pd.DataFrame([record.row(one_path) for record in records], columns=list(TRIAL_COLUMNS))
 
 
 def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
@@ -166,7 +172,7 @@ def trial_line(record: Record, metric: str) -> str:
     """
     candidate = Candidate.from_json(record.candidate)
     line = f"{record.status:<9} {record.trial:<18} {candidate}"
-    if candidate.learned and (ended := _learned(record, candidate)):
+    if candidate.learned and (ended := _learned(record)):
         line += f" -> {', '.join(ended)}"
     if record.status == "failed":
         return f"{line}: {record.cause}"
@@ -175,12 +181,12 @@ def trial_line(record: Record, metric: str) -> str:
     return line if record.val is None else f"{line}, {metric} {record.val:.4f}"
 
 
-def _learned(record: Record, candidate: Candidate) -> list[str]:
+def _learned(record: Record) -> list[str]:
     """What training moved, by path: the dilations that it found, then f and gamma."""
-    searched = {path for path, choice in candidate if choice.searched and path in record.f}
-    ended = [f"{path} d={choice.spacing:.3g}" for path, choice in candidate.found(record.f) if path in searched]
+    outcome = record.ended or ()
+    ended = [f"{path} d={choice.spacing:.3g}" for path, choice in outcome if path in record.dilation]
     for letter, values in (("f", record.f), ("gamma", record.gamma)):
-        ended += [f"{path} {letter}={value:.3f}" for path, value in values.items() if path not in searched]
+        ended += [f"{path} {letter}={value:.3f}" for path, value in values.items()]
     return ended
 
 
@@ -234,7 +240,7 @@ def _dilations(record: Record) -> Cell:
         text = plain(choice.spacing)
         if choice.to_find:
             text = f"found {plain(final[path].spacing)}"
-        elif choice.layer and path in record.f:
+        elif choice.layer and path in record.dilation:
             text += f" → {final[path].dilation}"
         text += f" ({choice.layer_name})" if choice.layer else ""
         words.setdefault(site, []).append(text)

@@ -66,7 +66,7 @@ def trained(record: Record) -> tuple[str, int]:
     """What a record is a training of: its candidate with the whole dilations nearest to those that were found, as JSON,
     and its steps."""
     known = parsed(record.candidate)
-    return known.found(record.f).nearest.to_json() if known else record.candidate, record.steps
+    return known.ended(record.dilation).nearest.to_json() if known else record.candidate, record.steps
 
 
 def noise(records: Iterable[Record], score: Callable[[Record], float | None]) -> Noise | None:

@@ -460,7 +460,7 @@ def _setting(told: Digest, winner: Record) -> Setting | None:
 
 def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:
     """Of a winner that no plain dilation can stand in for: parallel paths, a block behind a site or a layer in it."""
-    moved, lines = factors(winner), []
+    moved, lines, starts = factors(winner), [], dict(parsed(winner.candidate) or known)
     for path, choice in known:
         spaced = f"dilation {plain(choice.spacing)}"
         parts = [spaced if choice.fractional else _inflated(choice.dilation, moved.get(path, 1.0))]
@@ -469,7 +469,7 @@ def _built_setting(told: Digest, winner: Record, known: Candidate) -> Setting:
         if path in winner.path_rf_px:
             parts.append(f"{winner.path_rf_px[path]:,} px")
         if choice.sampling:
-            parts.append(sampling_of(path, choice, winner))
+            parts.append(sampling_of(path, starts[path], winner))
         if choice.labels:
             parts.append(f"guided by {', '.join(choice.labels)}")
         lines.append(f"{path}: {', '.join(parts)}")

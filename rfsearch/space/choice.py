@@ -6,10 +6,11 @@ import json
 import math
 import numbers
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeGuard
 
 from rfsearch.errors import SpaceError
 
@@ -98,7 +99,7 @@ class Choice:
 
     @property
     def searched(self) -> bool:
-        """Whether training itself may find the dilation: the ledger's f, where it has one, is then start over found."""
+        """Whether training itself may find the dilation."""
         return self.to_find or bool(self.layer)
 
     @property
@@ -235,36 +236,49 @@ class Candidate:
 
     @property
     def undilated(self) -> Candidate:
-        """The same but for its dilations, all of which are 1."""
-        return Candidate.of(
-            {
-                site: replace(choice, dilation=1)
-                if isinstance(choice, Choice)
-                else [replace(path, dilation=1) for path in choice]
-                for site, choice in self.choices
-            }
-        )
+        """This candidate with every dilation set to 1."""
+        return self.changed(lambda _, choice: replace(choice, dilation=1))
 
     @property
     def nearest(self) -> Candidate:
-        """The same with the nearest whole dilations in the place of real ones."""
-        return Candidate(
-            {
-                site: _nearest(choice) if isinstance(choice, Choice) else tuple(map(_nearest, choice))
-                for site, choice in self.choices
-            }
-        )
+        """This candidate with the nearest whole dilations in place of real ones."""
+        return self.changed(lambda _, choice: _nearest(choice))
 
-    def found(self, f: Mapping[str, float]) -> Candidate:
-        """The same with the dilations that training found in the place of those it started from. f: start over found,
-        by path, as the ledger has it; a path without one stands as it started. A layer stays, for it was trained."""
-        choices: dict[str, Choice | Sequence[Choice]] = {}
-        for site, choice in self.choices:
-            if isinstance(choice, Choice):
-                choices[site] = _found(choice, f.get(site, 1.0))
-            else:
-                choices[site] = [_found(path, f.get(f"{site}/{i}", 1.0)) for i, path in enumerate(choice, start=1)]
-        return Candidate.of(choices)
+    def ended(
+        self,
+        dilation: Mapping[str, float] = MappingProxyType({}),
+        f: Mapping[str, float] = MappingProxyType({}),
+        gamma: Mapping[str, float] = MappingProxyType({}),
+    ) -> Candidate:
+        """Put in what training has moved, so that nothing is left to be found or learned.
+
+        Args:
+            dilation: Dilations that training found, px, by path. A layer in a convolution's place stays, because it was
+                trained; its dilation is the nearest whole one.
+            f: Inflation factors at the end, by path; only those that were learned are put in.
+            gamma: Sample strides at the end, px, by path; likewise.
+
+        Returns:
+            The outcome. A path without a value, or whose value is not a finite number above 0, stays as it started.
+        """
+
+        def end(path: str, choice: Choice) -> Choice:
+            if choice.searched and _sound(real := dilation.get(path)):
+                return _found(choice, real)
+            if choice.learned and _sound(factor := f.get(path)):
+                return replace(choice, f=factor, learned=False)
+            sampling = choice.sampling
+            if sampling and sampling.learned and _sound(stride := gamma.get(path)):
+                return replace(choice, sampling=replace(sampling, gamma=stride, learned=False))
+            return choice
+
+        return self.changed(end)
+
+    def changed(self, change: Callable[[str, Choice], Choice]) -> Candidate:
+        """Return a candidate of the same sites and paths with other choices; `change` gets each path's name."""
+        paths = iter([change(path, choice) for path, choice in self])
+        counts = [(site, 1 if isinstance(choice, Choice) else len(choice)) for site, choice in self.choices]
+        return Candidate({site: [next(paths) for _ in range(count)] for site, count in counts})
 
     def __str__(self) -> str:
         return "; ".join(f"{path}: {choice}" for path, choice in self)
@@ -321,14 +335,17 @@ def _nearest(choice: Choice) -> Choice:
     return replace(choice, f=1.0, fractional=False) if choice.fractional and not choice.to_find else choice
 
 
-def _found(choice: Choice, f: float) -> Choice:
-    if not choice.searched:
-        return choice
-    real = choice.dilation / f
-    found = max(1, round(real))
-    if choice.layer or abs(real - found) <= _WHOLE * found:
-        return replace(choice, dilation=found, fractional=False)
-    return replace(choice, dilation=found, f=found / real)
+def _sound(value: float | None) -> TypeGuard[float]:
+    """Return whether training gave a number that a choice can hold: a value that diverged is none."""
+    return value is not None and 0 < value < math.inf
+
+
+def _found(choice: Choice, real: float) -> Choice:
+    """Return a choice at the dilation that training found, px."""
+    whole = max(1, round(real))
+    if choice.layer or abs(real - whole) <= _WHOLE * whole:
+        return replace(choice, dilation=whole, fractional=False)
+    return replace(choice, dilation=whole, f=whole / real)
 
 
 def _choice_of(body: Any) -> Choice | Paths:

@@ -6,7 +6,7 @@ Each key belongs to the layouts that read it, and they check it: a new layout br
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -133,7 +133,7 @@ def _fault(keys: tuple[str | int, ...], message: str, value: Any = None, kind: s
         kind: Pydantic's name for such a fault, by which a message in plainer words is chosen.
     """
     return {
-        "type": PydanticCustomError(cast(LiteralString, kind), cast(LiteralString, message)),
+        "type": PydanticCustomError(kind, message),
         "loc": keys,
         "input": value,
     }

@@ -90,7 +90,6 @@ class Learner:
         found = {path: choice.dilation for path, choice in candidate if choice.to_find}
         self._dilation_bounds = float(min(space.dilations)), float(max(space.dilations))
         self._moving: dict[str, FractionalConv2d] = {}
-        self._starts = {path: choice.dilation for path, choice in candidate if choice.searched}
         self.prelude = prelude_steps(space.recipe, candidate)
         self._prelude = Prelude(list(found), space.dilations, space.recipe.steps, seed) if found else None
         self._average = AveragedWeights(self.model, space.recipe.steps) if found else None
@@ -247,24 +246,26 @@ class Learner:
             raise TrialError("a weight is not finite: training diverged; lower its rate.")
 
     def f_values(self) -> dict[str, float]:
-        """The inflation factor of every inflated path, and what stands for one where the dilation itself is found."""
+        """Return the inflation factor of every inflated path."""
+        return {path: on_host(factor.f)[0] for path, factor in self.learnable.factors.items()}
+
+    def gamma_values(self) -> dict[str, float]:
+        """Return the sample stride of every LS-DFN block, px."""
+        return {path: on_host(stride.gamma)[0] for path, stride in self.learnable.strides.items()}
+
+    def dilation_values(self) -> dict[str, float]:
+        """Return the dilation, px, of every path whose dilation training finds."""
         found: dict[str, float] = dict(self._prelude.best) if self._prelude else {}
         found |= {path: layer.value for path, layer in self._moving.items()}
         for path, layer in self.learnable.layers.items():
             if (dilation := found_dilation(layer)) is not None:
                 found[path] = dilation
-        return {path: on_host(factor.f)[0] for path, factor in self.learnable.factors.items()} | {
-            path: self._starts[path] / dilation for path, dilation in found.items()
-        }
-
-    def gamma_values(self) -> dict[str, float]:
-        """The sample stride of every LS-DFN block."""
-        return {path: on_host(stride.gamma)[0] for path, stride in self.learnable.strides.items()}
+        return found
 
     def learned_values(self) -> dict[str, float]:
-        """The f or gamma of every path whose training moves it."""
+        """Return the f, gamma or dilation of every path whose training moves it."""
         moved = {path: on_host(_value_of(scalar))[0] for path, scalar in self._learned.items()}
-        return moved | {path: f for path, f in self.f_values().items() if path in self._starts}
+        return moved | self.dilation_values()
 
     def state(self) -> dict[str, Any]:
         """Everything a training needs to go on as if it had never stopped."""

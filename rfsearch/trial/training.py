@@ -15,6 +15,7 @@ from rfsearch.errors import RunDirectoryError, TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.record import Status
+from rfsearch.ledger.schema import SCHEMA, split_looks
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery import without_dilations
 from rfsearch.trial import checkpoint
@@ -174,7 +175,9 @@ class Training:
             self._carried, self._extra = Cost(**state["cost"]), Cost(**state.get("extra", {}))
             self._at_look = self._measured
             self._rungs = [Rung(**{**rung, "cost": Cost(**rung["cost"])}) for rung in state["rungs"]]
-            self._trace = [(step, site, f) for step, site, f in state["trace"]]
+            self._trace = [(step, site, value) for step, site, value in state["trace"]]
+            if "schema" not in state:
+                self._rungs, self._trace = split_looks(self._candidate, self._rungs, self._trace)
             return
         if self._assignment.heir_of:
             self._take_over(self._learner)
@@ -212,6 +215,7 @@ class Training:
         self._extra, self._at_look, self._lost = _less(cost, measured), measured, 0
         self._rungs.append(Rung(self._step, score.primary, learner.f_values(), cost))
         state = {
+            "schema": SCHEMA,
             "learner": learner.state(),
             "step_flop": learner.step_cost().flop,
             "candidate": self._assignment.candidate,
@@ -236,9 +240,10 @@ class Training:
         learner.charge_estimates()
         with whole_file(self._directory / "examples.npz") as file:
             learner.save_examples(examples_of(self._data).some(_EXAMPLES), file)
-        dilations = {path: f for path, f in learner.f_values().items() if dict(self._candidate)[path].to_find}
+        choices = dict(self._candidate)
+        found = {path: value for path, value in learner.dilation_values().items() if choices[path].to_find}
         checkpoint.save(
-            {"model": learner.model.state_dict(), "candidate": self._candidate.found(dilations).to_json()},
+            {"model": learner.model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
             self._directory / "model.pt",
         )
         self._progress_file.unlink(missing_ok=True)
@@ -254,6 +259,9 @@ class Training:
     def _record(self, status: Status) -> Record:
         learner = self._learner
         fields = self._fields() if learner and status != "failed" else Fields(self._rf_init, {}, "")
+        f = _finite(learner.f_values()) if learner else {}
+        gamma = _finite(learner.gamma_values()) if learner else {}
+        dilation = _finite(learner.dilation_values()) if learner else {}
         return Record(
             trial=self._assignment.trial,
             strategy=self._assignment.strategy,
@@ -264,8 +272,10 @@ class Training:
             rf_init_px=self._rf_init,
             path_rf_px=fields.path_rf_px,
             cost=self._cost,
-            f=_finite(learner.f_values()) if learner else {},
-            gamma=_finite(learner.gamma_values()) if learner else {},
+            outcome=self._candidate.ended(dilation, f, gamma).to_json(),
+            f=f,
+            gamma=gamma,
+            dilation=dilation,
             params=sum(p.numel() for p in learner.model.parameters()) if learner else None,
             train_seed=self._assignment.train_seed,
             steps=self._step,

@@ -15,12 +15,15 @@ from rfsearch.ledger import (
     read_history,
     read_run,
 )
-from rfsearch.ledger.journal import LEDGER_FILE, SCHEMA
+from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.ledger.manifest import MANIFEST_FILE
 from rfsearch.ledger.run_directory import create
+from rfsearch.ledger.schema import SCHEMA
 from rfsearch.report.rows import trials_table
+from rfsearch.space import Candidate, Choice, Sampling
 from tests.ledger.records import RECORD
 
+SEARCHED = Path(__file__).parent / "searched_schema_1.jsonl"  # learned and found values, before `outcome`
 OLD_LEDGERS = sorted(Path(__file__).parent.glob("ledger_schema_*.jsonl"))
 
 ASSIGNMENT = Assignment("exhaustive-0-000", "exhaustive", 0, RECORD.candidate, 0, 1e10)
@@ -92,6 +95,57 @@ def test_old_ledgers_stay_readable(tmp_path, old):
     assert len(history.assignments) == 3
     assert {r.status for r in history.records.values()} == {"completed", "failed"}
     assert len(history.unfinished) == 1
+
+
+def test_records_of_schema_1_are_read_with_their_outcome(tmp_path):
+    shutil.copy(SEARCHED, tmp_path / LEDGER_FILE)
+    records = read_history(tmp_path).records
+    found = records["fractional-0-000"]
+    assert (found.f, found.dilation) == ({}, pytest.approx({"conv6": 1.3139521178}))
+    assert [value for _, _, value in found.trace] == pytest.approx([2, 2, 1.3137931, 1.3139521], abs=1e-6)
+    assert [rung.f for rung in found.rungs] == [{}, {}, {}]
+    outcomes = {name: Candidate.from_json(record.outcome) for name, record in records.items()}
+    ((_, choice),) = outcomes["fractional-0-000"]
+    assert choice.spacing == pytest.approx(found.dilation["conv6"])
+    assert outcomes["inflation-0-000"] == Candidate({"conv6": Choice(1, f=0.6275898218154907)})
+    assert outcomes["inflation@bi-0-000"] == Candidate(
+        {"conv6": [Choice(1, f=1.2849960327148438, labels=("left eye", "right eye")), Choice(1, f=1.243524193763733)]}
+    )
+    assert outcomes["lsdfn-0-000"] == Candidate({"conv6": Choice(1, sampling=Sampling(0.9980185627937317, 5))})
+    assert records["exhaustive-0-000"].outcome == records["exhaustive-0-000"].candidate
+
+
+def test_rows_of_schema_1_are_as_before_but_for_f(tmp_path):
+    """`f` was also the dilation that a search had started from over the one that it had found."""
+    shutil.copy(SEARCHED, tmp_path / LEDGER_FILE)
+    table = trials_table(read_history(tmp_path).records.values()).set_index("trial")
+    assert dict(table.dilation) == {
+        "fractional-0-000": "conv6=1.31395",
+        "inflation-0-000": "conv6=1",
+        "exhaustive-0-000": "conv6=1",
+        "inflation@bi-0-000": "conv6/1=1;conv6/2=1",
+        "lsdfn-0-000": "conv6=1",
+    }
+    assert dict(table.f) == {
+        "fractional-0-000": "",
+        "inflation-0-000": "conv6=0.62759",
+        "exhaustive-0-000": "",
+        "inflation@bi-0-000": "conv6/1=1.285;conv6/2=1.24352",
+        "lsdfn-0-000": "",
+    }
+    assert list(table.gamma) == ["", "", "", "", "conv6=0.998019"]
+
+
+def test_a_resumed_ledger_of_schema_1_says_that_what_follows_is_newer(tmp_path):
+    shutil.copy(SEARCHED, tmp_path / LEDGER_FILE)
+    before = read_history(tmp_path).records
+    for _ in range(2):  # opened once or twice, it says so once
+        Journal(tmp_path)
+    lines = (tmp_path / LEDGER_FILE).read_text().splitlines()
+    assert [json.loads(line)["schema"] for line in lines if '"event":"ledger"' in line] == [1, 2]
+    new = replace(RECORD, outcome='{"conv6": {"dilation": 2}}')
+    Journal(tmp_path).finish(new)
+    assert read_history(tmp_path).records == {**before, new.trial: new}
 
 
 def test_a_full_disk_leaves_the_ledger_whole(tmp_path, monkeypatch):

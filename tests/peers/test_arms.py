@@ -49,9 +49,10 @@ def of(space: Space, dilation: int, layer: str = "") -> Candidate:
 def tell(strategy: Strategy, candidate: Candidate, found: float, val: float, status: str = "completed") -> None:
     """Finish a trial; of a search, one that found a dilation."""
     ((path, choice),) = candidate
-    f = {path: choice.dilation / found} if choice.layer else {}
+    dilation = {path: found} if choice.layer else {}
+    score = None if status == "failed" else val
     strategy.observe(
-        Record("t", "s", 0, status, candidate.to_json(), 1, 1, Cost(1.0), f, val=None if status == "failed" else val)  # type: ignore[arg-type]
+        Record("t", "s", 0, status, candidate.to_json(), 1, 1, Cost(1.0), dilation=dilation, val=score)  # type: ignore[arg-type]
     )
 
 
@@ -143,7 +144,7 @@ def test_a_run_searches_trains_and_reports(site: Path, tmp_path: Path) -> None:
     search, plain = read_run(tmp_path / "run").records[:2]
     ((path, choice),) = Candidate.from_json(search.candidate)
     assert choice.layer == Dash.layer
-    found = choice.dilation / search.f[path]
+    found = search.dilation[path]
     assert Candidate.from_json(plain.candidate) == Candidate.of({path: Choice(round(found))})
     assert search.cost.flop > 1.5 * plain.cost.flop > 0
     assert f"{path} d={round(found)}" in told.stdout

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rfsearch.ledger import Cost, Record, Run
+from rfsearch.ledger.record import parsed
 from rfsearch.space.choice import Candidate, Choice
 
 REFERENCE_FLOP = 1e12
@@ -22,6 +24,7 @@ def candidate(dilation: int, f: float = 1.0, learned: bool = False, site: str = 
 def record(name: str, dilation: int = 2, val: float | None = 0.7, test: float | None = 0.69, **changes: Any) -> Record:
     """A completed trial of one site; `f` and `learned` go into its candidate, everything else replaces a field."""
     f, learned = changes.pop("start_f", 1.0), changes.pop("learned", False)
+    found = changes.pop("found", {})
     fields: dict[str, Any] = {
         "strategy": "exhaustive",
         "seed": 0,
@@ -39,7 +42,9 @@ def record(name: str, dilation: int = 2, val: float | None = 0.7, test: float | 
         "forecast_peak_bytes": 90_000_000,
         "train_peak_bytes": 99_000_000,
     }
-    return Record(name, val=val, test=test, **{**fields, **changes})
+    made = Record(name, val=val, test=test, dilation=found, **{**fields, **changes})
+    known = parsed(made.candidate)
+    return replace(made, outcome=known.ended(made.dilation, made.f, made.gamma).to_json() if known else made.candidate)
 
 
 def manifest(**changes: Any) -> dict[str, Any]:

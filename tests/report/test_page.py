@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -21,7 +22,7 @@ from rfsearch.report.digest import digest
 from rfsearch.report.figures import anytime, pareto
 from rfsearch.report.rows import ANYTIME_COLUMNS
 from rfsearch.space import Candidate, Choice
-from tests.report.made_up import MakeRun, candidate, examples, record
+from tests.report.made_up import MakeRun, candidate, examples, manifest, record
 
 _VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -219,7 +220,7 @@ def test_scores_are_headed_by_their_classes(make_run: MakeRun) -> None:
 
 def test_a_search_of_dilations_has_no_start(make_run: MakeRun) -> None:
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
-    found = record("searched", 8, candidate=searched, f={"conv6": 0.25}, rf_init_px=92)
+    found = record("searched", 8, candidate=searched, found={"conv6": 8}, rf_init_px=92)
     learned = record("learned", 2, learned=True, f={"conv6": 0.7}, rf_px=120)
     page = Page(write(make_run([found, learned]).directory))
     assert page.row("searched")[2:4] == ["found 8", "–"]
@@ -404,3 +405,19 @@ def test_writing_twice_gives_the_same_page(make_run: MakeRun) -> None:
     run = make_run([record("a"), record("b", 4, candidate=candidate(4))])
     first = write(run.directory).read_bytes()
     assert write(run.directory).read_bytes() == first
+
+
+def test_the_page_of_a_run_of_schema_1_is_as_it_was(tmp_path: Path) -> None:
+    """Rows as the last version wrote them whose `f` was also what stood for a dilation found in training."""
+    shutil.copy(Path(__file__).parents[1] / "ledger" / "searched_schema_1.jsonl", tmp_path / "ledger.jsonl")
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest()))
+    page = Page(write(tmp_path))
+    rows = [
+        ["fractional-0-000", "completed", "found 1.31", "–", "1", "–", "26", "0.056", "0.007"],
+        ["inflation-0-000", "completed", "1", "23", "0.628", "–", "28", "0.048", "0.043"],
+        ["exhaustive-0-000", "completed", "1", "23", "1", "–", "23", "0.061", "0.047"],
+        ["inflation@bi-0-000 ★", "completed", "1 | 1", "23", "1.285 | 1.244", "left eye, right eye | –", "21 | 21",
+         "0.071", "0.052"],
+        ["lsdfn-0-000", "completed", "1", "47", "γ 0.998", "–", "47", "0.061", "0.048"],
+    ]  # fmt: skip
+    assert [page.row(row[0].split()[0])[:9] for row in rows] == rows

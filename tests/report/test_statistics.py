@@ -57,7 +57,7 @@ def test_trainings_that_found_different_dilations_are_no_replicates() -> None:
     searched = Candidate.of({"conv6": Choice(4, fractional=True)}).to_json()
 
     def found(name: str, seed: int, dilation: float) -> Record:
-        return record(name, train_seed=seed, candidate=searched, f={"conv6": 4 / dilation}, steps=125)
+        return record(name, train_seed=seed, candidate=searched, found={"conv6": dilation}, steps=125)
 
     ended = [found("a", 0, 4), found("b", 1, 6), found("c", 2, 3.7), record("plain", 4, train_seed=3)]
     groups = replicates(ended, lambda r: r.test)

@@ -313,8 +313,15 @@ def test_what_several_searches_found_is_counted(make_run: MakeRun) -> None:
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
 
     def found(number: int, dilation: int, **changes: object) -> Record:
-        f = {"conv6": 2 / dilation}
-        return record(f"t{number}", dilation, candidate=searched, f=f, train_seed=number, rf_init_px=1, **changes)
+        return record(
+            f"t{number}",
+            dilation,
+            candidate=searched,
+            found={"conv6": dilation},
+            train_seed=number,
+            rf_init_px=1,
+            **changes,
+        )
 
     trials = [found(0, 4), found(1, 8, val=0.8), found(2, 4), found(3, 1, status="cut", val=0.1)]
     text, verdict = told(make_run, trials)
@@ -326,7 +333,7 @@ def test_what_several_searches_found_is_counted(make_run: MakeRun) -> None:
 def test_a_real_dilation_is_offered_as_a_layer_and_counted_by_the_nearest_whole_one(make_run: MakeRun) -> None:
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
     trials = [
-        record(f"t{number}", 2, candidate=searched, f={"conv6": 2 / real}, train_seed=number, val=val, rf_init_px=1)
+        record(f"t{number}", 2, candidate=searched, found={"conv6": real}, train_seed=number, val=val, rf_init_px=1)
         for number, (real, val) in enumerate([(3.56, 0.9), (4.2, 0.8), (8.0, 0.7)])
     ]
     text, verdict = told(make_run, trials)
@@ -347,7 +354,7 @@ def test_two_paths_that_were_found_are_told_with_their_guidance_and_together(mak
     searched = Candidate.of({"conv6": (guided, Choice(2, fractional=True))}).to_json()
     trials = [
         record(
-            f"t{n}", 2, candidate=searched, f={"conv6/1": 2 / one, "conv6/2": 0.5}, train_seed=n, val=val, rf_init_px=1
+            f"t{n}", 2, candidate=searched, found={"conv6/1": one, "conv6/2": 4}, train_seed=n, val=val, rf_init_px=1
         )
         for n, (one, val) in enumerate([(8.47, 0.9), (1.9, 0.8), (2.1, 0.7)])
     ]
@@ -361,7 +368,7 @@ def test_two_paths_that_were_found_are_told_with_their_guidance_and_together(mak
 
 def test_one_search_is_not_counted(make_run: MakeRun) -> None:
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
-    text, _ = told(make_run, [*sweep(), record("t3", 4, val=0.8, candidate=searched, f={"conv6": 0.5})])
+    text, _ = told(make_run, [*sweep(), record("t3", 4, val=0.8, candidate=searched, found={"conv6": 4})])
     assert "searched the dilation" not in text
 
 
@@ -369,7 +376,7 @@ def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> Non
     """Started at 2 and ended at 8, the largest of the space: no inflation anywhere."""
     searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
     text, verdict = told(
-        make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=searched, f={"conv6": 0.25})]
+        make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=searched, found={"conv6": 8})]
     )
     assert verdict.headline.startswith("Dilation 8, found in training, at conv6 won")
     assert verdict.setting is not None
@@ -380,19 +387,19 @@ def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> Non
 
 
 @pytest.mark.parametrize(
-    ("f", "headline"),
+    ("found", "headline"),
     [
-        ({"conv6": 0.25}, "Dilation 8 with layer dcls, found in training from 2, at conv6 won"),
+        ({"conv6": 8}, "Dilation 8 with layer dcls, found in training from 2, at conv6 won"),
         ({}, "Dilation 2 with layer dcls at conv6 won"),
     ],
 )
-def test_a_layer_is_told_with_what_it_found(make_run: MakeRun, f: dict[str, float], headline: str) -> None:
+def test_a_layer_is_told_with_what_it_found(make_run: MakeRun, found: dict[str, float], headline: str) -> None:
     """No plain dilation stands in for it, so the trained network is what is offered."""
     layer = Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}).to_json()
-    text, verdict = told(make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=layer, f=f)])
+    text, verdict = told(make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=layer, found=found)])
     assert verdict.headline.startswith(headline)
     assert verdict.setting is not None
-    assert verdict.setting.plain == (f"conv6: dilation {8 if f else 2}, with the layer peers.dcls:dcls",)
+    assert verdict.setting.plain == (f"conv6: dilation {8 if found else 2}, with the layer peers.dcls:dcls",)
     assert "trained(" in verdict.setting.code
     assert "inflated" not in text
     assert "bound" not in text

@@ -133,7 +133,7 @@ def test_impossible_choices_are_refused(dilation, f):
 def test_what_training_found_stands_in_the_place_of_where_it_started():
     searched, fixed = Choice(4, labels=("eye",), fractional=True), Choice(3, f=0.5)
     candidate = Candidate.of({"a": searched, "b": fixed, "c": [searched, fixed, searched]})
-    found = candidate.found({"a": 4 / 11, "c/1": 4 / 1, "b": 0.7, "c/2": 0.7})
+    found = candidate.ended({"a": 11, "c/1": 1, "c/3": 4, "b": 0.7, "c/2": 0.7})
     assert found == Candidate.of(
         {
             "a": Choice(11, labels=("eye",)),
@@ -149,7 +149,7 @@ def test_what_training_found_stands_in_the_place_of_where_it_started():
 def test_a_real_dilation_that_training_found_is_kept():
     searched = Choice(3, labels=("eye",), fractional=True)
     candidate = Candidate.of({"a": [searched, searched], "b": Choice(4, fractional=True)})
-    found = candidate.found({"a/1": 3 / 5.6, "a/2": 3 / 0.8, "b": 4 / (6 + 1e-7)})
+    found = candidate.ended({"a/1": 5.6, "a/2": 0.8, "b": 6 + 1e-7})
     assert [choice.dilation for _, choice in found] == [6, 1, 6]
     assert [choice.spacing for _, choice in found] == pytest.approx([5.6, 0.8, 6])
     assert dict(found)["b"] == Choice(6)  # single precision knows no difference
@@ -177,11 +177,11 @@ def test_a_layer_is_written_only_where_there_is_one():
     assert str(candidate) == "a: d=4, layer dcls; b: d=2"
 
 
-@pytest.mark.parametrize(("f", "dilation"), [(4 / 5.4, 5), (4 / 5.6, 6), (100.0, 1)])
-def test_what_a_layer_has_found_is_its_dilation_and_the_layer_stays(f, dilation):
+@pytest.mark.parametrize(("real", "dilation"), [(5.4, 5), (5.6, 6), (0.04, 1)])
+def test_what_a_layer_has_found_is_its_dilation_and_the_layer_stays(real, dilation):
     candidate = Candidate.of({"a": Choice(4, layer="peers/dcls.py:dcls")})
-    assert candidate.found({"a": f}) == Candidate.of({"a": Choice(dilation, layer="peers/dcls.py:dcls")})
-    assert candidate.found({}) == candidate
+    assert candidate.ended({"a": real}) == Candidate.of({"a": Choice(dilation, layer="peers/dcls.py:dcls")})
+    assert candidate.ended() == candidate
 
 
 @pytest.mark.parametrize("more", [{"f": 2.0}, {"learned": True}, {"sampling": Sampling(1.0)}, {"fractional": True}])

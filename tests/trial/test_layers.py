@@ -12,7 +12,8 @@ from rfsearch import plugins
 from rfsearch.export import patch_of
 from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
-from rfsearch.space import Choice, Space
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.trial import checkpoint
 from rfsearch.trial.learner import Learner
 from tests.toys import CLIMBING
 from tests.trial.test_training import CPU, DATA, finished, toy_space, training
@@ -28,9 +29,10 @@ def space(tmp_path: Path) -> Space:
 def test_what_it_finds_is_the_records_and_the_trace_shows_how(space: Space, tmp_path: Path) -> None:
     record = finished(training(space, CHOICE, tmp_path))
     assert record.status == "completed"
-    assert record.f == {"conv6": 2 / 4}
-    assert space.uniform(CHOICE).found(record.f) == space.uniform(Choice(4, layer=CLIMBING))
-    assert [f for _, _, f in record.trace] == [1.0] * 5 + [0.5] * 4  # 8 steps, the fifth at the next dilation
+    assert (record.f, record.dilation) == ({}, {"conv6": 4})
+    assert Candidate.from_json(record.outcome) == space.uniform(Choice(4, layer=CLIMBING))
+    # 8 steps, the fifth at the next dilation
+    assert [dilation for _, _, dilation in record.trace] == [2.0] * 5 + [4.0] * 4
     expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)
     assert (record.rf_init_px, record.rf_px) == tuple(expected(space.uniform(Choice(d))).rf_px for d in (2, 4))
 
@@ -85,6 +87,21 @@ def test_resumed_it_ends_as_if_never_stopped(space: Space, tmp_path: Path, looks
     for _ in range(looks):
         first.advance()
     assert timeless(finished(training(space, CHOICE, tmp_path / "half"))) == timeless(whole)
+
+
+def test_a_checkpoint_of_schema_1_goes_on_with_dilations_in_its_trace(space: Space, tmp_path: Path) -> None:
+    whole = finished(training(space, CHOICE, tmp_path / "whole"))
+    first = training(space, CHOICE, tmp_path / "half")
+    first.advance()
+    (file,) = tmp_path.glob("half/*/progress.pt")
+    state = torch.load(file, weights_only=True)
+    del state["schema"]
+    state["trace"] = [(step, path, CHOICE.dilation / value) for step, path, value in state["trace"]]
+    state["rungs"] = [{**rung, "f": {"conv6": 1.0}} for rung in state["rungs"]]
+    checkpoint.save(state, file)
+    record = finished(training(space, CHOICE, tmp_path / "half"))
+    assert record.trace == whole.trace
+    assert [rung.f for rung in record.rungs] == [rung.f for rung in whole.rungs]
 
 
 def test_an_exported_winner_keeps_its_layer_from_where_it_started(space: Space, tmp_path: Path) -> None:

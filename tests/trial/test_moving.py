@@ -74,8 +74,8 @@ def test_from_then_on_the_gradient_moves_it(tmp_path):
     layer = learner.model.get_submodule("conv6")
     assert isinstance(layer, FractionalConv2d)
     assert not layer.value.is_integer()
-    assert learner.f_values() == {"conv6": 1 / layer.value}
-    assert learner.learned_values() == learner.f_values()
+    assert learner.dilation_values() == {"conv6": layer.value}
+    assert learner.learned_values() == learner.dilation_values()
 
 
 def test_it_stays_within_the_dilations_of_the_space(tmp_path):
@@ -85,7 +85,7 @@ def test_it_stays_within_the_dilations_of_the_space(tmp_path):
     with torch.no_grad():
         learner._moving["conv6"].log_dilation.fill_(math.log(100))
     learner.train_step(learner.steps - 1)
-    assert learner.f_values() == {"conv6": 1 / max(space.dilations)}
+    assert learner.dilation_values() == {"conv6": max(space.dilations)}
 
 
 def test_weight_decay_does_not_pull_it(tmp_path):
@@ -104,7 +104,7 @@ def test_whole_at_its_end_it_is_a_plain_convolution_again(tmp_path):
         learner._moving["conv6"].log_dilation.fill_(math.log(4))
     learner.settle()
     assert learner.model.get_submodule("conv6").dilation == (4, 4)
-    assert learner.f_values() == {"conv6": 1 / 4}
+    assert learner.dilation_values() == {"conv6": 4}
 
 
 def test_its_cost_is_nearly_the_forecast(tmp_path):
@@ -122,7 +122,9 @@ def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
     state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
     candidate = Candidate.from_json(state["candidate"])
     ((_, choice),) = candidate
-    assert choice.spacing == pytest.approx(1 / record.f["conv6"], rel=1e-6)
+    assert choice.spacing == pytest.approx(record.dilation["conv6"], rel=1e-6)
+    assert record.outcome == candidate.to_json()
+    assert record.f == {}
     model, _ = built(space, DATA, candidate)
     model.load_state_dict(state["model"])
     assert model.get_submodule("conv6").value == pytest.approx(choice.spacing, rel=1e-6)

@@ -176,6 +176,7 @@ def test_a_learned_sample_stride_moves_within_its_bounds_and_is_recorded(tmp_pat
     low, high = space.sampling.bounds
     assert all(low <= gamma <= high for gamma in values.values())
     assert record.row()["gamma"] == f"conv6={values[8]:.6g}"
+    assert record.outcome == space.uniform(Choice(1, sampling=Sampling(values[8], 3))).to_json()
 
 
 def test_a_wild_sample_stride_is_held_at_its_bounds(tmp_path):

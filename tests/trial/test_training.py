@@ -108,7 +108,7 @@ def test_a_training_too_short_for_its_second_look_still_finds_dilations(tmp_path
     record = finished(training(space, Choice(1, fractional=True), tmp_path))
     assert record.status == "completed"
     assert record.val is not None
-    assert min(space.dilations) <= 1 / record.f["conv6"] <= max(space.dilations)
+    assert min(space.dilations) <= record.dilation["conv6"] <= max(space.dilations)
     expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Choice(1, fractional=True)))
     assert record.cost.flop <= expected.cost.flop
 
@@ -202,6 +202,7 @@ def test_a_learned_factor_waits_for_its_delay_then_moves(space, tmp_path):
     assert [steps[i] for i in range(3)] == [1.0, 1.0, 1.0]  # a quarter of 8 steps
     assert steps[3] != 1.0
     assert record.f["conv6"] == steps[8]
+    assert record.outcome == space.uniform(Choice(2, f=steps[8])).to_json()
     assert record.rf_init_px == 31
     assert (record.rf_px > record.rf_init_px) == (record.f["conv6"] < 1) or record.rf_px == record.rf_init_px
 

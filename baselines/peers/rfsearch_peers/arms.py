@@ -116,7 +116,7 @@ class SearchThenTrain:
         if not record.scored or record.val is None or not math.isfinite(record.val):
             return
         if any(choice.layer for _, choice in candidate):
-            ends = {path: choice.dilation / record.f.get(path, 1.0) for path, choice in candidate}
+            ends = {path: record.dilation.get(path, choice.dilation) for path, choice in candidate}
             self._found.setdefault(self._plain(ends))
         else:
             self._scores.setdefault(candidate, []).append(record.val)

@@ -51,8 +51,8 @@ class BoundaryIou(Metric):
         ids, truth = predicted.cpu().numpy(), target.cpu().numpy()
         distance = band_distance(*truth.shape[-2:])
         without = truth == IGNORE
-        bands = [contour_bands(np.where(without, none, maps), distance, none) for maps in (ids, truth)]
-        self._confusion += confusion_matrix(*bands, none + 1)
+        called, true = (contour_bands(np.where(without, none, maps), distance, none) for maps in (ids, truth))
+        self._confusion += confusion_matrix(called, true, none + 1)
 
     def compute(self) -> dict[str, float]:
         each = by_class("boundary_iou", per_class_iou(self._confusion)[: self._num_classes], self._ignored)
