@@ -1,4 +1,4 @@
-"""What a user sees in the terminal: the plan's table, and a run while it goes on."""
+"""What a user sees in the terminal: the table of a plan, a run in progress, and a reproduced table."""
 
 from __future__ import annotations
 
@@ -12,33 +12,20 @@ from rich.text import Text
 
 from rfsearch.ledger import Record
 from rfsearch.ledger.manifest import PlannedCandidate
+from rfsearch.numbers import MISSING, byte_size, duration, field_px, multiple, parallel, percent, plain, prefixed, score
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.report.rows import trial_line
-from rfsearch.report.wording import field_px
 from rfsearch.reproduce import Measured
 from rfsearch.space import Candidate
 
-_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def si(value: float, unit: str) -> str:
-    """A figure with three digits and an SI prefix: 1.23 TFLOP."""
-    for size, prefix in _PREFIXES:
-        if abs(value) >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:.3g} h"
-
 
 def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float) -> Table:
-    """Show every candidate with its receptive field and what its full training should cost."""
+    """Return a plan's table: every candidate with its receptive field and the forecast cost of its full training.
+
+    Args:
+        rows: One per candidate.
+        reference_flop: Training FLOP of one reference training, which is 1x.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", overflow="fold")
     for name in ("RF (px)", "of image", "of objects", "training", "x", "time", "peak memory"):
@@ -47,18 +34,18 @@ def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float) -> Table
         table.add_row(
             _alike(row),
             field_px(row.rf_px, row.path_rf_px),
-            f"{100 * row.share:.0f} %",
-            "-" if row.objects is None else f"{100 * row.objects:.0f} %",
-            si(row.flop, "FLOP"),
-            f"{row.flop / reference_flop:.2f}",
+            percent(row.share),
+            percent(row.objects),
+            prefixed(row.flop, "FLOP"),
+            multiple(row.flop / reference_flop),
             duration(row.seconds),
-            si(row.peak_bytes, "B"),
+            byte_size(row.peak_bytes),
         )
     return table
 
 
 def _alike(row: PlannedCandidate) -> str:
-    """A candidate, and the dilations of those whose receptive fields cannot be told apart from its own."""
+    """Return a candidate in words, with the dilations of those that cannot be told apart from it."""
     candidate = Candidate.from_json(row.candidate)
     others = [[str(choice.dilation) for _, choice in Candidate.from_json(text)] for text in row.alike]
     said = ", ".join("/".join(dict.fromkeys(dilations)) for dilations in others)
@@ -66,9 +53,11 @@ def _alike(row: PlannedCandidate) -> str:
 
 
 def side_by_side(rows: Sequence[Measured], metric: str) -> Table:
-    """A published table's rows: every printed number beside the measured one. metric: what `score` measures here.
+    """Return a published table with every printed number beside the measured one.
 
-    Numbers of parallel paths, f1, f2 ..., share a cell.
+    Args:
+        rows: Its rows. The numbers of parallel paths, f1, f2 ..., share a cell.
+        metric: Name of what `score` measures here; empty where nothing was scored.
     """
     titles = {"rf_px": "RF, px", "score": metric or "score", "f": "f", "gamma": "gamma"}
     found = {name.rstrip("0123456789") for row in rows for name in (*row.printed, *row.measured)}
@@ -88,32 +77,52 @@ def side_by_side(rows: Sequence[Measured], metric: str) -> Table:
 
 def _by_path(values: Mapping[str, float], name: str) -> str:
     shown = [value for key, value in sorted(values.items()) if key.rstrip("0123456789") == name]
-    return " | ".join(f"{value:.3g}" for value in shown) or "-"
+    return parallel(plain(value) for value in shown) or "-"
 
 
 class Board:
-    """The live display of a run: per arm its budget, its trials and its best; below, what is in training.
+    """Show a run while it goes on: for each arm its budget, its trials and its best, and below what is in training.
 
-    On a terminal it redraws itself; elsewhere each finished trial is one line. Use as a context.
+    On a terminal it redraws itself. Elsewhere each finished trial is one line.
+
+    Example::
+
+        with Board(Console(), "helen", "mean IoU", contest) as board:
+            board.watch(record, contest)
     """
 
     def __init__(self, console: Console, title: str, metric: str, contest: Contest) -> None:
+        """Prepare the display; entering its context starts it.
+
+        Args:
+            console: Where to write.
+            title: Name of the run.
+            metric: Name of the validation score.
+            contest: The arms and what is in training, read anew each time.
+        """
         self._console, self._title, self._metric, self._contest = console, title, metric, contest
         self._looks: dict[str, Record] = {}
         self._began = time.monotonic()
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Board:
+        """Start redrawing, where there is a terminal."""
         if self._console.is_terminal:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop redrawing, and clear what was drawn."""
         if self._console.is_terminal:
             self._live.stop()
 
     def watch(self, record: Record, contest: Contest) -> None:
-        """Take in a look at a training, or a finished trial."""
+        """Take in a validation of a trial in training, or print a finished trial.
+
+        Args:
+            record: The trial.
+            contest: The contest that it belongs to.
+        """
         if record.trial in contest.running:
             self._looks[record.trial] = record
             return
@@ -126,11 +135,11 @@ class Board:
             return Text(line, style="red")
         arm = next(a for a in contest.arms if (a.name, a.seed) == (record.strategy, record.seed))
         leads = contest.best is not None and contest.best.trial == record.trial
-        return Text(f"{line}; arm {self._share(arm):.0f} % spent", style="bold" if leads else "")
+        return Text(f"{line}; arm {self._share(arm)} spent", style="bold" if leads else "")
 
     @staticmethod
-    def _share(arm: Arm) -> float:
-        return 100 * arm.budget.spent(arm.spent) / arm.budget.limit
+    def _share(arm: Arm) -> str:
+        return percent(arm.budget.spent(arm.spent) / arm.budget.limit)
 
     def _draw(self) -> RenderableType:
         header = Text(f"{self._title}   {duration(time.monotonic() - self._began)}", style="bold")
@@ -142,9 +151,9 @@ class Board:
             best = arm.best
             table.add_row(
                 arm.label,
-                f"{self._share(arm):.0f} % of {arm.budget.text}",
+                f"{self._share(arm)} of {arm.budget.text}",
                 f"{len(arm.handed_out) - len(arm.running)}",
-                f"{best.val:.4f}" if best and best.val is not None else "-",
+                score(best.val) if best else MISSING,
                 field_px(best.rf_px, best.path_rf_px) if best else "-",
             )
         # Lines of their own: beside the arms, 80 columns would cut them off.
@@ -159,4 +168,4 @@ class Board:
     def _progress(self, trial: str, candidate: str) -> str:
         look = self._looks.get(trial)
         said = f"In training: {trial} {Candidate.from_json(candidate)}"
-        return f"{said} (step {look.steps}, {look.val:.3f})" if look and look.val is not None else said
+        return f"{said} (step {look.steps:,}, {score(look.val)})" if look and look.val is not None else said

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfsearch.display import duration, si
 from rfsearch.errors import RequestError
+from rfsearch.numbers import byte_size, duration, prefixed
 
 _ROOM_BYTES = 2 * 2**30
 
@@ -98,8 +98,8 @@ def _memory() -> str:
 
     total = machine("cpu").memory_bytes
     if total is not None and total < _ROOM_BYTES:
-        raise MemoryError(f"{si(total, 'B')}; a run with two workers needs about {si(_ROOM_BYTES, 'B')}")
-    return si(total, "B") if total else "unknown"
+        raise MemoryError(f"{byte_size(total)}; a run with two workers needs about {byte_size(_ROOM_BYTES)}")
+    return byte_size(total) if total else "unknown"
 
 
 def _room() -> str:
@@ -108,8 +108,10 @@ def _room() -> str:
         raise PermissionError(f"{here} cannot be written; use --out")
     free = shutil.disk_usage(here).free
     shared = Path("/dev/shm")
-    said = f"{si(free, 'B')} free here, {si(shutil.disk_usage(tempfile.gettempdir()).free, 'B')} for temporary files"
-    return f"{said}, {si(shutil.disk_usage(shared).free, 'B')} shared memory" if shared.is_dir() else said
+    said = (
+        f"{byte_size(free)} free here, {byte_size(shutil.disk_usage(tempfile.gettempdir()).free)} for temporary files"
+    )
+    return f"{said}, {byte_size(shutil.disk_usage(shared).free)} shared memory" if shared.is_dir() else said
 
 
 def _embedded_data() -> str:
@@ -131,4 +133,4 @@ def _training_step() -> str:
     forecaster = Forecaster(space, rendered_faces(train=16, val=2, test=2), torch.device("cpu"))
     rate = forecaster.flop_per_s
     training = duration(forecaster.reference_flop() / rate)
-    return f"{si(rate, 'FLOP/s')} on one core: a full training of helen takes about {training}"
+    return f"{prefixed(rate, 'FLOP/s')} on one core: a full training of helen takes about {training}"

@@ -1,7 +1,8 @@
-"""Entry points turned into objects. Built-in backbones, strategies, tasks and layouts are entry points too.
+"""Entry points turned into objects. Built-in backbones, strategies, tasks, layouts and figures are entry points too.
 
 Groups: rfsearch.spaces (callables that return the path of a space file), rfsearch.backbones, rfsearch.strategies,
-rfsearch.tasks, rfsearch.layouts. The spaces that ship with rfsearch are the TOML files of its `search_spaces` folder.
+rfsearch.tasks, rfsearch.layouts, rfsearch.figures. The spaces that ship with rfsearch are the TOML files of its
+`search_spaces` folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from rfsearch.data.base import DataSource, Embedded, Layout
 
-Group = Literal["spaces", "backbones", "strategies", "tasks", "layouts"]
+Group = Literal["spaces", "backbones", "strategies", "tasks", "layouts", "figures"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 KINDS: Mapping[Group, str] = {
     "spaces": "space",
@@ -30,6 +31,7 @@ KINDS: Mapping[Group, str] = {
     "backbones": "backbone",
     "tasks": "task",
     "layouts": "layout",
+    "figures": "figure",
 }
 
 # The SPECs of networks of other packages begin with these; see rfsearch.backbones.zoos.
@@ -52,6 +54,26 @@ def load(group: Group, name: str) -> Any:
     raise SpaceError(f"unknown {KINDS[group]} {name!r}.{nearest(name, names(group))}")
 
 
+def load_all(group: Group) -> tuple[dict[str, Any], list[str]]:
+    """Load every plugin of a group.
+
+    Args:
+        group: The group. Of several plugins with one name the first is taken, as `load` does.
+
+    Returns:
+        What loaded, by name, and one sentence for each plugin that did not load.
+    """
+    found: dict[str, Any] = {}
+    broken = []
+    for point in _points(group):
+        if point.name not in found:
+            try:
+                found[point.name] = _load_point(point)
+            except RequestError as error:
+                broken.append(str(error))
+    return found, broken
+
+
 def _points(group: Group) -> tuple[EntryPoint, ...]:
     return _points_on(tuple(sys.path), group)
 
@@ -68,11 +90,11 @@ def _load_point(point: EntryPoint) -> Any:
     except (Exception, SystemExit) as error:
         package = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
         raise RequestError(
-            f"plugin {point.name!r} of {point.group}{package} ({point.value}) does not load: {_said(error)}."
+            f"plugin {point.name!r} of {point.group}{package} ({point.value}) does not load: {describe_error(error)}."
         ) from error
 
 
-def _said(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error as one line: its type and what it says."""
     said = " ".join(str(error).split())[:500]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -101,7 +123,9 @@ def _file_of(name: str, give: Callable[[], str | Path]) -> Path:
     try:
         path = Path(give())
     except (Exception, SystemExit) as error:
-        raise SpaceError(f"plugin {name!r} of rfsearch.spaces does not give its file: {_said(error)}.") from error
+        raise SpaceError(
+            f"plugin {name!r} of rfsearch.spaces does not give its file: {describe_error(error)}."
+        ) from error
     if not path.is_file():
         raise SpaceError(f"plugin {name!r} of rfsearch.spaces gives {path}, which is no file.")
     return path

@@ -1,7 +1,7 @@
 """Time the networks of a finished run, one after the other, when nothing of the run is training any more.
 
 A latency that is measured while other trials train says how busy the machine was. Every distinct shape of network is
-measured once, and its trials share the measurement: see `rfsearch.trial.latency`.
+measured once, and the trials that ended with it share the measurement; see `rfsearch.trial.latency`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.export import patch_of
 from rfsearch.ledger import Journal, Latency, Record, Run, leaders, read_run
 from rfsearch.networks import trained
+from rfsearch.numbers import counted
 from rfsearch.planning.plan import Plan
 from rfsearch.provenance import machine
-from rfsearch.report.front import AXES, held_against
-from rfsearch.report.wording import counted
+from rfsearch.report.front import COST_AXES, trials_and_front
 from rfsearch.space import Candidate
 from rfsearch.surgery import Changing, assemble
 from rfsearch.trial import IN_CHANNELS, settings_of
 from rfsearch.trial.latency import shape_of, time_passes
 
 MOST_S = 120.0
-"""After that many seconds no other network is measured: a search of thousands of real dilations has as many shapes."""
+"""Seconds after which no further network is measured: a search of thousands of real dilations has as many shapes."""
 
 
 def time_networks(
@@ -37,18 +37,18 @@ def time_networks(
 ) -> list[str]:
     """Measure the latency of every scored trial's network that has none yet, and enter it into the ledger.
 
-    Trials that may be on a front, and each arm's leader, come first. What was measured on another device, or with
-    another number of threads, does not compare with what is measured here: then all are measured again.
+    Trials that may be on a front, and each arm's leader, come first. Latencies that were measured on another device, or
+    with another number of threads, cannot be compared with those measured here: then all networks are measured again.
 
     Args:
-        the_plan: of the run.
-        run_dir: its directory; every trial has finished.
-        device: as the trials had it, with as many threads of this process as a trial had.
-        check: called between passes; what it raises ends the measurement, and what was measured is in the ledger.
-        most_s: see `MOST_S`.
+        the_plan: The plan of the run.
+        run_dir: Its directory; every trial has finished.
+        device: The device that the trials had. This process has as many threads as a trial had.
+        check: Called between passes. What it raises ends the measurement; what was measured by then is in the ledger.
+        most_s: After this many seconds no further network is measured.
 
     Returns:
-        What was left out and why, a sentence each.
+        One sentence for everything that was left out, with its reason.
     """
     run, where = read_run(run_dir), _where(device)
     missing = [r for r in run.records if r.scored and r.trial not in run.latencies]
@@ -69,15 +69,15 @@ def time_networks(
                 passes = time_passes(model, the_plan.data.image_size, device, check)
                 known[shape] = Latency(*passes, where, shape)
         except Exception as error:
-            said = str(error) if isinstance(error, RfsearchError) else f"{type(error).__name__}: {error}"
-            faults.setdefault(" ".join(said.split())[:500], []).extend(trials)
+            why = str(error) if isinstance(error, RfsearchError) else f"{type(error).__name__}: {error}"
+            faults.setdefault(" ".join(why.split())[:500], []).extend(trials)
             continue
         journal.latency(trials, known[shape])
     return _left_out(run_dir, sum(map(len, waiting)), faults, most_s)
 
 
 def _where(device: torch.device) -> str:
-    """The device in words, and for a CPU the threads that a pass takes: what measurements have to have in common."""
+    """Return what comparable measurements have in common: the device in words, and for a CPU the number of threads."""
     if device.type != "cpu":
         return machine(device.type).device
     return f"{machine(device.type).cpu}, {counted(torch.get_num_threads(), 'thread')}"
@@ -85,21 +85,22 @@ def _where(device: torch.device) -> str:
 
 def _in_order(run: Run, records: Iterable[Record]) -> list[Record]:
     """Order records by score, but those on the front of another cost and each arm's leader first."""
-    first = {r.trial for axis in AXES if axis.spread is None for r in held_against(axis, run.records)[1]}
+    first = {r.trial for axis in COST_AXES if axis.spread is None for r in trials_and_front(axis, run.records)[1]}
     first |= {record.trial for record in leaders(run.records).values()}
     return sorted(records, key=lambda record: (record.trial not in first, -(record.val or 0.0)))
 
 
 def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]:
-    """Records in their order, those together that ended as the same candidate.
+    """Group records that ended as the same candidate, in the order of their first one.
 
-    What a layer in a convolution's place has become only its own checkpoint says, so each such trial is by itself.
+    What a layer in a convolution's place has become is known from its own checkpoint alone, so each trial with such a
+    layer is a group of its own.
     """
     found: dict[str, list[Record]] = {}
     for record in records:
         try:
             candidate = patch_of(the_plan.space, the_plan.data.classes, record).candidate
-        except RfsearchError:  # building it will say why
+        except RfsearchError:  # building the network will say why
             candidate = None
         alone = candidate is None or any(choice.layer for _, choice in candidate)
         found.setdefault(record.trial if candidate is None or alone else candidate.to_json(), []).append(record)
@@ -107,7 +108,11 @@ def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]
 
 
 def _network(the_plan: Plan, run_dir: Path, record: Record) -> nn.Module:
-    """A network of the shape that a trial's had in the end, its weights fresh: they do not matter."""
+    """Return a network of the shape that a trial ended with. Its weights are new ones, which makes no difference.
+
+    Raises:
+        ModelError: The shape depends on trained weights, and no checkpoint holds them.
+    """
     space, data = the_plan.space, the_plan.data
     candidate = patch_of(space, data.classes, record).candidate
     backbone = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
@@ -122,13 +127,14 @@ def _network(the_plan: Plan, run_dir: Path, record: Record) -> nn.Module:
 
 
 def _left_out(run_dir: Path, late: int, faults: dict[str, list[str]], most_s: float) -> list[str]:
-    said = []
+    """Return one sentence for the trials that time was too short for, and one for each fault."""
+    sentences = []
     if late:
-        said.append(
+        sentences.append(
             f"{counted(late, 'trial')} left without a latency after {most_s:g} s of measuring. "
             f"More are measured by: rfsearch resume {shlex.quote(str(run_dir))}"
         )
     for why, trials in faults.items():
         names = ", ".join(trials[:3]) + (f" and {len(trials) - 3} more" if len(trials) > 3 else "")
-        said.append(f"No latency of {names}: {why}")
-    return said
+        sentences.append(f"No latency of {names}: {why}")
+    return sentences

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from rfsearch import plugins
-from rfsearch.display import Board, duration, si, side_by_side
+from rfsearch.display import Board, side_by_side
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
@@ -17,18 +17,6 @@ from rfsearch.space import Candidate, Choice
 from rfsearch.strategies.guard import Guarded
 from rfsearch.strategies.listed import Listed
 from tests.toys import helen_space
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (2.5e15, "2.5 PB")]
-)
-def test_a_figure_has_three_digits_and_a_prefix(value, shown):
-    assert si(value, "B") == shown
-
-
-@pytest.mark.parametrize(("seconds", "shown"), [(0.5, "0.5 s"), (99, "99 s"), (120, "2 min"), (7200, "2 h")])
-def test_a_duration_has_a_unit_to_its_size(seconds, shown):
-    assert duration(seconds) == shown
 
 
 @pytest.fixture
@@ -60,7 +48,7 @@ def test_a_finished_trial_is_one_line_and_a_look_is_none(contest):
     board.watch(contest.finish(replace(record, status="completed")), contest)
     line = told.getvalue()
     assert line.count("\n") == 1
-    for part in ("completed", given.trial, "RF 47 px", "score 0.5000", "10 % spent"):
+    for part in ("completed", given.trial, "RF 47 px", "score 0.500", "10 % spent"):
         assert part in line
 
 
@@ -157,10 +145,10 @@ def test_the_board_is_whole_at_eighty_columns(tmp_path):
     assert "\u2026" not in shown
     rows = shown.splitlines()
     row = next(row for row in rows if row.startswith("inflation@tri/10"))
-    assert all(part in row for part in ("5 % of 2e15flop", " 1 ", "0.7123", "1,163 | 1,195 | 1,263"))
+    assert all(part in row for part in ("5.0 % of 2e15flop", " 1 ", "0.712", "1,163 | 1,195 | 1,263"))
     assert any(row.startswith("exhaustive@lsdfn/10") for row in rows)
     told = " ".join(shown.split())
-    assert f"In training: {running.trial} {Candidate.from_json(running.candidate)} (step 54000, 0.512)" in told
+    assert f"In training: {running.trial} {Candidate.from_json(running.candidate)} (step 54,000, 0.512)" in told
     assert "best: f_classmean_pooled" in told
 
 

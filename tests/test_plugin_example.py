@@ -21,6 +21,7 @@ OF_THE_PLUGIN = {
     ("task", "focal-segmentation"),
     ("layout", "npz"),
     ("space", "corners"),
+    ("figure", "cost-by-status"),
 }
 
 
@@ -66,6 +67,7 @@ def test_its_names_are_listed_beside_those_that_ship(environment):
     assert found >= OF_THE_PLUGIN
     assert found >= {("backbone", "wei-small"), ("strategy", "random"), ("task", "segmentation"), ("space", "helen")}
     assert found >= {("layout", name) for name in ("folder", "helen", "voc", "rendered-faces")}
+    assert ("figure", "pareto") in found
 
 
 def test_a_search_of_its_space_with_its_strategy_can_be_planned(environment):
@@ -90,6 +92,17 @@ def test_a_search_on_images_in_its_layout_runs(environment):
     assert manifest["resolved_space"]["data"]["layout"] == "npz"
     assert manifest["data"]["classes"] == ["dark", "light"]
     assert "completed" in (environment / "run" / "trials.csv").read_text()
+
+
+def test_a_run_shows_its_figure_in_the_report(environment):
+    run_dir = environment / "run"
+    options = ("--strategies", "halving", "--budget", "2x", "--out", str(run_dir))
+    rfsearch(environment, "run", "--space", "corners", *options)
+    page = (run_dir / "report.html").read_text(encoding="utf-8")
+    headings = [page.index(f"<h2>{h}</h2>") for h in ("Score against cost", "Where the time went", "Provenance")]
+    assert headings == sorted(headings)
+    assert '<figure class="plot" id="figure-cost-by-status">' in page
+    assert '{"name":"cost-by-status","data":[{"name":"completed"' in page
 
 
 def test_its_own_tests_pass(environment):

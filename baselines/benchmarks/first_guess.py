@@ -24,7 +24,7 @@ from rfsearch.ledger.manifest import read_manifest
 from rfsearch.ledger.typed_json import sound
 from rfsearch.networks import trained
 from rfsearch.planning.plan import load_data
-from rfsearch.report.digest import digest
+from rfsearch.report.view import build_view
 from rfsearch.space import Candidate, Choice, Space
 from rfsearch.surgery import set_dilation
 from rfsearch.trial.learner import Learner
@@ -61,7 +61,7 @@ def of_run(folder: Path, seeds: int) -> list[dict]:
     """Return the rows of one run."""
     manifest = read_manifest(folder)
     space = sound(manifest.resolved_space)
-    arms = {arm.seed: arm for arm in digest(read_run(folder)).arms if arm.strategy == "exhaustive"}
+    arms = {arm.seed: arm for arm in build_view(read_run(folder)).arms if arm.strategy == "exhaustive"}
     (site,), dilations = space.sites, sorted(space.dilations)
     by_dilation: dict[int, list[float]] = {d: [] for d in dilations}
     for arm in arms.values():

@@ -21,7 +21,7 @@ from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.ledger import Record, incumbent, read_run
 from rfsearch.ledger.typed_json import sound
-from rfsearch.report.digest import Arm, digest
+from rfsearch.report.view import ArmRecords, build_view
 from rfsearch.space import Candidate
 
 COLUMNS = ["dataset", "strategy", "start", "seeds", "compute_to_target", "low", "high", "final_score", "final_low",
@@ -53,9 +53,9 @@ def main() -> None:
 
 def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[dict], dict]:
     """Return the rows of one data set, and what is written beside them."""
-    runs = [digest(read_run(folder)) for folder in folders]
+    runs = [build_view(read_run(folder)) for folder in folders]
     split = runs[0].split
-    arms: dict[str, dict[int, Arm]] = {}
+    arms: dict[str, dict[int, ArmRecords]] = {}
     for run in runs:
         for arm in run.arms:
             if first is None or arm.seed < first:
@@ -125,7 +125,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
     }  # fmt: skip
 
 
-def curve_of(arm: Arm, score: Callable[[Record], float]) -> Curve:
+def curve_of(arm: ArmRecords, score: Callable[[Record], float]) -> Curve:
     """Return the curve of an arm's incumbent."""
     curve, best, spent = [], None, 0.0
     for record in arm.records:
@@ -136,7 +136,7 @@ def curve_of(arm: Arm, score: Callable[[Record], float]) -> Curve:
     return curve
 
 
-def first_trainings(arm: Arm) -> list[Record]:
+def first_trainings(arm: ArmRecords) -> list[Record]:
     """Return the first scored training of each candidate."""
     found: dict[str, Record] = {}
     for record in arm.records:
@@ -145,7 +145,7 @@ def first_trainings(arm: Arm) -> list[Record]:
     return list(found.values())
 
 
-def answer(arm: Arm) -> Candidate | None:
+def answer(arm: ArmRecords) -> Candidate | None:
     """Return what an arm would answer with: the outcome of its incumbent."""
     best = arm.incumbent
     return best.ended if best else None

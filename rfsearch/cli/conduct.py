@@ -148,15 +148,15 @@ def _in_background(work: Callable[[], T]) -> Future[T]:
 
 
 def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> None:
-    from rfsearch.display import si
-    from rfsearch.report.wording import counted
+    from rfsearch.numbers import counted, prefixed
 
     say(title_of(the_plan), console, style="bold")
     for notice in the_plan.notices:
         say(notice, console, style="yellow")
     say(
-        f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} (1x = {si(the_plan.reference_flop, 'FLOP')}, "
-        f"one full training without its evaluations), {workers} trials at a time. Everything goes to {run_dir}.",
+        f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} "
+        f"(1x = {prefixed(the_plan.reference_flop, 'FLOP')}, one full training without its evaluations), "
+        f"{workers} trials at a time. Everything goes to {run_dir}.",
         console,
     )
     say(room_of(the_plan), console)

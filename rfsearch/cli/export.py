@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from rfsearch import numbers
 from rfsearch.cli.options import JsonOption
 from rfsearch.cli.printing import err_console, out_console, print_json, progress_console, say, warn
 
@@ -84,8 +85,8 @@ def _scores(exported: Exported) -> Table:
     for row in exported.scores:
         cells = [row.name + (f", {row.steps} steps more" if row.steps else "")]
         for score, trained in ((row.val, first.val), (row.test, first.test)):
-            cells.append("-" if score is None else f"{score:.4f}")
-            cells.append("" if row is first or score is None or trained is None else f"{trained - score:+.4f}")
+            cells.append(numbers.score(score))
+            cells.append("" if row is first or score is None or trained is None else numbers.signed(trained - score))
         table.add_row(*cells, "exported" if row.chosen else "")
     return table
 
@@ -97,7 +98,7 @@ def _forms(exported: Exported) -> Table:
     table.add_column("largest difference of logits", justify="right")
     for form in exported.forms:
         batch = "" if form.file is None else str(form.batch or "any")
-        difference = form.said if form.difference is None else f"{form.difference:.2g}"
+        difference = form.said if form.difference is None else numbers.number(form.difference, 2)
         table.add_row(form.name, form.file or "-", batch, difference)
     return table
 

@@ -70,9 +70,8 @@ def _print_plan(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> None:
 
 def _remarks(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> Iterator[str]:
     """Yield what the table does not show, one sentence each."""
-    from rfsearch.display import duration, si
+    from rfsearch.numbers import counted, duration, prefixed
     from rfsearch.planning.plan import PLANNED_MOST, drawn, guides
-    from rfsearch.report.wording import counted
 
     if any(row.alike for row in rows):
         yield (
@@ -90,6 +89,6 @@ def _remarks(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> Iterator[str]:
         total = the_plan.budget.limit * len(the_plan.arms)
         seconds = total / the_plan.forecaster.flop_per_s
         yield (
-            f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text}: {si(total, 'FLOP')}, "
-            f"about {duration(seconds)} of one worker's time. 1x = {si(the_plan.reference_flop, 'FLOP')}."
+            f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text}: {prefixed(total, 'FLOP')}, "
+            f"about {duration(seconds)} of one worker's time. 1x = {prefixed(the_plan.reference_flop, 'FLOP')}."
         )

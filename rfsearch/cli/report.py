@@ -52,8 +52,8 @@ def arms_in_short(run: Run) -> list[dict[str, Any]]:
         RunDirectoryError: The manifest does not say what the budget was.
     """
     from rfsearch.ledger.typed_json import sound
-    from rfsearch.report.digest import digest
     from rfsearch.report.rows import arm_rows
+    from rfsearch.report.view import build_view
 
     budget = run.manifest.budget.of_an_arm
     sound(run.manifest.arms)
@@ -67,19 +67,21 @@ def arms_in_short(run: Run) -> list[dict[str, Any]]:
             "currency": budget.currency,
             "left_because": row.ended,
         }
-        for row in arm_rows(digest(run))
+        for row in arm_rows(build_view(run))
     ]
 
 
 def _arms_table(arms: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
+    from rfsearch.numbers import percent, signed
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
     for name in ("trials", "spent", "over budget"):
         table.add_column(name, justify="right")
     for arm in arms:
-        share = 100 * arm["spent"] / arm["budget"]
+        share = arm["spent"] / arm["budget"]
         label = f"{arm['strategy']}/{arm['seed']}"
-        table.add_row(label, str(arm["trials"]), f"{share:.1f} %", f"{share - 100:+.1f} %")
+        table.add_row(label, f"{arm['trials']:,}", percent(share, 3), f"{signed(100 * (share - 1))} %")
     return table

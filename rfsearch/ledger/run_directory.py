@@ -12,6 +12,7 @@ from rfsearch.ledger.journal import LEDGER_FILE, read_history
 from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
 from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
 from rfsearch.ledger.record import Latency, Record
+from rfsearch.numbers import byte_size
 
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
 _NEEDED_BYTES = 64 * 1024 * 1024
@@ -64,7 +65,7 @@ def create(run_dir: Path) -> None:
         raise RunDirectoryError(f"{run_dir}: cannot be written: {error.strerror}. Choose another --out.") from error
     if free < _NEEDED_BYTES:
         raise RunDirectoryError(
-            f"{run_dir}: {free / 2**20:.0f} MiB free; a run needs at least {_NEEDED_BYTES / 2**20:.0f} MiB. "
+            f"{run_dir}: {byte_size(free)} free; a run needs at least {byte_size(_NEEDED_BYTES)}. "
             "Make room or choose another --out."
         )
 

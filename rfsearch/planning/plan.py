@@ -20,6 +20,7 @@ from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import BudgetError, DataError, SpaceError
 from rfsearch.ledger import Budget, Cost, Request
 from rfsearch.ledger.manifest import PlannedCandidate
+from rfsearch.numbers import amount, byte_size, plain
 from rfsearch.planning.entrants import Entrant, describe_entrants, known_candidates
 from rfsearch.planning.fitting import fit_space
 from rfsearch.planning.forecast import Forecast
@@ -174,7 +175,7 @@ def _require_budget(
     if budget.limit < budget.spent(least):
         raise BudgetError(
             f"{budget.text} is less than one step and scoring its outcome cost: "
-            f"{budget.spent(least):.3g} {budget.currency}, {least.flop / reference_flop:.2g}x. Ask for more."
+            f"{amount(budget.spent(least), budget.currency)}, {plain(least.flop / reference_flop)}x. Ask for more."
         )
     room = budget.room(reference.cost, Cost())
     for label, description in descriptions.items():
@@ -241,8 +242,8 @@ def _require_memory(needed: int, what: str, space: Space) -> None:
     memory = physical_memory()
     if needed > memory:
         raise SpaceError(
-            f"{space.source}, preset {space.preset}: {what} {needed / 2**30:,.1f} GiB of memory, and this machine has "
-            f"{memory / 2**30:,.1f} GiB. Choose a smaller image_size, or fewer images at a time."
+            f"{space.source}, preset {space.preset}: {what} {byte_size(needed)} of memory, and this machine has "
+            f"{byte_size(memory)}. Choose a smaller image_size, or fewer images at a time."
         )
 
 

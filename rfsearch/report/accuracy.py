@@ -8,12 +8,23 @@ from dataclasses import dataclass
 from statistics import median
 
 from rfsearch.ledger import Record
-from rfsearch.report.wording import byte_size, duration, finite, prefixed
+from rfsearch.numbers import byte_size, duration, finite, prefixed
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """One thing that is forecast and measured. words: how an amount of it reads."""
+    """Describe one thing that is forecast and measured.
+
+    Attributes:
+        title: Its name in the table.
+        forecast: What was forecast for a record; None where that is missing.
+        measured: What was measured; None where that is missing.
+        words: How an amount of it reads.
+
+    Example:
+        >>> QUANTITIES[1].words(101)
+        '1 min 41 s'
+    """
 
     title: str
     forecast: Callable[[Record], float | None]
@@ -45,7 +56,19 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Measured over forecast of one quantity: the median, the worst (farthest from 1) and the trial it came from."""
+    """Say how good the forecasts of one quantity were, as measured over forecast.
+
+    Attributes:
+        title: The quantity.
+        trials: Number of trials that were compared.
+        median: Median ratio.
+        worst: The ratio that is farthest from 1.
+        worst_trial: The trial that it came from.
+
+    Example:
+        >>> Accuracy("device time", trials=3, median=1.0, worst=1.4, worst_trial="random-0-2").worst
+        1.4
+    """
 
     title: str
     trials: int
@@ -55,13 +78,16 @@ class Accuracy:
 
 
 def ratio(quantity: Quantity, record: Record) -> float | None:
-    """Measured over forecast; None where either is missing or nothing."""
+    """Return measured over forecast; None where either is missing or not greater than zero."""
     forecast, measured = quantity.forecast(record), quantity.measured(record)
     return measured / forecast if forecast and measured and forecast > 0 and measured > 0 else None
 
 
 def accuracies(records: Sequence[Record]) -> list[Accuracy]:
-    """One entry a quantity that can be judged. A forecast is of a full training, so only completed trials count."""
+    """Return one entry per quantity that can be judged.
+
+    A forecast is that of a full training, so only completed trials count.
+    """
     found = []
     for quantity in QUANTITIES:
         ratios = [(x, r.trial) for r in records if r.status == "completed" and (x := ratio(quantity, r)) is not None]

@@ -1,4 +1,4 @@
-"""What a manifest says, read gently: whatever is missing or odd there reads as unknown."""
+"""What a manifest says about a run, read gently: whatever is missing or odd there counts as unknown."""
 
 from __future__ import annotations
 
@@ -16,12 +16,37 @@ _GAMMA_BOUNDS = (0.25, 16.0)
 
 @dataclass(frozen=True)
 class Facts:
-    """The manifest's facts that a report leans on.
+    """Hold what a report needs from a run's manifest.
 
-    metric: the name of the score that the search went by, its averaging in the name. notices: other than the data's.
-    reference: the hand default, or None where unknown. reference_flop: of its one full training, what 1x means.
-    full_training: its cost with its evaluations, by currency, empty where unknown.
-    planned: the distinct candidates of the forecast. rendered: whether the images are drawings.
+    Attributes:
+        title: Title of the space, or its name.
+        metric: Name of the score that the search went by, its averaging in the name.
+        arms: Strategy and seed of every arm, in the order of the run.
+        data: Name of the data set; empty where unknown.
+        rendered: Whether the images are drawings.
+        data_notice: What must be said about the data; empty where there is nothing.
+        splits: Number of images by split.
+        classes: Names of the classes, by class id.
+        sites: Names of the sites that were searched.
+        dilations: The dilations that were searched, ascending.
+        f_bounds: Lowest and highest learned inflation factor.
+        gamma_bounds: Lowest and highest learned sample stride, px of its map.
+        reference: The hand default as canonical JSON; None where unknown.
+        reference_flop: Training FLOP of one full training of it, which is 1x; None where unknown.
+        full_training: Cost of such a training with its evaluations, by currency; empty where unknown.
+        budget_text: The budget of each arm as it was asked for.
+        currency: The currency of that budget: flop, device_s or epochs.
+        limit: The budget in that currency; None where unknown.
+        planned: The distinct candidates of the forecast, as canonical JSON.
+        notices: What else must be said about the run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rfsearch.ledger.typed_json import read_parts
+        >>> body = {"space": {"name": "helen", "dilations": [4, 2]}}
+        >>> facts = read_facts(read_parts(Manifest, body, Path("manifest.json")))
+        >>> facts.title, facts.dilations, facts.reference
+        ('helen', (2, 4), None)
     """
 
     title: str
@@ -47,7 +72,7 @@ class Facts:
 
 
 def read_facts(manifest: Manifest) -> Facts:
-    """Read what a report leans on; whatever is damaged is unknown."""
+    """Read what a report needs from a manifest of any version; whatever is damaged there counts as unknown."""
     space, data, budget = manifest.space, manifest.data, manifest.budget
     sites = known(space.sites, ())
     reference: str | int = "" if isinstance(space.reference, Damaged) else space.reference

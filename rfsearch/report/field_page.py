@@ -26,9 +26,17 @@ _THEORY, _EFFECTIVE = "#d1495b", "#2f7fd1"
 
 @dataclass(frozen=True)
 class Pictured:
-    """What is drawn. effective: map of the effective field, an axis each, or None. theory_px: extents of the
-    theoretical field, an axis each. size_px: of the effective field, or None. objects: edges, px, and counts by class
-    of the histogram of object sizes; None without data."""
+    """Hold what is drawn of a network's receptive field.
+
+    Attributes:
+        title: What the network is called.
+        sentences: What was found, in words.
+        theory_px: Extent of the theoretical field along each axis, px.
+        effective: Map of the effective field with one dimension per axis; None where it was not measured.
+        size_px: Size of the effective field, px; None where it was not measured.
+        objects: Histogram of the sizes of the data's objects: its edges, px, and its counts by class. None without
+            data.
+    """
 
     title: str
     sentences: Sequence[str]
@@ -39,8 +47,17 @@ class Pictured:
 
 
 def write_picture(effective: np.ndarray, theory_px: Sequence[float], size_px: float, path: Path) -> None:
-    """The effective field as a PNG: root of each pixel's share of the gradient, the theoretical field as a rectangle,
-    the effective size as a circle. A signal is a band, a volume is summed over its depth."""
+    """Write the effective field as a PNG.
+
+    It shows the root of each pixel's share of the gradient, the theoretical field as a rectangle and the effective size
+    as a circle. A signal becomes a band; a volume is summed over its depth.
+
+    Args:
+        effective: Map of the effective field: L, H x W or D x H x W.
+        theory_px: Extent of the theoretical field along each axis, px.
+        size_px: Size of the effective field, px.
+        path: The file to write.
+    """
     field = _flat(effective)
     enlarged = max(1, round(_SIDE / min(field.shape))) if len(field) > 1 else max(1, round(_SIDE / field.shape[1]))
     shown = np.sqrt(field / field.max())
@@ -64,34 +81,34 @@ def write_picture(effective: np.ndarray, theory_px: Sequence[float], size_px: fl
 
 
 def write_page(pictured: Pictured, path: Path) -> None:
-    """One page, no network needed: findings, the effective field, and object sizes with the fields marked."""
+    """Write one page of findings, the effective field, and object sizes with the fields marked; it needs no network."""
     figures = [figure for figure in (_field(pictured), _objects(pictured)) if figure is not None]
     drawn = [
         figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displaylogo": False})
         for i, figure in enumerate(figures)
     ]
-    said = "".join(f"<li>{html.escape(printable(sentence))}</li>" for sentence in pictured.sentences)
+    items = "".join(f"<li>{html.escape(printable(sentence))}</li>" for sentence in pictured.sentences)
     title = html.escape(printable(pictured.title))
     path.write_text(
         f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}: receptive field</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <style>body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
 color: #1d2127; background: #fff }} li {{ max-width: 50rem }}</style></head>
-<body><h1>Receptive field of {title}</h1><ul>{said}</ul>{"".join(drawn)}</body></html>
+<body><h1>Receptive field of {title}</h1><ul>{items}</ul>{"".join(drawn)}</body></html>
 """,
         encoding="utf-8",
     )
 
 
 def _flat(effective: np.ndarray) -> np.ndarray:
-    """A field as H x W: a signal as one row, a volume summed over its depth."""
+    """Return a field as H x W: a signal as one row, a volume summed over its depth."""
     if effective.ndim == 1:
         return effective[None, :]
     return effective.sum(axis=0) if effective.ndim == 3 else effective
 
 
 def _box(draw: ImageDraw.ImageDraw, size: tuple[int, int], spans: Sequence[float], colour: str) -> None:
-    """A dashed rectangle around the centre; what lies outside the picture is left out."""
+    """Draw a dashed rectangle around the centre; what lies outside the picture is left out."""
     (width, height), (h, w) = size, spans
     left, right, top, bottom = (width - w) / 2, (width + w) / 2, (height - h) / 2, (height + h) / 2
     for start, end in (

@@ -9,19 +9,29 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rfsearch.ledger import Record
-from rfsearch.report.wording import finite
+from rfsearch.numbers import finite
 
 PARETO_COLUMNS = ("axis", "trial", "strategy", "candidate", "cost", "val", "test")
 
 
 Interval = tuple[float, float]
+"""From where to where a measured cost may lie."""
 
 
 @dataclass(frozen=True)
-class Axis:
-    """A cost that a trial can be held against. name: of the axis in pareto.csv. unit: of `cost`.
+class CostAxis:
+    """Describe one cost that scores can be held against.
 
-    spread: of a cost that is measured, from where to where it may lie; None where the cost is exact.
+    Attributes:
+        name: Its name in pareto.csv.
+        title: Its name in a figure.
+        unit: Unit of `cost`.
+        cost: What a record cost on this axis; None where that is unknown.
+        spread: From where to where a record's measured cost may lie; None where this cost is exact.
+
+    Example:
+        >>> CostAxis("params", "parameters", "", lambda record: record.params).title
+        'parameters'
     """
 
     name: str
@@ -31,14 +41,14 @@ class Axis:
     spread: Callable[[Record], Interval | None] | None = None
 
 
-# The first one is what the page opens on. A latency is the least certain of them, so it comes last.
-AXES = (
-    Axis("rf_px", "receptive field", "px", lambda record: finite(record.rf_px)),
+# The first one is what the figure opens on. A latency is the least certain of them, so it comes last.
+COST_AXES = (
+    CostAxis("rf_px", "receptive field", "px", lambda record: finite(record.rf_px)),
     # An heir was charged its own stretch: what its network took is shared with other trials.
-    Axis("train_flop", "training FLOP", "FLOP", lambda r: None if r.heir_of else finite(r.cost.flop)),
-    Axis("infer_mac", "inference MAC", "MAC", lambda record: finite(record.infer_mac)),
-    Axis("infer_peak_bytes", "inference peak memory", "bytes", lambda record: finite(record.infer_peak_bytes)),
-    Axis(
+    CostAxis("train_flop", "training FLOP", "FLOP", lambda r: None if r.heir_of else finite(r.cost.flop)),
+    CostAxis("infer_mac", "inference MAC", "MAC", lambda record: finite(record.infer_mac)),
+    CostAxis("infer_peak_bytes", "inference peak memory", "bytes", lambda record: finite(record.infer_peak_bytes)),
+    CostAxis(
         "infer_latency_ms",
         "inference latency",
         "ms",
@@ -49,7 +59,7 @@ AXES = (
 
 
 def pareto_front(points: Sequence[tuple[float, float]], spreads: Sequence[Interval] | None = None) -> list[int]:
-    """Indices of the points (cost, score) on the front, by rising cost.
+    """Find the Pareto front of points (cost, score).
 
     A point beats another if it costs no more and scores no less, and differs in one of the two. Equal points do not
     beat each other: all of them are on the front, or none. Costs whose spreads overlap are ties. Such ties are not
@@ -57,8 +67,11 @@ def pareto_front(points: Sequence[tuple[float, float]], spreads: Sequence[Interv
     beats it. For exact costs these are the points that no other one beats.
 
     Args:
-        points: cost and score of each.
-        spreads: from where to where each cost may lie; None where costs are exact.
+        points: Cost and score of each; the score is the higher the better.
+        spreads: From where to where each cost may lie; None where costs are exact.
+
+    Returns:
+        Indices of the points on the front, by rising cost.
     """
     ends = spreads or [(cost, cost) for cost, _ in points]
     order = sorted(range(len(points)), key=lambda i: (-points[i][1], ends[i][1], ends[i][0]))
@@ -78,10 +91,11 @@ def pareto_front(points: Sequence[tuple[float, float]], spreads: Sequence[Interv
     return sorted(front, key=lambda i: (points[i][0], -points[i][1], i))
 
 
-def held_against(axis: Axis, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
-    """The scored trials that have a cost on this axis, and those of them on its front. Chosen on validation.
+def trials_and_front(axis: CostAxis, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """Return the scored trials that have a cost on this axis, and those of them on its front, chosen on validation.
 
-    Of a cost with a spread, those without one were measured in another way: they are left out where others have one.
+    A cost without a spread was measured in another way than one with a spread. Where some trials have a spread, those
+    without one are left out.
     """
     shown = [r for r in records if r.scored and axis.cost(r) is not None]
     spreads = None
@@ -92,10 +106,10 @@ def held_against(axis: Axis, records: Iterable[Record]) -> tuple[list[Record], l
 
 
 def pareto_table(records: Sequence[Record]) -> pd.DataFrame:
-    """pareto.csv: the front on each axis, by rising cost, in the axis's unit."""
+    """Return pareto.csv: the front on each axis, by rising cost, in the axis's unit."""
     rows = [
         (axis.name, r.trial, r.strategy, r.candidate, axis.cost(r), r.val, r.test)
-        for axis in AXES
-        for r in held_against(axis, records)[1]
+        for axis in COST_AXES
+        for r in trials_and_front(axis, records)[1]
     ]
     return pd.DataFrame(rows, columns=list(PARETO_COLUMNS))

@@ -1,4 +1,4 @@
-"""Test images with their truth and the winner's prediction, as data URIs that the page carries itself."""
+"""Example images with their truth and the winner's prediction, as data URIs, so that the page needs no other file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rfsearch.report.wording import number
+from rfsearch.numbers import number
 
 IGNORED = 255
 _LARGEST_SIDE = 320  # px; larger pictures are reduced, so that the page stays small
@@ -29,7 +29,16 @@ _IGNORED_COLOUR = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Picture:
-    """One test image. image, truth, prediction: PNG data URIs. agreement: share of labelled pixels, in words."""
+    """Hold one example image of the page.
+
+    Attributes:
+        image: The image as a PNG data URI.
+        truth: Its true classes, likewise.
+        prediction: The predicted classes, likewise.
+        width: Width of the image as shown, px.
+        height: Height of the image as shown, px.
+        agreement: Share of the labelled pixels that are predicted right, in words; empty without labelled pixels.
+    """
 
     image: str
     truth: str
@@ -41,14 +50,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures and their legend: (class name, colour as #rrggbb), the classes that occur, ignored pixels last."""
+    """Hold the example images of the page and their legend.
+
+    Attributes:
+        pictures: The images.
+        legend: Name and colour, as #rrggbb, of each class that occurs; ignored pixels come last.
+    """
 
     pictures: tuple[Picture, ...]
     legend: tuple[tuple[str, str], ...]
 
 
 def colour(class_id: int) -> tuple[int, int, int]:
-    """The colour of a class; beyond the palette it repeats, darker."""
+    """Return the colour of a class. Beyond the palette the colours repeat, darker."""
     if class_id == IGNORED:
         return _IGNORED_COLOUR
     r, g, b = PALETTE[class_id % len(PALETTE)]
@@ -57,13 +71,20 @@ def colour(class_id: int) -> tuple[int, int, int]:
 
 
 def gallery(examples: Path, classes: Sequence[str], limit: int = 6) -> Gallery | None:
-    """Read examples.npz; None where there is none, or none that can be read.
+    """Read a trial's example images.
 
-    images: N x 3 x H x W uint8; truth and prediction: N x H x W uint8, a class id per pixel, 255 ignored.
+    Args:
+        examples: An .npz file with `images`, N x 3 x H x W uint8, and `truth` and `prediction`, N x H x W uint8: one
+            class id per pixel, 255 where it is ignored.
+        classes: Names of the classes, by class id.
+        limit: How many images are shown.
+
+    Returns:
+        The images with their legend; None where the file is missing or cannot be read.
     """
     try:
-        with np.load(examples, allow_pickle=False) as held:
-            images, truth, prediction = (np.asarray(held[key])[:limit] for key in ("images", "truth", "prediction"))
+        with np.load(examples, allow_pickle=False) as archive:
+            images, truth, prediction = (np.asarray(archive[key])[:limit] for key in ("images", "truth", "prediction"))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
@@ -91,7 +112,7 @@ def _picture(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> Pi
 
 
 def _map(labels: np.ndarray) -> Image.Image:
-    """A class map as a picture with its own palette."""
+    """Return a class map as a picture with its own palette."""
     picture = Image.fromarray(np.ascontiguousarray(labels.astype(np.uint8))).convert("L")
     coloured = Image.frombytes("P", picture.size, picture.tobytes())
     coloured.putpalette([channel for class_id in range(256) for channel in colour(class_id)])

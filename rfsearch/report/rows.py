@@ -1,4 +1,4 @@
-"""The one view of a run's records: what a row shows and in which order, for terminal, CSV files and page alike."""
+"""The rows of a run's tables: what each shows and in which order, for terminal, CSV files and page alike."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ import pandas as pd
 
 from rfsearch.ledger import Cost, Record, incumbent
 from rfsearch.ledger.record import TRIAL_COLUMNS, Status, parsed
-from rfsearch.report.digest import Arm, Digest, factors, has_start, setting_of
-from rfsearch.report.wording import (
-    MISSING,
-    duration,
-    field_px,
-    finite,
-    multiple,
-    parallel,
-    plain,
-    prefixed,
-    score,
-)
+from rfsearch.numbers import MISSING, duration, field_px, finite, multiple, parallel, plain, prefixed, score
+from rfsearch.report.view import ArmRecords, RunView, factors, has_start, setting_of
 from rfsearch.space.choice import Candidate
 
 STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
@@ -34,7 +24,16 @@ Cell = tuple[str, float | None]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the trials: its heading, and what it shows of a record."""
+    """Describe one column of the trials.
+
+    Attributes:
+        heading: Its heading.
+        cell: What it shows of a record.
+
+    Example:
+        >>> Column("seed", lambda record: (str(record.seed), record.seed)).heading
+        'seed'
+    """
 
     heading: str
     cell: Callable[[Record], Cell]
@@ -42,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial as a table shows it.
+    """Hold one trial as a table shows it; `trial_groups` makes them.
 
     Attributes:
         record: The trial.
@@ -59,16 +58,21 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """What one arm did and spent, and why it ended.
+    """Say what one arm did and spent, and why it ended.
 
     Attributes:
         arm: Its records and incumbent.
         spent: In the budget's currency.
         limit: Its budget in that currency; None where the run does not say.
         ended: Why it ended with budget left; empty where it did not, or where nobody noted it.
+
+    Example:
+        >>> row = ArmRow(ArmRecords("random", 0, ()), spent=3.0, limit=4.0, ended="")
+        >>> row.share, row.statuses
+        (0.75, 'none yet')
     """
 
-    arm: Arm
+    arm: ArmRecords
     spent: float
     limit: float | None
     ended: str
@@ -113,53 +117,53 @@ def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(ANYTIME_COLUMNS))
 
 
-def trial_groups(told: Digest) -> list[tuple[str, list[TrialRow]]]:
+def trial_groups(view: RunView) -> list[tuple[str, list[TrialRow]]]:
     """Return the trials of each strategy that has any, by initial receptive field and dilation, then by seed."""
-    columns = trial_columns(told)
+    columns = trial_columns(view)
     groups = []
-    for strategy in told.strategies:
-        records = sorted((r for r in told.records if r.strategy == strategy), key=_by_start)
+    for strategy in view.strategies:
+        records = sorted((r for r in view.records if r.strategy == strategy), key=_by_start)
         if records:
-            groups.append((strategy, [_trial_row(record, columns, told) for record in records]))
+            groups.append((strategy, [_trial_row(record, columns, view) for record in records]))
     return groups
 
 
-def trial_columns(told: Digest) -> list[Column]:
+def trial_columns(view: RunView) -> list[Column]:
     """Return the columns of the trials that this run has something to show in."""
-    classes, unit = told.facts.classes, told.facts.reference_flop
+    classes, unit = view.facts.classes, view.facts.reference_flop
     columns = [
-        Column("initial dilation", _dilations),
-        Column("initial RF, px", lambda r: _pixels(r.rf_init_px) if has_start(r) else (MISSING, None)),
-        Column("f, γ" if told.samples else "f", _factor),
+        Column("initial dilation", _dilation_cell),
+        Column("initial RF, px", lambda r: _field_cell(r.rf_init_px) if has_start(r) else (MISSING, None)),
+        Column("f, γ" if view.samples else "f", _factor_cell),
     ]
-    if told.guides:
-        columns.append(Column("guided by", _labels))
+    if view.guides:
+        columns.append(Column("guided by", _label_cell))
     columns += [
         Column("new RF, px", lambda r: (field_px(r.rf_px, r.path_rf_px), r.rf_px)),
-        Column("val", lambda r: _score(r.val)),
+        Column("val", lambda r: _score_cell(r.val)),
     ]
-    if told.split == "test":
-        columns.append(Column("test", lambda r: _score(r.test)))
-    columns += [_score_column(name, classes) for name in _scores(told)]
+    if view.split == "test":
+        columns.append(Column("test", lambda r: _score_cell(r.test)))
+    columns += [_score_column(name, classes) for name in _extra_scores(view)]
     return [
         *columns,
-        Column("cost", lambda r: _cost(r.cost.flop, unit)),
+        Column("cost", lambda r: _cost_cell(r.cost.flop, unit)),
         Column("device time", lambda r: (duration(r.cost.device_s), finite(r.cost.device_s))),
     ]
 
 
-def arm_rows(told: Digest) -> list[ArmRow]:
+def arm_rows(view: RunView) -> list[ArmRow]:
     """Return the arms by strategy, in the order in which the run names them, then by seed."""
-    order = {strategy: i for i, strategy in enumerate(told.strategies)}
-    facts = told.facts
+    order = {strategy: i for i, strategy in enumerate(view.strategies)}
+    facts = view.facts
     return [
         ArmRow(
             arm,
             float(getattr(arm.spent, facts.currency)),
             facts.limit,
-            told.run.ends.get((arm.strategy, arm.seed), ""),
+            view.run.ends.get((arm.strategy, arm.seed), ""),
         )
-        for arm in sorted(told.arms, key=lambda arm: (order[arm.strategy], arm.seed))
+        for arm in sorted(view.arms, key=lambda arm: (order[arm.strategy], arm.seed))
     ]
 
 
@@ -178,58 +182,58 @@ def trial_line(record: Record, metric: str) -> str:
         return f"{line}: {record.cause}"
     line += f" on from {record.heir_of}" if record.heir_of else ""
     line += f", RF {field_px(record.rf_px, record.path_rf_px)} px"
-    return line if record.val is None else f"{line}, {metric} {record.val:.4f}"
+    return line if record.val is None else f"{line}, {metric} {score(record.val)}"
 
 
 def _learned(record: Record) -> list[str]:
-    """What training moved, by path: the dilations that it found, then f and gamma."""
+    """Return what training moved, by path: the dilations that it found, then f and gamma."""
     outcome = record.ended or ()
-    ended = [f"{path} d={choice.spacing:.3g}" for path, choice in outcome if path in record.dilation]
+    ended = [f"{path} d={plain(choice.spacing)}" for path, choice in outcome if path in record.dilation]
     for letter, values in (("f", record.f), ("gamma", record.gamma)):
         ended += [f"{path} {letter}={value:.3f}" for path, value in values.items()]
     return ended
 
 
-def _trial_row(record: Record, columns: Sequence[Column], told: Digest) -> TrialRow:
+def _trial_row(record: Record, columns: Sequence[Column], view: RunView) -> TrialRow:
     cells = tuple(column.cell(record) for column in columns)
-    return TrialRow(record, setting_of(record.candidate, record), cells, record is told.winner)
+    return TrialRow(record, setting_of(record.candidate, record), cells, record is view.winner)
 
 
 def _by_start(record: Record) -> tuple[Any, ...]:
-    return (record.rf_init_px, _dilations(record)[1] or 0.0, record.rf_px, record.seed, record.train_seed)
+    return (record.rf_init_px, _dilation_cell(record)[1] or 0.0, record.rf_px, record.seed, record.train_seed)
 
 
-def _pixels(px: int) -> Cell:
+def _field_cell(px: int) -> Cell:
     return field_px(px), px
 
 
-def _score(value: float | None) -> Cell:
+def _score_cell(value: float | None) -> Cell:
     return score(value), finite(value)
 
 
-def _cost(flop: float, unit: float | None) -> Cell:
+def _cost_cell(flop: float, unit: float | None) -> Cell:
     return (multiple(flop / unit) if unit else prefixed(flop, "FLOP")), finite(flop)
 
 
 def _score_column(name: str, classes: Sequence[str]) -> Column:
-    return Column(_heading(name, classes), lambda record: _score(record.scores.get(name)))
+    return Column(_heading(name, classes), lambda record: _score_cell(record.scores.get(name)))
 
 
-def _scores(told: Digest) -> tuple[str, ...]:
-    """The names of the scores in columns of their own: not the one that the search went by, which is val and test."""
-    names = dict.fromkeys(name for r in told.records for name in r.scores)
-    return tuple(name for name in names if name != told.facts.metric)
+def _extra_scores(view: RunView) -> tuple[str, ...]:
+    """Return the scores that get columns of their own: all but the one that is shown as val and test."""
+    names = dict.fromkeys(name for r in view.records for name in r.scores)
+    return tuple(name for name in names if name != view.facts.metric)
 
 
 def _heading(name: str, classes: Sequence[str]) -> str:
-    """A score's name for a table's head: a class by its name rather than its id, and with gaps to break lines at."""
+    """Return a score's name for a table's head: a class by its name rather than its id, with gaps to break lines at."""
     stem, _, last = name.rpartition("_")
     if stem and last.isdecimal() and int(last) < len(classes):
         name = f"{stem} {classes[int(last)]}"
     return name.replace("_", " ")
 
 
-def _dilations(record: Record) -> Cell:
+def _dilation_cell(record: Record) -> Cell:
     known = parsed(record.candidate)
     if known is None:
         return record.candidate, None
@@ -251,7 +255,7 @@ def _dilations(record: Record) -> Cell:
     return ", ".join(f"{site} {text}" for site, text in by_site.items()), mean
 
 
-def _factor(record: Record) -> Cell:
+def _factor_cell(record: Record) -> Cell:
     known = parsed(record.candidate)
     ended = factors(record)
     strides: Mapping[str, float] = {
@@ -270,6 +274,6 @@ def _factor(record: Record) -> Cell:
     return ", ".join(f"{path} {words[path]}" for path in words if path in ended or path in strides), mean
 
 
-def _labels(record: Record) -> Cell:
+def _label_cell(record: Record) -> Cell:
     sets = [", ".join(choice.labels) or MISSING for _, choice in parsed(record.candidate) or ()]
     return (parallel(sets) if any(text != MISSING for text in sets) else MISSING), None

@@ -16,7 +16,7 @@ import numpy as np
 
 from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
-from rfsearch.report.wording import finite
+from rfsearch.numbers import finite
 
 SEEDS_FOR_A_TEST = 7
 
@@ -30,9 +30,16 @@ _NORMAL95 = 1.960
 
 @dataclass(frozen=True)
 class Noise:
-    """How much a score varies between trainings of one candidate under different training seeds.
+    """Say how much a score varies between trainings of one candidate under different training seeds.
 
-    std: pooled standard deviation, in units of the score. trainings of candidates: what it was estimated from.
+    Attributes:
+        std: Pooled standard deviation, in units of the score.
+        trainings: Number of trainings that it was estimated from.
+        candidates: Number of candidates that these were trainings of.
+
+    Example:
+        >>> f"{Noise(std=0.01, trainings=4, candidates=2).smallest_difference(2, 2):.3f}"
+        '0.043'
     """
 
     std: float
@@ -40,7 +47,7 @@ class Noise:
     candidates: int
 
     def smallest_difference(self, n: int, m: int) -> float:
-        """The difference between means of n and of m trainings that noise exceeds in only 5 % of cases."""
+        """Return the difference between means of n and of m trainings that noise exceeds in only 5 % of cases."""
         freedom = self.trainings - self.candidates
         t = _T95[freedom - 1] if freedom <= len(_T95) else _NORMAL95
         return t * self.std * math.sqrt(1 / n + 1 / m)
@@ -49,7 +56,7 @@ class Noise:
 def replicates(
     records: Iterable[Record], score: Callable[[Record], float | None]
 ) -> Mapping[tuple[str, int], Mapping[int, float]]:
-    """Scores of completed trainings, by what was trained, then by training seed.
+    """Return the scores of completed trainings, by what was trained, then by training seed.
 
     The same candidate under the same training seed is one training, however many arms asked for it. An heir is left
     out: its candidate is what its network ended with, and others may have gone before.
@@ -58,19 +65,21 @@ def replicates(
     for record in records:
         value = finite(score(record))
         if record.status == "completed" and value is not None and not record.heir_of:
-            found[trained(record)].setdefault(record.train_seed, value)
+            found[training_of(record)].setdefault(record.train_seed, value)
     return found
 
 
-def trained(record: Record) -> tuple[str, int]:
-    """What a record is a training of: its candidate with the whole dilations nearest to those that were found, as JSON,
-    and its steps."""
+def training_of(record: Record) -> tuple[str, int]:
+    """Return what a record is a training of: a candidate as JSON, and a number of steps.
+
+    Dilations that training found are rounded to whole ones, so that trainings that found about the same are one.
+    """
     known = parsed(record.candidate)
     return known.ended(record.dilation).nearest.to_json() if known else record.candidate, record.steps
 
 
 def noise(records: Iterable[Record], score: Callable[[Record], float | None]) -> Noise | None:
-    """The noise of a score, or None where no candidate was trained twice."""
+    """Estimate the noise of a score; None where no candidate was trained twice."""
     groups = [list(g.values()) for g in replicates(records, score).values() if len(g) > 1]
     if not groups:
         return None
@@ -82,7 +91,20 @@ def noise(records: Iterable[Record], score: Callable[[Record], float | None]) ->
 def bootstrap_interval(
     values: Sequence[float], level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of at least two values. The same values give the same interval."""
+    """Return the percentile bootstrap interval of a mean. Equal values give equal intervals.
+
+    Args:
+        values: At least two.
+        level: Probability that the interval covers.
+        resamples: Number of resamples.
+        seed: Of the random numbers.
+
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        ValueError: There are fewer than two values.
+    """
     if len(values) < 2:
         raise ValueError(f"An interval needs at least 2 values. Got {len(values)}.")
     sample = np.asarray(values, float)
@@ -92,13 +114,16 @@ def bootstrap_interval(
 
 
 def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The share of pairs, one value of each, in which ours is the higher one; a tie counts half."""
+    """Return the share of pairs, one value of each, in which ours is the higher one; a tie counts half."""
     wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in ours for b in theirs]
     return sum(wins) / len(wins)
 
 
 def wilcoxon_p(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Exact two-sided p of Wilcoxon's signed-rank test of pairs. Zero differences are left out, ties share a rank."""
+    """Return the exact two-sided p of Wilcoxon's signed-rank test of pairs.
+
+    Pairs of equal values are left out, and equal differences share a rank.
+    """
     differences = [a - b for a, b in zip(ours, theirs, strict=True) if a != b]
     if not differences:
         return 1.0
@@ -115,7 +140,7 @@ def wilcoxon_p(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction of several p values, in their order."""
+    """Return several p values corrected by Holm's method, in their order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     corrected, so_far = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(order):

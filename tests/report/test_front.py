@@ -5,7 +5,7 @@ import random
 import pytest
 
 from rfsearch.ledger import Cost
-from rfsearch.report.front import AXES, PARETO_COLUMNS, held_against, pareto_front, pareto_table
+from rfsearch.report.front import COST_AXES, PARETO_COLUMNS, pareto_front, pareto_table, trials_and_front
 from tests.report.made_up import record
 
 
@@ -37,8 +37,8 @@ def test_front_leaves_out_trials_that_cannot_win() -> None:
         record("failed", 1, val=None, test=None, status="failed"),
         record("costless", 1, val=0.8, infer_latency_ms=None),
     ]
-    latency = next(axis for axis in AXES if axis.name == "infer_latency_ms")
-    shown, front = held_against(latency, records)
+    latency = next(axis for axis in COST_AXES if axis.name == "infer_latency_ms")
+    shown, front = trials_and_front(latency, records)
     assert [r.trial for r in shown] == [r.trial for r in front] == ["good"]
 
 
@@ -85,14 +85,14 @@ def test_the_cheapest_of_a_chain_of_ties_stays_on_the_front() -> None:
 
 
 def test_an_equal_latency_is_a_tie_that_the_score_decides() -> None:
-    latency = next(axis for axis in AXES if axis.name == "infer_latency_ms")
+    latency = next(axis for axis in COST_AXES if axis.name == "infer_latency_ms")
     records = [
         record("slow", 1, val=0.6, infer_latency_ms=4.5, infer_latency_spread_ms=(4.0, 5.0)),
         record("noisy", 2, val=0.7, infer_latency_ms=4.6, infer_latency_spread_ms=(4.4, 5.5)),
     ]
-    assert [r.trial for r in held_against(latency, records)[1]] == ["noisy"]
+    assert [r.trial for r in trials_and_front(latency, records)[1]] == ["noisy"]
 
 
 def test_a_latency_is_not_what_the_front_opens_on() -> None:
-    assert AXES[0].name == "rf_px"
-    assert [axis.name for axis in AXES if axis.spread] == ["infer_latency_ms"]
+    assert COST_AXES[0].name == "rf_px"
+    assert [axis.name for axis in COST_AXES if axis.spread] == ["infer_latency_ms"]

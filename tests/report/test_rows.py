@@ -8,8 +8,8 @@ import pytest
 from rfsearch.ledger import incumbent
 from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.ledger.schema import upgraded
-from rfsearch.report.digest import digest
 from rfsearch.report.rows import anytime_table, arm_rows, trial_columns, trial_groups, trial_line, trials_table
+from rfsearch.report.view import build_view
 from rfsearch.space import Candidate, Choice
 from tests.ledger.records import RECORD
 from tests.report.made_up import REFERENCE_FLOP, MakeRun, record
@@ -49,7 +49,7 @@ def test_the_incumbent_is_chosen_on_validation_and_spending_adds_up():
 def test_rows_of_trials_go_by_strategy_then_by_initial_field_whatever_order_they_came_in(make_run: MakeRun):
     records = [record("a", 8), record("b", 2), record("c", 4, strategy="random", seed=1), record("d", 1, val=0.9)]
     arms = [{"strategy": "random", "seed": 1}, {"strategy": "exhaustive", "seed": 0}]
-    told = digest(make_run(records, arms=arms))
+    told = build_view(make_run(records, arms=arms))
     groups = trial_groups(told)
     assert [(name, [row.record.trial for row in rows]) for name, rows in groups] == [
         ("random", ["c"]), ("exhaustive", ["d", "b", "a"]),
@@ -65,7 +65,7 @@ def test_rows_of_trials_go_by_strategy_then_by_initial_field_whatever_order_they
 def test_a_row_of_an_arm_says_what_it_spent_of_its_budget_and_how_its_trials_ended(make_run: MakeRun):
     records = [record("a"), record("b", status="failed", val=None), record("c", seed=1)]
     arms = [{"strategy": "exhaustive", "seed": seed} for seed in (2, 1, 0)]
-    rows = arm_rows(digest(make_run(records, arms=arms, budget={"limit": 4 * REFERENCE_FLOP})))
+    rows = arm_rows(build_view(make_run(records, arms=arms, budget={"limit": 4 * REFERENCE_FLOP})))
     assert [(row.arm.seed, row.share, row.statuses) for row in rows] == [
         (0, 0.5, "1 completed, 1 failed"), (1, 0.25, "1 completed"), (2, 0.0, "none yet"),
     ]  # fmt: skip
@@ -74,4 +74,4 @@ def test_a_row_of_an_arm_says_what_it_spent_of_its_budget_and_how_its_trials_end
 def test_a_finished_trial_is_one_line_with_the_fields_of_its_paths():
     done = record("exhaustive-0-001", 2, val=0.5, path_rf_px={"conv6/1": 91, "conv6/2": 1155})
     assert trial_line(done, "iou").startswith("completed exhaustive-0-001   conv6: d=2")
-    assert trial_line(done, "iou").endswith(", RF 91 | 1,155 px, iou 0.5000")
+    assert trial_line(done, "iou").endswith(", RF 91 | 1,155 px, iou 0.500")

@@ -132,7 +132,7 @@ def test_noise_unknown_without_replicates(make_run: MakeRun) -> None:
     assert "is unknown: no candidate was trained twice" in text
 
 
-@pytest.mark.parametrize(("gap", "phrase"), [(0.001, "a difference within noise"), (0.2, "more than noise makes")])
+@pytest.mark.parametrize(("gap", "phrase"), [(0.001, "a difference within noise"), (0.2, "larger than seed noise")])
 def test_difference_held_against_noise(make_run: MakeRun, gap: float, phrase: str) -> None:
     records = [
         record(f"d{d}-{seed}", d, val=base + 0.004 * seed, test=base + 0.004 * seed, train_seed=seed)

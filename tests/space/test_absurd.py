@@ -74,5 +74,5 @@ def test_a_training_step_that_the_memory_cannot_hold_is_told_before_it_is_taken(
     request = check_request(Request(space=str(path), strategies=("exhaustive",)))
     data = read_data(request, tmp_path)
     monkeypatch.setattr("rfsearch.planning.forecaster.Learner", lambda *_, **__: pytest.fail("a step was taken"))
-    with pytest.raises(SpaceError, match=r"one training step of 1000000 images takes [\d,.]+ GiB of memory"):
+    with pytest.raises(SpaceError, match=r"one training step of 1000000 images takes [\d,.]+ [GT]iB of memory"):
         make_plan(request, data, torch.device("cpu"))

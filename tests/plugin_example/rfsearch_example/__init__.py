@@ -1,4 +1,4 @@
-"""One of each kind of plugin: a backbone, a strategy, a task, a layout and a space."""
+"""One of each kind of plugin: a backbone, a strategy, a task, a layout and a space here, a figure beside it."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("rfsearch_example", reason="the plugin is installed by tests/test_plugin_example.py alone")
 
 from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, two_stage
+from rfsearch_example.cost_by_status import COST_BY_STATUS
 
 from rfsearch import testing
 from rfsearch.space import read_space
@@ -29,6 +30,11 @@ def test_strategy(check, form):
 @pytest.mark.parametrize("check", testing.TASK_CHECKS, ids=by_name)
 def test_task(check):
     check(FocalSegmentation, "mean-iou")
+
+
+@pytest.mark.parametrize("check", testing.FIGURE_CHECKS, ids=by_name)
+def test_figure(check):
+    check(COST_BY_STATUS)
 
 
 @pytest.mark.parametrize("check", testing.LAYOUT_CHECKS, ids=by_name)

@@ -1,4 +1,4 @@
-"""A run boiled down: its arms, incumbents, winner, hand default and noise. What verdict, figures and page share."""
+"""The one view of a run: its arms, incumbents, winner, hand default and noise. Tables, figures and verdict share it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from typing import Literal
 
 from rfsearch.ledger import Cost, Record, Run, incumbent
 from rfsearch.ledger.record import parsed
+from rfsearch.numbers import finite, plain
 from rfsearch.report.facts import Facts, canonical, read_facts
-from rfsearch.report.statistics import Noise, noise, replicates, trained
-from rfsearch.report.wording import finite, plain
+from rfsearch.report.statistics import Noise, noise, replicates, training_of
 from rfsearch.space.choice import Choice
 
 NEVER_LEFT = 0.03  # |f - f0| / f0 below which what was learned counts as not moved
 _AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
 
-Split = Literal["val", "test"]
+ScoreSplit = Literal["val", "test"]
+"""A split that trials are scored on."""
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One strategy with one seed: its records in the order they came in, and what they cost together."""
+class ArmRecords:
+    """Hold what one arm has done: the records of one strategy with one seed.
+
+    Attributes:
+        strategy: Name of the strategy.
+        seed: Its seed.
+        records: Its trials, in the order in which they finished.
+
+    Example:
+        >>> ArmRecords("random", seed=0, records=()).incumbent is None
+        True
+    """
 
     strategy: str
     seed: int
@@ -30,6 +41,7 @@ class Arm:
 
     @cached_property
     def spent(self) -> Cost:
+        """What all its trials cost together."""
         return sum((record.cost for record in self.records), Cost())
 
     @cached_property
@@ -38,51 +50,74 @@ class Arm:
         return incumbent(self.records)
 
     def spent_until(self, record: Record) -> Cost:
-        """What the arm had spent when this record came in, the record's own cost included."""
+        """Return what the arm had spent when this record came in, the record's own cost included."""
         return sum((r.cost for r in self.records[: self.records.index(record) + 1]), Cost())
 
 
 @dataclass(frozen=True)
-class Digest:
-    """split: what scores are reported on, `test` wherever the run has test scores. Trials are chosen on `val`."""
+class RunView:
+    """Hold what a run's records say, worked out once: what tables, figures and verdict are made of.
+
+    Attributes:
+        run: The run as it was read.
+        facts: What its manifest says.
+        arms: Every arm, also those without a trial yet.
+        split: What scores are reported on: `test` wherever the run has test scores. Trials are always chosen on `val`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rfsearch.ledger import Run
+        >>> from rfsearch.ledger.manifest import Manifest
+        >>> from rfsearch.ledger.typed_json import read_parts
+        >>> manifest = read_parts(Manifest, {}, Path("manifest.json"))
+        >>> view = build_view(Run(Path("run"), manifest, records=(), unfinished=0))
+        >>> view.winner is None, view.strategies
+        (True, ())
+    """
 
     run: Run
     facts: Facts
-    arms: tuple[Arm, ...]
-    split: Split
+    arms: tuple[ArmRecords, ...]
+    split: ScoreSplit
 
     @property
     def records(self) -> tuple[Record, ...]:
+        """All finished trials, in the order in which they finished."""
         return self.run.records
 
     @cached_property
     def scored(self) -> tuple[Record, ...]:
+        """The trials that can win: completed or cut, with a validation score."""
         return tuple(r for r in self.records if r.scored)
 
     @cached_property
     def winner(self) -> Record | None:
+        """The best scored trial, chosen on validation."""
         return incumbent(self.records)
 
     @cached_property
     def strategies(self) -> tuple[str, ...]:
+        """The names of the strategies, in the order in which the run names them."""
         return tuple(dict.fromkeys(arm.strategy for arm in self.arms))
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
+        """The seeds of the arms, ascending."""
         return tuple(sorted({arm.seed for arm in self.arms}))
 
     @cached_property
     def defaults(self) -> tuple[Record, ...]:
-        """Scored trials of the hand default, one a training."""
+        """The scored trials of the hand default, one per training."""
         found = {r.train_seed: r for r in reversed(self.scored) if self.is_default(r)}
         return tuple(reversed(found.values()))
 
     def is_default(self, record: Record) -> bool:
-        """Whether a trial is a training of the hand default, and of nothing else before."""
+        """Return whether a trial is a training of the hand default, and of nothing else before."""
         return not record.heir_of and canonical(record.candidate) == self.facts.reference
 
     @cached_property
     def noise(self) -> Noise | None:
+        """How much the reported score varies between trainings of one candidate; None where none was trained twice."""
         return noise(self.records, self.score)
 
     @cached_property
@@ -100,46 +135,50 @@ class Digest:
         return any(choice.sampling for r in self.records for _, choice in parsed(r.candidate) or ())
 
     def score(self, record: Record) -> float | None:
-        """A record's reported score."""
+        """Return a record's reported score; None where it has none."""
         return finite(getattr(record, self.split))
 
     def finals(self, strategy: str) -> dict[int, float]:
-        """The reported score of a strategy's incumbent, by seed, where it has one."""
+        """Return the reported scores of a strategy's incumbents, by seed; seeds without one are left out."""
         found = {a.seed: self.score(a.incumbent) for a in self.arms if a.strategy == strategy and a.incumbent}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def trainings(self, record: Record) -> Sequence[float]:
-        """Reported scores of all full trainings of a record's candidate; of the record alone where it was none."""
+        """Return the reported scores of all full trainings of a record's candidate.
+
+        For a record that is no full training, being cut, pruned or an heir, that is its own score alone.
+        """
         if record.status == "completed" and not record.heir_of:
-            return list(self._replicates.get(trained(record), {}).values())
+            return list(self._replicates.get(training_of(record), {}).values())
         own = self.score(record)
         return [own] if own is not None else []
 
 
-def digest(run: Run) -> Digest:
+def build_view(run: Run) -> RunView:
+    """Work out the view of a run, finished or not."""
     facts = read_facts(run.manifest)
     by_arm: dict[tuple[str, int], list[Record]] = {arm: [] for arm in facts.arms}
     for record in run.records:
         by_arm.setdefault((record.strategy, record.seed), []).append(record)
-    arms = tuple(Arm(strategy, seed, tuple(records)) for (strategy, seed), records in by_arm.items())
+    arms = tuple(ArmRecords(strategy, seed, tuple(records)) for (strategy, seed), records in by_arm.items())
     tested = any(r.scored and finite(r.test) is not None for r in run.records)
-    return Digest(run, facts, arms, "test" if tested else "val")
+    return RunView(run, facts, arms, "test" if tested else "val")
 
 
 def has_start(record: Record) -> bool:
-    """Whether a training's receptive field starts somewhere: a search of dilations starts at all of them."""
+    """Return whether a training's receptive field starts somewhere: a search of dilations starts at all of them."""
     known = parsed(record.candidate)
     return known is None or not all(choice.to_find for _, choice in known)
 
 
 def has_moved(record: Record) -> bool:
-    """Whether training moved a receptive field away from where it started."""
+    """Return whether training moved a receptive field away from where it started."""
     known = parsed(record.candidate)
     return known is not None and known.learned and has_start(record) and record.rf_init_px != record.rf_px
 
 
 def factors(record: Record) -> Mapping[str, float]:
-    """The inflation factor each site ended with, where it is not 1."""
+    """Return the inflation factor that each path ended with, where it is not 1."""
     known = parsed(record.candidate)
     found = {site: choice.f for site, choice in known if not choice.fractional} if known else {}
     ended = {site: value for site, f in record.f.items() if (value := finite(f)) is not None}
@@ -148,7 +187,20 @@ def factors(record: Record) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Motion:
-    """How what one path learned has moved. letter: f or γ. bound: the bound that it ended at, if any."""
+    """Say how what one path learned has moved.
+
+    Attributes:
+        path: Name of the path.
+        letter: What was learned: f or γ.
+        start: Its value before training.
+        end: Its value after training.
+        still: Whether it stayed at its start.
+        bound: The bound that it ended at; None where it ended at none.
+
+    Example:
+        >>> Motion("conv6", "f", start=1.0, end=4.0, still=False, bound=4.0).flag
+        'stopped at its bound of 4'
+    """
 
     path: str
     letter: str
@@ -164,7 +216,7 @@ class Motion:
 
 
 def motions(record: Record, facts: Facts) -> list[Motion]:
-    """Of every learned path of a record that has come to an end."""
+    """Return how every learned path of a record has moved, where its end is known."""
     found = []
     for path, choice in parsed(record.candidate) or ():
         if choice.sampling and choice.sampling.learned:
@@ -181,7 +233,12 @@ def motions(record: Record, facts: Facts) -> list[Motion]:
 
 
 def setting_of(candidate: str, record: Record | None = None) -> str:
-    """A candidate in words: `dilation 4 at conv6`, with f, guidance and sample stride where it has them."""
+    """Return a candidate in words: `dilation 4 at conv6`, with f, guidance and sample stride where it has them.
+
+    Args:
+        candidate: Its JSON. A candidate that cannot be read here is returned as it is.
+        record: A trial of it, to say what training made of it; None to describe the candidate as suggested.
+    """
     known = parsed(candidate)
     if known is None:
         return candidate
@@ -217,7 +274,13 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
 
 
 def sampling_of(path: str, choice: Choice, record: Record | None) -> str:
-    """A path's LS-DFN block in words."""
+    """Return a path's LS-DFN block in words.
+
+    Args:
+        path: Name of the path.
+        choice: Its choice, which has such a block.
+        record: A trial of it, to say which sample stride training ended with.
+    """
     assert choice.sampling
     if choice.sampling.s == 1:
         return "a dynamic filter behind it"

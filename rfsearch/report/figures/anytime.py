@@ -1,0 +1,179 @@
+"""The incumbent's score over what its strategy had spent: the mean over seeds, with a band from lowest to highest."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from rfsearch.numbers import finite, score, si_scale
+from rfsearch.report.figures.base import Figure
+from rfsearch.report.figures.scores import add_score_switch, score_on, score_splits, score_title
+from rfsearch.report.figures.style import COLOURS, INK, SYMBOLS, drawing, padded, see_through
+from rfsearch.report.figures.switches import Option, add_switch
+from rfsearch.report.rows import anytime_table
+from rfsearch.report.view import RunView, ScoreSplit
+from rfsearch.report.wording import literal
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Describe what an arm spends.
+
+    Attributes:
+        label: Its name on the switch.
+        column: Its column of the anytime table.
+        unit: What the values of that column are divided by.
+        title: Title of the axis.
+    """
+
+    label: str
+    column: str
+    unit: float
+    title: str
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Hold a line before it is drawn: its style, the split of its scores, and its points by clock."""
+
+    style: Mapping[str, Any]
+    split: ScoreSplit
+    xs: list[list[float]]
+    ys: list[list[float]]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Hold the scores of one strategy's incumbents over its seeds, as steps at `x`."""
+
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+    seeds: int
+
+
+def build(view: RunView) -> go.Figure | None:
+    """Draw one curve per strategy, and the hand default as a level. None where no trial was scored."""
+    table = anytime_table(view.records)
+    table = table[table["val"].notna()]
+    if table.empty:
+        return None
+    clocks = _clocks(view, table)
+    lines = [line for split in score_splits(view) for line in _lines(view, table, clocks, split)]
+    splits = tuple(dict.fromkeys(line.split for line in lines))  # no incumbent may have a score on the test split
+    figure = drawing(
+        [go.Scatter(line.style, x=line.xs[0], y=line.ys[0]) for line in lines], clocks[0].title, score_title(splits[0])
+    )
+    figure.update_xaxes(rangemode="tozero")
+    options = [
+        Option(
+            clock.label,
+            {"x": [line.xs[k] for line in lines], "y": [line.ys[k] for line in lines]},
+            {"xaxis.title.text": clock.title},
+        )
+        for k, clock in enumerate(clocks)
+    ]
+    add_switch(figure, "against", options)
+    ranges = {split: padded(y for line in lines if line.split == split for y in line.ys[0]) for split in splits}
+    add_score_switch(figure, [line.split for line in lines], ranges)
+    return figure
+
+
+def _clocks(view: RunView, table: pd.DataFrame) -> tuple[_Clock, ...]:
+    unit = view.facts.reference_flop
+    flop_factor, prefix = si_scale(float(table["spent_flop"].max()))
+    compute = "spent, × one reference training" if unit else f"spent, {prefix}FLOP"
+    seconds, time = _time_unit(float(table["spent_device_s"].max()))
+    return (
+        _Clock("training compute", "spent_flop", unit or flop_factor, compute),
+        _Clock("device time", "spent_device_s", seconds, f"device time spent, {time}"),
+    )
+
+
+def _time_unit(longest_s: float) -> tuple[float, str]:
+    for factor, unit in ((3600.0, "hours"), (60.0, "minutes")):
+        if longest_s >= 2 * factor:
+            return factor, unit
+    return 1.0, "s"
+
+
+def _lines(view: RunView, table: pd.DataFrame, clocks: tuple[_Clock, ...], split: ScoreSplit) -> Iterator[_Line]:
+    """Yield the lines of one split: the hand default's level, then each strategy's band and curve."""
+    value = score_on(split)
+    defaults = [v for record in view.defaults if (v := value(record)) is not None]
+    if defaults:
+        level = sum(defaults) / len(defaults)
+        ends = [max(table[clock.column]) / clock.unit for clock in clocks]
+        yield _Line(_level_style(level), split, [[0, end] for end in ends], [[level, level] for _ in clocks])
+    several = any(len(view.finals(strategy)) > 1 for strategy in view.strategies)
+    for i, strategy in enumerate(view.strategies):
+        rows = table[table["strategy"] == strategy]
+        curves = [_curve(rows, clock, split) for clock in clocks]
+        if not curves[0].x:
+            continue
+        colour, xs = COLOURS[i % len(COLOURS)], [curve.x for curve in curves]
+        if curves[0].seeds > 1:
+            band = {
+                "mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False,
+                "legendgroup": literal(strategy),
+            }  # fmt: skip
+            yield _Line(band, split, xs, [curve.low for curve in curves])
+            filled = {**band, "fill": "tonexty", "fillcolor": see_through(colour)}
+            yield _Line(filled, split, xs, [curve.high for curve in curves])
+        seeds = f" ({curves[0].seeds} seeds)" if several else ""
+        style = {
+            "mode": "lines+markers", "name": literal(strategy + seeds), "legendgroup": literal(strategy),
+            "line": {"color": colour, "width": 2, "shape": "hv"},
+            "marker": {"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+            "hovertemplate": "%{y:.4f} at %{x:.3g}",
+        }  # fmt: skip
+        yield _Line(style, split, xs, [curve.mean for curve in curves])
+
+
+def _level_style(level: float) -> dict[str, Any]:
+    return {
+        "mode": "lines", "name": "hand default", "line": {"color": INK, "width": 1.3, "dash": "dot"},
+        "hovertemplate": f"hand default {score(level)}<extra></extra>",
+    }  # fmt: skip
+
+
+def _curve(rows: pd.DataFrame, clock: _Clock, split: ScoreSplit) -> _Curve:
+    """Return mean, lowest and highest incumbent score of the seeds of one strategy, from where each of them has one."""
+    seeds = []
+    for _, own in rows.groupby("seed"):
+        spent_and_scores = zip(own[clock.column], own[split], strict=True)
+        points = [(x / clock.unit, y) for x, y in spent_and_scores if finite(y) is not None]
+        if points:
+            seeds.append(points)
+    if not seeds:
+        return _Curve([], [], [], [], 0)
+    begin = max(points[0][0] for points in seeds)
+    xs = sorted({x for points in seeds for x, _ in points if x >= begin})
+    places = [[bisect_right(points, x, key=lambda point: point[0]) - 1 for points in seeds] for x in xs]
+    levels = [[points[at][1] for points, at in zip(seeds, row, strict=True)] for row in places]
+    return _Curve(xs, [sum(v) / len(v) for v in levels], [min(v) for v in levels], [max(v) for v in levels], len(seeds))
+
+
+def caption(view: RunView) -> str:
+    """Return how to read the curves."""
+    return (
+        f"What each strategy would have answered with, had it been stopped there: the score ({view.facts.metric}) of "
+        "its incumbent, chosen on validation, so a test curve may fall. A line starts with the first scored trial; "
+        "with several seeds it is their mean, from where each has one, and the band reaches from the lowest to the "
+        "highest."
+    )
+
+
+ANYTIME = Figure(
+    title="Score for what was spent",
+    order=10,
+    label="Line chart: score of each strategy's incumbent over what it had spent.",
+    build=build,
+    caption=caption,
+)

@@ -1,0 +1,55 @@
+"""Warnings about learned factors and sample strides that never moved or were stopped at a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rfsearch.ledger import Record
+from rfsearch.numbers import percent, plain
+from rfsearch.report.view import NEVER_LEFT, Motion, RunView, motions
+from rfsearch.report.wording import listing
+
+
+def warn_of_stuck_values(view: RunView, winner: Record) -> Iterator[str]:
+    """Warn of learned f and γ that never left their start or ended at a bound: of the winner, and of all trials."""
+    for letter in ("f", "γ"):
+        moved = {r.trial: [m for m in motions(r, view.facts) if m.letter == letter] for r in view.scored}
+        yield from _sentences_of(letter, {trial: ms for trial, ms in moved.items() if ms}, winner)
+
+
+def _sentences_of(letter: str, moved: Mapping[str, Sequence[Motion]], winner: Record) -> Iterator[str]:
+    """Yield the warnings about one letter.
+
+    Args:
+        letter: f or γ.
+        moved: How it moved, by trial: one motion per path. Only trials that learned it.
+        winner: The winning trial.
+    """
+    ours = moved.get(winner.trial, ())
+    own = "its dilation was given" if letter == "f" else "its sample stride was given"
+    if ours and all(m.still for m in ours):
+        yield (
+            f"The winner's learned {letter} never left its start (less than {percent(NEVER_LEFT, 1)} away): "
+            f"{own}, not learned."
+        )
+    if ends := sorted({m.bound for m in ours if m.bound}):
+        yield (
+            f"The winner's learned {letter} ended at its bound of {listing([plain(b) for b in ends])}: "
+            "it was stopped there, not by the data."
+        )
+    still = [trial for trial, ms in moved.items() if all(m.still for m in ms)]
+    if still and len(still) == len(moved):
+        where = "The" if len(moved) == 1 else f"In all {len(moved)} trials the"
+        yield f"{where} learned {letter} never left its start, so it says nothing about the receptive field."
+    elif still:
+        yield f"In {len(still)} of {len(moved)} learned trials {letter} never left its start: {_name_trials(still)}."
+    held = [trial for trial, ms in moved.items() if any(m.bound for m in ms)]
+    if held:
+        bounds = listing([plain(b) for b in sorted({m.bound for ms in moved.values() for m in ms if m.bound})])
+        count = f"In {len(held)} of {len(moved)} learned trials"
+        yield f"{count} {letter} ended at a bound ({bounds}): {_name_trials(held)}."
+
+
+def _name_trials(names: Sequence[str]) -> str:
+    """Return the names of trials in words, four at most."""
+    return listing([*names[:4], *([f"{len(names) - 4} more"] if len(names) > 4 else [])])

@@ -1,0 +1,96 @@
+"""The verdict as a whole: which sentences it has, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rfsearch.ledger import Record, Run
+from rfsearch.report.verdict.certainty_sentences import compare_over_seeds, compare_with_noise, count_found_dilations
+from rfsearch.report.verdict.comparison_sentences import compare_latencies, compare_strategies, compare_with_default
+from rfsearch.report.verdict.headline import explain_no_winner, say_price, say_what_won
+from rfsearch.report.verdict.learned_sentences import warn_of_stuck_values
+from rfsearch.report.verdict.recommendation import Setting, recommend
+from rfsearch.report.verdict.warning_sentences import (
+    warn_of_edge,
+    warn_of_failures,
+    warn_of_no_choice,
+    warn_of_unfinished_run,
+    warn_of_weak_score,
+)
+from rfsearch.report.view import RunView, build_view
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Hold what a run's records say, as plain sentences.
+
+    Attributes:
+        headline: What won.
+        findings: Its price, and how it compares.
+        certainty: How sure that is.
+        warnings: What to keep in mind.
+        setting: How to put the winner into a model. None where no trial was scored, or its choices are unknown here.
+        best: The winning trial, chosen on validation. None where no trial was scored.
+
+    Example:
+        >>> verdict = Verdict("No trial has finished yet.", warnings=("This run is running.",))
+        >>> str(verdict)
+        'No trial has finished yet. This run is running.'
+    """
+
+    headline: str
+    findings: tuple[str, ...] = ()
+    certainty: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    setting: Setting | None = None
+    best: Record | None = None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All sentences, in their order."""
+        return (self.headline, *self.findings, *self.certainty, *self.warnings)
+
+    def __str__(self) -> str:
+        """Return all sentences as one text."""
+        return " ".join(self.sentences)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as plain values for JSON."""
+        return asdict(self)
+
+
+def summarise(run: Run) -> Verdict:
+    """Return the verdict of a run, finished or not.
+
+    Args:
+        run: A run as `rfsearch.ledger.read_run` reads it.
+    """
+    return verdict_of(build_view(run))
+
+
+def verdict_of(view: RunView) -> Verdict:
+    """Return the verdict on what a view holds."""
+    winner = view.winner
+    if winner is None:
+        return Verdict(explain_no_winner(view), warnings=tuple(warn_of_unfinished_run(view)))
+    return Verdict(
+        headline=say_what_won(view, winner),
+        findings=(
+            *say_price(view, winner),
+            *compare_with_default(view, winner),
+            *compare_latencies(view, winner),
+            *compare_strategies(view, winner),
+        ),
+        certainty=(*count_found_dilations(view), *compare_over_seeds(view, winner), *compare_with_noise(view, winner)),
+        warnings=(
+            *warn_of_unfinished_run(view),
+            *warn_of_failures(view),
+            *warn_of_no_choice(view, winner),
+            *warn_of_edge(view, winner),
+            *warn_of_stuck_values(view, winner),
+            *warn_of_weak_score(view, winner),
+        ),
+        setting=recommend(view, winner),
+        best=winner,
+    )

@@ -1,0 +1,23 @@
+"""What strategies, backbones, tasks, layouts, spaces and figures keep to: checks for the authors of plugins.
+
+A check is a function that returns nothing, or raises an AssertionError that says the rule and what broke it. It needs
+no test framework; with pytest, one test a check:
+
+    @pytest.mark.parametrize("check", rfsearch.testing.STRATEGY_CHECKS, ids=lambda check: check.__name__)
+    def test_my_strategy(check):
+        check(MyStrategy, space)
+
+A strategy's checks take the class, or anything `(space, seed) -> strategy`, and a space; a backbone's the callable
+`(num_classes, in_channels=3) -> nn.Module`; a task's the class, or anything `(metric, data, class_weights) -> task`,
+and the name of a metric; a layout's the layout and a sound folder for it; a space's the path of its file; a figure's
+the figure, and a run that it has something to show of where a made-up run will not do.
+"""
+
+from rfsearch.testing.backbones import BACKBONE_CHECKS
+from rfsearch.testing.figures import FIGURE_CHECKS
+from rfsearch.testing.layouts import LAYOUT_CHECKS
+from rfsearch.testing.spaces import SPACE_CHECKS
+from rfsearch.testing.strategies import STRATEGY_CHECKS
+from rfsearch.testing.tasks import TASK_CHECKS
+
+__all__ = ["BACKBONE_CHECKS", "FIGURE_CHECKS", "LAYOUT_CHECKS", "SPACE_CHECKS", "STRATEGY_CHECKS", "TASK_CHECKS"]
