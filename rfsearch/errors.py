@@ -76,3 +76,13 @@ def nearest(wanted: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{hint} Known: {', '.join(known) if known else 'none'}."
+
+
+def described(value: object) -> str:
+    """Describe a value in a message: its type and shape, and those of its parts for a list or tuple."""
+    if isinstance(value, list | tuple):
+        parts = ", ".join(described(part) for part in value[:3])
+        return f"a {type(value).__name__} of {len(value)} ({parts}{', ...' if len(value) > 3 else ''})"
+    shape = getattr(value, "shape", None)
+    said = f" of shape {' x '.join(map(str, shape)) or 'scalar'}" if isinstance(shape, tuple) else ""
+    return f"{type(value).__name__}{said}"

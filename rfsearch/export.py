@@ -6,8 +6,8 @@
     model.onnx    the same for other runtimes
     export.json   what was written, its receptive field and scores, and how far each form is from the network
 
-Images are B x 3 x H x W as in training, H x W that of the run; out come logits as the network gives them. In the last
-two forms f and gamma are constants, and so are the sizes of all maps.
+Images are B x C x H x W as in training, H x W that of the run; out comes what the network gives, such as logits. In the
+last two forms f and gamma are constants, and so are the sizes of all maps.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rfsearch import plugins
-from rfsearch.data import Batches, ImageSet, eval_batches
-from rfsearch.data.batches import MEAN, STD
+from rfsearch.data import Batches, ImageSet
+from rfsearch.data.batches import channel_statistics, normalised_images
+from rfsearch.direction import merit
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
 from rfsearch.identity import edited, sources_of
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride, guided
@@ -40,7 +40,7 @@ from rfsearch.ledger import Record, Run, incumbent, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.manifest import DataFacts
 from rfsearch.ledger.typed_json import sound
-from rfsearch.networks import trained
+from rfsearch.networks import fresh_backbone, trained
 from rfsearch.outputs import main_output
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.planning.plan import load_data
@@ -52,7 +52,8 @@ from rfsearch.surgery import measure_sites
 from rfsearch.surgery.dilation import _KEY as DILATION
 from rfsearch.surgery.inserts import SplitSite
 from rfsearch.surgery.places import lone_convolution
-from rfsearch.trial import IN_CHANNELS, checkpoint
+from rfsearch.tasks.from_space import task_of
+from rfsearch.trial import checkpoint
 from rfsearch.trial.learner import augment_of
 
 FORMATS = ("onnx", "program")
@@ -91,7 +92,7 @@ class Form:
 
 @dataclass
 class Exported:
-    """What was exported. primary: the name of the score. rf_px: of the exported network. size: H x W of its images, px.
+    """What was exported. primary: the name of the score. rf_px: of the exported network. input_shape: of one image.
 
     searched: the candidate as it was searched.
     """
@@ -103,7 +104,7 @@ class Exported:
     patch: Patch
     primary: str
     rf_px: int
-    size: tuple[int, int]
+    input_shape: tuple[int, int, int, int]
     scores: list[Scored]
     forms: list[Form] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -114,6 +115,7 @@ class Exported:
         return [form.said for form in self.forms if form.failed]
 
     def to_json(self) -> dict[str, Any]:
+        mean, std = channel_statistics(self.input_shape[1])
         return {
             "run": str(self.run),
             "trial": self.trial,
@@ -122,7 +124,7 @@ class Exported:
             "rf_px": self.rf_px,
             "primary": self.primary,
             "scores": [asdict(scored) for scored in self.scores],
-            "input": {"shape": ["B", IN_CHANNELS, *self.size], "scale": 1 / 255, "mean": MEAN, "std": STD},
+            "input": {"shape": ["B", *self.input_shape[1:]], "scale": 1 / 255, "mean": list(mean), "std": list(std)},
             "forms": [asdict(form) for form in self.forms],
             "notices": self.notices,
             "versions": versions(),
@@ -152,7 +154,7 @@ def export(
     directory = out or run_dir / "export"
     run = read_run(run_dir)
     space, image_size = sound(run.manifest.resolved_space), sound(run.manifest.space.image_size)
-    record = _record(run.records, run_dir, trial)
+    record = _record(run, trial)
     network = trained(run_dir, record.trial)
     say("Reading the images ...")
     data, notices = _data(space, run.manifest.data, image_size, folder, run_dir / "cache")
@@ -184,7 +186,7 @@ def export(
                 tried.append((whole, network_))
                 scores.append(bench.score(network_, name, steps))
         if len(scores) > 1:
-            best = max(range(1, len(scores)), key=lambda i: scores[i].val)
+            best = max(range(1, len(scores)), key=lambda i: merit(scores[i].val, run.direction))
         patch, model = tried[best]
     scores[best] = replace(scores[best], chosen=True)
     reference = network if best == 0 else model
@@ -197,7 +199,7 @@ def export(
         patch,
         bench.task.primary,
         bench.field_px(model),
-        data.image_size,
+        data.input_shape,
         scores,
         notices=notices,
     )
@@ -224,8 +226,9 @@ def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
         raise RequestError(said)
 
 
-def _record(records: Sequence[Record], run_dir: Path, trial: str | None) -> Record:
+def _record(run: Run, trial: str | None) -> Record:
     """The record of a trial, or of the one that leads so far."""
+    records, run_dir = run.records, run.directory
     if trial:
         named = next((record for record in records if record.trial == trial), None)
         if named is None:
@@ -233,7 +236,7 @@ def _record(records: Sequence[Record], run_dir: Path, trial: str | None) -> Reco
                 f"{run_dir}: no trial {trial!r} has finished.{nearest(trial, [r.trial for r in records])}"
             )
         return named
-    if (best := incumbent(records)) is None:
+    if (best := incumbent(records, run.direction)) is None:
         raise RunDirectoryError(f"{run_dir}: no trial was scored, so there is no winner to export.")
     return best
 
@@ -310,29 +313,28 @@ class _Bench:
 
     def __init__(self, space: Space, data: ImageSet, device: torch.device, say: Callable[[str], None]) -> None:
         self._space, self._data, self._device, self._say = space, data, device, say
-        self.task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
+        self.task = task_of(space, data)
 
     def backbone(self) -> nn.Module:
         """The space's network, fresh."""
-        network = plugins.make_backbone(self._space.backbone, self._data.num_classes, IN_CHANNELS)
-        give_sizes(network, (1, IN_CHANNELS, *self._data.image_size))
+        network = fresh_backbone(self._space, self.task)
+        give_sizes(network, self._data.input_shape)
         return network
 
     def images(self) -> Tensor:
-        """Up to 8 real images, of the test split where there is one: B x 3 x H x W as in training."""
+        """Up to 8 real images, of the test split where there is one: B x C x H x W as in training."""
         splits = self._data.splits
-        some = splits.get("test", splits["val"]).some(_COMPARED)
-        return next(eval_batches(some, len(some), self._data.ignore_index))[0]
+        return normalised_images(splits.get("test", splits["val"]).some(_COMPARED))
 
     def field_px(self, model: nn.Module) -> int:
         """Receptive field of a unit of the output, px: what it reads by itself where it also sees the whole image."""
-        read = receptive_field(model, (1, IN_CHANNELS, *self._data.image_size))
+        read = receptive_field(model, self._data.input_shape)
         return read.local_px or read.px
 
     def rooms(self) -> dict[str, Room]:
         """What every site of the space has room for."""
         model, rooms = self.backbone(), {}
-        for site in measure_sites(model, self._space.sites, self._data.image_size, IN_CHANNELS):
+        for site in measure_sites(model, self._space.sites, self._data.image_size, self._data.in_channels):
             conv = lone_convolution(model, site.path)
             span = min(site.map_size) - self._space.sampling.kernel
             rooms[site.path] = Room(site.largest_dilation, span, _channels(conv) if conv is not None else 0)
@@ -347,7 +349,7 @@ class _Bench:
                 tuned = f" after {steps} steps" if steps else ""
                 self._say(f"Scoring the {name} network{tuned} on {len(splits[split])} {split} images ...")
                 batch = self._space.recipe.eval_batch_size
-                found.append(self.task.score(model, splits[split], batch, self._device).primary)
+                found.append(self.task.evaluate(model, splits[split], batch, self._device).primary)
         return Scored(name, steps, found[0], found[1] if len(found) > 1 else None)
 
     def finetune(self, model: nn.Module, name: str, steps: int) -> nn.Module | None:
@@ -362,9 +364,8 @@ class _Bench:
             data.splits["train"],
             recipe.batch_size,
             0,
+            self.task,
             augment_of(recipe),
-            data.flip_pairs,
-            data.ignore_index,
             self._device,
         )
         brought: dict[bool, list[nn.Parameter]] = {True: [], False: []}
@@ -375,13 +376,13 @@ class _Bench:
         groups = [{"params": found, "share": shares[kind]} for kind, found in brought.items() if found]
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         for step in range(steps):
-            images, labels = batches.at(step)
+            images, target = batches.at(step)
             rate = _TUNING_RATE * recipe.lr * (1 - step / steps) ** recipe.power
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
             optimizer.zero_grad(set_to_none=True)
-            with guided(model, labels):
-                loss = self.task.loss(model(images), labels)
+            with guided(model, self.task.class_ids(target)):
+                loss = self.task.loss(model(images), target)
                 loss.backward()
             optimizer.step()
         model.eval()

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from rfsearch import plugins
-from rfsearch.data import ImageSet, eval_batches
+from rfsearch.data import ImageSet
+from rfsearch.data.batches import normalised_images
 from rfsearch.data.object_sizes import ObjectSizes, object_sizes
 from rfsearch.errors import ModelError, RfsearchError, nearest
 from rfsearch.receptive import EffectiveField, ReceptiveField, Trace, effective_receptive_field, trace_model
@@ -149,7 +150,7 @@ def inspect(
         except RfsearchError as error:
             why_not = str(error)
     sizes = None
-    if data is not None:
+    if data is not None and data.classes:
         sizes = object_sizes(data.splits["train"], data.classes, data.ignore_index)
     return Inspection(tuple(image), _layers(model, trace, fields), at, fields[at], found, why_not, sizes)
 
@@ -305,6 +306,4 @@ def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
 
 def _some_images(data: ImageSet) -> torch.Tensor:
     """Return images of the validation split, as networks get them."""
-    some = data.splits["val"].some(_IMAGES)
-    images, _ = next(iter(eval_batches(some, len(some), data.ignore_index)))
-    return images
+    return normalised_images(data.splits["val"].some(_IMAGES))

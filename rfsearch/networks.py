@@ -16,12 +16,13 @@ from rfsearch.ledger.manifest import read_manifest
 from rfsearch.ledger.typed_json import sound
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery import install
-from rfsearch.trial import IN_CHANNELS, checkpoint, settings_of
+from rfsearch.tasks.base import Task
+from rfsearch.trial import checkpoint, settings_of
 
 
-def fresh_backbone(space: Space, num_classes: int) -> nn.Module:
+def fresh_backbone(space: Space, task: Task[object]) -> nn.Module:
     """Build a space's network, with no trained weights and no site changed."""
-    return plugins.make_backbone(space.backbone, num_classes, IN_CHANNELS)
+    return plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
 
 
 def trained(run: Path | str, trial: str | None = None) -> nn.Module:
@@ -39,7 +40,8 @@ def trained(run: Path | str, trial: str | None = None) -> nn.Module:
     space, classes = sound(manifest.resolved_space), sound(manifest.data.classes)
     image_size = sound(manifest.space.image_size)
     if trial is None:
-        best = incumbent(read_run(run_dir).records)
+        known = read_run(run_dir)
+        best = incumbent(known.records, known.direction)
         if best is None:
             raise RunDirectoryError(f"{run_dir}: no trial was scored, so there is no winner.")
         trial = best.trial
@@ -52,9 +54,10 @@ def trained(run: Path | str, trial: str | None = None) -> nn.Module:
         raise RunDirectoryError(
             f"{file}: damaged: no checkpoint can be read from it. Other trials that are kept can be exported by name."
         )
-    model = fresh_backbone(space, len(classes))
+    in_channels, out_channels = sound(manifest.space.in_channels), sound(manifest.space.out_channels) or len(classes)
+    model = plugins.make_backbone(space.backbone, out_channels, in_channels)
     require_same_tensors(sound(manifest.network), network_of(space.backbone, model), space.backbone, run_dir)
-    give_sizes(model, (1, IN_CHANNELS, *image_size))
+    give_sizes(model, (1, in_channels, *image_size))
     install(model, Candidate.from_json(state["candidate"]), settings_of(space, classes))
     try:
         model.load_state_dict(state["model"])

@@ -15,13 +15,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, nearest
+from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, described, nearest
 from rfsearch.sources import absolute, import_source
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from rfsearch.data.base import DataSource, Embedded, Layout
+    from rfsearch.tasks.base import Task
 
 Group = Literal["spaces", "backbones", "strategies", "tasks", "layouts", "figures"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -159,6 +160,29 @@ def strategy(spec: str) -> Callable[..., Any]:
     return named(spec, "strategy") if ":" in spec else load("strategies", spec)
 
 
+def task(spec: str) -> type[Task[object]]:
+    """Return the class behind the name or SPEC of a task.
+
+    Raises:
+        SpaceError: The name is unknown.
+        ModelError: There is nothing behind the SPEC, or it is no task.
+    """
+    from rfsearch.tasks.base import Task, TaskKeys
+
+    if spec.endswith(".py"):
+        raise SpaceError(f"a file holds a task by the name of its class: {spec}:MyTask. Got {spec!r}.")
+    found = named(spec, "task") if ":" in spec else load("tasks", spec)
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ModelError(f"task {spec!r} is a subclass of rfsearch.tasks.base.Task. Got {described(found)}.")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise ModelError(f"task {spec!r} has every method of its contract. Missing: {missing}.")
+    keys = getattr(found, "Keys", None)
+    if not (isinstance(keys, type) and issubclass(keys, TaskKeys)):
+        raise ModelError(f"task {spec!r} has keys: a subclass of rfsearch.tasks.base.TaskKeys as `Keys`. Got none.")
+    return found
+
+
 def layout(spec: str) -> type[Layout]:
     """Return the class behind the name or SPEC of a layout that reads a folder.
 
@@ -210,7 +234,7 @@ def _require_source(spec: str, found: Any) -> type[DataSource]:
 
     if not (isinstance(found, type) and issubclass(found, DataSource)):
         raise ModelError(
-            f"layout {spec!r} is a subclass of rfsearch.data.Layout or rfsearch.data.Embedded. Got {_described(found)}."
+            f"layout {spec!r} is a subclass of rfsearch.data.Layout or rfsearch.data.Embedded. Got {described(found)}."
         )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
@@ -281,41 +305,8 @@ def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Modul
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(f"backbone {spec!r} gives a torch.nn.Module. Got {_described(model)}.")
+        raise ModelError(f"backbone {spec!r} gives a torch.nn.Module. Got {described(model)}.")
     try:
         return strip_compilation(model)
     except ModelError as error:
         raise ModelError(f"backbone {spec!r}: {error}") from error
-
-
-def check_logits(output: Any, num_classes: int, batch: int, spec: str) -> Tensor:
-    """Find the logits, B x num_classes x h x w, in what a backbone gave for `batch` images; see `main_output`.
-
-    Raises ModelError for anything else, whose message says what it is.
-    """
-    from torch import Tensor
-
-    from rfsearch.outputs import OUTPUT_NAMES, RULE, main_output
-
-    rule = f"backbone {spec!r} maps {batch} images to logits of {batch} x {num_classes} x h x w"
-    logits = main_output(output)
-    if logits is None and isinstance(output, Mapping):
-        raise ModelError(f"{rule}: {RULE}.{nearest(OUTPUT_NAMES[0], map(str, output))}")
-    if not isinstance(logits, Tensor):
-        raise ModelError(f"{rule}: {RULE}. Got {_described(output if logits is None else logits)}.")
-    shape = tuple(logits.shape)
-    if len(shape) != 4 or shape[:2] != (batch, num_classes) or 0 in shape:
-        raise ModelError(f"{rule}. Got {_described(logits)}.")
-    if not logits.is_floating_point():
-        raise ModelError(f"{rule}, in floating point. Got {_described(logits)} of {logits.dtype}.")
-    return logits
-
-
-def _described(value: Any) -> str:
-    """A value in a message: its type and shape, those of its parts for a list or tuple."""
-    if isinstance(value, list | tuple):
-        parts = ", ".join(_described(part) for part in value[:3])
-        return f"a {type(value).__name__} of {len(value)} ({parts}{', ...' if len(value) > 3 else ''})"
-    shape = getattr(value, "shape", None)
-    said = f" of shape {' x '.join(map(str, shape)) or 'scalar'}" if isinstance(shape, tuple) else ""
-    return f"{type(value).__name__}{said}"

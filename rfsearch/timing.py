@@ -14,18 +14,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rfsearch import plugins
+from rfsearch.direction import merit
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.export import patch_of
 from rfsearch.ledger import Journal, Latency, Record, Run, leaders, read_run
-from rfsearch.networks import trained
+from rfsearch.networks import fresh_backbone, trained
 from rfsearch.numbers import counted
 from rfsearch.planning.plan import Plan
 from rfsearch.provenance import machine
 from rfsearch.report.front import COST_AXES, trials_and_front
 from rfsearch.space import Candidate
 from rfsearch.surgery import Changing, assemble
-from rfsearch.trial import IN_CHANNELS, settings_of
+from rfsearch.tasks.from_space import task_of
+from rfsearch.trial import settings_of
 from rfsearch.trial.latency import shape_of, time_passes
 
 MOST_S = 120.0
@@ -64,9 +65,9 @@ def time_networks(
         trials = [record.trial for record in records]
         try:
             model = _network(the_plan, run_dir, records[0]).to(device).eval()
-            shape = shape_of(model, the_plan.data.image_size, device)
+            shape = shape_of(model, the_plan.data.input_shape, device)
             if shape not in known:
-                passes = time_passes(model, the_plan.data.image_size, device, check)
+                passes = time_passes(model, the_plan.data.input_shape, device, check)
                 known[shape] = Latency(*passes, where, shape)
         except Exception as error:
             why = str(error) if isinstance(error, RfsearchError) else f"{type(error).__name__}: {error}"
@@ -85,9 +86,10 @@ def _where(device: torch.device) -> str:
 
 def _in_order(run: Run, records: Iterable[Record]) -> list[Record]:
     """Order records by score, but those on the front of another cost and each arm's leader first."""
-    first = {r.trial for axis in COST_AXES if axis.spread is None for r in trials_and_front(axis, run.records)[1]}
-    first |= {record.trial for record in leaders(run.records).values()}
-    return sorted(records, key=lambda record: (record.trial not in first, -(record.val or 0.0)))
+    exact = [axis for axis in COST_AXES if axis.spread is None]
+    first = {r.trial for axis in exact for r in trials_and_front(axis, run.records, run.direction)[1]}
+    first |= {record.trial for record in leaders(run.records, run.direction).values()}
+    return sorted(records, key=lambda record: (record.trial not in first, -merit(record.val or 0.0, run.direction)))
 
 
 def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]:
@@ -115,7 +117,7 @@ def _network(the_plan: Plan, run_dir: Path, record: Record) -> nn.Module:
     """
     space, data = the_plan.space, the_plan.data
     candidate = patch_of(space, data.classes, record).candidate
-    backbone = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
+    backbone = fresh_backbone(space, task_of(space, data))
     model, learnable = assemble(backbone, candidate, settings_of(space, data.classes))
     changing = [path for path, layer in learnable.layers.items() if isinstance(layer, Changing)]
     if not changing:

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 import rfsearch
 from rfsearch import export as exports
 from rfsearch.backbones.small import wei_small
-from rfsearch.data import Batches, eval_batches
+from rfsearch.data import Batches
+from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
 from rfsearch.export import export, take_weights
 from rfsearch.layers import Inflation, interpolate
@@ -137,7 +138,7 @@ def run_of(tmp_path_factory):
 
 
 def real_images() -> torch.Tensor:
-    return torch.cat([images for images, _ in eval_batches(toy_faces().splits["test"], 3)])
+    return normalised_images(toy_faces().splits["test"])
 
 
 def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -311,9 +312,9 @@ def test_whole_numbers_are_the_trained_weights_at_other_dilations(run_of, tmp_pa
         "split": logits_by_hand(model, torch.cat([near[:, : 64 - count], far[:, 64 - count :]], 1)),
     }
     assert [row.name for row in found.scores] == ["trained", *by_hand]
-    task, images = Segmentation("mean-iou", toy_faces()), toy_faces().splits["test"]
+    task, images = Segmentation(Segmentation.Keys(), toy_faces()), toy_faces().splits["test"]
     for row in found.scores[1:]:
-        assert row.test == pytest.approx(task.score(Shown(by_hand[row.name]), images, 6, CPU).primary, abs=1e-3)
+        assert row.test == pytest.approx(task.evaluate(Shown(by_hand[row.name]), images, 6, CPU).primary, abs=1e-3)
     chosen = next(row for row in found.scores if row.chosen)
     assert chosen.val == max(row.val for row in found.scores[1:])
     torch.testing.assert_close(logits_of(applied(tmp_path), real_images()), by_hand[chosen.name], rtol=0, atol=1e-5)
@@ -382,9 +383,10 @@ def test_fine_tuning_moves_weights_as_far_as_the_rate_says(run_of, tmp_path):
     tuned = bench.finetune(copy.deepcopy(start), "", 1)
     start.train()
     data = toy_faces()
-    batches = Batches(data.splits["train"], 2, 0, augment_of(space.recipe), data.flip_pairs)
+    task = Segmentation(Segmentation.Keys(class_weights="sqrt"), data)
+    batches = Batches(data.splits["train"], 2, 0, task, augment_of(space.recipe))
     images, labels = batches.at(0)
-    loss = Segmentation("mean-iou", data, "sqrt").loss(start(images), labels)
+    loss = task.loss(start(images), labels)
     loss.backward()
     weight = start.conv6.weight
     moved = weight - 0.005 * (weight.grad + space.recipe.weight_decay * weight)

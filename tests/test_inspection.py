@@ -20,7 +20,6 @@ from rfsearch.ledger import Request
 from rfsearch.planning.plan import Plan, forecast_rows
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import set_dilation
-from rfsearch.trial import IN_CHANNELS
 from tests.planned import planned
 from tests.toys import toy_file
 
@@ -256,7 +255,6 @@ def test_another_branch_that_decides_the_field_collapses_nothing() -> None:
 
 
 def test_a_network_that_returns_something_else_is_refused_before_training() -> None:
-    assert IN_CHANNELS == 3
     with pytest.raises(SpaceError, match="conv6"):
         a_plan(space="helen", backbone="deeplab-small")
 

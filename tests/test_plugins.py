@@ -10,6 +10,7 @@ from torch import nn
 
 from rfsearch import plugins
 from rfsearch.errors import ModelError, RequestError, SpaceError
+from rfsearch.outputs import require_maps
 
 NETS = """
 from torch import nn
@@ -137,11 +138,11 @@ class Named:
     ids=lambda output: type(output).__name__,
 )
 def test_logits_are_found(output):
-    assert plugins.check_logits(output, 5, 2, "net") is LOGITS
+    assert require_maps(output, 2, 5, "net") is LOGITS
 
 
 def test_logits_of_half_precision_are_logits():
-    assert plugins.check_logits(half := LOGITS.half(), 5, 2, "net") is half
+    assert require_maps(half := LOGITS.half(), 2, 5, "net") is half
 
 
 @pytest.mark.parametrize(
@@ -165,5 +166,5 @@ def test_logits_of_half_precision_are_logits():
 )
 def test_what_is_no_logits_is_one_message(output, message):
     with pytest.raises(ModelError, match=message) as caught:
-        plugins.check_logits(output, 5, 2, "net")
+        require_maps(output, 2, 5, "net")
     assert str(caught.value).startswith("backbone 'net' maps 2 images to logits of 2 x 5 x h x w")

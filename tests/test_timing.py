@@ -23,7 +23,7 @@ from tests.report.made_up import record
 from tests.toys import CLIMBING, toy_faces, toy_file, toy_space
 
 CPU = torch.device("cpu")
-SIZE = (48, 48)
+SHAPE = (1, 3, 48, 48)
 
 
 def nothing() -> None:
@@ -87,7 +87,7 @@ def shape(choice: Choice | list[Choice]) -> str:
     space = toy_space(Path(shape.folder))
     backbone = plugins.make_backbone(space.backbone, 11, 3)
     model, _ = assemble(backbone, Candidate.of({"conv6": choice}), settings_of(space, toy_faces().classes))
-    return shape_of(model.eval(), SIZE, CPU)
+    return shape_of(model.eval(), SHAPE, CPU)
 
 
 @pytest.fixture(autouse=True)
@@ -125,9 +125,9 @@ def test_a_shape_knows_the_work_of_a_layer():
     backbone = plugins.make_backbone(space.backbone, 11, 3)
     candidate = Candidate.of({"conv6": Choice(1, layer=CLIMBING)})
     model, learnable = assemble(backbone, candidate, settings_of(space, toy_faces().classes))
-    before = shape_of(model.eval(), SIZE, CPU)
+    before = shape_of(model.eval(), SHAPE, CPU)
     learnable.layers["conv6"].twice = False
-    assert shape_of(model, SIZE, CPU) != before
+    assert shape_of(model, SHAPE, CPU) != before
 
 
 def test_what_was_measured_before_an_interrupt_stays(plan, tmp_path, measured):

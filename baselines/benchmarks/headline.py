@@ -71,7 +71,8 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
     arms = {name: {seed: arm for seed, arm in by.items() if seed in sweeps} for name, by in arms.items()}
     paired = {name: sorted(by) for name, by in arms.items()}
     sweep_flop = float(np.mean([sum(r.cost.flop for r in sweep) for sweep in sweeps.values()]))
-    sweep_scores = {seed: score(best) for seed, sweep in sweeps.items() if (best := incumbent(sweep))}
+    sweep_scores = {seed: score(best) for seed, sweep in sweeps.items()
+                    if (best := incumbent(sweep, runs[0].run.direction))}  # fmt: skip
     curves = {(name, ANY): {seed: curve_of(arm, score) for seed, arm in by.items()} for name, by in arms.items()}
     for name, by_seed in arms.items():
         if name.partition("@")[0] == "inflation":
@@ -130,7 +131,7 @@ def curve_of(arm: ArmRecords, score: Callable[[Record], float]) -> Curve:
     curve, best, spent = [], None, 0.0
     for record in arm.records:
         spent += record.cost.flop
-        if incumbent((best, record)) is not best:
+        if incumbent((best, record), arm.direction) is not best:
             best = record
             curve.append((spent, score(record)))
     return curve

@@ -105,7 +105,7 @@ def _forms(exported: Exported) -> Table:
 
 def _usage(exported: Exported) -> str:
     """Return lines that use what was exported."""
-    height, width = exported.size
+    height, width = exported.input_shape[2:]
     files = {form.name: exported.directory / form.file for form in exported.forms if form.file}
     lines = [
         f"# images: B x 3 x {height} x {width}, RGB / 255 minus mean over std as in export.json",

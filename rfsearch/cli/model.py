@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rfsearch.data import ImageSet
+    from rfsearch.space import Space
 
 ModelArgument = Annotated[
     str,
@@ -66,14 +67,16 @@ def load_model(model: str, input_shape: str | None, classes: int, folder: Path |
     from rfsearch import inspection
     from rfsearch.ledger.manifest import MANIFEST_FILE
     from rfsearch.networks import trained
+    from rfsearch.tasks.from_space import task_of
 
     run_dir = Path(model) if (Path(model) / MANIFEST_FILE).is_file() else None
     with tempfile.TemporaryDirectory() as cache:
-        images = _read_images(run_dir, folder, space, Path(cache))
-        if images is None:
+        found = _read_images(run_dir, folder, space, Path(cache))
+        images = found[1] if found else None
+        if found is None:
             shape = _parse_shape(input_shape or "3x224x224")
         else:
-            shape, classes = (3, *images.image_size), images.num_classes
+            shape, classes = found[1].input_shape[1:], task_of(*found).out_channels
             if input_shape and _parse_shape(input_shape) != shape:
                 raise RequestError(
                     f"--input {input_shape} is not the size of the images, {inspection.format_sizes(shape)}. Leave it "
@@ -83,8 +86,8 @@ def load_model(model: str, input_shape: str | None, classes: int, folder: Path |
         return LoadedModel(network, shape, images)
 
 
-def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> ImageSet | None:
-    """Read the images of a run, of a folder or of a space; None where none of them is named."""
+def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> tuple[Space, ImageSet] | None:
+    """Read the images of a run, of a folder or of a space, with that space; None where none of them is named."""
     from rfsearch.ledger.manifest import read_manifest
     from rfsearch.ledger.typed_json import sound
     from rfsearch.planning.plan import load_data
@@ -94,9 +97,11 @@ def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: P
     given = str(folder) if folder else None
     if run_dir is not None:
         manifest = read_manifest(run_dir)
-        return load_data(sound(manifest.resolved_space), given or sound(manifest.data.folder), cache)
+        known = sound(manifest.resolved_space)
+        return known, load_data(known, given or sound(manifest.data.folder), cache)
     if folder is not None or space != "folder":
-        return load_data(read_space(space_file(space), None), given, cache)
+        known = read_space(space_file(space), None)
+        return known, load_data(known, given, cache)
     return None
 
 

@@ -79,7 +79,8 @@ def _remarks(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> Iterator[str]:
             "what they read of it is spaced differently."
         )
     for rf_px in sorted({row.rf_px for row in rows})[:: max(1, len(rows) - 1)]:
-        yield str(the_plan.sizes.compare(rf_px))
+        if the_plan.sizes:
+            yield str(the_plan.sizes.compare(rf_px))
     if (left_out := len(the_plan.candidates) - PLANNED_MOST) > 0:
         yield f"and {left_out} more candidates"
     yield from guides(the_plan)

@@ -1,7 +1,7 @@
 """Image sets: one layout a file (Helen, PASCAL VOC, a plain folder, rendered faces); and batches of them."""
 
 from rfsearch.data.base import DataSource, Embedded, Layout
-from rfsearch.data.batches import IGNORE, Augment, Batches, eval_batches
+from rfsearch.data.batches import Augment, Batches, eval_batches
 from rfsearch.data.folder import Folder, read_folder
 from rfsearch.data.helen import Helen, read_helen
 from rfsearch.data.image_set import ImageSet, Split
@@ -13,7 +13,6 @@ from rfsearch.data.rendered_faces import RenderedFaces, rendered_faces
 from rfsearch.data.voc import Voc, read_voc
 
 __all__ = [
-    "IGNORE",
     "Augment",
     "Batches",
     "DataSource",

@@ -1,13 +1,15 @@
 """Training and evaluation batches as tensors.
 
 A training batch is a function of the seed and the step, and of nothing else: a resumed training asks for the next
-step and gets what an uninterrupted one would have got.
+step and gets what an uninterrupted one would have got. What the images are labelled with is the task's business: it
+makes targets of a split's stored arrays, and moves them as the images were moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from torch.nn.functional import grid_sample
 
 from rfsearch.data.image_set import Split
 
-IGNORE = -100  # the label of pixels without a class: the default `ignore_index` of torch.nn.CrossEntropyLoss
+Target = TypeVar("Target")
 
 # Mean and standard deviation of ImageNet's training images, RGB in 0..1, as published with torchvision's weights
 # (torchvision documentation, "Models and pre-trained weights").
@@ -28,11 +30,14 @@ _EPOCH, _STEP = 0, 1  # keep the two streams of random numbers apart
 
 @dataclass(frozen=True)
 class Augment:
-    """How each training image is changed at random; the defaults change nothing.
+    """Say how each training image is changed at random; the defaults change nothing.
 
-    flip: half of the images are mirrored, and the labels of each flip pair exchanged. scale: bounds of the zoom,
-    log-uniform; above 1 enlarges. shift: largest displacement, as a fraction of the image's side. brightness: largest
-    amount added, 1 = from black to white. contrast: largest relative change about mid-grey.
+    Args:
+        flip: Whether half of the images are mirrored.
+        scale: Bounds of the zoom, log-uniform; above 1 enlarges.
+        shift: Largest displacement, as a fraction of the image's side.
+        brightness: Largest amount added, 1 = from black to white.
+        contrast: Largest relative change about mid-grey.
     """
 
     flip: bool = False
@@ -53,11 +58,42 @@ class Augment:
         return self.flip or self.scale != (1.0, 1.0) or self.shift > 0
 
 
-class Batches:
-    """An endless row of training batches; every epoch is a new permutation, and a batch may reach into the next one.
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Say how augmentation has moved each image of a batch.
 
-    flip_pairs: pairs of class ids that a mirrored image exchanges. ignore_index: the split's id of pixels without a
-    class; they, and what augmentation moves in from outside the image, become IGNORE.
+    Args:
+        grid: B x H x W x 2 float32: where each new pixel is read, x then y, as `grid_sample` takes it with
+            `align_corners=False`: -1 and 1 are the edges of the old image. Mirroring, zoom and shift are all in it.
+        mirrored: B bool: which images are mirrored from left to right.
+        zoom: B float32 factors, above 1 where the image is enlarged: by them displacements in px grow.
+    """
+
+    grid: Tensor
+    mirrored: Tensor
+    zoom: Tensor
+
+
+class Targets(Protocol[Target]):
+    """What makes the targets of batches; every task does. See `rfsearch.tasks.Task`."""
+
+    def target(self, stored: Tensor) -> Target:
+        """Return a batch of a split's stored targets as the loss takes them."""
+
+    def moved(self, target: Target, motion: Motion) -> Target:
+        """Move a target as its images were moved."""
+
+
+class Batches(Generic[Target]):
+    """Draw training batches without end: every epoch is a new permutation, and a batch may reach into the next one.
+
+    Args:
+        split: What is drawn from.
+        batch_size: Images in a batch.
+        seed: Decides the order of the images and their augmentation.
+        targets: Makes the targets of the batches.
+        augment: How images are changed at random. None: not at all.
+        device: Where the tensors are.
     """
 
     def __init__(
@@ -65,33 +101,28 @@ class Batches:
         split: Split,
         batch_size: int,
         seed: int,
+        targets: Targets[Target],
         augment: Augment | None = None,
-        flip_pairs: Sequence[tuple[int, int]] = (),
-        ignore_index: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         if batch_size < 1 or not len(split):
             raise ValueError(f"A batch and a split need at least 1 image. Got {batch_size=}, {len(split)=}.")
         self._split, self._batch_size, self._seed = split, batch_size, seed
-        self._augment, self._device = augment or Augment(), torch.device(device)
-        self._lookup = _label_lookup(flip_pairs, ignore_index).to(self._device)
+        self._targets, self._augment, self._device = targets, augment or Augment(), torch.device(device)
         self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of this step, from 0: B x 3 x H x W float32 images, normalised; B x H x W int64 labels."""
+    def at(self, step: int) -> tuple[Tensor, Target]:
+        """Return the batch of a step, from 0: B x C x H x W float32 images, normalised, and their target."""
         rng = np.random.default_rng((self._seed, _STEP, step))
-        images, labels = _fetch(self._split, self._indices(step), self._device)
-        scale, offset = _photometry(rng, len(images), self._augment)
+        images, stored = _fetch(self._split, self._indices(step), self._device)
+        scale, offset = _photometry(rng, images.shape[:2], self._augment)
         pixels = torch.addcmul(offset.to(self._device), images.float(), scale.to(self._device))
+        target = self._targets.target(stored)
         if not self._augment.moves:
-            return pixels, self._lookup[0][labels.int() + 1]
-        mirrored, grid = _geometry(rng, pixels.shape, self._augment)
-        grid = grid.to(self._device)
-        pixels = grid_sample(pixels, grid, "bilinear", "zeros", align_corners=False)
-        # One more than the id, so that the zeros sampled outside the image say just that.
-        ids = grid_sample(labels[:, None].float() + 1, grid, "nearest", "zeros", align_corners=False)[:, 0].int()
-        row = torch.from_numpy(mirrored.astype(np.int32) * self._lookup.shape[1]).to(self._device)
-        return pixels, self._lookup.flatten()[ids + row[:, None, None]]
+            return pixels, target
+        motion = _motion(rng, pixels.shape, self._augment, self._device)
+        pixels = grid_sample(pixels, motion.grid, "bilinear", "zeros", align_corners=False)
+        return pixels, self._targets.moved(target, motion)
 
     def epochs(self, step: int) -> float:
         """How often the split has been gone through before this step."""
@@ -111,47 +142,52 @@ class Batches:
 
 
 def eval_batches(
-    split: Split, batch_size: int, ignore_index: int | None = None, device: torch.device | str = "cpu"
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image once, in order and unchanged, as Batches.at gives them; the last batch may be smaller."""
+    split: Split, batch_size: int, targets: Targets[Target], device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Target]]:
+    """Yield every image once, in order and unchanged, as `Batches.at` gives them; the last batch may be smaller."""
     device = torch.device(device)
-    lookup = _label_lookup((), ignore_index)[0].to(device)
-    scale, offset = _photometry(np.random.default_rng(0), 1, Augment())
-    scale, offset = scale.to(device), offset.to(device)
     for start in range(0, len(split), batch_size):
-        images, labels = _fetch(split, slice(start, start + batch_size), device)
-        yield torch.addcmul(offset, images.float(), scale), lookup[labels.int() + 1]
+        images, stored = _fetch(split, slice(start, start + batch_size), device)
+        yield _normalised(images), targets.target(stored)
+
+
+def normalised_images(split: Split, device: torch.device | str = "cpu") -> Tensor:
+    """Return all images of a small split as a network takes them: N x C x H x W float32."""
+    return _normalised(torch.from_numpy(np.array(split.images)).to(device))
+
+
+def _normalised(images: Tensor) -> Tensor:
+    scale, offset = _photometry(np.random.default_rng(0), (1, images.shape[1]), Augment())
+    return torch.addcmul(offset.to(images.device), images.float(), scale.to(images.device))
 
 
 def _fetch(split: Split, which: np.ndarray | slice, device: torch.device) -> tuple[Tensor, Tensor]:
     """Copies, for torch warns of memory it must not write, and a mapped file is such."""
-    images, labels = (np.array(array[which]) for array in (split.images, split.labels))
-    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+    images, targets = (np.array(array[which]) for array in (split.images, split.targets))
+    return torch.from_numpy(images).to(device), torch.from_numpy(targets).to(device)
 
 
-def _label_lookup(flip_pairs: Sequence[tuple[int, int]], ignore_index: int | None) -> Tensor:
-    """2 x 257 int64: [0, k + 1] is the label of id k, [1, k + 1] that in a mirrored image, [:, 0] that of outside."""
-    table = torch.arange(-1, 256).repeat(2, 1)
-    for left, right in flip_pairs:
-        table[1, left + 1], table[1, right + 1] = right, left
-    table[:, 0] = IGNORE
-    if ignore_index is not None:
-        table[:, ignore_index + 1] = IGNORE
-    return table
+def channel_statistics(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each channel: those of RGB in turn, or of grey where no RGB images are
+    stacked."""
+    if channels % len(MEAN):
+        return np.full(channels, np.mean(MEAN)), np.full(channels, np.mean(STD))
+    return np.tile(MEAN, channels // len(MEAN)), np.tile(STD, channels // len(STD))
 
 
-def _photometry(rng: np.random.Generator, count: int, augment: Augment) -> tuple[Tensor, Tensor]:
-    """B x 3 x 1 x 1 factor and summand that take bytes to normalised values, brightness and contrast included."""
+def _photometry(rng: np.random.Generator, shape: Sequence[int], augment: Augment) -> tuple[Tensor, Tensor]:
+    """B x C x 1 x 1 factor and summand that take bytes to normalised values, brightness and contrast included."""
+    count, channels = shape
     contrast = 1 + augment.contrast * rng.uniform(-1, 1, (count, 1))
     brightness = augment.brightness * rng.uniform(-1, 1, (count, 1))
-    mean, std = np.array(MEAN), np.array(STD)
+    mean, std = channel_statistics(channels)
     scale = contrast / (255 * std)
     offset = (0.5 - 0.5 * contrast + brightness - mean) / std
     return tuple(torch.from_numpy(x.astype(np.float32)[:, :, None, None]) for x in (scale, offset))  # type: ignore[return-value]
 
 
-def _geometry(rng: np.random.Generator, shape: Sequence[int], augment: Augment) -> tuple[np.ndarray, Tensor]:
-    """(B bool: which images are mirrored, B x H x W x 2 sampling grid of grid_sample, align_corners=False)."""
+def _motion(rng: np.random.Generator, shape: Sequence[int], augment: Augment, device: torch.device) -> Motion:
+    """Draw how each image of a batch of B x C x H x W is moved."""
     count, _, height, width = shape
     mirrored = rng.random(count) < (0.5 if augment.flip else 0.0)
     zoom = np.exp(rng.uniform(np.log(augment.scale[0]), np.log(augment.scale[1]), count))
@@ -160,7 +196,8 @@ def _geometry(rng: np.random.Generator, shape: Sequence[int], augment: Augment) 
     across = _axis(width, zoom, shift[0]) * np.where(mirrored, -1, 1)[:, None]
     grid[..., 0] = torch.from_numpy(across.astype(np.float32))[:, None, :]
     grid[..., 1] = torch.from_numpy(_axis(height, zoom, shift[1]).astype(np.float32))[:, :, None]
-    return mirrored, grid
+    factors = torch.from_numpy(zoom.astype(np.float32))
+    return Motion(grid.to(device), torch.from_numpy(mirrored).to(device), factors.to(device))
 
 
 def _axis(length: int, zoom: np.ndarray, shift: np.ndarray) -> np.ndarray:

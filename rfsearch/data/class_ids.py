@@ -29,14 +29,14 @@ _RARE = 0.02  # an id of a smaller share of the area may be of an edge, where id
 def ids_of(split: Split) -> np.ndarray:
     """Return which ids each label map holds, N x 256 bool."""
     found = np.zeros((len(split), 256), bool)
-    for row, label in zip(found, split.labels, strict=True):
+    for row, label in zip(found, split.targets, strict=True):
         row[:] = np.bincount(label.ravel(), minlength=256) > 0
     return found
 
 
 def areas_of(split: Split) -> np.ndarray:
     """Return the number of pixels of each id, 256 int64."""
-    return np.sum([np.bincount(label.ravel(), minlength=256) for label in split.labels], axis=0)
+    return np.sum([np.bincount(label.ravel(), minlength=256) for label in split.targets], axis=0)
 
 
 def infer_classes(

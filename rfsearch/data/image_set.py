@@ -1,6 +1,7 @@
 """What an image set is.
 
-An image set is a handful of named splits of equally large images with a class id per pixel. The arrays live in memory
+An image set is a handful of named splits of equally large images, each with its target: most often a class id per
+pixel, but of whatever shape and dtype a task takes. The arrays live in memory
 or, above a limit, in `.npy` files that are memory-mapped read-only; whoever uses them cannot tell the difference.
 """
 
@@ -28,24 +29,29 @@ def evenly(count: int, most: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """images: N x 3 x H x W uint8 (RGB). labels: N x H x W uint8, a class id per pixel. names: one an image.
+    """Hold images, and what a network is to make of them.
 
     A memory-mapped array is pickled as the path of its file, so that sending a split to a worker costs nothing.
+
+    Args:
+        images: N x C x H x W uint8; C is 3 (RGB) for most tasks.
+        targets: N x ..., of any dtype and shape that the task takes: N x H x W uint8 class ids for segmentation.
+        names: One for each image.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        n, *rest = self.images.shape
-        if len(rest) != 3 or rest[0] != 3 or self.labels.shape != (n, *rest[1:]) or len(self.names) != n:
+        n = len(self.names)
+        if self.images.ndim != 4 or len(self.images) != n or self.targets.ndim < 1 or len(self.targets) != n:
             raise ValueError(
-                "images must be N x 3 x H x W, labels N x H x W, names N. "
-                f"Got {self.images.shape=}, {self.labels.shape=}, {len(self.names)=}."
+                "images must be N x C x H x W, targets N x ..., names N. "
+                f"Got {self.images.shape=}, {self.targets.shape=}, {len(self.names)=}."
             )
-        if self.images.dtype != np.uint8 or self.labels.dtype != np.uint8:
-            raise ValueError(f"Both arrays must be uint8. Got {self.images.dtype=}, {self.labels.dtype=}.")
+        if self.images.dtype != np.uint8:
+            raise ValueError(f"Images must be uint8. Got {self.images.dtype=}.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,10 +61,10 @@ class Split:
         if len(self) <= most:
             return self
         chosen = evenly(len(self), most)
-        return Split(self.images[chosen], self.labels[chosen], tuple(self.names[i] for i in chosen))
+        return Split(self.images[chosen], self.targets[chosen], tuple(self.names[i] for i in chosen))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"images": _by_path(self.images), "labels": _by_path(self.labels), "names": self.names}
+        return {"images": _by_path(self.images), "targets": _by_path(self.targets), "names": self.names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for field, value in state.items():
@@ -67,11 +73,16 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images to train, choose and report on.
+    """Images with their targets, to train, choose and report on.
 
-    splits: `train` and `val`, and `test` where there is one. ignore_index: the id of pixels without a class, or None.
-    flip_pairs: class ids that a horizontal flip exchanges. rendered: the images are drawings, no photographs.
-    notice: what a reader of the results must know about the data, in sentences; may be empty.
+    Args:
+        name: Of the data set.
+        classes: Names in the order of the ids; empty where the targets are no class ids.
+        ignore_index: The id of pixels without a class, or None.
+        splits: `train` and `val`, and `test` where there is one.
+        rendered: Whether the images are drawings, no photographs.
+        flip_pairs: Class ids that a horizontal flip exchanges.
+        notice: What a reader of the results must know about the data, in sentences; may be empty.
     """
 
     name: str
@@ -89,6 +100,9 @@ class ImageSet:
         sizes = {split.images.shape[2:] for split in self.splits.values()}
         if len(sizes) > 1:
             raise DataError(f"{self.name}: all images must be of one size. Got (H, W) {sorted(sizes)}.")
+        channels = {split.images.shape[1] for split in self.splits.values()}
+        if len(channels) > 1:
+            raise DataError(f"{self.name}: all images must have the same channels. Got {sorted(channels)}.")
         outside = [pair for pair in self.flip_pairs if not all(0 <= i < self.num_classes for i in pair)]
         if outside:
             raise DataError(f"{self.name}: flip pairs must be class ids in 0..{self.num_classes - 1}. Got {outside}.")
@@ -103,13 +117,25 @@ class ImageSet:
         height, width = self.splits["train"].images.shape[2:]
         return height, width
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of every image."""
+        return int(self.splits["train"].images.shape[1])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(1, C, H, W): what a network is shown of one image."""
+        return 1, self.in_channels, *self.image_size
+
     def fingerprint(self) -> str:
-        """SHA-256 over all that training can see: classes, ignore index, names, labels and images of every split."""
+        """SHA-256 over all that training can see: classes, ignore index, names, targets and images of every split."""
         digest = hashlib.sha256(repr((self.classes, self.ignore_index)).encode())
         for title in sorted(self.splits):
             split = self.splits[title]
             digest.update(repr((title, split.images.shape, split.names)).encode())
-            for array in (split.labels, split.images):
+            if split.targets.dtype != np.uint8 or split.targets.ndim != 3:  # else equal bytes are equal label maps
+                digest.update(repr((split.targets.dtype.str, split.targets.shape)).encode())
+            for array in (split.targets, split.images):
                 for row in array:  # row by row: a mapped array never has to fit into memory
                     digest.update(np.ascontiguousarray(row).data)
         return digest.hexdigest()
@@ -119,7 +145,8 @@ class ImageSet:
         counts = ", ".join(f"{title} {len(split)}" for title, split in self.splits.items())
         kind = "rendered" if self.rendered else "read from files"
         ignored = "" if self.ignore_index is None else f", id {self.ignore_index} ignored"
-        return f"{self.name}: {self.num_classes} classes{ignored}, {width} x {height} px (W x H), {counts}; {kind}"
+        classes = f"{self.num_classes} classes{ignored}, " if self.classes else ""
+        return f"{self.name}: {classes}{width} x {height} px (W x H), {counts}; {kind}"
 
 
 def few_to_choose_on(data: ImageSet) -> str:
@@ -154,7 +181,7 @@ def with_labels_to_score(data: ImageSet) -> ImageSet:
 
 
 def _holds_classes(split: Split, ignore_index: int | None) -> bool:
-    return ignore_index is None or any(bool((label != ignore_index).any()) for label in split.labels)
+    return ignore_index is None or any(bool((label != ignore_index).any()) for label in split.targets)
 
 
 def _by_path(array: np.ndarray) -> np.ndarray | Path:

@@ -108,7 +108,7 @@ def object_sizes(
     classes: names in order of id. ignore_index: the id of pixels without a class. leave_out: classes that are no
     objects. At most `most_images` images, evenly spread. Components of less than SMALLEST_AREA px are dropped.
     """
-    labels = split.labels if isinstance(split, Split) else split
+    labels = split.targets if isinstance(split, Split) else split
     if labels.ndim != 3:
         raise ValueError(f"Label maps must be N x H x W. Got {labels.shape=}.")
     wanted = {i: name for i, name in enumerate(classes) if i != ignore_index and name not in leave_out}

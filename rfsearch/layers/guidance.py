@@ -18,7 +18,7 @@ _IDS = 256  # labels are 8-bit maps
 
 
 class LabelWeight(nn.Module):
-    """A weight a pixel: `weight` where the label is one of `ids`, 1 elsewhere.
+    """A weight a pixel: `weight` where the label is one of `ids`, 1 elsewhere. even: all pixels weigh the same.
 
     Labels are known in training only: `guided` shows them. forward((h, w)) returns B x 1 x h x w for a map that spans
     the label map, each unit taking the label nearest to its centre, or None where there is nothing to weigh.
@@ -37,11 +37,11 @@ class LabelWeight(nn.Module):
         chosen[list(ids)] = True
         self.register_buffer("chosen", chosen, persistent=False)
         self.weight = weight
-        self._even = weight == 1 or not list(ids)
+        self.even = weight == 1 or not list(ids)
         self.labels: Tensor | None = None
 
     def forward(self, size: tuple[int, int]) -> Tensor | None:
-        if self.labels is None or self._even:
+        if self.labels is None or self.even:
             return None
         labels = self.labels
         for axis, (source, target) in enumerate(zip(labels.shape[-2:], size, strict=True), start=1):
@@ -58,9 +58,23 @@ class LabelWeight(nn.Module):
 
 
 @contextmanager
-def guided(model: nn.Module, labels: Tensor) -> Iterator[None]:
-    """Show the labels of the present batch, B x H x W of class ids, to every layer that weighs gradients by them."""
+def guided(model: nn.Module, labels: Tensor | None) -> Iterator[None]:
+    """Show the labels of the present batch to every layer that weighs gradients by them.
+
+    Args:
+        model: The network in training.
+        labels: B x H x W class ids, integers; None where the targets have no classes.
+
+    Raises:
+        SpaceError: A layer weighs gradients by labels, and these are none.
+    """
     weights = [module for module in model.modules() if isinstance(module, LabelWeight)]
+    if any(not weight.even for weight in weights) and (labels is None or labels.is_floating_point()):
+        got = "a task without classes" if labels is None else f"targets of {labels.dtype}"
+        raise SpaceError(
+            f"Gradients are weighted by what a pixel is labelled, which needs class ids. Got {got}: leave out the "
+            "labels of parallel paths, and leave f_background at 1."
+        )
     for weight in weights:
         weight.labels = labels
     try:

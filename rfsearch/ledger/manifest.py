@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from rfsearch.direction import Direction
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.budget import Budget, Currency
 from rfsearch.ledger.files import read_json, write_whole
@@ -69,6 +70,9 @@ class SpaceFacts:
         metric: Its metric.
         backbone: SPEC of its network.
         primary: Name of the score that the search goes by, its averaging in the name.
+        direction: Whether a higher or a lower score is the better one.
+        in_channels: Channels of the images.
+        out_channels: Channels of the network's output; None in a run of an earlier version, where they are the classes.
         sites: Module names.
         dilations: What a site may get.
         f_bounds: Bounds of a learned f.
@@ -82,7 +86,7 @@ class SpaceFacts:
     title: Kept[str]
     cite: Kept[str]
     preset: Kept[str]
-    metric: Kept[str]
+    metric: Kept[str | None]
     backbone: Kept[str]
     primary: Kept[str]
     sites: Kept[tuple[str, ...]]
@@ -92,6 +96,9 @@ class SpaceFacts:
     gamma_bounds: Kept[tuple[Positive, Positive]] = (0.25, 16.0)
     reference: Kept[str | int]
     image_size: Kept[tuple[int, int]]
+    direction: Kept[Direction] = "maximize"
+    in_channels: Kept[int] = 3
+    out_channels: Kept[int | None] = None
 
 
 @dataclass(frozen=True)

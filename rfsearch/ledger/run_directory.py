@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rfsearch.direction import Direction
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
 from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
 from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
 from rfsearch.ledger.record import Latency, Record
+from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import byte_size
 
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
@@ -39,6 +41,11 @@ class Run:
     latencies: Mapping[str, Latency] = field(default_factory=dict)
     ends: Mapping[tuple[str, int], str] = field(default_factory=dict)
     running: Holder | None = None
+
+    @property
+    def direction(self) -> Direction:
+        """Whether a higher or a lower score is the better one; a higher one where the run does not say."""
+        return known(self.manifest.space.direction, "maximize")
 
 
 def create(run_dir: Path) -> None:

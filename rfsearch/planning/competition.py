@@ -62,7 +62,8 @@ def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
     history = read_history(run_dir)
     require_replayable(history, {(arm.name, arm.seed) for arm in arms}, journal.path)
     try:
-        return Contest(arms, journal, history, the_plan.forecaster, the_plan.space.reference_candidate)
+        space = the_plan.space
+        return Contest(arms, journal, history, the_plan.forecaster, space.reference_candidate, space.direction)
     except RfsearchError:
         raise
     except Exception as error:  # what a strategy raises for records that it can never have asked for

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from rfsearch.direction import Direction
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record, incumbent
 from rfsearch.planning.forecast import Forecast
@@ -90,6 +91,7 @@ class Contest:
         forecast: Estimated cost of fully training a candidate. It is reserved while the trial runs, and an arm with
             less than this left starts no new trial. If it cannot be computed, the reference's forecast is used.
         reference: The space's reference candidate.
+        direction: Whether a higher or a lower score is the better one.
     """
 
     def __init__(
@@ -99,9 +101,11 @@ class Contest:
         history: History,
         forecast: Callable[[Candidate], Forecast],
         reference: Candidate,
+        direction: Direction = "maximize",
     ) -> None:
         """Replay what the ledger holds."""
         self.arms = list(arms)
+        self._direction = direction
         self.best: Record | None = None
         self._journal = journal
         self._given_forecast = forecast
@@ -274,8 +278,8 @@ class Contest:
         arm.failures_in_a_row = arm.failures_in_a_row + 1 if record.status == "failed" else 0
         if arm.failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             arm.exhausted = f"its last {arm.failures_in_a_row} trials failed, the last one with: {record.cause}"
-        arm.best = incumbent((arm.best, record))
-        self.best = incumbent((self.best, record))
+        arm.best = incumbent((arm.best, record), self._direction)
+        self.best = incumbent((self.best, record), self._direction)
 
     def _arm(self, trial: Assignment | Record) -> Arm:
         return self._by_label[f"{trial.strategy}/{trial.seed}"]

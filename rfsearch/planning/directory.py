@@ -35,6 +35,7 @@ from rfsearch.planning.plan import Plan, forecast_rows, load_data, make_plan
 from rfsearch.planning.request import CheckedRequest
 from rfsearch.provenance import machine, versions
 from rfsearch.space import Candidate, Space
+from rfsearch.tasks.from_space import task_of
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def start_run(the_plan: Plan, run_dir: Path, command: str, workers: int, device:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         request=the_plan.request,
         resolved_space=space,
-        space=_space_facts(space, data, the_plan.primary),
+        space=_space_facts(space, data),
         network=_network_now(space, data, the_plan.candidates),
         arms=tuple(ArmName(entrant.label, seed) for entrant, seed in the_plan.arms),
         budget=BudgetFacts(
@@ -92,7 +93,8 @@ def start_run(the_plan: Plan, run_dir: Path, command: str, workers: int, device:
     write_manifest(run_dir, manifest)
 
 
-def _space_facts(space: Space, data: ImageSet, primary: str) -> SpaceFacts:
+def _space_facts(space: Space, data: ImageSet) -> SpaceFacts:
+    task = task_of(space, data)
     return SpaceFacts(
         name=space.name,
         title=space.title,
@@ -100,7 +102,8 @@ def _space_facts(space: Space, data: ImageSet, primary: str) -> SpaceFacts:
         preset=space.preset,
         metric=space.metric,
         backbone=space.backbone,
-        primary=primary,
+        primary=task.primary,
+        direction=task.direction,
         sites=space.sites,
         dilations=space.dilations,
         f_bounds=space.f_bounds,
@@ -108,6 +111,8 @@ def _space_facts(space: Space, data: ImageSet, primary: str) -> SpaceFacts:
         gamma_bounds=space.sampling.bounds,
         reference=space.default_candidate.to_json(),
         image_size=data.image_size,
+        in_channels=task.in_channels,
+        out_channels=task.out_channels,
     )
 
 
@@ -158,4 +163,4 @@ def reopen_run(run_dir: Path, device: torch.device) -> Plan:
 def _network_now(space: Space, data: ImageSet, candidates: Sequence[Candidate]) -> Network:
     """Describe the network of a run, and the layers that its candidates put into it, as their files make them now."""
     layers = {choice.layer: None for candidate in candidates for _, choice in candidate if choice.layer}
-    return network_of(space.backbone, fresh_backbone(space, data.num_classes), layers)
+    return network_of(space.backbone, fresh_backbone(space, task_of(space, data)), layers)

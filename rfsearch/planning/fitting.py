@@ -17,7 +17,8 @@ from rfsearch.space import Candidate, Choice, Space
 from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
-from rfsearch.trial import IN_CHANNELS, settings_of
+from rfsearch.tasks.from_space import task_of
+from rfsearch.trial import settings_of
 from rfsearch.trial.learner import built
 
 
@@ -62,7 +63,7 @@ def fit_space(space: Space, data: ImageSet, adapt: bool) -> Fitted:
     if adapt:
         space, left_out = _with_reached_sites(space, model, data)
         notices += left_out
-    sites = tuple(measure_sites(model, space.sites, data.image_size, IN_CHANNELS))
+    sites = tuple(measure_sites(model, space.sites, data.image_size, data.in_channels))
     if adapt:
         space, changed = _with_fitting_dilations(space, model, sites, data)
         notices += changed
@@ -76,8 +77,9 @@ def _network(space: Space, data: ImageSet) -> tuple[nn.Module, str, list[str]]:
         The network; the weights that were available, "none" if it trains from scratch; and what a reader must know, one
         sentence each.
     """
-    model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
-    give_sizes(model, (1, IN_CHANNELS, *data.image_size))
+    task = task_of(space, data)
+    model = plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
+    give_sizes(model, data.input_shape)
     notices = [data.notice] if data.notice else []
     if space.weights == "none":
         return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
@@ -92,7 +94,7 @@ def _with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple
     Returns:
         The space, and what was left out, one sentence each.
     """
-    needed = trace_model(model, (1, IN_CHANNELS, *data.image_size)).needed
+    needed = trace_model(model, data.input_shape).needed
     names = {module: path for path, module in model.named_modules()}
     reaching = [site for site in space.sites if any(names[conv] in needed for conv in convolutions(model, site))]
     if not reaching:
@@ -127,8 +129,7 @@ def _with_fitting_dilations(
             f"Left out, since their kernels are longer than the map of {tightest.path} ({size} px): dilations "
             f"{', '.join(left_out)}. Largest that fits: {largest}."
         )
-    shape = (1, IN_CHANNELS, *data.image_size)
-    refused = refused_dilations(model, shape, {site: sorted(fitting - {reference}) for site in space.sites})
+    refused = refused_dilations(model, data.input_shape, {site: sorted(fitting - {reference}) for site in space.sites})
     for site, reasons in refused.items():
         first = next(iter(reasons))
         notices.append(f"Left out for {site}: dilations {', '.join(map(str, reasons))}. At {first} {reasons[first]}.")
@@ -154,7 +155,7 @@ def check_candidates(
             paths = (choice,) if isinstance(choice, Choice) else choice
             dilations_at.setdefault(site, set()).update(path.dilation for path in paths)
     wanted = {site: sorted(dilations) for site, dilations in dilations_at.items()}
-    for site, reasons in refused_dilations(model, (1, IN_CHANNELS, *data.image_size), wanted).items():
+    for site, reasons in refused_dilations(model, data.input_shape, wanted).items():
         dilation, reason = next(iter(reasons.items()))
         taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
         raise SpaceError(

@@ -15,9 +15,9 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from rfsearch import plugins
 from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
@@ -26,7 +26,8 @@ from rfsearch.planning.forecast import Forecast
 from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery.shapes import OnShapes
-from rfsearch.trial.learner import IN_CHANNELS, Learner, built, fields_of, prime_momentum
+from rfsearch.tasks.from_space import task_of
+from rfsearch.trial.learner import Learner, built, fields_of, prime_momentum
 from rfsearch.trial.meter import Meter, held_bytes
 from rfsearch.trial.prelude import decided_from, held_out, looked_at, prelude_steps
 from rfsearch.trial.training import scored_at_the_end
@@ -34,7 +35,6 @@ from rfsearch.untouched import untouched
 
 _TIMED_STEPS = 3
 _TIMED_S = 10.0  # after that many seconds, what has been timed must do
-_BYTES_PER_VALUE = 4
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Forecaster:
     def __init__(self, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None) -> None:
         """Begin with nothing counted."""
         self._space, self._data, self._device = space, data, device
+        self._task = task_of(space, data)
         self._rate = flop_per_s
-        self._task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
         self._known: dict[Candidate, Forecast] = {}
         self._passes: dict[tuple[Candidate, bool, bool], _Pass] = {}
 
@@ -109,7 +109,7 @@ class Forecaster:
         scored = scored_at_the_end(self._data) + 1  # and at every look too one image, to know what scoring will cost
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
-        fields = fields_of(model, learnable, candidate, self._data.image_size)
+        fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)
         moved = steps - decided_from(recipe) if searched else 0
         moving = self._pass(candidate, training=True, moving=True) if moved else step
@@ -182,9 +182,8 @@ class Forecaster:
             model.train(training)
         model = shapes_only(model)
         batch = self._space.recipe.batch_size if training else 1
-        size = self._data.image_size
-        images = torch.zeros(batch, IN_CHANNELS, *size, device="meta")
-        labels = torch.zeros(batch, *size, dtype=torch.int64, device="meta")
+        images = torch.zeros(batch, *self._data.input_shape[1:], device="meta")
+        target = self._task.empty_target(batch, images.device)
         if not training:
             with untouched(model), torch.no_grad(), Meter() as meter, OnShapes():
                 output = model(images)
@@ -194,16 +193,16 @@ class Forecaster:
             [p for p in model.parameters() if p.is_meta], lr=0.1, momentum=0.9, weight_decay=1e-4
         )
         prime_momentum(optimizer)
-        with untouched(model), Meter() as meter, OnShapes(), guided(model, labels):
+        with untouched(model), Meter() as meter, OnShapes(), guided(model, self._task.class_ids(target)):
             output = model(images)
             self._check(output, batch)
-            self._task.loss(output, labels).backward()
+            self._task.loss(output, target).backward()
             optimizer.step()
-        batch_bytes = (images.numel() + 2 * labels.numel()) * _BYTES_PER_VALUE
+        batch_bytes = sum(leaf.nbytes for leaf in tree_leaves((images, target)) if isinstance(leaf, Tensor))
         return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies=2) + batch_bytes)
 
     def _check(self, output: Any, batch: int) -> None:
-        plugins.check_logits(output, self._data.num_classes, batch, self._space.backbone)
+        self._task.check_output(output, batch, self._space.backbone)
 
     def _measured_rate(self) -> float:
         """Return FLOP per second over a few real steps, without the first one, which warms caches and counts."""

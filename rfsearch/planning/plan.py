@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rfsearch import plugins
 from rfsearch.data import ImageSet
 from rfsearch.data.image_set import few_to_choose_on, with_labels_to_score
 from rfsearch.data.loading import physical_memory
-from rfsearch.data.object_sizes import ObjectSizes, object_sizes
+from rfsearch.data.object_sizes import ObjectSizes
 from rfsearch.errors import BudgetError, DataError, SpaceError
 from rfsearch.ledger import Budget, Cost, Request
 from rfsearch.ledger.manifest import PlannedCandidate
@@ -29,6 +28,7 @@ from rfsearch.planning.request import CheckedRequest
 from rfsearch.space import LSDFN, Candidate, Choice, Space
 from rfsearch.strategies import Description
 from rfsearch.surgery import Site
+from rfsearch.tasks.from_space import task_of
 
 PLANNED_MOST = 100
 
@@ -81,9 +81,9 @@ class Plan:
         return max(self.data.image_size)
 
     @cached_property
-    def sizes(self) -> ObjectSizes:
-        """Sizes of the objects of the training images."""
-        return object_sizes(self.data.splits["train"], self.data.classes, self.data.ignore_index)
+    def sizes(self) -> ObjectSizes | None:
+        """Sizes of the objects of the training images, None where the task's targets have none."""
+        return task_of(self.space, self.data).object_sizes(self.data.splits["train"])
 
     @cached_property
     def full_training(self) -> Cost:
@@ -130,8 +130,10 @@ def make_plan(
         RequestError: Something does not fit, or a strategy fails.
     """
     request, entrants = checked.request, checked.entrants
-    task = plugins.load("tasks", checked.space.task)(checked.space.metric, data)
-    fitted = fit_space(checked.space, data, adapt=bool(request.backbone or request.sites))
+    task = task_of(checked.space, data)
+    fitted = fit_space(
+        checked.space.with_(direction=task.direction), data, adapt=bool(request.backbone or request.sites)
+    )
     space = fitted.space
     described = describe_entrants(entrants, space) if descriptions is None else descriptions
     fitted.check([*_extremes(request, entrants, space), *known_candidates(described, space)])
@@ -255,7 +257,7 @@ def forecast_rows(the_plan: Plan) -> list[PlannedCandidate]:
     alike: dict[tuple[Candidate, str], list[tuple[Candidate, Forecast]]] = {}
     for candidate, forecast in the_plan.forecasts():
         alike.setdefault((candidate.undilated, forecast.seen), []).append((candidate, forecast))
-    px = np.concatenate([np.zeros(0), *the_plan.sizes.px.values()])
+    px = np.concatenate([np.zeros(0), *(the_plan.sizes.px.values() if the_plan.sizes else ())])
     return [
         PlannedCandidate(
             candidate=candidate.to_json(),

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from plotly.colors import sample_colorscale, unlabel_rgb
 
 from rfsearch.printable import printable
-from rfsearch.report.pictures import colour
 from rfsearch.report.wording import literal
+from rfsearch.tasks.colours import colour
 
 _SIDE = 480  # px of the picture's shorter side, about
 _BAND = 48  # px: height of the picture of a signal

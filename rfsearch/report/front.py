@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from rfsearch.direction import Direction, merit
 from rfsearch.ledger import Record
 from rfsearch.numbers import finite
 
@@ -59,15 +60,15 @@ COST_AXES = (
 
 
 def pareto_front(points: Sequence[tuple[float, float]], spreads: Sequence[Interval] | None = None) -> list[int]:
-    """Find the Pareto front of points (cost, score).
+    """Find the Pareto front of points (cost, merit).
 
-    A point beats another if it costs no more and scores no less, and differs in one of the two. Equal points do not
+    A point beats another if it costs no more and has no less merit, and differs in one of the two. Equal points do not
     beat each other: all of them are on the front, or none. Costs whose spreads overlap are ties. Such ties are not
-    transitive, so the front is built from the highest score down: a point is on it unless one that is already on it
+    transitive, so the front is built from the highest merit down: a point is on it unless one that is already on it
     beats it. For exact costs these are the points that no other one beats.
 
     Args:
-        points: Cost and score of each; the score is the higher the better.
+        points: Cost and merit of each; the merit is the higher the better.
         spreads: From where to where each cost may lie; None where costs are exact.
 
     Returns:
@@ -91,7 +92,9 @@ def pareto_front(points: Sequence[tuple[float, float]], spreads: Sequence[Interv
     return sorted(front, key=lambda i: (points[i][0], -points[i][1], i))
 
 
-def trials_and_front(axis: CostAxis, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+def trials_and_front(
+    axis: CostAxis, records: Iterable[Record], direction: Direction
+) -> tuple[list[Record], list[Record]]:
     """Return the scored trials that have a cost on this axis, and those of them on its front, chosen on validation.
 
     A cost without a spread was measured in another way than one with a spread. Where some trials have a spread, those
@@ -101,15 +104,15 @@ def trials_and_front(axis: CostAxis, records: Iterable[Record]) -> tuple[list[Re
     spreads = None
     if measured := [(r, spread) for r in shown if axis.spread and (spread := axis.spread(r)) is not None]:
         shown, spreads = [r for r, _ in measured], [spread for _, spread in measured]
-    front = pareto_front([(axis.cost(r) or 0.0, r.val or 0.0) for r in shown], spreads)
+    front = pareto_front([(axis.cost(r) or 0.0, merit(r.val or 0.0, direction)) for r in shown], spreads)
     return shown, [shown[i] for i in front]
 
 
-def pareto_table(records: Sequence[Record]) -> pd.DataFrame:
+def pareto_table(records: Sequence[Record], direction: Direction) -> pd.DataFrame:
     """Return pareto.csv: the front on each axis, by rising cost, in the axis's unit."""
     rows = [
         (axis.name, r.trial, r.strategy, r.candidate, axis.cost(r), r.val, r.test)
         for axis in COST_AXES
-        for r in trials_and_front(axis, records)[1]
+        for r in trials_and_front(axis, records, direction)[1]
     ]
     return pd.DataFrame(rows, columns=list(PARETO_COLUMNS))

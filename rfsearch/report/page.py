@@ -45,8 +45,8 @@ def write(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     write_whole(run_dir / "trials.csv", trials_table(run.records).to_csv(index=False))
-    write_whole(run_dir / "anytime.csv", anytime_table(run.records).to_csv(index=False))
-    write_whole(run_dir / "pareto.csv", pareto_table(run.records).to_csv(index=False))
+    write_whole(run_dir / "anytime.csv", anytime_table(run.records, run.direction).to_csv(index=False))
+    write_whole(run_dir / "pareto.csv", pareto_table(run.records, run.direction).to_csv(index=False))
     page = run_dir / REPORT_FILE
     write_whole(page, render(build_view(run)))
     return page

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from rfsearch.direction import Direction
 from rfsearch.ledger import Cost, Record, incumbent
 from rfsearch.ledger.record import TRIAL_COLUMNS, Status, parsed
 from rfsearch.numbers import MISSING, duration, field_px, finite, multiple, parallel, plain, prefixed, score
@@ -100,7 +101,7 @@ def trials_table(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame([record.row(one_path) for record in records], columns=list(TRIAL_COLUMNS))
 
 
-def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
+def anytime_table(records: Iterable[Record], direction: Direction) -> pd.DataFrame:
     """Return anytime.csv: after each record, what its arm had spent and which trial it would have answered with.
 
     The incumbent is chosen on validation; `test` is that trial's test score.
@@ -111,7 +112,7 @@ def anytime_table(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         arm = (record.strategy, record.seed)
         spent[arm] = spent.get(arm, Cost()) + record.cost
-        best[arm] = leader = incumbent((best.get(arm), record))
+        best[arm] = leader = incumbent((best.get(arm), record), direction)
         row = (*arm, spent[arm].flop, spent[arm].device_s, spent[arm].epochs)
         rows.append((*row, leader.trial, leader.val, leader.test) if leader else (*row, "", None, None))
     return pd.DataFrame(rows, columns=list(ANYTIME_COLUMNS))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from rfsearch.direction import Direction, merit
 from rfsearch.ledger import Cost, Record, Run, incumbent
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import finite, plain
@@ -29,15 +30,17 @@ class ArmRecords:
         strategy: Name of the strategy.
         seed: Its seed.
         records: Its trials, in the order in which they finished.
+        direction: Whether a higher or a lower score is the better one.
 
     Example:
-        >>> ArmRecords("random", seed=0, records=()).incumbent is None
+        >>> ArmRecords("random", seed=0, records=(), direction="maximize").incumbent is None
         True
     """
 
     strategy: str
     seed: int
     records: tuple[Record, ...]
+    direction: Direction
 
     @cached_property
     def spent(self) -> Cost:
@@ -47,7 +50,7 @@ class ArmRecords:
     @cached_property
     def incumbent(self) -> Record | None:
         """The trial this arm would answer with."""
-        return incumbent(self.records)
+        return incumbent(self.records, self.direction)
 
     def spent_until(self, record: Record) -> Cost:
         """Return what the arm had spent when this record came in, the record's own cost included."""
@@ -93,7 +96,7 @@ class RunView:
     @cached_property
     def winner(self) -> Record | None:
         """The best scored trial, chosen on validation."""
-        return incumbent(self.records)
+        return incumbent(self.records, self.run.direction)
 
     @cached_property
     def strategies(self) -> tuple[str, ...]:
@@ -138,6 +141,10 @@ class RunView:
         """Return a record's reported score; None where it has none."""
         return finite(getattr(record, self.split))
 
+    def merits(self, scores: Iterable[float]) -> list[float]:
+        """Turn scores into merits, of which a higher one is the better one."""
+        return [merit(value, self.run.direction) for value in scores]
+
     def finals(self, strategy: str) -> dict[int, float]:
         """Return the reported scores of a strategy's incumbents, by seed; seeds without one are left out."""
         found = {a.seed: self.score(a.incumbent) for a in self.arms if a.strategy == strategy and a.incumbent}
@@ -160,7 +167,9 @@ def build_view(run: Run) -> RunView:
     by_arm: dict[tuple[str, int], list[Record]] = {arm: [] for arm in facts.arms}
     for record in run.records:
         by_arm.setdefault((record.strategy, record.seed), []).append(record)
-    arms = tuple(ArmRecords(strategy, seed, tuple(records)) for (strategy, seed), records in by_arm.items())
+    arms = tuple(
+        ArmRecords(strategy, seed, tuple(records), run.direction) for (strategy, seed), records in by_arm.items()
+    )
     tested = any(r.scored and finite(r.test) is not None for r in run.records)
     return RunView(run, facts, arms, "test" if tested else "val")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from rfsearch.direction import Direction
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.space.choice import Candidate, Choice, Sampling
 from rfsearch.space.data_spec import DataSpec
@@ -25,7 +26,7 @@ class Space(Table):
         source: Its file.
         preset: Which preset of the file this is.
         task: Name of the task.
-        metric: Name or SPEC of the score that a search goes by.
+        metric: Name or SPEC of the score that a search goes by; None for the task's default.
         data: Where its images come from.
         backbone: SPEC of the network.
         weights: "none", "hub" or a file, for a backbone that can take trained weights.
@@ -40,6 +41,7 @@ class Space(Table):
         form: What a site gets: "single", one path; a name of `paths`, several in parallel; "lsdfn", an LS-DFN block.
         paths: Parallel paths by the name of their form.
         sampling: What an LS-DFN block may be.
+        direction: Whether a higher or a lower score is the better one; the task says so once the data is known.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Space(Table):
     source: str
     preset: str
     task: str
-    metric: Spec
+    metric: Spec | None
     data: DataSpec
     backbone: str
     weights: str
@@ -63,6 +65,7 @@ class Space(Table):
     form: str = SINGLE
     paths: dict[str, PathSet] = PATHS
     sampling: SamplingSpec = SamplingSpec()
+    direction: Direction = "maximize"
 
     def uniform(self, choice: Choice | Sequence[Choice]) -> Candidate:
         """Return the candidate that gives every site the same choice, or the same parallel paths."""

@@ -1,8 +1,9 @@
 """The contract of a strategy: it decides which candidate comes next, and owns no clock, no GPU and no file.
 
-A strategy is built as `Strategy(space, seed)`. The same seed and the same observed records give the same suggestions,
-so resuming a run is replaying its ledger. Two methods are required, `suggest` and `observe`; `describe`, `prune`,
-`awaited` and `allot` are there for the strategies that need them.
+A strategy is built as `Strategy(space, seed)`, and `space.direction` says whether a higher or a lower score is the
+better one. The same seed and the same observed records give the same suggestions, so resuming a run is replaying its
+ledger. Two methods are required, `suggest` and `observe`; `describe`, `prune`, `awaited` and `allot` are there for the
+strategies that need them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from rfsearch.direction import Direction, merit
 from rfsearch.ledger.record import Cost, Record, Rung
 from rfsearch.space.choice import Candidate
 
@@ -145,12 +147,14 @@ class Sweep:
         candidates: The list; shuffled once this is built.
         seed: Seed of the order.
         first: Candidate that goes first if it is in the list.
+        direction: Whether a higher or a lower score leads.
     """
 
     candidates: Sequence[Candidate]
     seed: int
     first: Candidate | None = None
-    _scores: dict[Candidate, list[float]] = field(default_factory=dict)
+    direction: Direction = "maximize"
+    _merits: dict[Candidate, list[float]] = field(default_factory=dict)
     _tries: dict[Candidate, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,17 +170,17 @@ class Sweep:
         open_ones = [c for c in self.candidates if tries[c] == fewest]
         if fewest == 0:
             return open_ones[0]
-        if self._tries and not any(self._scores.values()) and not pending:
+        if self._tries and not any(self._merits.values()) and not pending:
             return Exhausted("every candidate has been tried and none could be scored")
-        return max(open_ones, key=self._mean_score)
+        return max(open_ones, key=self._mean_merit)
 
     def observe(self, record: Record) -> None:
         """Count a finished trial, and keep its score if it has one."""
         candidate = Candidate.from_json(record.candidate)
         self._tries[candidate] = self._tries.get(candidate, 0) + 1
         if record.scored and record.val is not None:
-            self._scores.setdefault(candidate, []).append(record.val)
+            self._merits.setdefault(candidate, []).append(merit(record.val, self.direction))
 
-    def _mean_score(self, candidate: Candidate) -> float:
-        scores = self._scores.get(candidate, [])
-        return sum(scores) / len(scores) if scores else float("-inf")
+    def _mean_merit(self, candidate: Candidate) -> float:
+        merits = self._merits.get(candidate, [])
+        return sum(merits) / len(merits) if merits else float("-inf")

@@ -76,7 +76,7 @@ class Bayesian:
                 multivariate=True,
                 constant_liar=True,
             )
-        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study = optuna.create_study(direction=self._space.direction, sampler=sampler)
         study.add_trials(self._trials)
         study.add_trials([self._trial(c, TrialState.RUNNING, (), None) for c in pending])
         return study

@@ -36,7 +36,7 @@ class Exhaustive:
         self._candidates = [
             Candidate.of(dict(zip(space.sites, row, strict=True))) for row in itertools.product(options, repeat=sites)
         ]
-        self._sweep = Sweep(self._candidates, seed, first=space.default_candidate)
+        self._sweep = Sweep(self._candidates, seed, space.default_candidate, space.direction)
 
     def describe(self) -> Description:
         """Return all combinations."""

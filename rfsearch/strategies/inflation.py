@@ -27,7 +27,7 @@ class LearnedInflation:
         if space.form == LSDFN:
             raise SpaceError("inflation learns f, which an LS-DFN block does not have; lsdfn learns its sample stride.")
         self._starts = [space.uniform(paths) for paths in _starting_paths(space)]
-        self._sweep = Sweep(self._starts, seed)
+        self._sweep = Sweep(self._starts, seed, direction=space.direction)
 
     def describe(self) -> Description:
         """Return the starts."""

@@ -29,7 +29,7 @@ class LearnedStride:
         if not strides:
             raise SpaceError("lsdfn: regions = [1] samples no neighbour, so there is no sample stride. Nearest: 3.")
         self._starts = [space.uniform(space.sampled(gamma, s, learned=True)) for gamma, s in strides]
-        self._sweep = Sweep(self._starts, seed)
+        self._sweep = Sweep(self._starts, seed, direction=space.direction)
 
     def describe(self) -> Description:
         """Return the starts."""

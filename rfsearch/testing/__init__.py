@@ -8,9 +8,9 @@ no test framework; with pytest, one test a check:
         check(MyStrategy, space)
 
 A strategy's checks take the class, or anything `(space, seed) -> strategy`, and a space; a backbone's the callable
-`(num_classes, in_channels=3) -> nn.Module`; a task's the class, or anything `(metric, data, class_weights) -> task`,
-and the name of a metric; a layout's the layout and a sound folder for it; a space's the path of its file; a figure's
-the figure, and a run that it has something to show of where a made-up run will not do.
+`(num_classes, in_channels=3) -> nn.Module`; a task's what makes it for a data set, `data -> task`, and a small data set
+of the kind that it takes, such as `labelled_faces()`; a layout's the layout and a sound folder for it; a space's the
+path of its file; a figure's the figure, and a run that it has something to show of where a made-up run will not do.
 """
 
 from rfsearch.testing.backbones import BACKBONE_CHECKS
@@ -18,6 +18,14 @@ from rfsearch.testing.figures import FIGURE_CHECKS
 from rfsearch.testing.layouts import LAYOUT_CHECKS
 from rfsearch.testing.spaces import SPACE_CHECKS
 from rfsearch.testing.strategies import STRATEGY_CHECKS
-from rfsearch.testing.tasks import TASK_CHECKS
+from rfsearch.testing.tasks import TASK_CHECKS, labelled_faces
 
-__all__ = ["BACKBONE_CHECKS", "FIGURE_CHECKS", "LAYOUT_CHECKS", "SPACE_CHECKS", "STRATEGY_CHECKS", "TASK_CHECKS"]
+__all__ = [
+    "BACKBONE_CHECKS",
+    "FIGURE_CHECKS",
+    "LAYOUT_CHECKS",
+    "SPACE_CHECKS",
+    "STRATEGY_CHECKS",
+    "TASK_CHECKS",
+    "labelled_faces",
+]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rfsearch import plugins
 from rfsearch.errors import ModelError
+from rfsearch.outputs import require_maps
 from rfsearch.planning.forecaster import shapes_only
 from rfsearch.testing.rules import hold, same
 from rfsearch.trial.meter import Meter
@@ -92,7 +92,7 @@ def backbone_lets_gradients_reach_every_parameter(make: MakeBackbone) -> None:
     """Check that gradients reach every parameter with `requires_grad`: another one should not be there."""
     net = make(_CLASSES, _CHANNELS).train()
     output = net(_images(2, _IMAGE_SIZES[0]))
-    plugins.check_logits(output, _CLASSES, 2, "under test").square().mean().backward()
+    require_maps(output, 2, _CLASSES, "under test").square().mean().backward()
     missed = [name for name, p in net.named_parameters() if p.requires_grad and p.grad is None]
     hold(not missed, f"a gradient reaches every parameter that requires one. None reaches {missed}")
     wild = [name for name, p in net.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -128,7 +128,7 @@ def backbone_can_be_forecast(make: MakeBackbone) -> None:
     try:
         with Meter() as meter:
             output = net(_images(2, _IMAGE_SIZES[0]).to("meta"))
-            plugins.check_logits(output, _CLASSES, 2, "under test").square().mean().backward()
+            require_maps(output, 2, _CLASSES, "under test").square().mean().backward()
     except Exception as error:
         raise AssertionError(
             "a backbone runs on tensors without values, whose sizes depend on no value, and every operator of it has a "
@@ -162,7 +162,7 @@ def _logits(net: nn.Module, images: Tensor, num_classes: int) -> Tensor:
     except Exception as error:
         raise AssertionError(f"a backbone takes images of {tuple(images.shape)}. This one raised {error!r}") from error
     try:
-        return plugins.check_logits(output, num_classes, len(images), "under test")
+        return require_maps(output, len(images), num_classes, "under test")
     except ModelError as error:
         raise AssertionError(str(error)) from error
 

@@ -33,7 +33,7 @@ def layout_reads_images_that_can_be_trained_on(layout: Layout, root: Path) -> No
     hold(len(set(names)) == len(names), "no image is in two splits, or twice in one. Names repeat")
     known = {*range(data.num_classes)} | ({data.ignore_index} if data.ignore_index is not None else set())
     for title, split in data.splits.items():
-        unknown = sorted({*np.unique(split.labels).tolist()} - known)
+        unknown = sorted({*np.unique(split.targets).tolist()} - known)
         hold(
             not unknown,
             f"labels hold ids of the {data.num_classes} classes, or the ignored one, {data.ignore_index}. The split "
@@ -63,7 +63,7 @@ def layout_reads_alike_within_any_memory(layout: Layout, root: Path) -> None:
         for title, split in held.splits.items():
             sent = pickle.loads(pickle.dumps(mapped.splits[title]))
             hold(
-                np.array_equal(sent.labels, split.labels),
+                np.array_equal(sent.targets, split.targets),
                 f"a split can be sent to another process. The labels of {title} changed on the way",
             )
 

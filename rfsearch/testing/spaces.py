@@ -21,7 +21,7 @@ def space_file_can_be_read(file: Path) -> None:
     """Check that every preset can be read, and that the task and the backbone that it names are there."""
     for space in _presets(file):
         try:
-            plugins.load("tasks", space.task)
+            plugins.task(space.task)
             plugins.backbone(space.backbone)
         except RfsearchError as error:
             raise AssertionError(f"{file}: preset {space.preset!r} names a task and a backbone. {error}") from error

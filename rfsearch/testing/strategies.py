@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import torch
 
 from rfsearch import plugins
+from rfsearch.direction import Direction, merit
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.record import Status
@@ -123,6 +126,26 @@ def strategy_prunes_without_changing_its_state(make: MakeStrategy, space: Space)
         _told_next((unasked, asked), number, _usual(asked))
 
 
+def strategy_heeds_the_direction(make: MakeStrategy, space: Space) -> None:
+    """Where a lower score is the better one, it makes of negated scores what it makes of scores elsewhere."""
+    seen = []
+    for direction in get_args(Direction):
+        strategy, candidates = make(space.with_(direction=direction), 0), list[Candidate]()
+        while len(candidates) < _TRIALS and (candidate := _suggested(strategy, [])) is not None:
+            record = _record(candidate, len(candidates), _usual(strategy))
+            turned = merit(record.val or 0.0, direction)
+            rungs = tuple(replace(rung, val=merit(rung.val, direction)) for rung in record.rungs)
+            strategy.observe(replace(record, val=turned, rungs=rungs))
+            candidates.append(candidate)
+        seen.append(candidates)
+    same(
+        seen[1],
+        seen[0],
+        "space.direction says whether a higher or a lower score is better: negated where lower is, the "
+        "same scores give the same suggestions",
+    )
+
+
 STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
     strategy_suggests_candidates_of_the_space,
     strategy_describes_what_it_tries_first,
@@ -132,6 +155,7 @@ STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
     strategy_survives_every_outcome,
     strategy_takes_pending_trials_into_account,
     strategy_prunes_without_changing_its_state,
+    strategy_heeds_the_direction,
 )
 
 

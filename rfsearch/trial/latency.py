@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.surgery import Changing
-from rfsearch.trial.learner import IN_CHANNELS, LATENCY_PASSES
+from rfsearch.trial.learner import LATENCY_PASSES
 
 SPREAD = (10, 90)  # percentiles: the slowest pass of any series on a shared machine says little about the network
 _WARM_UP_PASSES = 3
 _WARM_UP_S = 0.05
 
 
-def shape_of(model: nn.Module, size: Sequence[int], device: torch.device) -> str:
+def shape_of(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> str:
     """Return a fingerprint of everything that the time of one pass depends on: equal for networks of one shape.
 
     It holds the sizes of the maps that every module reads and gives, what layers say of their own work, such as between
@@ -27,7 +27,7 @@ def shape_of(model: nn.Module, size: Sequence[int], device: torch.device) -> str
 
     Args:
         model: in evaluation mode, on `device`.
-        size: H x W of the image, px.
+        input_shape: 1 x C x H x W, of one image.
         device: where the network runs.
     """
     seen: list[Hashable] = []
@@ -43,7 +43,7 @@ def shape_of(model: nn.Module, size: Sequence[int], device: torch.device) -> str
         for name, module in model.named_modules()
     ]
     try:
-        _forward(model, size, device)
+        _forward(model, input_shape, device)
     finally:
         for hook in hooks:
             hook.remove()
@@ -51,13 +51,13 @@ def shape_of(model: nn.Module, size: Sequence[int], device: torch.device) -> str
 
 
 def time_passes(
-    model: nn.Module, size: Sequence[int], device: torch.device, check: Callable[[], None]
+    model: nn.Module, input_shape: Sequence[int], device: torch.device, check: Callable[[], None]
 ) -> tuple[float, float, float]:
     """Time LATENCY_PASSES forward passes of one image, after some that are not counted.
 
     Args:
         model: in evaluation mode, on `device`.
-        size: H x W of the image, px.
+        input_shape: 1 x C x H x W, of one image.
         device: where the network runs.
         check: called between passes; what it raises ends the measurement.
 
@@ -67,22 +67,22 @@ def time_passes(
     began, warm = time.perf_counter(), 0
     while warm < _WARM_UP_PASSES or time.perf_counter() - began < _WARM_UP_S:
         check()
-        _forward(model, size, device)
+        _forward(model, input_shape, device)
         warm += 1
     passes = []
     for _ in range(LATENCY_PASSES):
         check()
         started = time.perf_counter()
-        _forward(model, size, device)
+        _forward(model, input_shape, device)
         passes.append(1000 * (time.perf_counter() - started))
     median, low, high = np.percentile(passes, [50, *SPREAD])
     return float(median), float(low), float(high)
 
 
-def _forward(model: nn.Module, size: Sequence[int], device: torch.device) -> None:
+def _forward(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> None:
     """Send one image through, and wait for the device."""
     with torch.no_grad():
-        model(torch.zeros(1, IN_CHANNELS, *size, device=device))
+        model(torch.zeros(*input_shape, device=device))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

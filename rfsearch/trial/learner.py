@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
-from rfsearch.data import IGNORE, Augment, Batches, ImageSet, Split, eval_batches
+from rfsearch.data import Augment, Batches, ImageSet, Split
+from rfsearch.direction import merit
 from rfsearch.errors import ModelError, TrialError
 from rfsearch.layers import (
     LSDFN,
@@ -44,6 +45,9 @@ from rfsearch.surgery import (
     install,
     set_dilation,
 )
+from rfsearch.tasks.base import Scores
+from rfsearch.tasks.from_space import task_of
+from rfsearch.tasks.pictures import Pictures
 from rfsearch.trial.averaging import AveragedWeights
 from rfsearch.trial.memory import PeakMemory
 from rfsearch.trial.meter import Meter, Metered
@@ -51,7 +55,6 @@ from rfsearch.trial.prelude import Prelude, held_out, prelude_steps
 from rfsearch.trial.tally import Tally
 from rfsearch.untouched import restored
 
-IN_CHANNELS = 3
 # Forward passes of one image that measure a network's latency; every trial with a score is charged for them.
 LATENCY_PASSES = 15
 _NAN_CHECK_STEPS = 10
@@ -70,7 +73,7 @@ class Learner:
         memory: PeakMemory | None = None,
     ) -> None:
         self._recipe, self._data, self._device, self._memory = space.recipe, data, device, memory
-        self.task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
+        self.task = task_of(space, data)
         model, self.learnable = built(space, data, candidate)
         self.model = model.to(device)
         scalars: dict[str, InflationFactor | SampleStride] = {**self.learnable.factors, **self.learnable.strides}
@@ -82,9 +85,8 @@ class Learner:
             data.splits["train"],
             space.recipe.batch_size,
             seed,
+            self.task,
             augment_of(space.recipe),
-            data.flip_pairs,
-            data.ignore_index,
             device,
         )
         found = {path: choice.dilation for path, choice in candidate if choice.to_find}
@@ -128,9 +130,9 @@ class Learner:
             self._advance(step)
         looked = self._tally.flop - before
         self._set_rates(step)
-        images, labels = self._batches.at(step)
+        images, target = self._batches.at(step)
         key = self._key(images.shape[0])
-        self._unchecked.append((step, self._optimise(images, labels)))
+        self._unchecked.append((step, self._optimise(images, target)))
         flop = self._tally.flop - before - looked
         if flop > self._step_flop.get(key, 0.0):
             self._step_flop[key] = flop
@@ -165,7 +167,7 @@ class Learner:
         """Passes over the training images in that many steps."""
         return self._batches.epochs(steps)
 
-    def score(self, split: Split) -> tuple[Any, float]:
+    def score(self, split: Split) -> tuple[Scores, float]:
         """Scores of the present weights on a split, and the FLOP of finding them.
 
         Raises TrialError where training has diverged: the network gives no numbers any more.
@@ -176,7 +178,7 @@ class Learner:
         with restored(self.model), torch.no_grad(), self._passes(split):
             self.model.eval()
             started = time.perf_counter()
-            scores = self.task.score(self.model, split, self._recipe.eval_batch_size, self._device)
+            scores = self.task.evaluate(self.model, split, self._recipe.eval_batch_size, self._device)
             self._seconds["image"] = (time.perf_counter() - started) / len(split)
         return scores, self._tally.flop - before
 
@@ -224,19 +226,11 @@ class Learner:
         self._tally.flop += (1 + LATENCY_PASSES) * meter.flop
         return meter.metered
 
-    def save_examples(self, split: Split, file: BinaryIO) -> None:
-        """A few images with truth and prediction, for the report: uint8 arrays, ignored pixels 255."""
+    def pictures(self, split: Split) -> Pictures:
+        """What the network makes of a few images, for the report."""
         with restored(self.model), torch.no_grad(), self._passes(split):
             self.model.eval()
-            images, labels = next(iter(eval_batches(split, len(split), self._data.ignore_index, self._device)))
-            predicted = self.task.predict(self.model, images, labels)
-        truth = torch.where(labels == IGNORE, 255, labels)
-        np.savez_compressed(
-            file,
-            images=np.asarray(split.images),
-            truth=truth.cpu().numpy().astype(np.uint8),
-            prediction=predicted.cpu().numpy().astype(np.uint8),
-        )
+            return self.task.pictures(self.model, split, self._device)
 
     def _check_weights(self) -> None:
         """Raise a TrialError where a loss or a weight is not finite."""
@@ -315,8 +309,8 @@ class Learner:
         def score(dilations: Mapping[str, int]) -> float:
             self._dilate(dilations)
             with self._passes(images):
-                found = self.task.score(self.model, images, self._recipe.batch_size, self._device).primary
-            return float(found) if math.isfinite(found) else -math.inf
+                found = self.task.evaluate(self.model, images, self._recipe.batch_size, self._device).primary
+            return merit(found, self.task.direction) if math.isfinite(found) else -math.inf
 
         if self._prelude.sharing(step):
             self._tally.flop += self._average.update()
@@ -365,10 +359,10 @@ class Learner:
             if path not in self._moving:
                 self.learnable.dilations[path].set(dilation)
 
-    def _optimise(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _optimise(self, images: Tensor, target: object) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
-        with guided(self.model, labels), self._tally.counting("step"):
-            loss = self.task.loss(self.model(images), labels)
+        with guided(self.model, self.task.class_ids(target)), self._tally.counting("step"):
+            loss = self.task.loss(self.model(images), target)
             self._tally.backward(loss)
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         self._tally.repeated(tuple([parameter.grad is None for parameter in parameters]), self._update)
@@ -387,7 +381,7 @@ class Learner:
 
     def _forward_one(self) -> None:
         with torch.no_grad():
-            self.model(torch.zeros(1, IN_CHANNELS, *self._data.image_size, device=self._device))
+            self.model(torch.zeros(*self._data.input_shape, device=self._device))
 
     def _set_rates(self, step: int) -> None:
         """The recipe's learning rate at this step, and whether f may move yet."""
@@ -420,8 +414,9 @@ class Learner:
 
 def built(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module, Learnable]:
     """The space's network with its weights loaded and the candidate's receptive field set, and what it can learn."""
-    model = plugins.make_backbone(space.backbone, data.num_classes, IN_CHANNELS)
-    give_sizes(model, (1, IN_CHANNELS, *data.image_size))
+    task = task_of(space, data)
+    model = plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
+    give_sizes(model, data.input_shape)
     if space.weights != "none":
         loaded, said = load_imagenet_vgg16(model, space.weights)
         if not loaded:
@@ -447,9 +442,11 @@ class Fields:
     seen: str
 
 
-def fields_of(model: nn.Module, learnable: Learnable, candidate: Candidate, image_size: tuple[int, int]) -> Fields:
+def fields_of(
+    model: nn.Module, learnable: Learnable, candidate: Candidate, input_shape: tuple[int, int, int, int]
+) -> Fields:
     """The receptive fields of a model that holds a candidate."""
-    fields = receptive_fields(model, (1, IN_CHANNELS, *image_size))
+    fields = receptive_fields(model, input_shape)
     parallel = {site for site, choice in candidate.choices if not isinstance(choice, Choice)}
     parts = {path: module for path, module in learnable.modules.items() if path.rpartition("/")[0] in parallel}
     seen = hashlib.sha256()

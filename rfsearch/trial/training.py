@@ -239,7 +239,7 @@ class Training:
         inference = learner.weigh_inference()
         learner.charge_estimates()
         with whole_file(self._directory / "examples.npz") as file:
-            learner.save_examples(examples_of(self._data).some(_EXAMPLES), file)
+            learner.pictures(examples_of(self._data).some(_EXAMPLES)).write(file)
         choices = dict(self._candidate)
         found = {path: value for path, value in learner.dilation_values().items() if choices[path].to_find}
         checkpoint.save(
@@ -292,7 +292,7 @@ class Training:
         if not self._candidate.learned and self._known_fields is not None:
             return self._known_fields
         self._known_fields = fields_of(
-            self._learner.model, self._learner.learnable, self._candidate, self._data.image_size
+            self._learner.model, self._learner.learnable, self._candidate, self._data.input_shape
         )
         return self._known_fields
 

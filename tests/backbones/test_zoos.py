@@ -10,6 +10,7 @@ from torch import nn
 from rfsearch import plugins, testing
 from rfsearch.backbones import zoos
 from rfsearch.errors import ModelError
+from rfsearch.outputs import require_maps
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import build, match_sites
 
@@ -70,13 +71,13 @@ def test_networks_of_other_packages_are_sound_backbones(check, spec):
 def test_logits_are_enlarged_from_the_stride_of_the_last_map(spec, stride):
     net, image = plugins.make_backbone(spec, 5).eval(), torch.zeros(1, 3, 64, 96)
     with torch.no_grad():
-        logits = plugins.check_logits(net(image), 5, 1, spec)
+        logits = require_maps(net(image), 1, 5, spec)
         assert logits.shape[-2:] == (64, 96)
         if stride > 1:
             classifier = getattr(net, "net", net)
             assert classifier.grid.jump == stride
             classifier.grid = None
-            coarse = plugins.check_logits(net(image), 5, 1, spec)
+            coarse = require_maps(net(image), 1, 5, spec)
             assert coarse.shape[-2:] == (64 // stride, 96 // stride)
 
 
@@ -173,7 +174,7 @@ def test_sites_have_the_names_in_the_docstring_and_accept_a_dilation(spec, site)
     built = build(net, Candidate.of({site: Choice(2)}))
     assert built.get_submodule(site).dilation == (2, 2)
     image = torch.zeros(2, 3, 64, 64)
-    plugins.check_logits(built.eval()(image), 5, 2, spec)
+    require_maps(built.eval()(image), 2, 5, spec)
 
 
 def test_a_network_that_hooks_its_features_can_be_copied():

@@ -37,7 +37,7 @@ def test_reads_pairs_in_the_order_of_their_names(root):
     assert (s.name, s.rendered, s.image_size, s.notice) == ("street", False, (6, 8), "")
     assert s.splits["train"].names == ("aaa", *(f"train{k}" for k in range(6)))
     assert s.flip_pairs == ((1, 2),)
-    np.testing.assert_array_equal(s.splits["train"].labels[0], label)
+    np.testing.assert_array_equal(s.splits["train"].targets[0], label)
     pixels = np.asarray(Image.open(root / "train" / "images" / "aaa.PNG"))
     np.testing.assert_array_equal(s.splits["train"].images[0], pixels.transpose(2, 0, 1))
 
@@ -124,7 +124,9 @@ def test_sizes_differ(root):
     assert "2 sizes" in s.notice
     odd = s.splits["val"].names.index("odd")
     raw = np.asarray(Image.open(root / "val" / "labels" / "odd.png"))
-    np.testing.assert_array_equal(s.splits["val"].labels[odd], raw[1::2, 1::2])  # nearest: a pixel's own id, no mixture
+    np.testing.assert_array_equal(
+        s.splits["val"].targets[odd], raw[1::2, 1::2]
+    )  # nearest: a pixel's own id, no mixture
 
 
 def test_a_size_asked_for(root):
@@ -141,12 +143,12 @@ def test_images_are_averaged_and_labels_are_not_when_made_smaller(root):
     s = read_folder(root, size=(3, 4))
     x = s.splits["train"].names.index("x")
     assert np.abs(s.splits["train"].images[x].astype(int) - 100).max() < 30
-    assert set(np.unique(s.splits["train"].labels[x])) <= {0, 3}
+    assert set(np.unique(s.splits["train"].targets[x])) <= {0, 3}
 
 
 def test_mapped_and_in_memory_are_one(root, tmp_path):
     mapped = read_folder(root, memory_limit_bytes=0, cache=tmp_path / "cache")
-    assert isinstance(mapped.splits["train"].labels, np.memmap)
+    assert isinstance(mapped.splits["train"].targets, np.memmap)
     assert mapped.fingerprint() == read_folder(root).fingerprint()
     assert mapped.fingerprint() == read_folder(root, memory_limit_bytes=0, cache=tmp_path / "cache").fingerprint()
 

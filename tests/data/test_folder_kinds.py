@@ -61,7 +61,7 @@ def offered(text, key):
 def of(data, name):
     split = next(split for split in data.splits.values() if name in split.names)
     at = split.names.index(name)
-    return split.images[at].transpose(1, 2, 0), split.labels[at]
+    return split.images[at].transpose(1, 2, 0), split.targets[at]
 
 
 # Pictures of more than 8 bits

@@ -15,7 +15,7 @@ def published_layout(root, faces):
     rng = np.random.default_rng(0)
     for title, split in faces.splits.items():
         lines = []
-        for k, (image, label, name) in enumerate(zip(split.images, split.labels, split.names, strict=True)):
+        for k, (image, label, name) in enumerate(zip(split.images, split.targets, split.names, strict=True)):
             Image.fromarray(image.transpose(1, 2, 0)).save(root / "images" / f"{name}.jpg", quality=95)
             (root / "labels" / name).mkdir(parents=True)
             for c in range(11):
@@ -47,7 +47,7 @@ def test_reads_back_what_was_drawn(root, faces):
     assert (s.rendered, s.notice) == (False, "")
     for title, split in faces.splits.items():
         assert s.splits[title].names == split.names
-        np.testing.assert_array_equal(s.splits[title].labels, split.labels)
+        np.testing.assert_array_equal(s.splits[title].targets, split.targets)
         assert np.abs(s.splits[title].images.astype(int) - split.images).mean() < 12
 
 
@@ -63,7 +63,7 @@ def test_soft_maps_are_resized_before_the_arg_max(root, faces):
         Image.fromarray(soft).save(root / "labels" / name / f"{name}_lbl{c:02d}.png")
     s = read_helen(root, size=(24, 20))
     assert s.image_size == (24, 20)
-    assert (s.splits["train"].labels[0] == 10).all()
+    assert (s.splits["train"].targets[0] == 10).all()
 
 
 def test_without_testing_there_is_no_test_split(root):
@@ -170,7 +170,7 @@ def test_photographs_are_turned_upright_and_maps_of_the_stored_ones_with_them(ro
     photograph = root / "images" / f"{name}.jpg"
     Image.open(photograph).save(photograph, format="PNG", exif=exif)
     data = read_helen(root)
-    np.testing.assert_array_equal(data.splits["val"].labels[0], plain.labels[0])
+    np.testing.assert_array_equal(data.splits["val"].targets[0], plain.targets[0])
     np.testing.assert_array_equal(data.splits["val"].images[0], plain.images[0])
     assert "match only the stored image, turned upright with it: 1" in data.notice
 
@@ -179,13 +179,13 @@ def test_padding_is_ignored_and_crop_keeps_the_centre(root):
     plain = read_helen(root)
     padded, cropped = (read_helen(root, size=(48, 48), resize=resize) for resize in ("pad", "crop"))
     assert (plain.ignore_index, padded.ignore_index, cropped.ignore_index) == (None, 255, None)
-    label = padded.splits["val"].labels[0]
-    np.testing.assert_array_equal(label[:, 4:44], plain.splits["val"].labels[0])
+    label = padded.splits["val"].targets[0]
+    np.testing.assert_array_equal(label[:, 4:44], plain.splits["val"].targets[0])
     assert (label[:, :4] == 255).all()
     assert (label[:, 44:] == 255).all()
     assert "squashed" in read_helen(root, size=(48, 48)).notice
     narrow = read_helen(root, size=(40, 40), resize="crop")
-    np.testing.assert_array_equal(narrow.splits["val"].labels[0], plain.splits["val"].labels[0][4:44])
+    np.testing.assert_array_equal(narrow.splits["val"].targets[0], plain.splits["val"].targets[0][4:44])
 
 
 @pytest.mark.parametrize("memory_limit_bytes", [None, 0])

@@ -51,7 +51,7 @@ def test_fingerprint_sees_all_that_training_sees_and_no_more():
     assert base == a_set(name="other", notice="said", rendered=True).fingerprint()
     pixel, label = a_split(), a_split()
     pixel.images[2, 1, 3, 4] ^= 1
-    label.labels[0, 0, 0] ^= 1
+    label.targets[0, 0, 0] ^= 1
     renamed = replace(a_split(), names=("i0", "i1", "x"))
     val = a_split(2, seed=1)
     changed = [
@@ -82,8 +82,9 @@ def test_an_inconsistent_set_is_refused(changes, message):
 @pytest.mark.parametrize(
     ("images", "labels", "names"),
     [
-        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros((2, 4, 5), np.uint8), ("a", "b")),
-        (np.zeros((2, 3, 4, 5), np.uint8), np.zeros((2, 5, 4), np.uint8), ("a", "b")),
+        (np.zeros((2, 4, 5), np.uint8), np.zeros((2, 4, 5), np.uint8), ("a", "b")),
+        (np.zeros((2, 3, 4, 5), np.uint8), np.zeros((3, 4, 5), np.uint8), ("a", "b")),
+        (np.zeros((2, 3, 4, 5), np.uint8), np.zeros((), np.uint8), ("a", "b")),
         (np.zeros((2, 3, 4, 5), np.uint8), np.zeros((2, 4, 5), np.uint8), ("a",)),
         (np.zeros((2, 3, 4, 5), np.float32), np.zeros((2, 4, 5), np.uint8), ("a", "b")),
     ],
@@ -106,7 +107,7 @@ def test_above_the_limit_the_pixels_are_mapped_and_the_same(tmp_path):
         assert isinstance(large[title].images, np.memmap)
         assert not large[title].images.flags.writeable
         np.testing.assert_array_equal(small[title].images, large[title].images)
-        np.testing.assert_array_equal(small[title].labels, large[title].labels)
+        np.testing.assert_array_equal(small[title].targets, large[title].targets)
         assert small[title].names == large[title].names
 
 
@@ -145,14 +146,14 @@ def test_an_unwritable_cache_is_said(tmp_path):
 def test_a_mapped_split_is_pickled_by_path_a_plain_one_by_content(tmp_path):
     items = {"train": items_of(tmp_path, 60, "t")}
     mapped = load_splits(items, read, (6, 7), Faults("toy"), None, 0, tmp_path / "cache")["train"]
-    plain = Split(np.array(mapped.images), np.array(mapped.labels), mapped.names)
-    part = Split(mapped.images[10:], mapped.labels[10:], mapped.names[10:])
+    plain = Split(np.array(mapped.images), np.array(mapped.targets), mapped.names)
+    part = Split(mapped.images[10:], mapped.targets[10:], mapped.names[10:])
     sizes = [len(pickle.dumps(split)) for split in (mapped, plain)]
     assert sizes[0] < mapped.images.nbytes / 4 < mapped.images.nbytes < sizes[1]
     for split in (mapped, plain, part):
         again = pickle.loads(pickle.dumps(split))
         np.testing.assert_array_equal(again.images, split.images)
-        np.testing.assert_array_equal(again.labels, split.labels)
+        np.testing.assert_array_equal(again.targets, split.targets)
         assert again.names == split.names
     assert isinstance(pickle.loads(pickle.dumps(mapped)).images, np.memmap)
     assert not isinstance(pickle.loads(pickle.dumps(part)).images, np.memmap)

@@ -68,7 +68,7 @@ def test_many_images_are_sampled_evenly():
 def test_a_split_gives_what_its_labels_give():
     split = rendered_faces(3, 1, 1, (48, 48)).splits["train"]
     classes = [str(i) for i in range(11)]
-    of_split, of_labels = object_sizes(split, classes), object_sizes(split.labels, classes)
+    of_split, of_labels = object_sizes(split, classes), object_sizes(split.targets, classes)
     assert isinstance(split, Split)
     assert {k: v.tolist() for k, v in of_split.px.items()} == {k: v.tolist() for k, v in of_labels.px.items()}
 
@@ -121,7 +121,7 @@ def test_the_histogram_counts_every_object_once_in_bins_of_half_an_octave():
 
 
 def test_five_hundred_small_images_take_about_a_second():
-    tile = rendered_faces(32, 1, 1, (96, 96)).splits["train"].labels
+    tile = rendered_faces(32, 1, 1, (96, 96)).splits["train"].targets
     labels = np.concatenate([tile] * 16)
     started = time.process_time()
     found = object_sizes(labels, [str(i) for i in range(11)])

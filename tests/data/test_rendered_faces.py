@@ -32,7 +32,7 @@ def test_the_same_seed_draws_the_same_and_another_does_not():
 def test_an_image_does_not_depend_on_how_many_there_are(faces):
     few = rendered_faces(2, 1, 0)
     np.testing.assert_array_equal(few.splits["train"].images, faces.splits["train"].images[:2])
-    np.testing.assert_array_equal(few.splits["val"].labels, faces.splits["val"].labels[:1])
+    np.testing.assert_array_equal(few.splits["val"].targets, faces.splits["val"].targets[:1])
     assert "test" not in few.splits
 
 
@@ -42,7 +42,7 @@ def test_no_image_is_in_two_splits(faces):
 
 
 def test_every_class_occurs_and_the_inner_mouth_not_in_every_face(faces):
-    present = np.array([np.bincount(label.ravel(), minlength=11) > 0 for label in faces.splits["train"].labels])
+    present = np.array([np.bincount(label.ravel(), minlength=11) > 0 for label in faces.splits["train"].targets])
     assert present[:, [BACKGROUND, SKIN, NOSE, LOWER]].all()
     assert 0.3 < present[:, INNER].mean() < 0.7
     assert present[:, [LEFT_BROW, RIGHT_BROW, LEFT_EYE, RIGHT_EYE, UPPER]].mean() > 0.9
@@ -51,7 +51,7 @@ def test_every_class_occurs_and_the_inner_mouth_not_in_every_face(faces):
 
 def test_eyes_are_small(faces):
     widths = []
-    for label in faces.splits["train"].labels:
+    for label in faces.splits["train"].targets:
         for part in (LEFT_EYE, RIGHT_EYE):
             columns = np.flatnonzero((label == part).any(axis=0))
             widths.append(columns[-1] - columns[0] + 1 if len(columns) else 0)
@@ -60,14 +60,14 @@ def test_eyes_are_small(faces):
 
 
 def test_left_is_the_viewers_left_and_the_face_stands_upright(faces):
-    for label in faces.splits["train"].labels:
+    for label in faces.splits["train"].targets:
         assert centre(label, LEFT_EYE)[1] < centre(label, RIGHT_EYE)[1]
         eyes = (centre(label, LEFT_EYE)[0] + centre(label, RIGHT_EYE)[0]) / 2
         assert eyes < centre(label, LOWER)[0]
 
 
 def test_the_left_eye_lies_in_either_half_of_the_image(faces):
-    columns = [centre(label, LEFT_EYE)[1] for label in faces.splits["train"].labels]
+    columns = [centre(label, LEFT_EYE)[1] for label in faces.splits["train"].targets]
     assert min(columns) < 25
     assert max(columns) > 55
 
@@ -76,7 +76,7 @@ def test_a_left_eye_looks_like_a_right_one(faces):
     """Each eye's mean picture is close to the other's, and no closer to the other's mirror image."""
     patches = {LEFT_EYE: [], RIGHT_EYE: []}
     split = faces.splits["train"]
-    for image, label in zip(split.images.astype(float), split.labels, strict=True):
+    for image, label in zip(split.images.astype(float), split.targets, strict=True):
         for part, found in patches.items():
             y, x = np.round(centre(label, part)).astype(int)
             if 3 <= y < 92 and 4 <= x < 91:
@@ -91,14 +91,14 @@ def test_the_image_shows_its_label(faces):
     """Skin and hair differ from what surrounds them: neighbours across a label's edge differ more than others."""
     split = faces.splits["train"]
     step = np.abs(np.diff(split.images.astype(float), axis=3)).mean(axis=1)
-    edge = np.diff(split.labels.astype(int), axis=2) != 0
+    edge = np.diff(split.targets.astype(int), axis=2) != 0
     assert step[edge].mean() > 2 * step[~edge].mean()
 
 
 def test_other_sizes():
     faces = rendered_faces(3, 1, 0, size=(60, 100), seed=1)
     assert faces.image_size == (60, 100)
-    assert (faces.splits["train"].labels == SKIN).any(axis=(1, 2)).all()
+    assert (faces.splits["train"].targets == SKIN).any(axis=(1, 2)).all()
 
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"test": -1}, {"size": (96, 20)}])

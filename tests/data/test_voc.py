@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfsearch.data import IGNORE, eval_batches, read_voc
+from rfsearch.data import eval_batches, read_voc
 from rfsearch.data.pictures import PictureRule
 from rfsearch.data.voc import VOC_CLASSES
 from rfsearch.errors import DataError
 from rfsearch.space import read_space
+from rfsearch.tasks.class_maps import IGNORE
 
 SIZE = (12, 16)
 TRAIN = [f"2007_{k:06d}" for k in range(4)]
@@ -99,7 +100,7 @@ def names(data, *splits):
 
 def label_of(data, name):
     split = next(split for split in data.splits.values() if name in split.names)
-    return split.labels[split.names.index(name)]
+    return split.targets[split.names.index(name)]
 
 
 @pytest.fixture(params=["voc alone", "augmented list", "augmented maps", "sbd"])
@@ -275,8 +276,8 @@ def test_a_size_asked_for(root, voc):
     assert data.image_size == (6, 8)
     assert "sizes" not in data.notice
     assert np.abs(data.splits["test"].images[0].astype(int) - 100).max() < 30
-    assert set(np.unique(data.splits["test"].labels[0])) <= {8, 255}
-    np.testing.assert_array_equal(data.splits["test"].labels[1], ids_of(VAL[1])[1::2, 1::2])
+    assert set(np.unique(data.splits["test"].targets[0])) <= {8, 255}
+    np.testing.assert_array_equal(data.splits["test"].targets[1], ids_of(VAL[1])[1::2, 1::2])
 
 
 def test_images_of_several_sizes(root, voc):
@@ -291,11 +292,11 @@ def test_images_of_several_sizes(root, voc):
 def test_mapped_and_in_memory_are_one(root, voc, tmp_path):
     write_augmented(voc)
     mapped = read_voc(root, memory_limit_bytes=0, cache=tmp_path / "cache")
-    assert isinstance(mapped.splits["train"].labels, np.memmap)
+    assert isinstance(mapped.splits["train"].targets, np.memmap)
     assert mapped.fingerprint() == read_voc(root).fingerprint()
     palette_map(voc / f"SegmentationClass/{VAL[0]}.png", np.full(SIZE, 20))
     changed = read_voc(root, memory_limit_bytes=0, cache=tmp_path / "cache")
-    assert (changed.splits["test"].labels[0] == 20).all()
+    assert (changed.splits["test"].targets[0] == 20).all()
 
 
 def break_everything(root, voc):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rfsearch.data import IGNORE
 from rfsearch.errors import SpaceError
 from rfsearch.layers import LabelWeight, WeightedGradient, guided
+from rfsearch.tasks.class_maps import IGNORE
 
 CLASSES = 4
 SETS = [(1, 3), (2,), ()]

@@ -166,7 +166,7 @@ def test_of_equal_trials_the_one_that_finished_first_leads_whichever_arm_it_is_o
     waiting = [game.next(), game.next()]
     assert [assignment.strategy for assignment in waiting] == ["exhaustive", "optuna"]
     finished = [game.finish(replace(trained(assignment), val=0.5)) for assignment in reversed(waiting)]
-    assert game.best == incumbent(finished) == finished[0]
+    assert game.best == incumbent(finished, "maximize") == finished[0]
     assert contest(tmp_path, ("exhaustive", "optuna"), budget=150.0).best == finished[0]
 
 

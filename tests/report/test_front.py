@@ -38,24 +38,24 @@ def test_front_leaves_out_trials_that_cannot_win() -> None:
         record("costless", 1, val=0.8, infer_latency_ms=None),
     ]
     latency = next(axis for axis in COST_AXES if axis.name == "infer_latency_ms")
-    shown, front = trials_and_front(latency, records)
+    shown, front = trials_and_front(latency, records, "maximize")
     assert [r.trial for r in shown] == [r.trial for r in front] == ["good"]
 
 
 def test_table_has_its_columns_and_every_axis() -> None:
-    table = pareto_table([record("a", 1, val=0.6), record("b", 2, val=0.7), record("c", 4, val=0.5)])
+    table = pareto_table([record("a", 1, val=0.6), record("b", 2, val=0.7), record("c", 4, val=0.5)], "maximize")
     assert tuple(table.columns) == PARETO_COLUMNS == ("axis", "trial", "strategy", "candidate", "cost", "val", "test")
     assert set(table["axis"]) == {"infer_latency_ms", "infer_peak_bytes", "infer_mac", "rf_px", "train_flop"}
     by_axis = table.groupby("axis")["trial"].apply(list).to_dict()
     assert by_axis["rf_px"] == by_axis["infer_latency_ms"] == ["a", "b"]
     assert by_axis["infer_mac"] == ["b"]
-    assert tuple(pareto_table([]).columns) == PARETO_COLUMNS
+    assert tuple(pareto_table([], "maximize").columns) == PARETO_COLUMNS
 
 
 def test_what_an_heir_cost_is_not_what_its_network_took() -> None:
     """Its own stretch is cheap: on the axis of training compute it would beat every full training."""
     heir = record("heir", 4, val=0.9, cost=Cost(0.1e12), heir_of="parent")
-    table = pareto_table([record("full", 2, val=0.8), heir])
+    table = pareto_table([record("full", 2, val=0.8), heir], "maximize")
     assert list(table[table.axis == "train_flop"].trial) == ["full"]
     assert "heir" in set(table[table.axis == "rf_px"].trial)
 
@@ -90,7 +90,7 @@ def test_an_equal_latency_is_a_tie_that_the_score_decides() -> None:
         record("slow", 1, val=0.6, infer_latency_ms=4.5, infer_latency_spread_ms=(4.0, 5.0)),
         record("noisy", 2, val=0.7, infer_latency_ms=4.6, infer_latency_spread_ms=(4.4, 5.5)),
     ]
-    assert [r.trial for r in trials_and_front(latency, records)[1]] == ["noisy"]
+    assert [r.trial for r in trials_and_front(latency, records, "maximize")[1]] == ["noisy"]
 
 
 def test_a_latency_is_not_what_the_front_opens_on() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfsearch.report.pictures import IGNORED, PALETTE, colour, gallery
+from rfsearch.report.pictures import gallery
+from rfsearch.tasks.colours import IGNORED, PALETTE, colour, coloured
+from rfsearch.tasks.pictures import Pictures
 from tests.report.made_up import examples
 
 
@@ -32,6 +34,33 @@ def test_maps_carry_the_palette_and_pictures_their_pixels(tmp_path: Path) -> Non
         labelled = truth[i] != IGNORED
         share = (truth[i] == prediction[i])[labelled].mean()
         assert float(picture.agreement.removesuffix(" %")) == pytest.approx(100 * share, rel=1e-2)
+
+
+def test_pictures_of_any_task_are_shown_as_it_drew_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, 256, (3, 20, 30, 3), np.uint8) for _ in range(3)]
+    legend = {"near": (255, 0, 0), "far": (0, 0, 255)}
+    with (tmp_path / "examples.npz").open("wb") as file:
+        Pictures(*drawn, ("0.1 m", "", "2 m"), legend, "The figure is the mean error.").write(file)
+    shown = gallery(tmp_path / "examples.npz", ["no", "classes"], limit=2)
+    assert shown is not None
+    assert shown.legend == (("near", "#ff0000"), ("far", "#0000ff"))
+    assert shown.says == "The figure is the mean error."
+    assert [picture.agreement for picture in shown.pictures] == ["0.1 m", ""]
+    for i, picture in enumerate(shown.pictures):
+        for uri, pixels in zip((picture.image, picture.truth, picture.prediction), drawn, strict=True):
+            assert (decoded(uri) == pixels[i]).all()
+
+
+def test_class_maps_keep_their_colours_when_they_are_reduced(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 24, (1, 500, 400), np.uint8)
+    maps = coloured(labels)
+    with (tmp_path / "examples.npz").open("wb") as file:
+        Pictures(maps, maps, maps, ("",), {}).write(file)
+    shown = gallery(tmp_path / "examples.npz", [])
+    assert shown is not None
+    found = {tuple(pixel) for pixel in decoded(shown.pictures[0].truth).reshape(-1, 3).tolist()}
+    assert found == {colour(k) for k in range(24)}
 
 
 def test_large_pictures_are_reduced(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_incumbent_is_chosen_on_validation_and_spending_adds_up():
     worse = replace(RECORD, trial="b", val=0.4, test=0.9)
     better = replace(RECORD, trial="c", val=0.6, test=0.1)
     pruned = replace(RECORD, trial="d", val=0.99, test=None, status="pruned")
-    table = anytime_table([RECORD, worse, better, pruned])
+    table = anytime_table([RECORD, worse, better, pruned], "maximize")
     assert list(table.incumbent) == [RECORD.trial, RECORD.trial, "c", "c"]
     assert list(table.test) == [0.4, 0.4, 0.1, 0.1]
     assert list(table.spent_flop) == [1e9, 2e9, 3e9, 4e9]
@@ -55,7 +55,7 @@ def test_rows_of_trials_go_by_strategy_then_by_initial_field_whatever_order_they
         ("random", ["c"]), ("exhaustive", ["d", "b", "a"]),
     ]  # fmt: skip
     leading = [row.record for _, rows in groups for row in rows if row.leads]
-    assert leading == [incumbent(told.records)]
+    assert leading == [incumbent(told.records, "maximize")]
     headings = [column.heading for column in trial_columns(told)]
     assert headings[:6] == ["initial dilation", "initial RF, px", "f", "new RF, px", "val", "test"]
     assert all(len(row.cells) == len(headings) for _, rows in groups for row in rows)

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.backbones.small import wei_small
-from rfsearch.data import IGNORE, ImageSet, Split
-from rfsearch.errors import SpaceError
+from rfsearch.data import ImageSet, Split
+from rfsearch.errors import DataError, SpaceError
 from rfsearch.planning.fitting import check_candidates
 from rfsearch.space import Choice
 from rfsearch.surgery import measure_sites
+from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.segmentation import Segmentation
 from tests.toys import toy_space
 
 CPU = torch.device("cpu")
+
+
+def segmentation(data: ImageSet, metric: str = "mean-iou", class_weights: str = "none") -> Segmentation:
+    return Segmentation(Segmentation.Keys(metric=metric, class_weights=class_weights), data)
 
 
 class Fixed(nn.Module):
@@ -52,11 +57,11 @@ def one_hot(ids: np.ndarray, classes: int) -> Tensor:
 @pytest.mark.parametrize("ignored", [0, 2, 3])
 def test_a_pixel_called_by_the_ignored_id_is_a_miss_and_that_id_has_no_score(ignored):
     data, _ = ade(ignored)
-    called = data.splits["val"].labels.astype(np.int64)
+    called = data.splits["val"].targets.astype(np.int64)
     called[called == ignored] = next(k for k in range(4) if k != ignored)
     true = called[0, 0, 0]
     called[0, 0, :2] = ignored
-    scores = Segmentation("mean-iou", data).score(Fixed(one_hot(called, 4)), data.splits["val"], 2, CPU)
+    scores = segmentation(data).evaluate(Fixed(one_hot(called, 4)), data.splits["val"], 2, CPU)
     assert scores.primary == pytest.approx((1 - 2 / 1536 + 1 + 1) / 3)
     assert round(scores.primary, 4) == 0.9996
     assert set(scores.all) == {"miou_dataset", *(f"iou_{k}" for k in range(4) if k != ignored)}
@@ -67,7 +72,7 @@ def test_the_ignored_id_is_never_predicted():
     data, labels = ade()
     logits = one_hot(labels, 4)
     logits[:, 0] = 9.0
-    predicted = Segmentation("mean-iou", data).predict(Fixed(logits), torch.zeros(2, 3, 48, 48), torch.zeros(2, 48, 48))
+    predicted = segmentation(data).predict(logits, torch.Size((2, 48, 48)))
     assert np.array_equal(predicted.numpy(), labels)
 
 
@@ -77,13 +82,13 @@ def test_in_the_scores_of_faces_an_ignored_class_is_in_no_group():
     called[labels == 2] = 4  # a left eyebrow called left eye
     called[labels == 6] = 5  # a nose called by the ignored id
     data = images_of(labels, 11, 5)
-    scores = Segmentation("helen-f", data).score(Fixed(one_hot(called, 11)), data.splits["val"], 1, CPU).all
+    scores = segmentation(data, "helen-f").evaluate(Fixed(one_hot(called, 11)), data.splits["val"], 1, CPU).all
     assert scores["f_eye_pooled"] == pytest.approx(2 * 12 / (12 + 24))  # of the left eye alone
     assert scores["f_nose_pooled"] == 0
     found = [1, 0, 1, 2 / 3, 0, 1, 1, 1, 1]  # F of 1, 2, 3, 4, 6 ... 10
     assert scores["f_classmean_pooled"] == pytest.approx(sum(found) / 9)
     alone = images_of(labels, 11, 6)
-    scores = Segmentation("helen-f", alone).score(Fixed(one_hot(labels, 11)), alone.splits["val"], 1, CPU).all
+    scores = segmentation(alone, "helen-f").evaluate(Fixed(one_hot(labels, 11)), alone.splits["val"], 1, CPU).all
     assert "f_nose_pooled" not in scores
     assert scores["f_classmean_pooled"] == scores["f_overall_pooled"] == 1
 
@@ -91,7 +96,7 @@ def test_in_the_scores_of_faces_an_ignored_class_is_in_no_group():
 def test_an_id_outside_the_classes_changes_nothing():
     labels = np.arange(3).repeat(12).reshape(1, 6, 6)
     scores = [
-        Segmentation("mean-iou", images_of(labels, 3, ignored)).score(
+        segmentation(images_of(labels, 3, ignored)).evaluate(
             Fixed(one_hot(labels, 3)), images_of(labels, 3, ignored).splits["val"], 1, CPU
         )
         for ignored in (None, 255)
@@ -159,7 +164,7 @@ def test_a_path_cannot_be_guided_by_the_ignored_id(tmp_path):
 @pytest.mark.parametrize("size", [(48, 50), (12, 13)])
 def test_the_loss_of_a_batch_without_labels_is_zero_with_a_gradient_of_zero(class_weights, size):
     data, _ = ade()
-    task = Segmentation("mean-iou", data, class_weights)
+    task = segmentation(data, class_weights=class_weights)
     logits = torch.randn(2, 4, *size, requires_grad=True)
     loss = task.loss(logits, torch.full((2, 48, 50), IGNORE))
     assert loss.item() == 0
@@ -169,7 +174,7 @@ def test_the_loss_of_a_batch_without_labels_is_zero_with_a_gradient_of_zero(clas
 
 def test_labels_that_weigh_nothing_are_as_if_not_labelled():
     data, _ = ade()
-    task = Segmentation("mean-iou", data, "sqrt")
+    task = segmentation(data, class_weights="sqrt")
     logits = torch.randn(2, 4, 48, 50, requires_grad=True)
     loss = task.loss(logits, torch.zeros(2, 48, 50, dtype=torch.int64))  # the ignored class weighs nothing
     loss.backward()
@@ -181,9 +186,29 @@ def test_labels_that_weigh_nothing_are_as_if_not_labelled():
 @pytest.mark.parametrize("class_weights", ["none", "sqrt"])
 def test_the_loss_of_labelled_pixels_is_their_weighted_mean(class_weights):
     data, labels = ade()
-    task = Segmentation("mean-iou", data, class_weights)
+    task = segmentation(data, class_weights=class_weights)
     target = torch.from_numpy(labels.astype(np.int64))
     target[:, :5] = IGNORE
     logits = torch.randn(2, 4, 48, 48)
     weights = task._weights.float() if class_weights == "sqrt" else None
     assert torch.equal(task.loss(logits, target), nn.functional.cross_entropy(logits, target, weights))
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (np.zeros((2, 5, 4), np.uint8), "2 x 4 x 5 uint8. Got 2 x 5 x 4 uint8 in the split train"),
+        (np.zeros((2, 4, 5), np.float32), "Got 2 x 4 x 5 float32"),
+        (np.zeros((2, 1, 4, 5), np.uint8), "Got 2 x 1 x 4 x 5 uint8"),
+    ],
+)
+def test_targets_that_are_no_class_ids_are_refused(targets, message):
+    split = Split(np.zeros((2, 3, 4, 5), np.uint8), targets, ("a", "b"))
+    with pytest.raises(DataError, match=message):
+        segmentation(ImageSet("toy", ("a", "b"), None, {"train": split, "val": split}))
+
+
+def test_data_without_classes_is_refused():
+    split = Split(np.zeros((2, 3, 4, 5), np.uint8), np.zeros((2, 4, 5), np.uint8), ("a", "b"))
+    with pytest.raises(DataError, match="needs classes"):
+        segmentation(ImageSet("toy", (), None, {"train": split, "val": split}))

@@ -19,7 +19,7 @@ READ, SITES, FIT = (
     "space_dilations_fit_its_embedded_images",
 )
 BROKEN_SPACES = [
-    ('metric = "helen-f"', "", READ, r"1 fault\(s\):\n  line 1, metric: Field required"),
+    ('title = "Toy faces"', "", READ, r"1 fault\(s\):\n  line 1, title: Field required"),
     ("[presets.mini]\n", "[presets.maxi]\n", READ, "fault|has no preset 'mini'"),
     ('backbone = "wei-small"', 'backbone = "wei-smal"', READ, "names a task and a backbone. unknown backbone"),
     ('title = "Toy', 'task = "segmentatoin"\ntitle = "Toy', READ, "unknown task 'segmentatoin'"),

@@ -148,6 +148,17 @@ class _PrunesMaybe(Bayesian):
         return "maybe"
 
 
+class _RepeatsTheHighestScore(_Broken):
+    def observe(self, record):
+        super().observe(record)
+        self.told.append(record)
+
+    def suggest(self, pending):
+        if len(self.told) < 5:
+            return super().suggest(pending)
+        return Candidate.from_json(max(self.told, key=lambda record: record.val or 0.0).candidate)
+
+
 DESCRIBED = "strategy_describes_what_it_tries_first"
 IN_THE_SPACE = "strategy_suggests_candidates_of_the_space"
 BROKEN_STRATEGIES = [
@@ -169,6 +180,7 @@ BROKEN_STRATEGIES = [
     (_DescribesWhatIsNotInTheSpace, DESCRIBED, "a dilation is one of the space's, .* conv6 got 1000"),
     (_MovesOnByDescribing, DESCRIBED, "the same description when it is asked again"),
     (_LearnsByBeingAskedToPrune, "strategy_prunes_without_changing_its_state", "prune changes no state"),
+    (_RepeatsTheHighestScore, "strategy_heeds_the_direction", "whether a higher or a lower score is better"),
     (_PrunesMaybe, "strategy_prunes_without_changing_its_state", "True or False. Got 'maybe'"),
 ]
 

@@ -27,4 +27,4 @@ def test_the_suites_hold_every_check(kind):
 
 
 def test_every_suite_is_covered_above():
-    assert {f"{kind.upper()}_CHECKS" for kind in SUITES} == set(testing.__all__)
+    assert {f"{kind.upper()}_CHECKS" for kind in SUITES} == {name for name in testing.__all__ if name.isupper()}

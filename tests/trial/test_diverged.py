@@ -91,13 +91,13 @@ def test_a_rate_that_is_far_too_high_never_gives_an_incumbent(tmp_path, steps_wo
 def test_a_record_of_old_whose_score_is_no_number_is_no_incumbent(val):
     record = Record("t", "s", 0, "completed", "{}", 1, 1, Cost(1.0), val=val)
     assert not record.scored
-    assert incumbent([record]) is None
+    assert incumbent([record], "maximize") is None
 
 
 def test_images_without_a_label_train_and_are_scored_like_any(tmp_path):
     """One of two batches has nothing labelled, at the checked step or at another."""
     train = DATA.splits["train"]
-    labels = np.array(train.labels)
+    labels = np.array(train.targets)
     labels[:6] = 255
     data = replace(DATA, ignore_index=255, splits={**DATA.splits, "train": replace(train, labels=labels)})
     for weights in ("none", "sqrt"):

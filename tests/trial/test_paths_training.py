@@ -33,7 +33,7 @@ def learner_of(space: Space, paths: Choice | list[Choice], data: ImageSet = DATA
 
 def labelled(class_id: int) -> ImageSet:
     """The toy faces with every pixel of one class."""
-    splits = {n: Split(s.images, np.full_like(s.labels, class_id), s.names) for n, s in DATA.splits.items()}
+    splits = {n: Split(s.images, np.full_like(s.targets, class_id), s.names) for n, s in DATA.splits.items()}
     return replace(DATA, splits=splits)
 
 
@@ -263,5 +263,5 @@ def test_fields_of_a_network_that_cannot_fork_itself(choice, whole, parts):
     """By hand: a stem of 3 px at stride 2, then the site; what a path adds is divided by its f."""
     candidate = Candidate.of({"body.1": choice})
     model, learnable = assemble(Foreign(), candidate, Settings())
-    fields = fields_of(model, learnable, candidate, (48, 48))
+    fields = fields_of(model, learnable, candidate, (1, 3, 48, 48))
     assert (fields.rf_px, fields.path_rf_px) == (whole, {f"body.1/{i}": px for i, px in parts.items()})

@@ -14,13 +14,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from rfsearch.backbones.small import wei_small
+from rfsearch.data.batches import normalised_images
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation
 from rfsearch.layers.inflation import InflationFactor
 from rfsearch.layers.one_call import one_call
 from rfsearch.ledger import Assignment
 from rfsearch.space import Choice, Space
 from rfsearch.trial import Meter, Training
-from rfsearch.trial import learner as learning
 from rfsearch.trial.learner import LATENCY_PASSES, Learner
 from rfsearch.trial.tally import Tally
 from tests.toys import toy_faces, toy_space
@@ -253,7 +253,7 @@ def test_scoring_is_charged_by_what_every_image_costs(tmp_path):
     real = 0.0
     learner.model.eval()
     for start in range(0, len(split), 4):
-        images, _ = next(learning.eval_batches(_part(split, start, 4), 4))
+        images = normalised_images(_part(split, start, 4))
         with torch.no_grad(), Meter() as meter:
             learner.model(images)
         real += meter.flop
@@ -263,7 +263,7 @@ def test_scoring_is_charged_by_what_every_image_costs(tmp_path):
 def _part(split, start, count):
     stop = start + count
     return replace(
-        split, images=split.images[start:stop], labels=split.labels[start:stop], names=split.names[start:stop]
+        split, images=split.images[start:stop], targets=split.targets[start:stop], names=split.names[start:stop]
     )
 
 

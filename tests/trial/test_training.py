@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rfsearch.data.batches import normalised_images
 from rfsearch.ledger import Assignment, Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice, Sampling, Space
+from rfsearch.tasks.colours import coloured
 from rfsearch.trial import Training, build_model
 from rfsearch.trial.learner import Learner
 from tests.toys import toy_faces, toy_space
@@ -185,15 +187,14 @@ def test_its_checkpoint_gives_its_predictions(space, tmp_path):
     model = build_model(space, DATA, candidate)
     model.load_state_dict(saved["model"])
     assert model.inflation.factor.f.item() == pytest.approx(record.f["conv6"])
-    from rfsearch.data import eval_batches
-
     examples = np.load(tmp_path / "t" / "examples.npz")
-    images, _ = next(iter(eval_batches(DATA.splits["test"], 6)))
+    images = normalised_images(DATA.splits["test"])
     with torch.no_grad():
         predicted = model.eval()(images).argmax(1).numpy()
-    shown = [i for i in range(6) if any(np.array_equal(DATA.splits["test"].images[i], x) for x in examples["images"])]
+    pictures = DATA.splits["test"].images.transpose(0, 2, 3, 1)
+    shown = [i for i in range(6) if any(np.array_equal(pictures[i], x) for x in examples["images"])]
     assert len(shown) == 4
-    assert np.array_equal(predicted[shown], examples["prediction"])
+    assert np.array_equal(coloured(predicted[shown].astype(np.uint8)), examples["predictions"])
 
 
 def test_a_learned_factor_waits_for_its_delay_then_moves(space, tmp_path):

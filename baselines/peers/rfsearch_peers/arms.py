@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from rfsearch.direction import merit
 from rfsearch.ledger import Record
 from rfsearch.space import SINGLE, Candidate, Choice, Space
 from rfsearch.strategies import Description, Exhausted, Sweep
@@ -38,7 +39,8 @@ class LayerSweep:
     def __init__(self, space: Space, seed: int) -> None:
         check_installed(self.name, self.modules)
         self._starts = [space.uniform(Choice(d, layer=self.layer)) for d in space.dilations]
-        self._sweep = Sweep(self._starts, seed, space.uniform(Choice(space.reference, layer=self.layer)))
+        first = space.uniform(Choice(space.reference, layer=self.layer))
+        self._sweep = Sweep(self._starts, seed, first, space.direction)
 
     def describe(self) -> Description:
         """Return the starts."""
@@ -88,7 +90,8 @@ class SearchThenTrain:
         starts = [space.reference, *others] if self.searches_again else [space.reference]
         self._starts = [space.uniform(Choice(d, layer=self.layer)) for d in starts]
         self._found: dict[Candidate, None] = {}
-        self._scores: dict[Candidate, list[float]] = {}
+        self._direction = space.direction
+        self._merits: dict[Candidate, list[float]] = {}
         self._tries: dict[Candidate, int] = {}
 
     def describe(self) -> Description:
@@ -103,7 +106,7 @@ class SearchThenTrain:
         fresh = [candidate for candidate in (*self._found, *searches) if not tries.get(candidate)]
         if fresh:
             return fresh[0]
-        if not any(self._scores.get(candidate) for candidate in self._found):
+        if not any(self._merits.get(candidate) for candidate in self._found):
             why = "what the searches found is still in training" if pending else "no search found what could be scored"
             return Exhausted(why)
         fewest = min(tries[candidate] for candidate in self._found)
@@ -119,11 +122,11 @@ class SearchThenTrain:
             ends = {path: record.dilation.get(path, choice.dilation) for path, choice in candidate}
             self._found.setdefault(self._plain(ends))
         else:
-            self._scores.setdefault(candidate, []).append(record.val)
+            self._merits.setdefault(candidate, []).append(merit(record.val, self._direction))
 
     def _mean(self, candidate: Candidate) -> float:
-        scores = self._scores.get(candidate, [])
-        return sum(scores) / len(scores) if scores else -math.inf
+        merits = self._merits.get(candidate, [])
+        return sum(merits) / len(merits) if merits else -math.inf
 
     def _plain(self, ends: Mapping[str, float]) -> Candidate:
         """Return plain convolutions at the space's dilations next to those that a search ended at, by path."""

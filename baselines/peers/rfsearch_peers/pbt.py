@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
+from rfsearch.direction import merit
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.space import SINGLE, Candidate, Choice, Space
@@ -42,7 +43,7 @@ class PopulationBasedTraining:
     form: ClassVar[str] = SINGLE
 
     def __init__(self, space: Space, seed: int) -> None:
-        self._seed, self._dilations = seed, sorted(space.dilations)
+        self._seed, self._dilations, self._direction = seed, sorted(space.dilations), space.direction
         self._rounds = len(space.recipe.rung_steps())
         if self._rounds < 2:
             raise SpaceError("pbt compares networks in training: the recipe needs at least rungs = 1. Got 0.")
@@ -72,7 +73,7 @@ class PopulationBasedTraining:
         if len(self._records) < first + rounds * size:
             return Exhausted("the next round depends on what is in training")
         last = [self._records[i] for i in range(first + (rounds - 1) * size, first + rounds * size)]
-        ranked = sorted((r for r in last if math.isfinite(_look(r))), key=_look, reverse=True)
+        ranked = sorted((r for r in last if math.isfinite(self._look(r))), key=self._look, reverse=True)
         if not ranked:
             return Exhausted("no member of the population could be trained to its next rung")
         quarter = math.ceil(size * _QUARTER)
@@ -116,7 +117,6 @@ class PopulationBasedTraining:
             moved[site] = Choice(draw.choice(self._dilations) if anywhere else self._dilations[place])
         return Candidate.of(moved)
 
-
-def _look(record: Record) -> float:
-    """Return a member's score at its rung: worst if it did not reach one, and so left nothing to go on from."""
-    return record.val if record.status == "pruned" and record.val is not None else -math.inf
+    def _look(self, record: Record) -> float:
+        """Return a member's merit at its rung: worst if it did not reach one, and so left nothing to go on from."""
+        return merit(record.val, self._direction) if record.status == "pruned" and record.val is not None else -math.inf

@@ -60,7 +60,7 @@ class _Curve:
 
 def build(view: RunView) -> go.Figure | None:
     """Draw one curve per strategy, and the hand default as a level. None where no trial was scored."""
-    table = anytime_table(view.records)
+    table = anytime_table(view.records, view.run.direction)
     table = table[table["val"].notna()]
     if table.empty:
         return None

@@ -55,7 +55,8 @@ class _Series:
 
 def build(view: RunView) -> go.Figure | None:
     """Draw one mark per trial that has a cost, and rings around the front. None where no trial has a cost."""
-    axes = [_drawn_axis(axis, view, *found) for axis in COST_AXES if (found := trials_and_front(axis, view.records))[0]]
+    split = [(axis, trials_and_front(axis, view.records, view.run.direction)) for axis in COST_AXES]
+    axes = [_drawn_axis(axis, view, *found) for axis, found in split if found[0]]
     if not axes:
         return None
     splits, hovers = score_splits(view)[::-1], hover_texts(view)

@@ -15,7 +15,7 @@ from rfsearch.report.statistics import (
     probability_of_improvement,
     wilcoxon_p,
 )
-from rfsearch.report.verdict.phrases import better_or_worse, known_scores, mean
+from rfsearch.report.verdict.phrases import better_or_worse, gain, known_scores, mean
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
 from rfsearch.space.choice import Choice
@@ -37,10 +37,11 @@ def compare_over_seeds(view: RunView, winner: Record) -> Iterator[str]:
         )
     if ours and others:
         chances = [
-            f"{s} {number(probability_of_improvement(list(ours.values()), list(f.values())), 2)}"
+            f"{s} {number(probability_of_improvement(view.merits(ours.values()), view.merits(f.values())), 2)}"
             for s, f in others.items()
         ]
-        yield f"Probability that {winner.strategy} ends above, on a random pair of seeds: {listing(chances)}."
+        side = "above" if view.run.direction == "maximize" else "below"
+        yield f"Probability that {winner.strategy} ends {side}, on a random pair of seeds: {listing(chances)}."
     paired = {s: [(ours[k], f[k]) for k in ours if k in f] for s, f in others.items()}
     tested = {s: pairs for s, pairs in paired.items() if len(pairs) >= SEEDS_FOR_A_TEST}
     if tested:
@@ -76,7 +77,7 @@ def compare_with_noise(view: RunView, winner: Record) -> Iterator[str]:
     for name, theirs in rivals:
         if not ours or not theirs:
             continue
-        gap = mean(ours) - mean(theirs)
+        gap = gain(view, ours, theirs)
         least = view.noise.smallest_difference(len(ours), len(theirs))
         if abs(gap) <= least:
             yield (
@@ -106,7 +107,8 @@ def count_found_dilations(view: RunView) -> Iterator[str]:
 
 def _runner_up(view: RunView, winner: Record) -> Record | None:
     """Return the best scored trial with another receptive field than the winner's."""
-    return incumbent(r for r in view.scored if r.candidate != winner.candidate and r.rf_px != winner.rf_px)
+    others = (r for r in view.scored if r.candidate != winner.candidate and r.rf_px != winner.rf_px)
+    return incumbent(others, view.run.direction)
 
 
 def _whole_dilations(choices: Sequence[Choice]) -> str:

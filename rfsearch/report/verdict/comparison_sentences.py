@@ -8,7 +8,7 @@ from rfsearch.ledger import Record
 from rfsearch.numbers import counted, multiple, score
 from rfsearch.report.latency import latency_words
 from rfsearch.report.statistics import bootstrap_interval
-from rfsearch.report.verdict.phrases import better_or_worse, capitalised, known_scores, mean, split_name
+from rfsearch.report.verdict.phrases import better_or_worse, capitalised, gain, known_scores, mean, split_name
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
 
@@ -39,7 +39,7 @@ def compare_with_default(view: RunView, winner: Record) -> Iterator[str]:
     mine = f", {score(mean(ours))} as the mean of its {len(ours)} trainings," if len(ours) > 1 else ""
     yield (
         f"The hand default ({setting_of(reference)}, {defaults[0].rf_px:,} px) reached {score(mean(theirs))}{over}: "
-        f"the winner{mine} is {better_or_worse(mean(ours) - mean(theirs))}."
+        f"the winner{mine} is {better_or_worse(gain(view, ours, theirs))}."
     )
     if defaults[0].rf_px == winner.rf_px:
         yield "Both have the same receptive field."
@@ -75,7 +75,7 @@ def compare_strategies(view: RunView, winner: Record) -> Iterator[str]:
         if len(finals) > 1:
             low, high = bootstrap_interval(finals)
             text += f" ({score(low)} to {score(high)})"
-        ends.append((mean(finals), strategy, text))
+        ends.append((mean(view.merits(finals)), strategy, text))
     several = any(len(view.finals(s)) > 1 for s in view.strategies)
     what = "mean over seeds, with its 95 % bootstrap interval" if several else "one seed each"
     ends.sort(key=lambda end: -end[0])
@@ -85,4 +85,5 @@ def compare_strategies(view: RunView, winner: Record) -> Iterator[str]:
     if silent:
         yield f"{capitalised(listing(silent))} ended without a scored trial."
     if several and ends and ends[0][1] != winner.strategy:
-        yield f"Over seeds {ends[0][1]} ends highest, though {winner.strategy} found the single best trial."
+        end = "highest" if view.run.direction == "maximize" else "lowest"
+        yield f"Over seeds {ends[0][1]} ends {end}, though {winner.strategy} found the single best trial."

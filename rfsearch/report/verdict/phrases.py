@@ -33,6 +33,11 @@ def better_or_worse(difference: float) -> str:
     return f"{number(abs(difference), 2)} {'better' if difference > 0 else 'worse'}"
 
 
+def gain(view: RunView, ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return by how much our mean score is better than theirs; negative where it is worse."""
+    return mean(view.merits(ours)) - mean(view.merits(theirs))
+
+
 def mean(values: Sequence[float]) -> float:
     """Return the mean of at least one value."""
     return sum(values) / len(values)

@@ -6,6 +6,6 @@ set, and `imagemean` the mean of the images' scores.
 """
 
 from rfsearch.tasks.metrics.base import Metric
-from rfsearch.tasks.metrics.named import METRICS, make_metric
+from rfsearch.tasks.metrics.named import METRICS, make_metric, metric_spec
 
-__all__ = ["METRICS", "Metric", "make_metric"]
+__all__ = ["METRICS", "Metric", "make_metric", "metric_spec"]

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-from rfsearch.data import IGNORE
+from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.metrics.base import Metric
 from rfsearch.tasks.metrics.confusion import by_class, confusion_matrix, mean_of_defined
 from rfsearch.tasks.metrics.iou import per_class_iou

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from rfsearch.data import IGNORE
+from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.metrics.base import Metric
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from rfsearch.data import IGNORE, ImageSet
+from rfsearch.data import ImageSet
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.sources import absolute
+from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.metrics.base import Metric
 from rfsearch.tasks.metrics.boundary_iou import BoundaryIou
 from rfsearch.tasks.metrics.dice import Dice
@@ -51,7 +52,7 @@ def make_metric(spec: str, data: ImageSet) -> Metric:
     spec, ignored = metric_spec(spec), data.ignore_index
     if spec in METRICS:
         return METRICS[spec](data.num_classes, ignored if ignored is not None and ignored < data.num_classes else None)
-    labels = torch.from_numpy(data.splits["val"].labels[:1].astype("int64"))
+    labels = torch.from_numpy(data.splits["val"].targets[:1].astype("int64"))
     labels = labels if ignored is None else labels.where(labels != ignored, IGNORE)
     offered = {"num_classes": data.num_classes, "ignore_index": IGNORE}
     return own_metric(spec, offered, predicted=labels.clamp(min=0), target=labels)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rfsearch.data import IGNORE, ImageSet, Layout, Split
+from rfsearch.data import ImageSet, Layout, Split
+from rfsearch.direction import merit
 from rfsearch.errors import DataError
 from rfsearch.ledger import Record
 from rfsearch.outputs import main_output
 from rfsearch.space import Candidate, Choice, Space
 from rfsearch.strategies import Description, Exhausted
-from rfsearch.tasks.segmentation import Scores, Segmentation
+from rfsearch.tasks.class_maps import IGNORE
+from rfsearch.tasks.segmentation import Segmentation
 
 
 def two_stage(num_classes: int, in_channels: int = 3) -> nn.Module:
@@ -39,7 +40,7 @@ class Halving:
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
-        self._scores: dict[Candidate, float] = {}
+        self._merits: dict[Candidate, float] = {}
 
     def describe(self) -> Description:
         """Return every dilation's candidate: which of them come to be tried depends on the scores."""
@@ -51,19 +52,20 @@ class Halving:
         while True:
             for end in (low, high):
                 candidate = self._at(end)
-                if candidate not in self._scores:
+                if candidate not in self._merits:
                     waiting = candidate in pending
                     return candidate if not waiting else Exhausted("the next step depends on what is in training")
             if high - low <= 1:
                 return Exhausted("the dilations between the best two have been tried")
             middle = (low + high) // 2
-            better_above = self._scores[self._at(high)] > self._scores[self._at(low)]
+            better_above = self._merits[self._at(high)] > self._merits[self._at(low)]
             low, high = (middle, high) if better_above else (low, middle)
 
     def observe(self, record: Record) -> None:
         # A trial that failed, or was stopped early, has no score that another could be compared with.
-        score = record.val if record.scored and record.val is not None else float("-inf")
-        self._scores[Candidate.from_json(record.candidate)] = score
+        scored = record.scored and record.val is not None
+        reached = merit(record.val, self._space.direction) if scored else float("-inf")
+        self._merits[Candidate.from_json(record.candidate)] = reached
 
     def _at(self, index: int) -> Candidate:
         dilation = sorted(self._space.dilations)[index]
@@ -71,28 +73,15 @@ class Halving:
         return self._space.uniform([Choice(dilation)] * paths)
 
 
-class FocalSegmentation:
-    """Segmentation whose loss leaves out what is already sure: Lin et al., "Focal loss", ICCV 2017, eq. 4, gamma 2.
+class FocalSegmentation(Segmentation):
+    """Segmentation whose loss leaves out what is already sure: Lin et al., "Focal loss", ICCV 2017, eq. 4, gamma 2."""
 
-    metric, data: as Segmentation has them, which scores. class_weights: of no effect, for the loss finds what is rare.
-    """
-
-    def __init__(self, metric: str, data: ImageSet, class_weights: str = "none") -> None:
-        self._plain = Segmentation(metric, data)
-        self.primary = self._plain.primary
-
-    def loss(self, output: Any, labels: Tensor) -> Tensor:
-        """output: has logits, B x classes x h x w; labels: B x H x W class ids, IGNORE where there is none."""
-        logits = nn.functional.interpolate(main_output(output), labels.shape[-2:], mode="bilinear", align_corners=False)
-        cost = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    def loss(self, output: object, target: Tensor) -> Tensor:
+        """output: has logits, B x classes x h x w; target: B x H x W class ids, IGNORE where there is none."""
+        logits = nn.functional.interpolate(main_output(output), target.shape[-2:], mode="bilinear", align_corners=False)
+        cost = nn.functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
         focal = (1 - torch.exp(-cost)) ** 2 * cost  # 0 where cross_entropy has left a pixel out
-        return focal.sum() / (labels != IGNORE).sum().clamp(min=1)
-
-    def predict(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return self._plain.predict(model, images, labels)
-
-    def score(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
-        return self._plain.score(model, split, batch_size, device)
+        return focal.sum() / (target != IGNORE).sum().clamp(min=1)
 
 
 class Arrays(Layout):

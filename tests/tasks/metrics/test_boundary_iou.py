@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rfsearch.data import IGNORE
+from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.metrics.boundary_iou import BoundaryIou, band_distance
 from tests.references.class_counts import boundary_counts, mean_of_defined
 

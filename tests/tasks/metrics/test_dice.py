@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rfsearch.data import IGNORE
+from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.metrics.confusion import confusion_matrix
 from rfsearch.tasks.metrics.dice import Dice, per_class_dice
 from rfsearch.tasks.metrics.helen import f_measure

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 import torch
 
-from rfsearch.data import IGNORE
 from rfsearch.errors import ModelError
+from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.metrics import make_metric
 from rfsearch.tasks.metrics.iou import MeanIou
 from tests.references.class_counts import pixels
