@@ -77,7 +77,7 @@ def test_every_package_that_is_imported_at_the_top_is_declared():
     """What another dependency happens to bring may be gone with its next version."""
     declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
     known = {re.split(r"[\[>=<]", requirement)[0].strip() for requirement in declared} | {"rfsearch"}
-    named = {"PIL": "pillow"}
+    named = {"PIL": "pillow", "pydantic_core": "pydantic-core"}
     found = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.parse(file.read_text()).body:
