@@ -68,7 +68,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("figure", "check", "message"), BROKEN, ids=lambda value: str(value)[-40:])
+@pytest.mark.parametrize(
+    ("figure", "check", "message"), BROKEN, ids=[f"{check}-{message}" for _, check, message in BROKEN]
+)
 def test_a_broken_figure_fails(figure, check, message):
     with pytest.raises(AssertionError, match=message):
         getattr(figures, check)(figure)
