@@ -29,12 +29,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rfsearch.data import Batches, ImageSet
+from rfsearch.data import ImageSet
 from rfsearch.data.batches import channel_statistics, normalised_images
 from rfsearch.direction import merit
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
 from rfsearch.identity import edited, sources_of
-from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride, guided
+from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Record, Run, incumbent, read_run
 from rfsearch.ledger.files import write_whole
@@ -54,12 +54,13 @@ from rfsearch.surgery.inserts import SplitSite
 from rfsearch.surgery.places import lone_convolution
 from rfsearch.tasks.from_space import task_of
 from rfsearch.trial import checkpoint
-from rfsearch.trial.learner import augment_of
+from rfsearch.trial.batches import training_batches
+from rfsearch.trial.optimisation import Optimisation
+from rfsearch.trial.schedule import tuning_recipe
 
 FORMATS = ("onnx", "program")
 TOLERANCE = 1e-4  # of logits, between the network and what was exported
 _COMPARED = 8  # images
-_TUNING_RATE = 0.1  # of the recipe's learning rate
 _EXTERNAL_BYTES = 2**30  # larger weights are written beside an ONNX file, which holds 2 GiB at most
 _FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data", "export.json")
 
@@ -355,36 +356,18 @@ class _Bench:
     def finetune(self, model: nn.Module, name: str, steps: int) -> nn.Module | None:
         """The network, trained on by the space's recipe at a tenth of its rate; None where the loss is no number."""
         self._say(f"Fine-tuning the {name} network for {steps} steps ...")
-        space, data, recipe = self._space, self._data, self._space.recipe
+        recipe = self._space.recipe
         torch.manual_seed(0)
         model.to(self._device)
         if not model.training:
             model.train()
-        batches = Batches(
-            data.splits["train"],
-            recipe.batch_size,
-            0,
-            self.task,
-            augment_of(recipe),
-            self._device,
-        )
-        brought: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for key, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                brought[space.weights != "none" and key.startswith("features.")].append(parameter)
-        shares = {True: recipe.pretrained_lr_multiplier, False: 1.0}
-        groups = [{"params": found, "share": shares[kind]} for kind, found in brought.items() if found]
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        batches = training_batches(recipe, self._data, self.task, 0, self._device)
+        tuning = tuning_recipe(recipe, steps)
+        optimisation = Optimisation(model, self.task, tuning, self._space.weights != "none")
         for step in range(steps):
-            images, target = batches.at(step)
-            rate = _TUNING_RATE * recipe.lr * (1 - step / steps) ** recipe.power
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"]
-            optimizer.zero_grad(set_to_none=True)
-            with guided(model, self.task.class_ids(target)):
-                loss = self.task.loss(model(images), target)
-                loss.backward()
-            optimizer.step()
+            optimisation.set_rates(step)
+            loss = optimisation.find_gradients(*batches.at(step))
+            optimisation.move()
         model.eval()
         return model if math.isfinite(loss.item()) else None
 

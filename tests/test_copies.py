@@ -19,7 +19,7 @@ from rfsearch.receptive import receptive_field
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import Settings, assemble, build, install
 from rfsearch.surgery.inserts import SplitSite
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -100,9 +100,9 @@ def test_a_search_trains_networks_that_cannot_be_copied(make, tmp_path, monkeypa
     candidate = space.uniform(Choice(2, learned=True))
     assert Forecaster(space, data, CPU, flop_per_s=1e9)(candidate).rf_px > 1
     torch.manual_seed(0)
-    learner = Learner(space, data, candidate, 0, CPU)
-    assert learner.train_step(0) > 0
-    assert math.isfinite(learner.score(data.splits["val"].some(2))[0].primary)
+    loop = TrainingLoop(space, data, candidate, 0, CPU)
+    assert loop.train_step(0) > 0
+    assert math.isfinite(loop.score(data.splits["val"].some(2))[0].primary)
 
 
 def test_a_copy_shares_nothing_and_keeps_hooks_that_need_no_original():

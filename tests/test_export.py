@@ -33,7 +33,7 @@ from rfsearch.surgery import Settings, build
 from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
 from rfsearch.trial import Training
-from rfsearch.trial.learner import augment_of
+from rfsearch.trial.batches import augment_of
 from tests.calls import wrong
 from tests.planned import planned
 from tests.toys import toy_faces, toy_file

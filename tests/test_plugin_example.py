@@ -3,24 +3,31 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("setuptools", reason="builds the plugin")
 
+MAIN = ("-c", "from rfsearch.cli import main; main()")
 SOURCE = Path(__file__).parent / "plugin_example"
 OF_THE_PLUGIN = {
     ("backbone", "two-stage"),
     ("strategy", "halving"),
     ("task", "focal-segmentation"),
+    ("task", "depth"),
     ("layout", "npz"),
+    ("layout", "faces-in-relief"),
     ("space", "corners"),
+    ("space", "relief"),
     ("figure", "cost-by-status"),
 }
 
@@ -45,21 +52,28 @@ def environment(tmp_path_factory) -> Path:
 
 def python(root: Path, *arguments: str) -> str:
     """What the environment's interpreter prints."""
+    return told(interpreter(root), *arguments, at=root)
+
+
+def interpreter(root: Path) -> str:
     folder = "Scripts" if os.name == "nt" else "bin"
-    return told(str(root / "env" / folder / "python"), *arguments, at=root)
+    return str(root / "env" / folder / "python")
+
+
+def without_path() -> dict[str, str]:
+    """Variables in which only what is installed is found, not the checkout."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 def told(*command: str, at: Path) -> str:
-    # Away from the checkout, and without its path: only what is installed may be found.
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=at, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=at, env=without_path())
     assert done.returncode == 0, f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def rfsearch(root: Path, *arguments: str) -> Any:
     """What the command prints, read from JSON."""
-    return json.loads(python(root, "-c", "from rfsearch.cli import main; main()", *arguments, "--json"))
+    return json.loads(python(root, *MAIN, *arguments, "--json"))
 
 
 def test_its_names_are_listed_beside_those_that_ship(environment):
@@ -87,7 +101,7 @@ def test_a_search_on_images_in_its_layout_runs(environment):
     request = ("--space", "corners", "--data", str(data), "--strategies", "halving", "--budget", "2x")
     planned = rfsearch(environment, "plan", *request)
     assert planned["data"].startswith("arrays: 2 classes, 64 x 64 px (W x H), train 8, val 2, test 2")
-    python(environment, "-c", "from rfsearch.cli import main; main()", "run", *request, "--out", "run")
+    python(environment, *MAIN, "run", *request, "--out", "run")
     manifest = json.loads((environment / "run" / "manifest.json").read_text())
     assert manifest["resolved_space"]["data"]["layout"] == "npz"
     assert manifest["data"]["classes"] == ["dark", "light"]
@@ -103,6 +117,50 @@ def test_a_run_shows_its_figure_in_the_report(environment):
     assert headings == sorted(headings)
     assert '<figure class="plot" id="figure-cost-by-status">' in page
     assert '{"name":"cost-by-status","data":[{"name":"completed"' in page
+
+
+def test_a_search_for_a_task_without_classes_is_resumed_reported_and_exported(environment):
+    """Lower is better there: the trial with the least error leads, and the page shows depths."""
+    request = ("--space", "relief", "--strategies", "halving,inflation", "--budget", "3x", "--out", "relief")
+    command = [interpreter(environment), *MAIN, "run", *request, "--gpus-per-trial", "0"]
+    with (environment / "killed.txt").open("w") as output:
+        killed = subprocess.Popen(
+            command, cwd=environment, env=without_path(), stdout=output, stderr=output, start_new_session=True
+        )
+    ledger = environment / "relief" / "ledger.jsonl"
+    while killed.poll() is None and not (ledger.exists() and b'"finish"' in ledger.read_bytes()):
+        time.sleep(0.05)
+    assert killed.poll() is None, (environment / "killed.txt").read_text()
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    python(environment, *MAIN, "resume", "relief")
+    trials = pd.read_csv(environment / "relief" / "trials.csv")
+    scored = trials[trials.status.isin(["completed", "cut"])]
+    assert set(scored.strategy) == {"halving", "inflation"}
+    assert (scored.val > 0).all()
+    verdict = rfsearch(environment, "report", "relief")
+    assert verdict["best"]["trial"] == scored.loc[scored.val.idxmin()].trial
+    page = (environment / "relief" / "report.html").read_text(encoding="utf-8")
+    assert "The figure is the mean absolute error of the depth." in page
+    assert all(text in page for text in ("mae_pooled", "</i>near</li>", "</i>far</li>"))
+    anytime = pd.read_csv(environment / "relief" / "anytime.csv").dropna(subset="val")
+    assert all((arm.val.diff().dropna() <= 0).all() for _, arm in anytime.groupby(["strategy", "seed"]))
+    exported = rfsearch(environment, "export", "relief", "--integer", "--finetune", "2", "--formats", "program")
+    assert exported["primary"] == "mae_pooled"
+    tried = exported["scores"][1:] or exported["scores"]
+    assert [row["val"] for row in exported["scores"] if row["chosen"]] == [min(row["val"] for row in tried)]
+
+
+def test_guiding_paths_by_classes_that_a_task_has_none_of_is_one_message(environment):
+    guided = '[paths.bi]\nmanual = [1, 2]\nlabels = [["nose"], []]\n\n[presets.mini]'
+    text = (SOURCE / "rfsearch_example" / "relief.toml").read_text()
+    (environment / "guided.toml").write_text(text.replace("[presets.mini]", guided, 1))
+    request = ("plan", "--space", "guided.toml", "--paths", "2", "--strategies", "inflation")
+    command = [interpreter(environment), *MAIN, *request]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=environment, env=without_path())
+    assert done.returncode == 2
+    assert "guided by the label 'nose'" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 def test_its_own_tests_pass(environment):

@@ -19,11 +19,11 @@ from provenance import RESULTS, provenance, write_sidecar
 from torch import Tensor, nn
 
 from rfsearch import plugins
-from rfsearch.data import eval_batches
+from rfsearch.data.batches import normalised_images
 from rfsearch.planning.plan import load_data
 from rfsearch.receptive.effective import THRESHOLD, EffectiveField, effective_receptive_field
 from rfsearch.space import Choice, read_space
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.loop import TrainingLoop
 
 NAME = "effective_rf"
 DEPTHS = (5, 10, 20, 40)
@@ -155,15 +155,15 @@ def trained(job: tuple[bool, int]) -> dict[str, Any]:
     site = f"{FACE_LAYERS + 1}.0"
     space = space.with_(backbone=f"{Path(__file__).resolve()}:face_net", sites=(site,), recipe=recipe)
     torch.manual_seed(seed)
-    learner = Learner(space, data, space.uniform(Choice(1)), seed, torch.device("cpu"))
-    images = next(iter(eval_batches(data.splits["val"], 20)))[0]
-    fields = [effective_receptive_field(learner.model, images, theoretical_px=FACE_PX)]
+    loop = TrainingLoop(space, data, space.uniform(Choice(1)), seed, torch.device("cpu"))
+    images = normalised_images(data.splits["val"])[:20]
+    fields = [effective_receptive_field(loop.model, images, theoretical_px=FACE_PX)]
     curve = []
     for step in range(STEPS):
-        learner.train_step(step)
+        loop.train_step(step)
         if (step + 1) % (STEPS // LOOKS) == 0:
-            curve.append((step + 1, learner.score(data.splits["val"])[0].primary))
-    fields.append(effective_receptive_field(learner.model, images, theoretical_px=FACE_PX))
+            curve.append((step + 1, loop.score(data.splits["val"])[0].primary))
+    fields.append(effective_receptive_field(loop.model, images, theoretical_px=FACE_PX))
     print(
         f"low centre {low_centre}, seed {seed}: {[round(f.size_px, 1) for f in fields]} px, {curve[-1][1]:.4f}",
         flush=True,

@@ -17,7 +17,6 @@ import torch
 from provenance import RESULTS, provenance, write_sidecar
 from scipy.stats import spearmanr
 
-from rfsearch import plugins
 from rfsearch.data import ImageSet
 from rfsearch.ledger import read_run
 from rfsearch.ledger.manifest import read_manifest
@@ -27,7 +26,8 @@ from rfsearch.planning.plan import load_data
 from rfsearch.report.view import build_view
 from rfsearch.space import Candidate, Choice, Space
 from rfsearch.surgery import set_dilation
-from rfsearch.trial.learner import Learner
+from rfsearch.tasks.from_space import task_of
+from rfsearch.trial.loop import TrainingLoop
 
 CPU = torch.device("cpu")
 
@@ -92,25 +92,25 @@ def after_prelude(space: Space, data: ImageSet, seed: int) -> list[float]:
     """Return the scores of all dilations, ascending, at the rung that ends a prelude."""
     torch.manual_seed(1000 * seed)
     searched = space.uniform(Choice(min(space.dilations), fractional=True))
-    learner = Learner(space, data, searched, 1000 * seed, CPU)
+    loop = TrainingLoop(space, data, searched, 1000 * seed, CPU)
     found: list[float] = []
-    prelude = learner._prelude
-    assert prelude is not None
-    look = prelude.look
-    prelude.look = lambda step, score: look(step, lambda d: found.append(score(d)) or found[-1])  # type: ignore[method-assign, func-returns-value]
-    for step in range(learner.prelude + 1):
-        learner.train_step(step)
+    assert loop.search is not None
+    shared = loop.search.shared
+    look = shared.look
+    shared.look = lambda step, merit: look(step, lambda d: found.append(merit(d)) or found[-1])  # type: ignore[method-assign, func-returns-value]
+    for step in range(loop.prelude + 1):
+        loop.train_step(step)
     return found
 
 
 def swept(folder: Path, trial: str, space: Space, data: ImageSet, site: str) -> list[float]:
     """Return the scores of a trained network with its site set to every dilation, ascending."""
     model, scores = trained(folder, trial), []
-    task = plugins.load("tasks", space.task)(space.metric, data, space.recipe.class_weights)
+    task = task_of(space, data)
     for dilation in sorted(space.dilations):
         conv = model.get_submodule(site)
         set_dilation(conv, [dilation] * len(conv.dilation))
-        scores.append(task.score(model, data.splits["val"], space.recipe.eval_batch_size, CPU).primary)
+        scores.append(task.evaluate(model, data.splits["val"], space.recipe.eval_batch_size, CPU).primary)
     return scores
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from rfsearch import plugins
 from rfsearch.data import rendered_faces
 from rfsearch.space import Choice, Space, read_space
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.loop import TrainingLoop
 
 NAME = "metering"
 WARM_UP = 10
@@ -53,17 +53,17 @@ class Uncounted:
 def compare(space: Space, choice: Choice, pairs: int) -> dict[str, float]:
     """Measure CPU seconds of a step, counted and not."""
     data = rendered_faces(space.recipe.batch_size * 2, 2, 2, space.image_size)
-    learner = Learner(space, data, space.uniform(choice), 0, torch.device("cpu"))
-    first = learner.prelude + space.recipe.steps // 2
-    batch = learner._batches.at(0)
-    learner._set_rates(first)
-    tallies = {"counted": learner._tally, "uncounted": Uncounted()}
+    loop = TrainingLoop(space, data, space.uniform(choice), 0, torch.device("cpu"))
+    first = loop.prelude + space.recipe.steps // 2
+    batch = loop._batches.at(0)
+    loop._set_rates(first)
+    tallies = {"counted": loop._tally, "uncounted": Uncounted()}
     seconds: dict[str, list[float]] = {name: [] for name in tallies}
     for number in range(2 * (pairs + WARM_UP)):
         name = ("counted", "uncounted")[(number + number // 2) % 2]  # the order changes from pair to pair
-        learner._tally = tallies[name]
+        loop._tally = tallies[name]
         started = time.process_time()
-        learner._optimise(*batch)
+        loop._optimise(*batch)
         seconds[name].append(time.process_time() - started)
     counted, uncounted = (np.array(seconds[name][WARM_UP:]) for name in ("counted", "uncounted"))
     added = counted - uncounted

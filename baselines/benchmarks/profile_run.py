@@ -33,17 +33,18 @@ from rfsearch.planning.plan import load_data
 from rfsearch.planning.request import check_request
 from rfsearch.tasks.segmentation import Segmentation
 from rfsearch.trial import Training
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.evaluation import Evaluation
+from rfsearch.trial.loop import TrainingLoop
 
 OPTIMISING = "forward, backward and optimiser steps"
 STAGES: dict[str, tuple[type, str]] = {
-    OPTIMISING: (Learner, "_optimise"),
+    OPTIMISING: (TrainingLoop, "_optimise"),
     "training batches": (Batches, "at"),
-    "scoring validation and test": (Segmentation, "score"),
-    "inference cost": (Learner, "weigh_inference"),
-    "building the network": (Learner, "__init__"),
+    "scoring validation and test": (Segmentation, "evaluate"),
+    "inference cost": (Evaluation, "weigh"),
+    "building the network": (TrainingLoop, "__init__"),
     "receptive field": (Training, "_fields"),
-    "example pictures": (Learner, "save_examples"),
+    "example pictures": (Evaluation, "pictures"),
 }
 TARGET_BUSY, TARGET_OVERHEAD, TARGET_WARM_S = 0.85, 0.10, 0.5
 POLL_S = 0.01
@@ -106,7 +107,7 @@ def profile_trial(space_name: str, folder: str | None) -> list[dict[str, Any]]:
     originals = {stage: getattr(owner, name) for stage, (owner, name) in STAGES.items()}
     with tempfile.TemporaryDirectory() as scratch:
         data = load_data(space, folder, Path(scratch))
-        Learner(space, data, space.default_candidate, 0, torch.device("cpu"))  # imports what the first one imports
+        TrainingLoop(space, data, space.default_candidate, 0, torch.device("cpu"))  # imports what the first one imports
         for stage, (owner, name) in STAGES.items():
             setattr(owner, name, timed(stage, originals[stage]))
         try:

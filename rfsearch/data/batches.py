@@ -47,6 +47,7 @@ class Augment:
     contrast: float = 0.0
 
     def __post_init__(self) -> None:
+        """Refuse bounds that are none."""
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale must be bounds 0 < low <= high. Got {self.scale}.")
@@ -55,6 +56,7 @@ class Augment:
 
     @property
     def moves(self) -> bool:
+        """Whether images are moved, so that targets move with them."""
         return self.flip or self.scale != (1.0, 1.0) or self.shift > 0
 
 
@@ -105,6 +107,7 @@ class Batches(Generic[Target]):
         augment: Augment | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        """Draw nothing yet."""
         if batch_size < 1 or not len(split):
             raise ValueError(f"A batch and a split need at least 1 image. Got {batch_size=}, {len(split)=}.")
         self._split, self._batch_size, self._seed = split, batch_size, seed
@@ -168,8 +171,10 @@ def _fetch(split: Split, which: np.ndarray | slice, device: torch.device) -> tup
 
 
 def channel_statistics(channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each channel: those of RGB in turn, or of grey where no RGB images are
-    stacked."""
+    """Return mean and standard deviation of each channel.
+
+    They are those of RGB in turn, or of grey where the channels are no stacked RGB images.
+    """
     if channels % len(MEAN):
         return np.full(channels, np.mean(MEAN)), np.full(channels, np.mean(STD))
     return np.tile(MEAN, channels // len(MEAN)), np.tile(STD, channels // len(STD))

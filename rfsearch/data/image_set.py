@@ -44,6 +44,7 @@ class Split:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
         n = len(self.names)
         if self.images.ndim != 4 or len(self.images) != n or self.targets.ndim < 1 or len(self.targets) != n:
             raise ValueError(
@@ -54,6 +55,7 @@ class Split:
             raise ValueError(f"Images must be uint8. Got {self.images.dtype=}.")
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.names)
 
     def some(self, most: int) -> Split:
@@ -64,9 +66,11 @@ class Split:
         return Split(self.images[chosen], self.targets[chosen], tuple(self.names[i] for i in chosen))
 
     def __getstate__(self) -> dict[str, Any]:
+        """Put paths in the place of mapped arrays."""
         return {"images": _by_path(self.images), "targets": _by_path(self.targets), "names": self.names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Map the arrays of paths again."""
         for field, value in state.items():
             object.__setattr__(self, field, map_array(value) if isinstance(value, Path) else value)
 
@@ -94,6 +98,7 @@ class ImageSet:
     notice: str = ""
 
     def __post_init__(self) -> None:
+        """Refuse splits that do not belong together."""
         missing = [split for split in ("train", "val") if not len(self.splits.get(split, ()))]
         if missing:
             raise DataError(f"{self.name}: an image set needs a train and a val split. Empty: {', '.join(missing)}.")
@@ -109,6 +114,7 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes, 0 where the targets are no class ids."""
         return len(self.classes)
 
     @property
@@ -141,6 +147,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def summary(self) -> str:
+        """Return the set in one line: its classes, size and splits."""
         height, width = self.image_size
         counts = ", ".join(f"{title} {len(split)}" for title, split in self.splits.items())
         kind = "rendered" if self.rendered else "read from files"

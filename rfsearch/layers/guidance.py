@@ -27,6 +27,7 @@ class LabelWeight(nn.Module):
     chosen: Tensor
 
     def __init__(self, ids: Sequence[int], weight: float) -> None:
+        """Refuse ids that no label has, and weights that are none."""
         super().__init__()
         wrong = [i for i in ids if not 0 <= i < _IDS]
         if wrong:
@@ -41,6 +42,7 @@ class LabelWeight(nn.Module):
         self.labels: Tensor | None = None
 
     def forward(self, size: tuple[int, int]) -> Tensor | None:
+        """Return the weights for a map of that size, h x w; None where there is nothing to weigh."""
         if self.labels is None or self.even:
             return None
         labels = self.labels
@@ -53,6 +55,7 @@ class LabelWeight(nn.Module):
         return torch.where(inside, self.weight, 1.0)
 
     def extra_repr(self) -> str:
+        """Return the ids and the weight, for printing."""
         ids = [] if self.chosen.is_meta else self.chosen.nonzero().flatten().tolist()
         return f"ids={ids}, weight={self.weight:g}"
 
@@ -92,10 +95,12 @@ class WeightedGradient(nn.Module):
     """
 
     def __init__(self, ids: Sequence[int] = (), weight: float = 1.2) -> None:
+        """Refuse ids that no label has, and weights that are none."""
         super().__init__()
         self.where = LabelWeight(ids, weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the map as it is, its gradient to be weighted."""
         weight = self.where((x.shape[-2], x.shape[-1]))
         if weight is None or not x.requires_grad:
             return x

@@ -19,7 +19,7 @@ from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
 from rfsearch.tasks.from_space import task_of
 from rfsearch.trial import settings_of
-from rfsearch.trial.learner import built
+from rfsearch.trial.network import build_network
 
 
 @dataclass(frozen=True)
@@ -171,4 +171,4 @@ def check_candidates(
     at_a_site = {Candidate.of({site: choice}): None for candidate in candidates for site, choice in candidate.choices}
     for alone in at_a_site:
         if any(choice.layer for _, choice in alone):
-            built(space.with_(weights="none"), data, alone)
+            build_network(space.with_(weights="none"), data, alone)

@@ -27,9 +27,11 @@ from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Candidate, Space
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trial.learner import Learner, built, fields_of, prime_momentum
+from rfsearch.trial.dilation_search import decided_from, held_out, looked_at, prelude_steps
+from rfsearch.trial.loop import TrainingLoop
 from rfsearch.trial.meter import Meter, held_bytes
-from rfsearch.trial.prelude import decided_from, held_out, looked_at, prelude_steps
+from rfsearch.trial.network import build_network, fields_of
+from rfsearch.trial.optimisation import prime_momentum
 from rfsearch.trial.training import scored_at_the_end
 from rfsearch.untouched import untouched
 
@@ -108,7 +110,7 @@ class Forecaster:
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
         scored = scored_at_the_end(self._data) + 1  # and at every look too one image, to know what scoring will cost
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
-        model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
+        model, learnable = build_network(self._space.with_(weights="none"), self._data, candidate)
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)
         moved = steps - decided_from(recipe) if searched else 0
@@ -153,7 +155,7 @@ class Forecaster:
                     f"backbone {self._space.backbone} normalises a map of 1 x 1 px by the statistics of its batch, "
                     "which one image does not have: it cannot be trained with batch_size = 1. Smallest: batch_size = 2."
                 ) from error
-            model, _ = built(self._space.with_(weights="none"), self._data, candidate)
+            model, _ = build_network(self._space.with_(weights="none"), self._data, candidate)
             why = explain_precision(model, error) or f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             raise ModelError(
                 f"backbone {self._space.backbone} fails at {candidate} before anything is trained: {why}"
@@ -174,7 +176,7 @@ class Forecaster:
             training: Whether to count a training step.
             moving: Count it as of when the dilations that were found are learned, between two pixels.
         """
-        model, learnable = built(self._space.with_(weights="none"), self._data, candidate)
+        model, learnable = build_network(self._space.with_(weights="none"), self._data, candidate)
         if moving:
             for layer in learnable.let_move(model, (1.0, max(self._space.dilations) + 1.0)).values():
                 layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
@@ -206,12 +208,12 @@ class Forecaster:
 
     def _measured_rate(self) -> float:
         """Return FLOP per second over a few real steps, without the first one, which warms caches and counts."""
-        learner = Learner(self._space, self._data, self._space.reference_candidate, seed=0, device=self._device)
+        loop = TrainingLoop(self._space, self._data, self._space.reference_candidate, seed=0, device=self._device)
         rates: list[float] = []
         began = time.perf_counter()
         for step in range(_TIMED_STEPS + 1):
             started = time.perf_counter()
-            flop = learner.train_step(step % self._space.recipe.steps)  # a recipe may be shorter than what is timed
+            flop = loop.train_step(step % self._space.recipe.steps)  # a recipe may be shorter than what is timed
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             slow = time.perf_counter() - began > _TIMED_S
@@ -220,7 +222,7 @@ class Forecaster:
             if slow:
                 break
         if self._device.type == "cuda":
-            del learner
+            del loop
             torch.cuda.empty_cache()
         return statistics.median(rates)
 

@@ -84,12 +84,6 @@ class Recipe(Table):
             raise ValueError(f"scale = [low, high] needs 0 < low <= high <= {LARGEST_FACTOR:g}")
         return self
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of new weights at a step."""
-        rate = self.lr * max(0.0, 1 - step / self.steps) ** self.power  # a forecast times more steps than one may have
-        rate *= self.lr_drop ** sum(step >= share * self.steps for share in self.lr_steps)
-        return rate * (step + 1) / self.warmup if step < self.warmup else rate
-
     def rung_steps(self) -> tuple[int, ...]:
         """Return the steps after which a training is validated, its last one included."""
         return tuple(sorted({round(self.steps * i / (self.rungs + 1)) for i in range(1, self.rungs + 2)} - {0}))

@@ -23,6 +23,7 @@ class ClassMaps:
     """
 
     def __init__(self, flip_pairs: Sequence[tuple[int, int]] = (), ignore_index: int | None = None) -> None:
+        """Make the tables that ids are looked up in."""
         self._labels = torch.arange(256)
         if ignore_index is not None:
             self._labels[ignore_index] = IGNORE
@@ -33,10 +34,12 @@ class ClassMaps:
         self._moved[:, 0] = IGNORE
 
     def target(self, stored: Tensor) -> Tensor:
+        """Return labels of stored ids; see `rfsearch.tasks.base.Task.target`."""
         self._to(stored.device)
         return self._labels[stored.int()]
 
     def moved(self, target: Tensor, motion: Motion) -> Tensor:
+        """Move labels as their images were moved; see `rfsearch.tasks.base.Task.moved`."""
         self._to(target.device)
         # One more than the class, so that the zeros sampled outside the image say just that.
         ids = (target + 1).clamp(min=0)[:, None].float()

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from rfsearch.numbers import number
 from rfsearch.tasks import colours
 
 Colour = tuple[int, int, int]
@@ -37,6 +38,7 @@ class Pictures:
     caption_says: str = ""
 
     def __post_init__(self) -> None:
+        """Refuse arrays that are no pictures of the same images."""
         shape = self.images.shape
         arrays = self.images, self.truths, self.predictions
         if len(shape) != 4 or shape[-1] != 3 or any(a.shape != shape or a.dtype != np.uint8 for a in arrays):
@@ -64,7 +66,8 @@ def of_class_maps(images: np.ndarray, truth: np.ndarray, prediction: np.ndarray,
 
     Args:
         images: N x C x H x W uint8; the first three channels are shown, of fewer the first one in grey.
-        truth, prediction: N x H x W uint8 class ids, 255 where a pixel has none.
+        truth: N x H x W uint8 class ids, 255 where a pixel has none.
+        prediction: Likewise.
         classes: Names in the order of the ids.
     """
     shares = colours.agreements(truth, prediction)
@@ -72,7 +75,7 @@ def of_class_maps(images: np.ndarray, truth: np.ndarray, prediction: np.ndarray,
         shown(images),
         colours.coloured(truth),
         colours.coloured(prediction),
-        tuple("" if share is None else f"{100 * share:#.3g}".rstrip(".") + " %" for share in shares),
+        tuple("" if share is None else f"{number(100 * share)} %" for share in shares),
         colours.legend((truth, prediction), classes),
         "The figure is the share of pixels where truth and prediction agree.",
     )

@@ -56,6 +56,7 @@ class Segmentation(Task[Tensor]):
     Keys = SegmentationKeys
 
     def __init__(self, keys: SegmentationKeys, data: ImageSet) -> None:
+        """Check that the data is labelled with classes."""
         _require_class_ids(data)
         self._metric = make_metric(keys.metric, data)
         self.primary, self.direction = self._metric.primary, self._metric.direction
@@ -76,6 +77,7 @@ class Segmentation(Task[Tensor]):
         return _weighted_cross_entropy(self._at_label_size(output, target.shape), target, self._weights)
 
     def check_output(self, output: object, batch: int, network: str) -> None:
+        """Refuse anything but logits, B x classes x h x w."""
         require_maps(output, batch, self.out_channels, network, "logits")
 
     def evaluate(self, model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Scores:
@@ -92,15 +94,19 @@ class Segmentation(Task[Tensor]):
         return Scores(primary, {name: value for name, value in scores.items() if math.isfinite(value)})
 
     def target(self, stored: Tensor) -> Tensor:
+        """Return labels of stored class ids."""
         return self._maps.target(stored)
 
     def moved(self, target: Tensor, motion: Motion) -> Tensor:
+        """Move labels; those of each flip pair are exchanged in mirrored images."""
         return self._maps.moved(target, motion)
 
     def empty_target(self, batch: int, device: torch.device) -> Tensor:
+        """Return labels of that many images, all of class 0."""
         return torch.zeros(batch, *self._data.image_size, dtype=torch.int64, device=device)
 
     def pictures(self, model: nn.Module, split: Split, device: torch.device) -> Pictures:
+        """Show class maps in the colours of the classes."""
         with torch.no_grad():
             images, labels = next(eval_batches(split, len(split), self, device))
             called = self.predict(model(images), labels.shape)
@@ -109,9 +115,11 @@ class Segmentation(Task[Tensor]):
         return of_class_maps(np.asarray(split.images), truths, predictions, self._data.classes)
 
     def class_ids(self, target: Tensor) -> Tensor:
+        """Return the labels themselves."""
         return target
 
     def object_sizes(self, split: Split) -> ObjectSizes:
+        """Measure the connected components of each class."""
         return object_sizes(split, self._data.classes, self._data.ignore_index)
 
     @cached_property

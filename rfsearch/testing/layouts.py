@@ -31,6 +31,8 @@ def layout_reads_images_that_can_be_trained_on(layout: Layout, root: Path) -> No
     data = _read(layout, root)
     names = [name for split in data.splits.values() for name in split.names]
     hold(len(set(names)) == len(names), "no image is in two splits, or twice in one. Names repeat")
+    if not data.classes:  # what targets other than class ids need to be is for their task to say
+        return
     known = {*range(data.num_classes)} | ({data.ignore_index} if data.ignore_index is not None else set())
     for title, split in data.splits.items():
         unknown = sorted({*np.unique(split.targets).tolist()} - known)
@@ -44,7 +46,7 @@ def layout_reads_images_that_can_be_trained_on(layout: Layout, root: Path) -> No
 def layout_repeats_itself(layout: Layout, root: Path) -> None:
     """The same folder gives the same images in the same order, so that a run can be resumed."""
     first, second = (_read(layout, root).fingerprint() for _ in range(2))
-    same(first, second, "reading a folder twice gives the same images, labels and names")
+    same(first, second, "reading a folder twice gives the same images, targets and names")
 
 
 def layout_gives_the_size_that_is_asked_for(layout: Layout, root: Path) -> None:
@@ -64,7 +66,7 @@ def layout_reads_alike_within_any_memory(layout: Layout, root: Path) -> None:
             sent = pickle.loads(pickle.dumps(mapped.splits[title]))
             hold(
                 np.array_equal(sent.targets, split.targets),
-                f"a split can be sent to another process. The labels of {title} changed on the way",
+                f"a split can be sent to another process. The targets of {title} changed on the way",
             )
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.surgery import Changing
-from rfsearch.trial.learner import LATENCY_PASSES
 
+# Forward passes of one image that measure a network's latency; every trial with a score is charged for them.
+LATENCY_PASSES = 15
 SPREAD = (10, 90)  # percentiles: the slowest pass of any series on a shared machine says little about the network
 _WARM_UP_PASSES = 3
 _WARM_UP_S = 0.05

@@ -19,6 +19,7 @@ class PeakMemory:
     """
 
     def __init__(self, device: torch.device) -> None:
+        """Give freed memory back, and measure from here."""
         self._device = device
         self._base: int | None = None
         if device.type == "cuda":
@@ -28,6 +29,7 @@ class PeakMemory:
             self._base = _restart_high_water()
 
     def bytes(self) -> int | None:
+        """Return the growth so far, bytes."""
         if self._base is None:
             return None
         if self._device.type == "cuda":

@@ -57,13 +57,15 @@ _ROUNDING = 1e-9
 
 
 class Tally:
-    """Counts the FLOP of all that runs inside `with tally:`, calls of torch and `backward`.
+    """Count the FLOP of all that runs inside `with tally.counting(...)`, calls of torch and `backward`.
 
-    flop: so far, of what was begun and then failed too. aborted: what of it was charged for calls that failed, each as
-    if it had gone through.
+    Attributes:
+        flop: So far, of what was begun and then failed too.
+        aborted: What of it was charged for calls that failed, each as if it had gone through.
     """
 
     def __init__(self) -> None:
+        """Begin at zero."""
         self.flop = self.aborted = 0.0
         self._calls = _Calls(self)
         self._graphs: dict[Hashable, float] = {}
@@ -72,8 +74,11 @@ class Tally:
 
     @contextmanager
     def counting(self, what: str) -> Iterator[None]:
-        """Count what runs inside. The first time of each `what`, every operator is metered beside it: where more runs
-        than calls from Python say (TorchScript, say), operators are metered ever after."""
+        """Count what runs inside.
+
+        The first time of each `what`, every operator is metered beside it: where more runs than calls from Python say,
+        as in TorchScript, operators are metered ever after.
+        """
         if self._seen_through.get(what):
             with self._calls:
                 yield
@@ -122,7 +127,12 @@ class Tally:
     def passes(self, model: nn.Module, watch: Callable[[Any], None]) -> Iterator[list[float]]:
         """Count the forward passes of a model in whatever runs inside, and nothing else of that.
 
-        watch: is shown each output. Returns a list of what each pass has cost.
+        Args:
+            model: The model.
+            watch: Is shown each output.
+
+        Yields:
+            What each pass has cost, FLOP.
         """
         forward, own = model.forward, "forward" in vars(model)
         costs: list[float] = []
@@ -146,7 +156,7 @@ class Tally:
 
 
 class _Calls(TorchFunctionMode):
-    """Adds the cost of every call from Python to a tally: metered when it is the first of its kind."""
+    """Add the cost of every call from Python to a tally: metered when it is the first of its kind."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__()

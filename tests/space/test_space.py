@@ -9,7 +9,7 @@ import pytest
 from rfsearch import plugins
 from rfsearch.data.helen import HELEN_CLASSES
 from rfsearch.errors import SpaceError
-from rfsearch.space import Choice, PathSet, Recipe, Sampling, Space, read_space
+from rfsearch.space import Choice, PathSet, Sampling, Space, read_space
 from rfsearch.tasks.metrics import METRICS
 
 GOOD = """\
@@ -215,37 +215,6 @@ def test_impossible_sampling_is_refused(tmp_path, sampling, message):
 def test_drops_of_the_rate_are_ascending_shares(tmp_path, steps):
     with pytest.raises(SpaceError, match="lr_steps are ascending shares of the training, between 0 and 1"):
         read_space(written(tmp_path, GOOD.replace("lr = 0.1", f"lr = 0.1\nlr_steps = {steps}")), None)
-
-
-def slow_rate(recipe: Recipe, step: int) -> float:
-    """lr (1 - step / steps)^power, dropped once for each share that has passed, grown linearly in the warm-up."""
-    rate = recipe.lr * (1 - step / recipe.steps) ** recipe.power
-    for share in recipe.lr_steps:
-        if step / recipe.steps >= share:
-            rate = rate * recipe.lr_drop
-    if step < recipe.warmup:
-        rate = rate * (step + 1) / recipe.warmup
-    return rate
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"power": 0.0, "lr_steps": (0.25, 0.5)},
-        {"power": 0.9, "lr_steps": (0.6,), "lr_drop": 0.5, "warmup": 5},
-        {"warmup": 20, "power": 0.0},
-    ],
-)
-def test_the_learning_rate_at_every_step(changes):
-    recipe = Recipe(steps=20, batch_size=1, lr=0.3, **changes)
-    for step in range(20):
-        assert recipe.rate(step) == pytest.approx(slow_rate(recipe, step), rel=1e-12)
-
-
-def test_a_plain_recipe_has_the_rates_it_always_had():
-    recipe = Recipe(steps=4, batch_size=1, lr=1.0, power=0.0, lr_steps=(0.5, 0.75))
-    assert [recipe.rate(step) for step in range(4)] == pytest.approx([1.0, 1.0, 0.1, 0.01])
 
 
 @pytest.mark.parametrize("preset", ["bi", "tri", "lsdfn", "single", "paper-bi", "paper-tri", "paper-lsdfn"])

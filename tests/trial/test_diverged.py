@@ -11,7 +11,7 @@ from rfsearch.data import ImageSet
 from rfsearch.ledger import Assignment, Cost, Record, incumbent
 from rfsearch.space import Choice, Space
 from rfsearch.trial import Training
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.loop import TrainingLoop
 from tests.toys import _Hostile, toy_faces, toy_space
 
 CPU = torch.device("cpu")
@@ -78,9 +78,9 @@ def test_a_look_finds_it_too(tmp_path):
 def test_a_rate_that_is_far_too_high_never_gives_an_incumbent(tmp_path, steps_worth):
     """Cut after a step or a few, before any check of the loss."""
     space = toy_space(tmp_path, lr=1e30, rungs=1)
-    learner = Learner(space, DATA, space.uniform(Choice(2)), 7, CPU)
-    end = 33 * learner.score_cost(1).flop
-    record = record_of(space, tmp_path, limit=end + steps_worth * learner.train_step(0))
+    loop = TrainingLoop(space, DATA, space.uniform(Choice(2)), 7, CPU)
+    end = 33 * loop.evaluation.cost(1).flop
+    record = record_of(space, tmp_path, limit=end + steps_worth * loop.train_step(0))
     assert record.status == "failed"
     assert "diverged" in record.cause or "loss became" in record.cause
     assert 0 < record.steps < 5

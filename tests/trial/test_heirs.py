@@ -8,7 +8,7 @@ import torch
 from rfsearch.ledger import Assignment, Record
 from rfsearch.space import Choice, Space
 from rfsearch.trial import Training
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
 CPU = torch.device("cpu")
@@ -58,16 +58,16 @@ def test_at_a_dilation_of_its_own_it_takes_over_weights_momentum_and_step(space,
     record = training(space, Choice(4), tmp_path, "heir", "parent", seed=8).advance()
     # The same by hand: the parent's tensors in a network of the heir's, and the next steps of the heir's own order.
     torch.manual_seed(8)
-    learner = Learner(space, DATA, space.uniform(Choice(4)), 8, CPU)
+    loop = TrainingLoop(space, DATA, space.uniform(Choice(4)), 8, CPU)
     with torch.no_grad():
-        for name, tensor in learner.model.state_dict().items():
+        for name, tensor in loop.model.state_dict().items():
             if not name.endswith("searched_dilation"):
                 tensor.copy_(kept["model"][name])
-    learner._optimizer.load_state_dict(kept["optimizer"])
+    loop.optimisation.optimizer.load_state_dict(kept["optimizer"])
     for step in (2, 3):
-        learner.train_step(step)
+        loop.train_step(step)
     found = torch.load(tmp_path / "heir" / "progress.pt", weights_only=True)
-    ours, theirs = learner.state(), found["learner"]
+    ours, theirs = loop.state(), found["learner"]
     assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in ours["model"])
     for number, state in ours["optimizer"]["state"].items():
         assert torch.equal(state["momentum_buffer"], theirs["optimizer"]["state"][number]["momentum_buffer"])

@@ -14,7 +14,7 @@ from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice, Space
 from rfsearch.trial import checkpoint
-from rfsearch.trial.learner import Learner
+from rfsearch.trial.loop import TrainingLoop
 from tests.toys import CLIMBING
 from tests.trial.test_training import CPU, DATA, finished, toy_space, training
 
@@ -38,39 +38,39 @@ def test_what_it_finds_is_the_records_and_the_trace_shows_how(space: Space, tmp_
 
 
 def test_a_step_is_metered_again_when_the_layers_work_changes(space: Space) -> None:
-    learner, anew = (Learner(space, DATA, space.uniform(CHOICE), 0, CPU) for _ in range(2))
+    loop, anew = (TrainingLoop(space, DATA, space.uniform(CHOICE), 0, CPU) for _ in range(2))
     seen = []
     for step in range(space.recipe.steps):
-        seen.append(learner.train_step(step))
+        seen.append(loop.train_step(step))
         assert anew.train_step(step) == seen[-1]
-        anew._step_flop.clear()  # so that every step is metered
+        anew._costs._step.clear()  # so that every step is metered
     assert len(set(seen[:4])) == len(set(seen[4:])) == 1
     assert seen[0] > 1.1 * seen[-1]
 
 
 def test_scoring_costs_what_the_layer_is_now(space: Space) -> None:
-    learner = Learner(space, DATA, space.uniform(CHOICE), 0, CPU)
-    before = learner.score_cost(1).flop
-    learner.train_step(space.recipe.steps - 1)
-    plain = Learner(space, DATA, space.uniform(Choice(4)), 0, CPU).score_cost(1).flop
-    assert before > learner.score_cost(1).flop == plain
+    loop = TrainingLoop(space, DATA, space.uniform(CHOICE), 0, CPU)
+    before = loop.evaluation.cost(1).flop
+    loop.train_step(space.recipe.steps - 1)
+    plain = TrainingLoop(space, DATA, space.uniform(Choice(4)), 0, CPU).evaluation.cost(1).flop
+    assert before > loop.evaluation.cost(1).flop == plain
 
 
 def test_what_it_does_between_steps_is_charged(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.toys.Climbing.advance", lambda self, step, steps: self.conv.weight * 1)
-    learner = Learner(space, DATA, space.uniform(CHOICE), 0, CPU)
-    with_it = learner.train_step(0)
+    loop = TrainingLoop(space, DATA, space.uniform(CHOICE), 0, CPU)
+    with_it = loop.train_step(0)
     monkeypatch.setattr("tests.toys.Climbing.advance", lambda self, step, steps: None)
-    assert with_it == learner.train_step(1) + learner.model.get_submodule("conv6").conv.weight.numel()
+    assert with_it == loop.train_step(1) + loop.model.get_submodule("conv6").conv.weight.numel()
 
 
 def test_weight_decay_leaves_what_the_layer_says_alone(tmp_path: Path) -> None:
     space = toy_space(tmp_path, weight_decay=1.0, momentum=0.0)
-    learner = Learner(space, DATA, space.uniform(CHOICE), 0, CPU)
-    layer = learner.model.get_submodule("conv6")
+    loop = TrainingLoop(space, DATA, space.uniform(CHOICE), 0, CPU)
+    layer = loop.model.get_submodule("conv6")
     before = layer.share.item()  # both shares see the same map, so no loss moves it
     weight = layer.conv.weight.detach().clone()
-    learner.train_step(0)
+    loop.train_step(0)
     assert layer.share.item() == pytest.approx(before, abs=1e-6)
     assert not torch.equal(layer.conv.weight, weight)
 

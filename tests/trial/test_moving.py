@@ -12,8 +12,9 @@ from rfsearch.layers import FractionalConv2d
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import Settings, assemble
-from rfsearch.trial.learner import Learner, built
-from rfsearch.trial.prelude import Prelude, decided_from
+from rfsearch.trial.dilation_search import SharedDilations, decided_from
+from rfsearch.trial.loop import TrainingLoop
+from rfsearch.trial.network import build_network
 from tests.toys import toy_faces, toy_space
 from tests.trial.test_training import finished, training
 
@@ -26,10 +27,10 @@ SEARCHED = Choice(1, fractional=True)
 def found_two(monkeypatch):
     """The looks find dilation 2: not an end of the space, where the gradient might be held."""
 
-    def look(prelude: Prelude, step: int, score: object) -> None:
+    def look(prelude: SharedDilations, step: int, score: object) -> None:
         prelude.load_state({"best": {"conv6": 2}, "open": {"conv6": [2]}})
 
-    monkeypatch.setattr(Prelude, "look", look)
+    monkeypatch.setattr(SharedDilations, "look", look)
 
 
 def hooked(conv: nn.Conv2d) -> nn.Conv2d:
@@ -38,73 +39,77 @@ def hooked(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def a_learner(folder, **recipe: object) -> Learner:
+def a_loop(folder, **recipe: object) -> TrainingLoop:
     torch.manual_seed(7)
     space = toy_space(folder, **recipe)
-    return Learner(space, DATA, space.uniform(SEARCHED), seed=7, device=CPU)
+    return TrainingLoop(space, DATA, space.uniform(SEARCHED), seed=7, device=CPU)
 
 
 def test_it_begins_where_the_dilation_was_found_and_changes_nothing_by_itself(tmp_path):
-    learner = a_learner(tmp_path)
+    loop = a_loop(tmp_path)
     over = decided_from(toy_space(tmp_path).recipe)
     for step in range(over):
-        learner.train_step(step)
-        assert type(learner.model.get_submodule("conv6")) is nn.Conv2d
-    learner._find(over)
-    layer = learner.model.get_submodule("conv6")
+        loop.train_step(step)
+        assert type(loop.model.get_submodule("conv6")) is nn.Conv2d
+    loop.search.before_step(over)
+    layer = loop.model.get_submodule("conv6")
     assert isinstance(layer, FractionalConv2d)
-    assert layer.value == learner._prelude.best["conv6"]
+    assert layer.value == loop.search.shared.best["conv6"]
     image = torch.randn(2, 3, *DATA.image_size)
-    learner.model.eval()
+    loop.model.eval()
     with torch.no_grad():
-        found = learner.model(image)
-        learner.settle()
-        plain = learner.model.get_submodule("conv6")
+        found = loop.model(image)
+        loop.settle()
+        plain = loop.model.get_submodule("conv6")
         assert type(plain) is nn.Conv2d
         assert plain.dilation == (layer.value, layer.value)
         assert plain.weight is layer.weight
-        torch.testing.assert_close(found, learner.model(image))
+        torch.testing.assert_close(found, loop.model(image))
 
 
 @pytest.mark.usefixtures("found_two")
 def test_from_then_on_the_gradient_moves_it(tmp_path):
-    learner = a_learner(tmp_path)
-    for step in range(learner.steps):
-        learner.train_step(step)
-    layer = learner.model.get_submodule("conv6")
+    loop = a_loop(tmp_path)
+    for step in range(loop.steps):
+        loop.train_step(step)
+    layer = loop.model.get_submodule("conv6")
     assert isinstance(layer, FractionalConv2d)
     assert not layer.value.is_integer()
-    assert learner.dilation_values() == {"conv6": layer.value}
-    assert learner.learned_values() == learner.dilation_values()
+    assert loop.dilation_values() == {"conv6": layer.value}
+    assert loop.learned_values() == loop.dilation_values()
 
 
 def test_it_stays_within_the_dilations_of_the_space(tmp_path):
-    space, learner = toy_space(tmp_path), a_learner(tmp_path)
-    for step in range(learner.steps - 1):
-        learner.train_step(step)
+    space, loop = toy_space(tmp_path), a_loop(tmp_path)
+    for step in range(loop.steps - 1):
+        loop.train_step(step)
     with torch.no_grad():
-        learner._moving["conv6"].log_dilation.fill_(math.log(100))
-    learner.train_step(learner.steps - 1)
-    assert learner.dilation_values() == {"conv6": max(space.dilations)}
+        loop.search.moving["conv6"].log_dilation.fill_(math.log(100))
+    loop.train_step(loop.steps - 1)
+    assert loop.dilation_values() == {"conv6": max(space.dilations)}
 
 
 def test_weight_decay_does_not_pull_it(tmp_path):
-    learner = a_learner(tmp_path, weight_decay=0.5)
+    loop = a_loop(tmp_path, weight_decay=0.5)
     for step in range(decided_from(toy_space(tmp_path).recipe) + 1):
-        learner.train_step(step)
-    (group,) = [g for g in learner._optimizer.param_groups if learner._moving["conv6"].log_dilation in set(g["params"])]
+        loop.train_step(step)
+    (group,) = [
+        g
+        for g in loop.optimisation.optimizer.param_groups
+        if loop.search.moving["conv6"].log_dilation in set(g["params"])
+    ]
     assert group["weight_decay"] == 0
 
 
 def test_whole_at_its_end_it_is_a_plain_convolution_again(tmp_path):
-    learner = a_learner(tmp_path)
-    for step in range(learner.steps):
-        learner.train_step(step)
+    loop = a_loop(tmp_path)
+    for step in range(loop.steps):
+        loop.train_step(step)
     with torch.no_grad():
-        learner._moving["conv6"].log_dilation.fill_(math.log(4))
-    learner.settle()
-    assert learner.model.get_submodule("conv6").dilation == (4, 4)
-    assert learner.dilation_values() == {"conv6": 4}
+        loop.search.moving["conv6"].log_dilation.fill_(math.log(4))
+    loop.settle()
+    assert loop.model.get_submodule("conv6").dilation == (4, 4)
+    assert loop.dilation_values() == {"conv6": 4}
 
 
 def test_its_cost_is_nearly_the_forecast(tmp_path):
@@ -125,7 +130,7 @@ def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
     assert choice.spacing == pytest.approx(record.dilation["conv6"], rel=1e-6)
     assert record.outcome == candidate.to_json()
     assert record.f == {}
-    model, _ = built(space, DATA, candidate)
+    model, _ = build_network(space, DATA, candidate)
     model.load_state_dict(state["model"])
     assert model.get_submodule("conv6").value == pytest.approx(choice.spacing, rel=1e-6)
 

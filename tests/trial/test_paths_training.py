@@ -12,7 +12,8 @@ from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice, PathSet, Sampling, Space
 from rfsearch.surgery import Settings, assemble
-from rfsearch.trial.learner import Learner, fields_of
+from rfsearch.trial.loop import TrainingLoop
+from rfsearch.trial.network import fields_of
 from tests.surgery.test_build import Foreign
 from tests.toys import toy_faces, toy_space
 from tests.trial.test_training import CPU, EYES, finished, training
@@ -26,9 +27,9 @@ def alike(*labels: tuple[str, ...], dilation: int = 2) -> list[Choice]:
     return [Choice(dilation, learned=True, labels=names) for names in labels]
 
 
-def learner_of(space: Space, paths: Choice | list[Choice], data: ImageSet = DATA) -> Learner:
+def loop_of(space: Space, paths: Choice | list[Choice], data: ImageSet = DATA) -> TrainingLoop:
     torch.manual_seed(0)
-    return Learner(space, data, space.uniform(paths), 0, CPU)
+    return TrainingLoop(space, data, space.uniform(paths), 0, CPU)
 
 
 def labelled(class_id: int) -> ImageSet:
@@ -39,10 +40,10 @@ def labelled(class_id: int) -> ImageSet:
 
 def one_step(space: Space, data: ImageSet, paths: Choice | list[Choice] = LEARNED) -> dict[str, float]:
     """How far f moves in the first step."""
-    learner = learner_of(space, paths, data)
-    before = learner.learned_values()
-    learner.train_step(0)
-    return {path: value - before[path] for path, value in learner.learned_values().items()}
+    loop = loop_of(space, paths, data)
+    before = loop.learned_values()
+    loop.train_step(0)
+    return {path: value - before[path] for path, value in loop.learned_values().items()}
 
 
 def test_alike_paths_stay_alike_without_guidance_and_part_with_it(tmp_path):
@@ -50,13 +51,13 @@ def test_alike_paths_stay_alike_without_guidance_and_part_with_it(tmp_path):
     space = toy_space(tmp_path, steps=40, f_delay=0.0)
     parted = {}
     for name, labels in (("alike", ()), ("guided", EYES)):
-        learner = learner_of(space, alike(labels, ()))
+        loop = loop_of(space, alike(labels, ()))
         for step in range(40):
-            learner.train_step(step)
-        first, second = learner.learned_values().values()
+            loop.train_step(step)
+        first, second = loop.learned_values().values()
         parted[name] = abs(first - second)
         assert min(abs(first - 1), abs(second - 1)) > 0.05  # f did move
-        one, other = learner.model.conv6.weight, learner.model.parallel[0].conv6.weight
+        one, other = loop.model.conv6.weight, loop.model.parallel[0].conv6.weight
         assert torch.equal(one, other) == (name == "alike")
     assert parted["alike"] == 0
     assert parted["guided"] > 1e-3
@@ -133,31 +134,31 @@ def test_background_of_no_weight_leaves_f_where_it_was_and_trains_the_rest(tmp_p
     assert one_step(ignored, labelled(1)) == one_step(counted, labelled(1)) != {"conv6": 0.0}
     weights = []
     for space in (ignored, counted):
-        learner = learner_of(space, Choice(2, learned=True), labelled(0))
-        learner.train_step(0)
-        weights.append(learner.model.conv6.weight)
+        loop = loop_of(space, Choice(2, learned=True), labelled(0))
+        loop.train_step(0)
+        weights.append(loop.model.conv6.weight)
     assert torch.equal(*weights)
 
 
 def test_guidance_works_in_the_training_step(tmp_path):
     """Where every pixel is in a path's set, its gradient is W times that of the path beside it."""
     space = toy_space(tmp_path, f_delay=0.0, class_weights="none", guidance_weight=3.0)
-    learner = learner_of(space, alike(("background",), ()), labelled(0))
-    learner.train_step(0)
+    loop = loop_of(space, alike(("background",), ()), labelled(0))
+    loop.train_step(0)
     for name in ("conv6.weight", "output.bias"):
-        guided, other = (learner.model.get_parameter(path + name).grad for path in ("", "parallel.0."))
+        guided, other = (loop.model.get_parameter(path + name).grad for path in ("", "parallel.0."))
         assert other.abs().max() > 1e-4
         torch.testing.assert_close(guided, 3 * other)
 
 
 def test_the_optimiser_gets_the_rate_of_the_recipe_at_every_step(tmp_path):
     space = toy_space(tmp_path, steps=8, lr_steps=(0.25, 0.5), lr_drop=0.5, warmup=1, power=0.0, f_lr_multiplier=3.0)
-    learner = learner_of(space, Choice(2, learned=True))
+    loop = loop_of(space, Choice(2, learned=True))
     seen = []
     for step in range(6):
-        learner.train_step(step)
-        (mine,) = [g for g in learner._optimizer.param_groups if g["multiplier"] == 3.0]
-        (others,) = [g for g in learner._optimizer.param_groups if g is not mine]
+        loop.train_step(step)
+        (mine,) = [g for g in loop.optimisation.optimizer.param_groups if g["multiplier"] == 3.0]
+        (others,) = [g for g in loop.optimisation.optimizer.param_groups if g is not mine]
         assert mine["lr"] == pytest.approx(3 * others["lr"])
         seen.append(others["lr"])
     assert seen == pytest.approx([0.05, 0.05, 0.025, 0.025, 0.0125, 0.0125])
@@ -208,15 +209,15 @@ def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gamma
     """How far a block reads, and how many of its places lie between pixels, changes what it costs."""
     space = toy_space(tmp_path, f_delay=0.0, f_lr_multiplier=1e-9, gamma_lr_multiplier=1e-9)
 
-    def cost(learner: Learner, gamma: float) -> float:
+    def cost(loop: TrainingLoop, gamma: float) -> float:
         with torch.no_grad():
-            learner.learnable.strides["conv6"].gamma.fill_(gamma)
-        return learner.train_step(0)
+            loop.learnable.strides["conv6"].gamma.fill_(gamma)
+        return loop.train_step(0)
 
     choice = Choice(1, sampling=Sampling(1.0, s, learned=True))
-    moved = learner_of(space, choice)
+    moved = loop_of(space, choice)
     charged = [cost(moved, gamma) for gamma in gammas]
-    assert charged == [cost(learner_of(space, choice), gamma) for gamma in gammas]
+    assert charged == [cost(loop_of(space, choice), gamma) for gamma in gammas]
     if (gammas, s) != ((0.5, 0.7), 3):  # the same costs there
         assert charged[0] != charged[1]
 
@@ -233,11 +234,11 @@ def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gamma
 def test_every_step_is_charged_what_it_costs_where_f_or_gamma_stands(tmp_path, choice, rate):
     """Costs are kept and looked up again: each must be kept under the sizes that gave it, not those after its step."""
     space = toy_space(tmp_path, f_delay=0.0, f_lr_multiplier=rate, gamma_lr_multiplier=rate)
-    learner, charged, real = learner_of(space, choice), [], []
+    loop, charged, real = loop_of(space, choice), [], []
     for step in range(8):
-        values = learner.learned_values()
-        charged.append(learner.train_step(step))
-        fresh = learner_of(space, choice)
+        values = loop.learned_values()
+        charged.append(loop.train_step(step))
+        fresh = loop_of(space, choice)
         with torch.no_grad():
             for path, value in values.items():
                 (fresh.learnable.factors.get(path) or fresh.learnable.strides[path]).get_parameter(

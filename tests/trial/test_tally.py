@@ -21,7 +21,8 @@ from rfsearch.layers.one_call import one_call
 from rfsearch.ledger import Assignment
 from rfsearch.space import Choice, Space
 from rfsearch.trial import Meter, Training
-from rfsearch.trial.learner import LATENCY_PASSES, Learner
+from rfsearch.trial.latency import LATENCY_PASSES
+from rfsearch.trial.loop import TrainingLoop
 from rfsearch.trial.tally import Tally
 from tests.toys import toy_faces, toy_space
 
@@ -121,25 +122,25 @@ def seeded(number: int) -> None:
     torch.manual_seed(number)
 
 
-def a_learner(space: Space) -> Learner:
+def a_loop(space: Space) -> TrainingLoop:
     seeded(0)
-    return Learner(space, DATA, space.uniform(Choice(1)), 0, CPU)
+    return TrainingLoop(space, DATA, space.uniform(Choice(1)), 0, CPU)
 
 
 @pytest.mark.parametrize("name", WORKS)
 def test_every_step_is_charged_what_it_did(tmp_path, name):
     space = whim_space(tmp_path, name)
-    learner, twin = a_learner(space), a_learner(space)
+    loop, twin = a_loop(space), a_loop(space)
     charged, metered = [], []
     for step in range(STEPS):
         seeded(step)
-        charged.append(learner.train_step(step))
+        charged.append(loop.train_step(step))
         twin._set_rates(step)
         batch = twin._batches.at(step)
         seeded(step)
         # As training did until now, with every operator metered.
         with Meter() as meter:
-            twin._optimizer.zero_grad(set_to_none=True)
+            twin.optimisation.optimizer.zero_grad(set_to_none=True)
             twin.task.loss(twin.model(batch[0]), batch[1]).backward()
             twin._update()
         metered.append(meter.flop)
@@ -151,11 +152,11 @@ def test_every_step_is_charged_what_it_did(tmp_path, name):
 
 
 def test_a_step_whose_kind_is_known_is_not_metered_again(tmp_path, monkeypatch):
-    learner = a_learner(whim_space(tmp_path, "late branch"))
-    costs = [learner.train_step(step) for step in range(3)]
+    loop = a_loop(whim_space(tmp_path, "late branch"))
+    costs = [loop.train_step(step) for step in range(3)]
     entered: list[Meter] = []
     monkeypatch.setattr(Meter, "__enter__", lambda meter: entered.append(meter) or meter)
-    assert learner.train_step(3) == costs[-1]
+    assert loop.train_step(3) == costs[-1]
     assert not entered
 
 
@@ -247,17 +248,17 @@ def finished(space: Space, folder: Path, limit: float = 1e18, looks: int = 99) -
 
 def test_scoring_is_charged_by_what_every_image_costs(tmp_path):
     """A network that works harder at some images: one metered image does not stand for all."""
-    learner = a_learner(whim_space(tmp_path, "batch"))
+    loop = a_loop(whim_space(tmp_path, "batch"))
     split = DATA.splits["val"]
-    _, flop = learner.score(split)
+    _, flop = loop.score(split)
     real = 0.0
-    learner.model.eval()
+    loop.model.eval()
     for start in range(0, len(split), 4):
         images = normalised_images(_part(split, start, 4))
         with torch.no_grad(), Meter() as meter:
-            learner.model(images)
+            loop.model(images)
         real += meter.flop
-    assert flop == real != learner.score_cost(len(split)).flop
+    assert flop == real != loop.evaluation.cost(len(split)).flop
 
 
 def _part(split, start, count):
@@ -282,8 +283,10 @@ def test_all_passes_of_a_trial_are_charged(tmp_path, monkeypatch):
         return out
 
     steps: list[float] = []
-    train_step = Learner.train_step
-    monkeypatch.setattr(Learner, "train_step", lambda self, step: steps.append(train_step(self, step)) or steps[-1])
+    train_step = TrainingLoop.train_step
+    monkeypatch.setattr(
+        TrainingLoop, "train_step", lambda self, step: steps.append(train_step(self, step)) or steps[-1]
+    )
     monkeypatch.setattr(nn.Module, "__call__", counted)
     record = finished(space, tmp_path)
     image = min(real)
@@ -313,8 +316,8 @@ class _Raising(Whim):
 
 def test_a_step_that_raised_is_charged_what_had_run(tmp_path):
     space = toy_space(tmp_path).with_(backbone=f"{__name__}:_Raising")
-    step = a_learner(space).train_step(0)
-    probe = a_learner(space).score_cost(1).flop
+    step = a_loop(space).train_step(0)
+    probe = a_loop(space).evaluation.cost(1).flop
     record = finished(space, tmp_path)
     assert record.status == "failed"
     forward = 2 * probe  # of a batch of two, all that had run

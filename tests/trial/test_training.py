@@ -14,8 +14,8 @@ from rfsearch.ledger import Assignment, Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Candidate, Choice, Sampling, Space
 from rfsearch.tasks.colours import coloured
-from rfsearch.trial import Training, build_model
-from rfsearch.trial.learner import Learner
+from rfsearch.trial import Training, build_network
+from rfsearch.trial.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
 CPU = torch.device("cpu")
@@ -65,10 +65,10 @@ def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
 
 
 def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):
-    learner = Learner(space, DATA, space.uniform(Choice(2)), seed=0, device=CPU)
+    loop = TrainingLoop(space, DATA, space.uniform(Choice(2)), seed=0, device=CPU)
     with FlopCounterMode(display=False) as theirs:
-        mine = learner.train_step(0)
-    again = learner.train_step(1)
+        mine = loop.train_step(0)
+    again = loop.train_step(1)
     assert theirs.get_total_flops() < mine < 1.25 * theirs.get_total_flops()
     assert again == mine
 
@@ -78,7 +78,7 @@ def test_it_is_cut_within_one_step_of_its_limit(tmp_path, share):
     space = toy_space(tmp_path, steps=24)  # scoring and weighing what is cut take a third of a training of 8 steps
     whole = finished(training(space, Choice(1), tmp_path)).cost.flop
     record = finished(training(space, Choice(1), tmp_path / "cut", limit=share * whole))
-    step = Learner(space, DATA, space.uniform(Choice(1)), 0, CPU).train_step(0)
+    step = TrainingLoop(space, DATA, space.uniform(Choice(1)), 0, CPU).train_step(0)
     assert record.status == "cut"
     assert share * whole - 1.01 * step <= record.cost.flop <= share * whole
     assert record.val is not None
@@ -184,7 +184,7 @@ def test_its_checkpoint_gives_its_predictions(space, tmp_path):
     record = finished(training(space, Choice(4, learned=True), tmp_path))
     saved = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
     candidate = Candidate.from_json(saved["candidate"])
-    model = build_model(space, DATA, candidate)
+    model, _ = build_network(space, DATA, candidate)
     model.load_state_dict(saved["model"])
     assert model.inflation.factor.f.item() == pytest.approx(record.f["conv6"])
     examples = np.load(tmp_path / "t" / "examples.npz")
@@ -218,10 +218,10 @@ def test_a_wild_factor_is_held_at_its_bounds(tmp_path):
 
 def test_a_learned_factor_has_no_weight_decay_and_its_own_rate(tmp_path):
     space = toy_space(tmp_path, f_lr_multiplier=3.0)
-    learner = Learner(space, DATA, space.uniform(Choice(2, learned=True)), 0, CPU)
-    learner.train_step(0)
-    (f,) = learner.learnable.factors.values()
-    groups = learner._optimizer.param_groups
+    loop = TrainingLoop(space, DATA, space.uniform(Choice(2, learned=True)), 0, CPU)
+    loop.train_step(0)
+    (f,) = loop.learnable.factors.values()
+    groups = loop.optimisation.optimizer.param_groups
     (mine,) = [g for g in groups if any(p is f.f for p in g["params"])]
     (others,) = [g for g in groups if g is not mine]
     assert mine["weight_decay"] == 0

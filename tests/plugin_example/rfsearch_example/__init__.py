@@ -1,4 +1,4 @@
-"""One of each kind of plugin: a backbone, a strategy, a task, a layout and a space here, a figure beside it."""
+"""One of each kind of plugin: a backbone, a strategy, a task, a layout and spaces here, others beside it."""
 
 from __future__ import annotations
 
@@ -130,3 +130,8 @@ class Arrays(Layout):
 def corners() -> Path:
     """The path of a space file."""
     return Path(__file__).with_name("corners.toml")
+
+
+def relief() -> Path:
+    """The path of a space file, of a task without classes."""
+    return Path(__file__).with_name("relief.toml")

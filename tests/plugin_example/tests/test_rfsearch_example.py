@@ -7,8 +7,10 @@ import pytest
 
 pytest.importorskip("rfsearch_example", reason="the plugin is installed by tests/test_plugin_example.py alone")
 
-from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, two_stage
+from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, relief, two_stage
 from rfsearch_example.cost_by_status import COST_BY_STATUS
+from rfsearch_example.depth import Depth
+from rfsearch_example.relief import FAR, FacesInRelief
 
 from rfsearch import testing
 from rfsearch.space import read_space
@@ -39,6 +41,21 @@ def test_figure(check):
     check(COST_BY_STATUS)
 
 
+@pytest.mark.parametrize("metric", ["mae", "rmse"])
+@pytest.mark.parametrize("check", testing.TASK_CHECKS, ids=by_name)
+def test_task_without_classes(check, metric):
+    check(partial(Depth, Depth.Keys(metric=metric)), FacesInRelief(rendered=(6, 5, 2)).make((64, 64)))
+
+
+def test_depths_of_faces():
+    """The background is far, a face is nearer towards its middle, and every image is another one."""
+    split = FacesInRelief(rendered=(4, 1, 1)).make((64, 64)).splits["train"]
+    assert split.targets.dtype == np.float32
+    assert split.targets.max() == FAR
+    assert 0.3 < split.targets.min() < 0.55
+    assert len({depth.tobytes() for depth in split.targets}) == 4
+
+
 @pytest.mark.parametrize("check", testing.LAYOUT_CHECKS, ids=by_name)
 def test_layout(check, tmp_path):
     draw = np.random.default_rng(0)
@@ -48,6 +65,7 @@ def test_layout(check, tmp_path):
     check(Arrays(classes=("dark", "light")), tmp_path)
 
 
+@pytest.mark.parametrize("space", [corners, relief], ids=by_name)
 @pytest.mark.parametrize("check", testing.SPACE_CHECKS, ids=by_name)
-def test_space(check):
-    check(corners())
+def test_space(check, space):
+    check(space())

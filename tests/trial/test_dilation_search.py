@@ -10,7 +10,7 @@ import pytest
 
 from rfsearch.data import rendered_faces
 from rfsearch.space import Candidate, Choice, Recipe
-from rfsearch.trial.prelude import Prelude, held_out, looked_at, prelude_steps
+from rfsearch.trial.dilation_search import SharedDilations, held_out, looked_at, prelude_steps
 
 DILATIONS = (1, 2, 3, 4, 6, 8, 11)
 
@@ -25,9 +25,11 @@ def by_distance(best: Mapping[str, int], asked: list[dict[str, int]]) -> Callabl
     return score
 
 
-def run(best: Mapping[str, int], steps: int = 400, seed: int = 0) -> tuple[Prelude, list[dict[str, int]], list[dict]]:
+def run(
+    best: Mapping[str, int], steps: int = 400, seed: int = 0
+) -> tuple[SharedDilations, list[dict[str, int]], list[dict]]:
     """A prelude of a quarter and a training of `steps`: what was looked at, and the dilations of every step."""
-    prelude, asked, drawn = Prelude(list(best), DILATIONS, steps, seed), [], []
+    prelude, asked, drawn = SharedDilations(list(best), DILATIONS, steps, seed), [], []
     for step in range(round(1.25 * steps)):
         if prelude.due(step):
             prelude.look(step, by_distance(best, asked))
@@ -48,7 +50,7 @@ def test_it_ends_at_the_best_dilation_wherever_that_is(best: int) -> None:
 
 
 def test_the_second_look_may_turn_to_a_neighbour_only() -> None:
-    prelude = Prelude(["a"], DILATIONS, 400, 0)
+    prelude = SharedDilations(["a"], DILATIONS, 400, 0)
     prelude.look(100, by_distance({"a": 6}, []))
     asked: list[dict[str, int]] = []
     prelude.look(160, by_distance({"a": 3}, asked))
@@ -64,17 +66,17 @@ def test_paths_are_looked_at_one_after_the_other() -> None:
 
 
 def test_all_dilations_are_drawn_alike_and_the_same_again() -> None:
-    prelude = Prelude(["a", "b"], DILATIONS, 100_000, seed=3)
+    prelude = SharedDilations(["a", "b"], DILATIONS, 100_000, seed=3)
     drawn = [prelude.at(step) for step in range(3500)]
-    assert drawn == [Prelude(["a", "b"], DILATIONS, 100_000, seed=3).at(step) for step in range(3500)]
-    assert drawn != [Prelude(["a", "b"], DILATIONS, 100_000, seed=4).at(step) for step in range(3500)]
+    assert drawn == [SharedDilations(["a", "b"], DILATIONS, 100_000, seed=3).at(step) for step in range(3500)]
+    assert drawn != [SharedDilations(["a", "b"], DILATIONS, 100_000, seed=4).at(step) for step in range(3500)]
     counts = Counter((d["a"], d["b"]) for d in drawn)
     assert len(counts) == 49
     assert 30 < min(counts.values()) <= max(counts.values()) < 120  # 71 expected
 
 
 def test_it_goes_on_from_its_state() -> None:
-    prelude, again = (Prelude(["a"], DILATIONS, 400, 0) for _ in range(2))
+    prelude, again = (SharedDilations(["a"], DILATIONS, 400, 0) for _ in range(2))
     prelude.look(100, by_distance({"a": 8}, []))
     again.load_state(prelude.state())
     assert again.best == {"a": 8}
@@ -82,13 +84,13 @@ def test_it_goes_on_from_its_state() -> None:
 
 
 def test_one_dilation_needs_no_look() -> None:
-    prelude = Prelude(["a"], [3], 400, 0)
+    prelude = SharedDilations(["a"], [3], 400, 0)
     assert not any(prelude.due(step) or prelude.sharing(step) for step in range(500))
     assert (prelude.best, prelude.at(5), looked_at(1, 1)) == ({"a": 3}, {"a": 3}, 0)
 
 
 def test_a_score_that_is_no_number_is_never_best() -> None:
-    prelude = Prelude(["a"], DILATIONS, 400, 0)
+    prelude = SharedDilations(["a"], DILATIONS, 400, 0)
     prelude.look(100, lambda dilations: -math.inf if dilations["a"] < 6 else -dilations["a"])
     assert prelude.best == {"a": 6}
 

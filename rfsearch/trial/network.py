@@ -1,0 +1,89 @@
+"""The network of a candidate: built, with what training can move in it, and its receptive fields."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from rfsearch import plugins
+from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.data import ImageSet
+from rfsearch.errors import ModelError
+from rfsearch.layers import low_centre_
+from rfsearch.lazy import give_sizes
+from rfsearch.receptive import receptive_fields
+from rfsearch.space import Candidate, Choice, Space
+from rfsearch.surgery import Learnable, Settings, install
+from rfsearch.tasks.from_space import task_of
+
+
+def build_network(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module, Learnable]:
+    """Build a space's network, its weights loaded and a candidate's receptive field set.
+
+    Returns:
+        The network, and what training can move in it.
+    """
+    task = task_of(space, data)
+    model = plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
+    give_sizes(model, data.input_shape)
+    if space.weights != "none":
+        loaded, said = load_imagenet_vgg16(model, space.weights)
+        if not loaded:
+            raise ModelError(f"The run started from trained weights that are not to be had here. {said}")
+    elif space.recipe.low_centre:
+        low_centre_(model)
+    return model, install(model, candidate, settings_of(space, data.classes))
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Receptive fields of a built network.
+
+    Args:
+        rf_px: Of a unit of its output, px: what it reads by itself where it also sees the whole image.
+        path_rf_px: Behind the convolution of each path, px, where paths are parallel.
+        seen: A fingerprint of which part of the image every unit reads, of the output and of every site's map.
+    """
+
+    rf_px: int
+    path_rf_px: dict[str, int]
+    seen: str
+
+
+def fields_of(
+    model: nn.Module, learnable: Learnable, candidate: Candidate, input_shape: tuple[int, int, int, int]
+) -> Fields:
+    """Return the receptive fields of a network that holds a candidate.
+
+    Args:
+        model: The network.
+        learnable: What `build_network` gave with it.
+        candidate: What it holds.
+        input_shape: 1 x C x H x W, of one image.
+    """
+    fields = receptive_fields(model, input_shape)
+    parallel = {site for site, choice in candidate.choices if not isinstance(choice, Choice)}
+    parts = {path: module for path, module in learnable.modules.items() if path.rpartition("/")[0] in parallel}
+    seen = hashlib.sha256()
+    for module in ("", *learnable.modules.values()):
+        for axis in fields[module].axes:
+            seen.update(np.clip(axis.windows, 0, axis.image_px - 1).round(3).tobytes())
+    output = fields[""]
+    rf_px = output.local_px or output.px
+    return Fields(rf_px, {path: fields[module].px for path, module in parts.items()}, seen.hexdigest())
+
+
+def settings_of(space: Space, classes: tuple[str, ...]) -> Settings:
+    """Return what surgery needs of a space and of the names of its data's classes."""
+    return Settings(
+        f_bounds=space.f_bounds,
+        normalisation=space.recipe.normalisation,
+        classes=classes,
+        guidance_weight=space.recipe.guidance_weight,
+        f_background=space.recipe.f_background,
+        sampling=space.sampling,
+        dilations=space.dilations,
+    )

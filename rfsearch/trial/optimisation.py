@@ -1,0 +1,147 @@
+"""One optimiser step after another: parameter groups with rates of their own, gradients, clipping and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride, guided
+from rfsearch.space import Recipe
+from rfsearch.tasks.base import Task
+from rfsearch.trial.schedule import learning_rate
+
+Scalar = InflationFactor | SampleStride
+
+
+def value_of(scalar: Scalar) -> nn.Parameter:
+    """Return the parameter of an inflation factor, f, or of a sample stride, gamma."""
+    return scalar.f if isinstance(scalar, InflationFactor) else scalar.gamma
+
+
+class Optimisation:
+    """Move a network's weights along the gradient of its task's loss, as a recipe says.
+
+    Stochastic gradient descent. A learned f or gamma has its own rate and no weight decay; weights that a backbone
+    brings trained have their own rate.
+
+    Args:
+        model: The network.
+        task: Gives the loss.
+        recipe: Rates, momentum, weight decay and schedule.
+        pretrained: Whether weights under `features.` were trained before.
+        learned: The inflation factors and sample strides that training moves.
+        undecayed: Parameters without weight decay.
+
+    Attributes:
+        optimizer: Moves the weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task[object],
+        recipe: Recipe,
+        pretrained: bool,
+        learned: Collection[Scalar] = (),
+        undecayed: Sequence[nn.Parameter] = (),
+    ) -> None:
+        """Sort the parameters into groups with rates of their own."""
+        self._model, self._task, self._recipe, self._learned = model, task, recipe, learned
+        self._dilations: list[FractionalConv2d] = []
+        kinds = {id(value_of(scalar)): "f" if isinstance(scalar, InflationFactor) else "gamma" for scalar in learned}
+        kinds |= {id(parameter): "undecayed" for parameter in undecayed}
+        groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": [], "gamma": [], "undecayed": []}
+        for name, parameter in model.named_parameters():
+            if id(parameter) in kinds:
+                groups[kinds[id(parameter)]].append(parameter)
+            elif pretrained and name.startswith("features."):
+                groups["trained"].append(parameter)
+            elif parameter.requires_grad:
+                groups["new"].append(parameter)
+        multipliers = {"new": 1.0, "trained": recipe.pretrained_lr_multiplier, "f": recipe.f_lr_multiplier}
+        multipliers |= {"gamma": recipe.gamma_lr_multiplier, "undecayed": 1.0}
+        self.optimizer = torch.optim.SGD(
+            [
+                {
+                    "params": parameters,
+                    "multiplier": multipliers[kind],
+                    "weight_decay": 0.0 if kind in ("f", "gamma", "undecayed") else recipe.weight_decay,
+                }
+                for kind, parameters in groups.items()
+                if parameters
+            ],
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+        )
+        prime_momentum(self.optimizer)
+
+    def set_rates(self, step: int) -> None:
+        """Give every group its rate at a step of the recipe."""
+        rate = learning_rate(self._recipe, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["multiplier"]
+
+    def free(self, moving: bool) -> None:
+        """Let f and gamma move, or hold them for now."""
+        for scalar in self._learned:
+            value_of(scalar).requires_grad_(moving)
+
+    def add_dilations(self, layers: Iterable[FractionalConv2d]) -> None:
+        """Move real dilations too from now on, without weight decay."""
+        self._dilations += layers
+        moved = [layer.log_dilation for layer in self._dilations]
+        self.optimizer.add_param_group({"params": moved, "multiplier": 1.0, "weight_decay": 0.0})
+        prime_momentum(self.optimizer)
+
+    def find_gradients(
+        self, images: Tensor, target: object, backward: Callable[[Tensor], None] = Tensor.backward
+    ) -> Tensor:
+        """Find the gradient of a batch's loss; returns the loss, detached.
+
+        Args:
+            images: B x C x H x W.
+            target: As the task takes it.
+            backward: Runs the backward pass of the loss.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        with guided(self._model, self._task.class_ids(target)):
+            loss = self._task.loss(self._model(images), target)
+            backward(loss)
+        return loss.detach()
+
+    @property
+    def work(self) -> Hashable:
+        """What the cost of `move` depends on: which parameters have a gradient."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return tuple([parameter.grad is None for parameter in parameters])
+
+    def move(self) -> None:
+        """Move the weights along their gradients, and f, gamma and dilations within their bounds."""
+        clip = self._recipe.f_clip
+        for scalar in self._learned:
+            grad = value_of(scalar).grad
+            if clip is not None and grad is not None:
+                grad.clamp_(-clip, clip)
+        self.optimizer.step()
+        for layer in (*self._learned, *self._dilations):
+            layer.project_()
+
+    def state(self) -> dict[str, object]:
+        """Return the optimiser's state."""
+        return self.optimizer.state_dict()
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Go on from what `state` gave."""
+        self.optimizer.load_state_dict(state)
+
+
+def prime_momentum(optimizer: torch.optim.SGD) -> None:
+    """Make the momentum of every parameter that has none yet: zero.
+
+    The first step then costs what every other one does.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))

@@ -1,0 +1,30 @@
+"""The learning rate over a training: linear warm-up, polynomial decay, and drops at given shares of it."""
+
+from __future__ import annotations
+
+from rfsearch.space import Recipe
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the rate of new weights at a step, from 0.
+
+    It is lr (1 - step / steps)^power, times lr_drop for each of lr_steps that is past, after `warmup` steps of linear
+    growth.
+    """
+    # A forecast times more steps than a short recipe may have.
+    rate = recipe.lr * max(0.0, 1 - step / recipe.steps) ** recipe.power
+    rate *= recipe.lr_drop ** sum(step >= share * recipe.steps for share in recipe.lr_steps)
+    return rate * (step + 1) / recipe.warmup if step < recipe.warmup else rate
+
+
+_TUNING_RATE = 0.1  # of a fine-tuning, over the training's
+
+
+def tuning_recipe(recipe: Recipe, steps: int) -> Recipe:
+    """Return the recipe of a fine-tuning: a tenth of the rate, which decays without warm-up or drops.
+
+    Args:
+        recipe: Of the training before it.
+        steps: Length of the fine-tuning.
+    """
+    return recipe.model_copy(update={"lr": _TUNING_RATE * recipe.lr, "steps": steps, "warmup": 0, "lr_steps": ()})
