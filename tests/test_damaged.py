@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rfsearch.cli.report import arms_in_short
+from rfsearch.cli.report import summarise_arms
 from rfsearch.errors import RfsearchError, RunDirectoryError, SpaceError
 from rfsearch.ledger import read_history, read_run
 from rfsearch.networks import trained
@@ -50,7 +50,7 @@ def resume(run_dir: Path) -> None:
 def report(run_dir: Path) -> None:
     found = read_run(run_dir)
     summarise(found)
-    arms_in_short(found)
+    summarise_arms(found)
 
 
 READERS = (resume, report, trained)

@@ -1,6 +1,7 @@
 """What importing costs: Ray only where it is needed, torch only where tensors are, and the public surface."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -52,6 +53,26 @@ def test_only_one_package_imports_ray():
                 importers.add(path.relative_to(PACKAGE).as_posix())
     orchestration = {f"orchestration/{name}.py" for name in ("engine", "searcher", "session", "trainable")}
     assert importers == {*orchestration, "doctor.py"}
+
+
+def imported_when_imported(file: Path, modules: set[str]) -> set[str]:
+    """The modules of the package that a file imports at its top, those for type checking alone left out."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & modules) or {str(node.module)}
+    return found & modules
+
+
+def test_no_module_imports_itself_through_others():
+    parts = {file: file.relative_to(PACKAGE.parent).with_suffix("").parts for file in PACKAGE.rglob("*.py")}
+    names = {file: ".".join(part for part in path if part != "__init__") for file, path in parts.items()}
+    graph = {name: imported_when_imported(file, {*names.values()}) for file, name in names.items()}
+    assert graph["rfsearch.planning.plan"] >= {"rfsearch.planning.request", "rfsearch.ledger"}
+    graphlib.TopologicalSorter(graph).prepare()  # raises for a circle, which it names
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from rfsearch.cli.options import JsonOption, RunArgument
 from rfsearch.cli.printing import out_console, print_json, say
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from rfsearch.ledger import Run
 
 
@@ -30,10 +32,10 @@ def report_run(run_dir: Path, as_json: bool) -> int:
 
     page = write(run_dir)
     run = read_run(run_dir)
-    verdict, arms = summarise(run), arms_in_short(run)
+    verdict, arms = summarise(run), summarise_arms(run)
     if as_json:
-        running = vars(run.running) if run.running else None
-        print_json({"verdict": verdict.to_json(), "arms": arms, "report": str(page), "running": running})
+        whereabouts = {"report": str(page), "running": vars(run.running) if run.running else None}
+        print_json({"verdict": verdict.to_json(), "arms": list(map(asdict, arms)), **whereabouts})
     else:
         out_console.print()
         for sentence in verdict.sentences:
@@ -45,8 +47,31 @@ def report_run(run_dir: Path, as_json: bool) -> int:
     return 0 if any(record.scored for record in run.records) else 1
 
 
-def arms_in_short(run: Run) -> list[dict[str, Any]]:
-    """Return what each arm did and spent, in the budget's currency.
+@dataclass(frozen=True)
+class ArmSummary:
+    """Sum up one arm of a run.
+
+    Attributes:
+        strategy: Label of its strategy.
+        seed: Its seed.
+        trials: Number of its trials.
+        spent: What they cost, in the budget's currency.
+        budget: What it may spend.
+        currency: What is counted.
+        left_because: Why it has ended with budget left; empty where it has not.
+    """
+
+    strategy: str
+    seed: int
+    trials: int
+    spent: float
+    budget: float
+    currency: str
+    left_because: str
+
+
+def summarise_arms(run: Run) -> list[ArmSummary]:
+    """Sum up each arm of a run.
 
     Raises:
         RunDirectoryError: The manifest does not say what the budget was.
@@ -58,22 +83,20 @@ def arms_in_short(run: Run) -> list[dict[str, Any]]:
     budget = run.manifest.budget.of_an_arm
     sound(run.manifest.arms)
     return [
-        {
-            "strategy": row.arm.strategy,
-            "seed": row.arm.seed,
-            "trials": len(row.arm.records),
-            "spent": row.spent,
-            "budget": budget.limit,
-            "currency": budget.currency,
-            "left_because": row.ended,
-        }
+        ArmSummary(
+            row.arm.strategy,
+            row.arm.seed,
+            len(row.arm.records),
+            row.spent,
+            budget.limit,
+            budget.currency,
+            row.ended,
+        )
         for row in arm_rows(build_view(run))
     ]
 
 
-def _arms_table(arms: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
+def _arms_table(arms: Sequence[ArmSummary]) -> Table:
     from rfsearch.numbers import percent, signed
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -81,7 +104,7 @@ def _arms_table(arms: list[dict[str, Any]]) -> Table:
     for name in ("trials", "spent", "over budget"):
         table.add_column(name, justify="right")
     for arm in arms:
-        share = arm["spent"] / arm["budget"]
-        label = f"{arm['strategy']}/{arm['seed']}"
-        table.add_row(label, f"{arm['trials']:,}", percent(share, 3), f"{signed(100 * (share - 1))} %")
+        share = arm.spent / arm.budget
+        over = f"{signed(100 * (share - 1))} %"
+        table.add_row(f"{arm.strategy}/{arm.seed}", f"{arm.trials:,}", percent(share, 3), over)
     return table

@@ -222,6 +222,11 @@ class Manifest:
         versions: Versions of Python and of the packages that decide what a run computes.
         machine: The machine.
         workers: Number of trials at a time.
+
+    Example:
+        manifest = read_manifest(Path("runs/mine"))
+        sound(manifest.request).strategies  # RunDirectoryError where the request is damaged
+        known(manifest.space.title, "")  # empty where the title is damaged
     """
 
     schema: Kept[int]

@@ -24,6 +24,9 @@ class Request:
         address: Ray cluster to join.
         cpus_per_trial: CPU cores of a trial.
         gpus_per_trial: GPUs of a trial, or a share of one.
+
+    Example:
+        Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
     """
 
     space: str

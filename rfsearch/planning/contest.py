@@ -92,6 +92,10 @@ class Contest:
             less than this left starts no new trial. If it cannot be computed, the reference's forecast is used.
         reference: The space's reference candidate.
         direction: Whether a higher or a lower score is the better one.
+
+    Example:
+        while (assignment := contest.next()) is not None:
+            contest.finish(train(assignment))
     """
 
     def __init__(

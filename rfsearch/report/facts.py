@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.record import parsed
-from rfsearch.ledger.typed_json import Damaged, known
+from rfsearch.ledger.typed_json import Damaged, Kept, known
 from rfsearch.space.choice import Candidate, Choice
 
 _F_BOUNDS = (0.25, 4.0)  # Wei et al.; also the default of a space file
@@ -75,7 +75,6 @@ def read_facts(manifest: Manifest) -> Facts:
     """Read what a report needs from a manifest of any version; whatever is damaged there counts as unknown."""
     space, data, budget = manifest.space, manifest.data, manifest.budget
     sites = known(space.sites, ())
-    reference: str | int = "" if isinstance(space.reference, Damaged) else space.reference
     full_training = known(budget.full_training, None)
     notice = known(data.notice, "").strip()
     name, metric = known(space.name, ""), known(space.metric, "")
@@ -92,7 +91,7 @@ def read_facts(manifest: Manifest) -> Facts:
         dilations=tuple(sorted(set(known(space.dilations, ())))),
         f_bounds=known(space.f_bounds, _F_BOUNDS),
         gamma_bounds=known(space.gamma_bounds, _GAMMA_BOUNDS),
-        reference=_reference(reference, sites),
+        reference=_reference(space.reference, sites),
         reference_flop=known(budget.reference_flop, None),
         full_training={k: v for k, v in asdict(full_training).items() if v} if full_training else {},
         budget_text=known(budget.text, "").strip(),
@@ -103,10 +102,10 @@ def read_facts(manifest: Manifest) -> Facts:
     )
 
 
-def _reference(reference: str | int, sites: tuple[str, ...]) -> str | None:
+def _reference(reference: Kept[str | int], sites: tuple[str, ...]) -> str | None:
     """Return the hand default as JSON, also where it is given as a plain dilation of all sites."""
-    if isinstance(reference, str):
-        return canonical(reference) if reference else None
+    if isinstance(reference, str | Damaged):
+        return canonical(reference) if isinstance(reference, str) and reference else None
     return Candidate.of(dict.fromkeys(sites, Choice(reference))).to_json() if reference >= 1 and sites else None
 
 
