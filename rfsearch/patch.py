@@ -74,6 +74,7 @@ class ChannelSplit:
 
     Example:
         >>> ChannelSplit(dilation=3, channels=20)
+        ChannelSplit(dilation=3, channels=20)
     """
 
     dilation: int

@@ -26,6 +26,7 @@ class Room:
 
     Example:
         >>> Room(dilation=11, span=20, channels=64)
+        Room(dilation=11, span=20, channels=64)
     """
 
     dilation: int

@@ -103,7 +103,8 @@ class Deformable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B x in_channels x H x W to B x out_channels x H x W."""
-        return self.conv(x, self.offset(x))
+        output: Tensor = self.conv(x, self.offset(x))
+        return output
 
 
 def deeplab_small(num_classes: int, in_channels: int = 3) -> nn.Module:

@@ -238,8 +238,9 @@ def _shown(pixel_weight: LabelWeight | None, size: Sequence[int]) -> Tensor | No
     if pixel_weight is None:
         return None
     if len(size) != 2:
-        raise ModelError(f"Only pixels of 2-D maps are weighted by their labels. Got a map of {tuple(size)} px.")
-    return pixel_weight((int(size[0]), int(size[1])))
+        raise ModelError(f"Pixels are weighted by their labels on 2-D maps only. Got a map of {tuple(size)} px.")
+    weight: Tensor | None = pixel_weight((int(size[0]), int(size[1])))
+    return weight
 
 
 def _resample(
@@ -279,7 +280,8 @@ def _map_size(x: Tensor) -> tuple[int, ...]:
 
 
 def _known(normalisation: str) -> Normalisation:
-    for known in get_args(Normalisation):
-        if normalisation == known:
-            return known
-    raise SpaceError(f"Unknown normalisation {normalisation!r}.{nearest(normalisation, get_args(Normalisation))}")
+    known: tuple[Normalisation, ...] = get_args(Normalisation)
+    for name in known:
+        if normalisation == name:
+            return name
+    raise SpaceError(f"Unknown normalisation {normalisation!r}.{nearest(normalisation, known)}")

@@ -166,7 +166,8 @@ class LSDFN(nn.Module):
             t.to(wide) for t in (self.feature(pixels), channel, tap, sampling, position)
         )
         filtered = dynamic_filter(features, channel, tap, sampling, position, self.stride.gamma)
-        return self.post(filtered.to(x.dtype))
+        output: Tensor = self.post(filtered.to(x.dtype))
+        return output
 
     def extra_repr(self) -> str:
         """Describe the settings, for `repr`."""

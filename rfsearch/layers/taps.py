@@ -73,7 +73,7 @@ class TapAxis(Working):
     Example:
         >>> axis = Frame.of(9, 3, 1, "same", 1).axis(1.5)
         >>> axis.low, axis.high
-        (3, 3)
+        (3, 2)
     """
 
     size: int

@@ -94,7 +94,7 @@ class Axis:
                 within, shift = self._continued(dim, index)
             inside.append(within)
         selector: Any = (..., *inside)
-        reach = self.reach[selector]
+        reach: Reach = self.reach[selector]
         reach[0] -= shift
         reach[1] += shift
         return reach

@@ -50,7 +50,7 @@ class EffectiveField:
 
     Example:
         >>> model = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
-        >>> torch.nn.init.ones_(model.weight)
+        >>> _ = torch.nn.init.ones_(model.weight)
         >>> effective_receptive_field(model, input_shape=(1, 1, 9, 9)).size_px
         3.0
     """
@@ -71,7 +71,7 @@ class EffectiveField:
         Gaussian size_px is 4.97 sigma in 1-D, 4.41 sigma in 2-D and 4.01 sigma in 3-D. Behind strides and dilations the
         map may be a comb, whose gaps are not counted; `gaussian_px` spans them.
         """
-        return float(np.count_nonzero(self.map > THRESHOLD * self.map.max())) ** (1 / self.map.ndim)
+        return math.pow(np.count_nonzero(self.map > THRESHOLD * self.map.max()), 1 / self.map.ndim)
 
     @property
     def gaussian_px(self) -> float:
@@ -339,7 +339,8 @@ def _gaussian(share: npt.NDArray[np.float64]) -> _Fitted:
         return bell, offsets
 
     def residual(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return (p[0] * parts(p)[0] - scaled).ravel()
+        difference: npt.NDArray[np.float64] = p[0] * parts(p)[0] - scaled
+        return difference.ravel()
 
     def jacobian(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         bell, offsets = parts(p)

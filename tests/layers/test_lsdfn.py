@@ -426,7 +426,7 @@ def test_impossible_inputs_are_refused() -> None:
         dynamic_filter(*values, 0.0)
     with pytest.raises(TrialError, match="diverged"):
         dynamic_filter(*values, math.inf)
-    with pytest.raises(ModelError, match="Got 8 of them. Nearest legal: 4"):
+    with pytest.raises(ModelError, match=r"samples and of taps are squares. Got 8\. Nearest legal: 4"):
         dynamic_filter(*values._replace(sampling=values.sampling[:, :8]), 1.0)
     with pytest.raises(ModelError, match="k odd"):
         dynamic_filter(*values._replace(tap=values.tap[:, :4]), 1.0)

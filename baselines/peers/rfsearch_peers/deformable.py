@@ -42,8 +42,9 @@ class DeformableConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B x C x H x W to what the convolution gives."""
-        conv = self.conv
-        return deform_conv2d(x, self.offset(x), conv.weight, conv.bias, conv.stride, self._padding, conv.dilation)
+        conv, moved = self.conv, self.offset(x)
+        output: Tensor = deform_conv2d(x, moved, conv.weight, conv.bias, conv.stride, self._padding, conv.dilation)
+        return output
 
 
 def deformable(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
