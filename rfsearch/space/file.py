@@ -54,7 +54,7 @@ class SpaceFile(Table):
     title: str
     cite: str = ""
     task: str = "segmentation"
-    metric: Spec
+    metric: Spec | None = None
     data: DataSpec
     paths: dict[str, PathSet] = Field(default={})
     default_preset: str = "mini"

@@ -82,7 +82,7 @@ def task_loss_is_zero_where_nothing_is_labelled(make: Callable[[ImageSet], Task[
     nothing = task.moved(target, _motion(data, outside_rows=data.image_size[0]))
     maps = _noise(task, data.image_size).requires_grad_()
     loss = task.loss(maps, nothing)
-    hold(float(loss) == 0, f"the loss of a batch without a labelled pixel is 0. Got {float(loss)}")
+    hold(loss.item() == 0, f"the loss of a batch without a labelled pixel is 0. Got {loss.item()}")
     (gradient,) = torch.autograd.grad(loss, maps)
     hold(bool((gradient == 0).all()), f"its gradient is 0. Got {gradient.abs().max():g} at most")
 

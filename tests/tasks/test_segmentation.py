@@ -118,22 +118,21 @@ error.higher_is_better = False
 def test_a_network_is_scored_by_a_metric_of_a_file(tmp_path):
     (tmp_path / "mine.py").write_text(OWN)
     data, _ = ade()
-    called = data.splits["val"].labels.astype(np.int64)
+    called = data.splits["val"].targets.astype(np.int64)
     called[0, :24] = 0  # half of one image and half of the other's margin, which is ignored
-    wrong = (called != data.splits["val"].labels).sum() / called.size
-    scores = Segmentation(f"{tmp_path / 'mine.py'}:agreement", data).score(
-        Fixed(one_hot(called, 4)), data.splits["val"], 2, CPU
-    )
+    wrong = (called != data.splits["val"].targets).sum() / called.size
+    task = segmentation(data, f"{tmp_path / 'mine.py'}:agreement")
+    scores = task.evaluate(Fixed(one_hot(called, 4)), data.splits["val"], 2, CPU)
     assert scores.primary == pytest.approx(1 - wrong)
     assert scores.all == {"agreement_imagemean": scores.primary}
-    with pytest.raises(SpaceError, match=r"mine.py:error': lower is better"):
-        Segmentation(f"{tmp_path / 'mine.py'}:error", data)
+    assert task.direction == "maximize"
+    assert segmentation(data, f"{tmp_path / 'mine.py'}:error").direction == "minimize"
 
 
 @pytest.mark.parametrize("metric", ["dice", "boundary-iou"])
 def test_scores_do_not_depend_on_the_batches(metric):
     data, _ = ade()
-    called = one_hot(np.roll(data.splits["val"].labels.astype(np.int64), 5, axis=1), 4)
+    called = one_hot(np.roll(data.splits["val"].targets.astype(np.int64), 5, axis=1), 4)
 
     class Rolled(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ def test_scores_do_not_depend_on_the_batches(metric):
     for batch_size in (1, 2):
         model = Rolled()
         model.left = called
-        scores.append(Segmentation(metric, data).score(model, data.splits["val"], batch_size, CPU))
+        scores.append(segmentation(data, metric).evaluate(model, data.splits["val"], batch_size, CPU))
     assert scores[0] == scores[1]
     assert 0 < scores[0].primary < 1
 
