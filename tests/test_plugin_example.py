@@ -139,7 +139,7 @@ def test_a_search_for_a_task_without_classes_is_resumed_reported_and_exported(en
     assert set(scored.strategy) == {"halving", "inflation"}
     assert (scored.val > 0).all()
     verdict = rfsearch(environment, "report", "relief")
-    assert verdict["best"]["trial"] == scored.loc[scored.val.idxmin()].trial
+    assert verdict["verdict"]["best"]["trial"] == scored.loc[scored.val.idxmin()].trial
     page = (environment / "relief" / "report.html").read_text(encoding="utf-8")
     assert "The figure is the mean absolute error of the depth." in page
     assert all(text in page for text in ("mae_pooled", "</i>near</li>", "</i>far</li>"))
