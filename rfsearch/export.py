@@ -78,9 +78,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the exported network. file: None where it could not be written. batch: images at a time, None for
-    any number. difference: largest one of logits on real images, None where it was not measured. said: what there is
-    to know of it, or "". failed: it is not what was asked for.
+    """Hold one form of the exported network.
+
+    Attributes:
+        name: Its name.
+        file: Its file, None where it could not be written.
+        batch: Images at a time, None for any number.
+        difference: Largest difference of logits on real images, None where it was not measured.
+        said: What there is to know of it, or "".
+        failed: Whether it is not what was asked for.
     """
 
     name: str
@@ -116,6 +122,7 @@ class Exported:
         return [form.said for form in self.forms if form.failed]
 
     def to_json(self) -> dict[str, Any]:
+        """Return what `export.json` holds."""
         mean, std = channel_statistics(self.input_shape[1])
         return {
             "run": str(self.run),
@@ -414,8 +421,10 @@ def _channels(conv: nn.Module) -> int:
 
 
 class _Logits(nn.Module):
-    """A network that gives logits themselves, and nothing around them. In the network, which it takes over, f and gamma
-    become plain numbers: what is traced then has maps of known sizes."""
+    """Return a network's logits themselves, and nothing around them.
+
+    In the network, which it takes over, f and gamma become plain numbers: what is traced then has maps of known sizes.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -157,6 +157,7 @@ class Folder(PictureLayout):
         cache: Path | str | None = None,
         memory_limit_bytes: int | None = None,
     ) -> ImageSet:
+        """Read a folder of images and labels."""
         return read_folder(
             root,
             self.classes or None,

@@ -58,6 +58,7 @@ class Helen(PictureLayout):
         cache: Path | str | None = None,
         memory_limit_bytes: int | None = None,
     ) -> ImageSet:
+        """Read a folder in the layout of Helen."""
         return read_helen(
             root,
             size,

@@ -50,10 +50,12 @@ class RenderedFaces(Embedded):
     rendered: tuple[Count, Count, Count] = (512, 128, 128)
 
     def held_bytes(self, size: Size | None) -> int:
+        """Return the memory that the images will take, in bytes."""
         height, width = size or _SIZE
         return sum(self.rendered) * 4 * height * width
 
     def make(self, size: Size | None) -> ImageSet:
+        """Make the images."""
         return rendered_faces(*self.rendered, size=size or _SIZE)
 
 

@@ -70,6 +70,7 @@ class Voc(PictureLayout):
         cache: Path | str | None = None,
         memory_limit_bytes: int | None = None,
     ) -> ImageSet:
+        """Read a folder in the layout of PASCAL VOC."""
         return read_voc(
             root,
             size,

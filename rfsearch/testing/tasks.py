@@ -23,21 +23,30 @@ _SCORES_ALIKE = 1e-9  # relative: of a split's score, cut into batches in differ
 
 
 class TaskCheck(Protocol):
-    """A check of a task. make: makes it for a data set. data: a small set with a train and a val split."""
+    """Check one rule of the contract of tasks.
+
+    Args:
+        make: Makes the task for a data set.
+        data: A small set with a train and a val split.
+    """
 
     __name__: str
 
-    def __call__(self, make: Callable[[ImageSet], Task[Target]], data: ImageSet, /) -> None: ...
+    def __call__(self, make: Callable[[ImageSet], Task[Target]], data: ImageSet, /) -> None:
+        """Raise an AssertionError where the rule is broken."""
 
 
 def labelled_faces() -> ImageSet:
-    """A few rendered faces with a class for each pixel, for the checks of tasks that take such."""
+    """Draw a few faces with a class for each pixel, for the checks of tasks that take such."""
     return rendered_faces(6, 5, 2, (64, 64))
 
 
 def task_loss_can_be_trained_with(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """A finite number whose gradient reaches the output, of the images' size or coarser, in every form that networks
-    return it in; `rfsearch.outputs.main_output` finds it."""
+    """Check that the loss is a finite number whose gradient reaches the output.
+
+    The output is of the images' size or coarser, in every form that networks return it in, where
+    `rfsearch.outputs.main_output` finds it.
+    """
     task = make(data)
     _, target = _batch(task, data)
     height, width = data.image_size
@@ -57,8 +66,10 @@ def task_loss_can_be_trained_with(make: Callable[[ImageSet], Task[Target]], data
 
 
 def task_loss_can_be_forecast(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """It runs on tensors without values (PyTorch's `meta` device), which is how the FLOP of a training is counted; the
-    empty target that it runs on is like a real one."""
+    """Check that the loss runs on tensors without values (PyTorch's `meta` device).
+
+    That is how the FLOP of a training is counted. The empty target that it runs on is like a real one.
+    """
     task = make(data)
     _, target = _batch(task, data)
     empty = task.empty_target(2, torch.device("meta"))
@@ -75,8 +86,10 @@ def task_loss_can_be_forecast(make: Callable[[ImageSet], Task[Target]], data: Im
 
 
 def task_loss_is_zero_where_nothing_is_labelled(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """A batch that says nothing, as where augmentation has moved the images away, teaches nothing: a loss of 0 whose
-    gradient is 0, no NaN."""
+    """Check that a batch that says nothing teaches nothing: a loss of 0 whose gradient is 0, no NaN.
+
+    Such a batch arises where augmentation has moved the images away.
+    """
     task = make(data)
     _, target = _batch(task, data)
     nothing = task.moved(target, _motion(data, outside_rows=data.image_size[0]))
@@ -88,8 +101,11 @@ def task_loss_is_zero_where_nothing_is_labelled(make: Callable[[ImageSet], Task[
 
 
 def task_loss_prefers_the_truth(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """What has been fitted to the loss costs less than noise, true classes less than no opinion, and that less than
-    wrong ones; what comes from outside the image costs nothing."""
+    """Check that what has been fitted to the loss costs less than noise.
+
+    True classes cost less than no opinion, and that less than wrong ones. What comes from outside the image costs
+    nothing.
+    """
     task = make(data)
     _, target = _batch(task, data)
     noise = _noise(task, data.image_size)
@@ -111,7 +127,7 @@ def task_loss_prefers_the_truth(make: Callable[[ImageSet], Task[Target]], data: 
 
 
 def task_moves_its_targets(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """Where nothing is moved, an equal target comes out; mirrored it is another one, and mirrored twice the first."""
+    """Check that a target that is not moved stays equal, that mirroring changes it, and mirroring twice restores it."""
     task = make(data)
     _, target = _batch(task, data)
     still, mirror = _motion(data), _motion(data, mirrored=True)
@@ -122,7 +138,7 @@ def task_moves_its_targets(make: Callable[[ImageSet], Task[Target]], data: Image
 
 
 def task_refuses_other_outputs(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """`check_output` takes what the loss takes, without values too, and raises a ModelError for anything else."""
+    """Check that `check_output` accepts what the loss takes, without values too, and raises a ModelError otherwise."""
     task = make(data)
     good = _noise(task, data.image_size)
     taken: list[object] = [good, {"out": good}, good.to("meta")]
@@ -144,8 +160,11 @@ def task_refuses_other_outputs(make: Callable[[ImageSet], Task[Target]], data: I
 
 
 def task_scores_the_truth_best(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """What has been fitted to the loss scores better than noise, in the task's direction. The primary score is among
-    all scores, and they do not depend on the batches. The truth of classes scores 1, the best there is."""
+    """Check that what has been fitted to the loss scores better than noise, in the task's direction.
+
+    The primary score is among all scores, and they do not depend on the batches. The truth of classes scores 1, the
+    best there is.
+    """
     task, split = make(data), data.splits["val"]
     cpu = torch.device("cpu")
     images, target = next(eval_batches(split, len(split), task))
@@ -175,7 +194,7 @@ def task_scores_the_truth_best(make: Callable[[ImageSet], Task[Target]], data: I
 
 
 def _check_class_scores(task: Task[Target], split: Split, images: Tensor, truth: Tensor) -> None:
-    """Scores of classes lie in 0..1, and the truth scores 1."""
+    """Check that scores of classes lie in 0..1, and that the truth scores 1."""
     cpu = torch.device("cpu")
     perfect, wrong = (task.evaluate(_Oracle(images, maps), split, 4, cpu) for maps in (truth, truth.roll(1, dims=1)))
     for scores in (perfect, wrong):
@@ -192,7 +211,7 @@ def _check_class_scores(task: Task[Target], split: Split, images: Tensor, truth:
 
 
 def task_shows_its_predictions(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """One picture of each image with its truth and its prediction, of the image's size, and a legend."""
+    """Check that every image is shown with its truth and its prediction, in its own size, and with a legend."""
     task, split = make(data), data.splits["val"]
     images, _ = next(eval_batches(split, len(split), task))
     pictures = task.pictures(_Oracle(images, _noise(task, data.image_size, len(split))), split, torch.device("cpu"))
@@ -217,7 +236,7 @@ TASK_CHECKS: tuple[TaskCheck, ...] = (
 
 
 class _Oracle(nn.Module):
-    """Knows some images, and gives for each what it was told to."""
+    """Return what was set for each of some known images."""
 
     def __init__(self, images: Tensor, outputs: Tensor) -> None:
         super().__init__()
@@ -229,17 +248,17 @@ class _Oracle(nn.Module):
 
 
 def _batch(task: Task[Target], data: ImageSet) -> tuple[Tensor, Target]:
-    """Two images of the training split, and their target."""
+    """Return two images of the training split, and their target."""
     return next(eval_batches(data.splits["train"], 2, task))
 
 
 def _noise(task: Task[Target], size: Sequence[int], count: int = 2) -> Tensor:
-    """count x out_channels x H x W, always the same."""
+    """Return the same noise each time, count x out_channels x H x W."""
     return 0.1 * torch.randn(count, task.out_channels, *size, generator=torch.Generator().manual_seed(0))
 
 
 def _fitted(task: Task[Target], maps: Tensor, target: Target) -> Tensor:
-    """What 60 steps along the gradient of the loss make of an output."""
+    """Return what 60 steps along the gradient of the loss make of an output."""
     maps = maps.clone().requires_grad_()
     optimizer = torch.optim.Adam([maps], lr=0.1)
     for _ in range(60):
@@ -250,7 +269,7 @@ def _fitted(task: Task[Target], maps: Tensor, target: Target) -> Tensor:
 
 
 def _motion(data: ImageSet, mirrored: bool = False, outside_rows: int = 0) -> Motion:
-    """How two images are moved: mirrored or not, and with so many upper rows from outside the image."""
+    """Return how two images are moved: mirrored or not, and with so many upper rows from outside the image."""
     height, width = data.image_size
     down, across = ((2 * torch.arange(side) + 1) / side - 1 for side in (height, width))
     grid = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1).repeat(2, 1, 1, 1)
@@ -264,11 +283,11 @@ def _tensors(value: object) -> list[Tensor]:
 
 
 def _alike(a: object, b: object) -> bool:
-    """Whether two targets hold the same values, but for rounding."""
+    """Return whether two targets hold the same values, but for rounding."""
     pairs = zip(_tensors(a), _tensors(b), strict=True)
     return all(x.shape == y.shape and torch.allclose(x.double(), y.double(), atol=1e-4) for x, y in pairs)
 
 
 def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """B x classes x H x W logits, 5 at the true class and 0 elsewhere."""
+    """Return logits, B x classes x H x W: 5 at the true class and 0 elsewhere."""
     return 5 * nn.functional.one_hot(labels.clamp(min=0), num_classes).permute(0, 3, 1, 2).float()

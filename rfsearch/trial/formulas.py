@@ -215,24 +215,32 @@ def _scattered(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> floa
 
 
 def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Each of the two gradients multiplies as much as the forward pass, groups included; torch's own formula takes a
-    grouped weight gradient for a dense one."""
+    """Count each of the two gradients as much as the forward pass, groups included.
+
+    Torch's own formula takes a grouped weight gradient for a dense one.
+    """
     grad, image, weight, transposed, mask = args[0], args[1], args[2], args[7], args[10]
     places = image if transposed else grad
     return 2.0 * places.shape[0] * places[0, 0].numel() * weight.numel() * (mask[0] + mask[1])
 
 
 def _deformable_convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """torchvision's deform_conv2d: 2 x MAC of its kernel, and _SAMPLE (with a mask, one more) for each of the C x taps
-    values that every place of its output samples. The convolution that gives the offsets counts by itself."""
+    """Count torchvision's deform_conv2d: 2 x MAC of its kernel, and the sampling.
+
+    It is _SAMPLE (with a mask, one more) for each of the C x taps values that every place of its output samples. The
+    convolution that gives the offsets counts by itself.
+    """
     image, weight, masked = args[0], args[1], args[13]
     sampled = image.shape[1] * weight.shape[2] * weight.shape[3]
     return out.numel() / out.shape[1] * (2.0 * weight.numel() + (_SAMPLE + masked) * sampled)
 
 
 def _deformable_convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Two products as large as the forward one. Sampling once more, for the weight's gradient, and twice that for the
-    gradients of the map and of the offsets, as grid_sampler_2d_backward."""
+    """Count two products as large as the forward one, and the sampling.
+
+    It samples once more for the weight's gradient, and twice that for the gradients of the map and of the offsets, as
+    grid_sampler_2d_backward.
+    """
     grad, image, weight, masked = args[0], args[1], args[2], args[14]
     sampled = image.shape[1] * weight.shape[2] * weight.shape[3]
     return grad.numel() / grad.shape[1] * (4.0 * weight.numel() + 3 * (_SAMPLE + masked) * sampled)

@@ -45,6 +45,7 @@ class Meter(TorchDispatchMode):
 
     @property
     def metered(self) -> Metered:
+        """What has been counted so far."""
         return Metered(self.flop, self._peak)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -44,9 +44,11 @@ class BoundaryIou(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all batches."""
         self._confusion = np.zeros((self._num_classes + 1, self._num_classes + 1), np.int64)
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Take in a batch."""
         none = self._num_classes  # the id of pixels that are in no band
         ids, truth = predicted.cpu().numpy(), target.cpu().numpy()
         distance = band_distance(*truth.shape[-2:])
@@ -55,6 +57,7 @@ class BoundaryIou(Metric):
         self._confusion += confusion_matrix(called, true, none + 1)
 
     def compute(self) -> dict[str, float]:
+        """Return every score by its name."""
         each = by_class("boundary_iou", per_class_iou(self._confusion)[: self._num_classes], self._ignored)
         return {self.primary: mean_of_defined(each), **each}
 

@@ -30,12 +30,15 @@ class ConfusionMetric(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all batches."""
         self._confusion = np.zeros((self._num_classes, self._num_classes), np.int64)
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Take in a batch."""
         self._confusion += confusion_matrix(predicted.cpu().numpy(), target.cpu().numpy(), self._num_classes, IGNORE)
 
     def compute(self) -> dict[str, float]:
+        """Return every score by its name."""
         return self.scores(self._confusion, self._ignored)
 
     @staticmethod

@@ -39,11 +39,14 @@ _RULE = (
 class Accumulates(Protocol):
     """Do what the metrics of torchmetrics, and of whoever follows them, have in common."""
 
-    def update(self, prediction: Tensor, target: Tensor) -> object: ...
+    def update(self, prediction: Tensor, target: Tensor) -> object:
+        """Take in a batch."""
 
-    def compute(self) -> object: ...
+    def compute(self) -> object:
+        """Return every score by its name."""
 
-    def reset(self) -> object: ...
+    def reset(self) -> object:
+        """Forget all batches."""
 
 
 def own_metric(spec: str, offered: Mapping[str, int], predicted: Tensor, target: Tensor) -> Metric:
@@ -92,12 +95,15 @@ class AccumulatedMetric(Metric):
         self.direction = _direction(spec, held)
 
     def reset(self) -> None:
+        """Forget all batches."""
         _call(self._spec, "reset", self._held.reset)
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Take in a batch."""
         _call(self._spec, "updated", self._held.update, predicted.cpu(), target.cpu())
 
     def compute(self) -> dict[str, float]:
+        """Return every score by its name."""
         return {self.primary: _number(self._spec, _call(self._spec, "computed", self._held.compute))}
 
 
@@ -117,9 +123,11 @@ class ImageMeanMetric(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all batches."""
         self._total, self._count = 0.0, 0
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Take in a batch."""
         for one, true in zip(predicted.cpu(), target.cpu(), strict=True):
             score = _number(self._spec, _call(self._spec, "called", self._function, one, true, **self._given))
             if not math.isnan(score):
@@ -127,6 +135,7 @@ class ImageMeanMetric(Metric):
                 self._count += 1
 
     def compute(self) -> dict[str, float]:
+        """Return every score by its name."""
         return {self.primary: self._total / self._count if self._count else math.nan}
 
 
