@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from rfsearch.space.table import LARGEST_FACTOR, MOST_IMAGES, MOST_RUNGS, MOST_STEPS, Table
 
 
+_LARGEST_RATE = 1e38  # single precision, in which weights are trained, holds 3.4e38
+
+
 class Recipe(Table):
     """Say how every candidate of a space is trained: what may not vary between them.
 
@@ -82,6 +85,9 @@ class Recipe(Table):
         low, high = self.scale
         if not 1 / LARGEST_FACTOR <= low <= high <= LARGEST_FACTOR:
             raise ValueError(f"scale = [low, high] needs 0 < low <= high <= {LARGEST_FACTOR:g}")
+        largest = self.lr * max(1.0, self.pretrained_lr_multiplier, self.f_lr_multiplier, self.gamma_lr_multiplier)
+        if max(largest, self.weight_decay, self.f_clip or 0.0) > _LARGEST_RATE:
+            raise ValueError(f"lr, lr times each multiplier, weight_decay and f_clip are at most {_LARGEST_RATE:g}")
         return self
 
     def rung_steps(self) -> tuple[int, ...]:
