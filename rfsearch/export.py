@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rfsearch.data import ImageSet
 from rfsearch.data.batches import channel_statistics, normalised_images
-from rfsearch.direction import merit
+from rfsearch.direction import Direction, merit
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
 from rfsearch.identity import edited, sources_of
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride
@@ -93,9 +93,14 @@ class Form:
 
 @dataclass
 class Exported:
-    """What was exported. primary: the name of the score. rf_px: of the exported network. input_shape: of one image.
+    """What was exported.
 
-    searched: the candidate as it was searched.
+    Attributes:
+        searched: The candidate as it was searched.
+        primary: Name of the score.
+        direction: Whether a higher or a lower score is the better one.
+        rf_px: Receptive field of the exported network.
+        input_shape: Of one image.
     """
 
     run: Path
@@ -104,6 +109,7 @@ class Exported:
     searched: str
     patch: Patch
     primary: str
+    direction: Direction
     rf_px: int
     input_shape: tuple[int, int, int, int]
     scores: list[Scored]
@@ -124,6 +130,7 @@ class Exported:
             "sites": self.patch.to_json()["sites"],
             "rf_px": self.rf_px,
             "primary": self.primary,
+            "direction": self.direction,
             "scores": [asdict(scored) for scored in self.scores],
             "input": {"shape": ["B", *self.input_shape[1:]], "scale": 1 / 255, "mean": list(mean), "std": list(std)},
             "forms": [asdict(form) for form in self.forms],
@@ -199,6 +206,7 @@ def export(
         record.candidate,
         patch,
         bench.task.primary,
+        bench.task.direction,
         bench.field_px(model),
         data.input_shape,
         scores,
