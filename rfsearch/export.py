@@ -374,6 +374,7 @@ class _Bench:
         optimisation = Optimisation(model, self.task, tuning, self._space.weights != "none")
         for step in range(steps):
             optimisation.set_rates(step)
+            optimisation.clear()
             loss = optimisation.find_gradients(*batches.at(step))
             optimisation.move()
         model.eval()
