@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rfsearch.data import ImageSet
 from rfsearch.data.batches import channel_statistics, normalised_images
-from rfsearch.direction import merit
+from rfsearch.direction import Direction, merit
 from rfsearch.errors import DataError, ModelError, RequestError, RunDirectoryError, SpaceError, nearest
 from rfsearch.identity import edited, sources_of
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, InflationFactor, Interpolation, SampleStride
@@ -99,9 +99,14 @@ class Form:
 
 @dataclass
 class Exported:
-    """What was exported. primary: the name of the score. rf_px: of the exported network. input_shape: of one image.
+    """What was exported.
 
-    searched: the candidate as it was searched.
+    Attributes:
+        searched: The candidate as it was searched.
+        primary: Name of the score.
+        direction: Whether a higher or a lower score is the better one.
+        rf_px: Receptive field of the exported network.
+        input_shape: Of one image.
     """
 
     run: Path
@@ -110,6 +115,7 @@ class Exported:
     searched: str
     patch: Patch
     primary: str
+    direction: Direction
     rf_px: int
     input_shape: tuple[int, int, int, int]
     scores: list[Scored]
@@ -131,6 +137,7 @@ class Exported:
             "sites": self.patch.to_json()["sites"],
             "rf_px": self.rf_px,
             "primary": self.primary,
+            "direction": self.direction,
             "scores": [asdict(scored) for scored in self.scores],
             "input": {"shape": ["B", *self.input_shape[1:]], "scale": 1 / 255, "mean": list(mean), "std": list(std)},
             "forms": [asdict(form) for form in self.forms],
@@ -206,6 +213,7 @@ def export(
         record.candidate,
         patch,
         bench.task.primary,
+        bench.task.direction,
         bench.field_px(model),
         data.input_shape,
         scores,
@@ -373,6 +381,7 @@ class _Bench:
         optimisation = Optimisation(model, self.task, tuning, self._space.weights != "none")
         for step in range(steps):
             optimisation.set_rates(step)
+            optimisation.clear()
             loss = optimisation.find_gradients(*batches.at(step))
             optimisation.move()
         model.eval()

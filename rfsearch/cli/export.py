@@ -12,6 +12,7 @@ from rich.table import Table
 from rfsearch import numbers
 from rfsearch.cli.options import JsonOption
 from rfsearch.cli.printing import err_console, out_console, print_json, progress_console, say, warn
+from rfsearch.direction import merit
 
 if TYPE_CHECKING:
     from rfsearch.export import Exported
@@ -86,7 +87,11 @@ def _scores(exported: Exported) -> Table:
         cells = [row.name + (f", {row.steps} steps more" if row.steps else "")]
         for score, trained in ((row.val, first.val), (row.test, first.test)):
             cells.append(numbers.score(score))
-            cells.append("" if row is first or score is None or trained is None else numbers.signed(trained - score))
+            if row is first or score is None or trained is None:
+                cells.append("")
+            else:
+                lost = merit(trained, exported.direction) - merit(score, exported.direction)
+                cells.append(numbers.signed(lost))
         table.add_row(*cells, "exported" if row.chosen else "")
     return table
 

@@ -235,6 +235,7 @@ class TrainingLoop:
         self.optimisation.free(step - self.prelude >= self._recipe.f_delay * self._recipe.steps)
 
     def _optimise(self, images: Tensor, target: object) -> Tensor:
+        self.optimisation.clear()
         with self._tally.counting("step"):
             loss = self.optimisation.find_gradients(images, target, self._tally.backward)
         self._tally.repeated(self.optimisation.work, self.optimisation.move)

@@ -95,6 +95,10 @@ class Optimisation:
         self.optimizer.add_param_group({"params": moved, "multiplier": 1.0, "weight_decay": 0.0})
         prime_momentum(self.optimizer)
 
+    def clear(self) -> None:
+        """Forget the last batch's gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
     def find_gradients(
         self, images: Tensor, target: object, backward: Callable[[Tensor], None] = Tensor.backward
     ) -> Tensor:
@@ -105,7 +109,6 @@ class Optimisation:
             target: As the task takes it.
             backward: Runs the backward pass of the loss.
         """
-        self.optimizer.zero_grad(set_to_none=True)
         with guided(self._model, self._task.class_ids(target)):
             loss = self._task.loss(self._model(images), target)
             backward(loss)

@@ -99,7 +99,7 @@ def test_images_without_a_label_train_and_are_scored_like_any(tmp_path):
     train = DATA.splits["train"]
     labels = np.array(train.targets)
     labels[:6] = 255
-    data = replace(DATA, ignore_index=255, splits={**DATA.splits, "train": replace(train, labels=labels)})
+    data = replace(DATA, ignore_index=255, splits={**DATA.splits, "train": replace(train, targets=labels)})
     for weights in ("none", "sqrt"):
         folder = tmp_path / weights
         folder.mkdir()

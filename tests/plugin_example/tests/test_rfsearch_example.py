@@ -10,7 +10,7 @@ pytest.importorskip("rfsearch_example", reason="the plugin is installed by tests
 from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, relief, two_stage
 from rfsearch_example.cost_by_status import COST_BY_STATUS
 from rfsearch_example.depth import Depth
-from rfsearch_example.relief import FAR, FacesInRelief
+from rfsearch_example.faces import FAR, FacesInRelief
 
 from rfsearch import testing
 from rfsearch.space import read_space
