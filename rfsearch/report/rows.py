@@ -68,7 +68,7 @@ class ArmRow:
         ended: Why it ended with budget left; empty where it did not, or where nobody noted it.
 
     Example:
-        >>> row = ArmRow(ArmRecords("random", 0, ()), spent=3.0, limit=4.0, ended="")
+        >>> row = ArmRow(ArmRecords("random", 0, (), "maximize"), spent=3.0, limit=4.0, ended="")
         >>> row.share, row.statuses
         (0.75, 'none yet')
     """

@@ -11,6 +11,7 @@ from rfsearch.data.voc import VOC_CLASSES
 from rfsearch.errors import DataError
 from rfsearch.space import read_space
 from rfsearch.tasks.class_maps import IGNORE
+from rfsearch.tasks.segmentation import Segmentation
 
 SIZE = (12, 16)
 TRAIN = [f"2007_{k:06d}" for k in range(4)]
@@ -155,7 +156,7 @@ def test_photographs_are_read_unchanged(root, voc):
 
 def test_void_is_ignored(root):
     data = read_voc(root)
-    _, labels = next(eval_batches(data.splits["test"], 3, data.ignore_index))
+    _, labels = next(eval_batches(data.splits["test"], 3, Segmentation(Segmentation.Keys(), data)))
     np.testing.assert_array_equal(labels.numpy() == IGNORE, np.stack([ids_of(name) == 255 for name in VAL]))
     assert labels.max() == 20
 

@@ -251,7 +251,12 @@ def test_a_training_with_it_ends_resumes_and_says_what_it_found(
     whole = finished(training(space, choice, tmp_path / "whole"))
     assert whole.cause == ""
     assert whole.status == "completed"
-    assert list(whole.f) == ([] if name == "deformable" else ["conv6"])
+    assert list(whole.dilation) == ([] if name == "deformable" else ["conv6"])
     training(space, choice, tmp_path / "half").advance()
     again = finished(training(space, choice, tmp_path / "half"))
-    assert (again.val, again.cost.flop, again.f, again.rf_px) == (whole.val, whole.cost.flop, whole.f, whole.rf_px)
+    assert (again.val, again.cost.flop, again.outcome, again.rf_px) == (
+        whole.val,
+        whole.cost.flop,
+        whole.outcome,
+        whole.rf_px,
+    )

@@ -4,7 +4,8 @@ Three things can be behind it:
 
 - What makes an object with `update(prediction, target)`, `compute()` and `reset()`, as all metrics of torchmetrics are:
   a class, or a function without required arguments other than those that the task offers. `update` gets every batch,
-  and `compute` gives one number for the whole data set. Such an object itself will do, too.
+  and `compute` gives one number for the whole data set. Such an object itself will do, too, if it is
+  callable, as those of torchmetrics are.
 - A function of the prediction and the target of one image that gives one number. The score is the mean over images;
   where it is NaN it says nothing of an image, which is then left out.
 
