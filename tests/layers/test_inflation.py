@@ -443,9 +443,9 @@ def test_wrong_requests_are_refused() -> None:
         inflate(x[None, None], torch.tensor(1.5))
     with pytest.raises(ModelError, match="one size per axis"):
         interpolate(x, 1.5, 1, (3,))
-    with pytest.raises(ModelError, match="Only pixels of 2-D maps are weighted"):
+    with pytest.raises(ModelError, match="2-D maps only"):
         inflate(x[0], 1.5, pixel_weight=torch.ones(1, 1, 4))
-    with pytest.raises(ModelError, match="Only pixels of 2-D maps are weighted"):
+    with pytest.raises(ModelError, match="2-D maps only"):
         Inflation(InflationFactor(1.5), pixel_weight=LabelWeight([0], 0.5))(x[0])
     with pytest.raises(SpaceError, match="Did you mean 'paper'"):
         Inflation(InflationFactor(), "papers")

@@ -207,7 +207,7 @@ def test_what_is_for_two_axes_only_is_told():
         with pytest.raises(SpaceError, match="body/1: a path is guided by labels on 2-D maps only"):
             build(model, Candidate.of({"body": [Choice(1, labels=("a",)), Choice(1)]}), settings)
         weighed = Settings(classes=("background", "a"), f_background=0.5)
-        with pytest.raises(ModelError, match="Only pixels of 2-D maps are weighted"):
+        with pytest.raises(ModelError, match="2-D maps only"):
             build(model, one(Choice(1, f=1.5), "body"), weighed)(x)
 
 
