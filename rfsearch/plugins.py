@@ -276,7 +276,8 @@ def named(spec: str, what: str) -> Callable[..., Any]:
     if not callable(made):
         public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise ModelError(f"{what} {spec!r}: {source} has no callable {attribute!r}.{nearest(attribute, public)}")
-    return made
+    result: Callable[..., Any] = made
+    return result
 
 
 def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Module:

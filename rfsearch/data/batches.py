@@ -208,4 +208,5 @@ def _motion(rng: np.random.Generator, shape: Sequence[int], augment: Augment, de
 def _axis(length: int, zoom: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """B x length: where each output pixel is read, -1 and 1 being the image's edges."""
     centres = (2 * np.arange(length) + 1) / length - 1
-    return (centres[None] - shift[:, None]) / zoom[:, None]
+    result: np.ndarray = (centres[None] - shift[:, None]) / zoom[:, None]
+    return result

@@ -36,7 +36,8 @@ def ids_of(split: Split) -> np.ndarray:
 
 def areas_of(split: Split) -> np.ndarray:
     """Return the number of pixels of each id, 256 int64."""
-    return np.sum([np.bincount(label.ravel(), minlength=256) for label in split.targets], axis=0)
+    result: np.ndarray = np.sum([np.bincount(label.ravel(), minlength=256) for label in split.targets], axis=0)
+    return result
 
 
 def infer_classes(

@@ -205,7 +205,8 @@ def map_array(path: Path) -> np.ndarray:
         DataError: The file is gone.
     """
     try:
-        return np.load(path, mmap_mode="r")
+        result: np.ndarray = np.load(path, mmap_mode="r")
+        return result
     except FileNotFoundError as cause:
         raise DataError(
             f"{path}: the mapped pixels are not on this machine. Choose a cache folder that every worker sees, "

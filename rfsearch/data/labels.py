@@ -199,7 +199,8 @@ def _class_ids(path: Path, stored: np.ndarray, mapping: Mapping[StoredId, int]) 
             f"{path}: holds ids that the map does not list: {some(unknown)}. Add them to [data] map, or all at once as "
             f"{OTHER} = ID"
         )
-    return ids.astype(np.uint8)
+    result: np.ndarray = ids.astype(np.uint8)
+    return result
 
 
 def _ids_of_colours(path: Path, image: Image.Image, header: Header, rule: LabelRule) -> tuple[np.ndarray, int]:

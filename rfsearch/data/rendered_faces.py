@@ -152,7 +152,8 @@ def _bar(half_width: float, half_height: float, bend: float = 0.0) -> Shape:
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         along = np.maximum(np.abs(u) - (half_width - half_height), 0)
-        return np.hypot(along, v - (bend / half_width**2) * u * u) - half_height
+        result: np.ndarray = np.hypot(along, v - (bend / half_width**2) * u * u) - half_height
+        return result
 
     return distance
 
@@ -161,7 +162,8 @@ def _lens(half_width: float, half_height: float) -> Shape:
     """Shape a lens, pointed at both ends like an opened eye."""
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        return np.abs(v) - half_height * (1 - (u / half_width) ** 2)
+        result: np.ndarray = np.abs(v) - half_height * (1 - (u / half_width) ** 2)
+        return result
 
     return distance
 
@@ -220,7 +222,8 @@ class _Look:
 
 
 def _colour(rgb: np.ndarray) -> Rgb:
-    return np.clip(rgb, 0.02, 0.98).astype(np.float32)
+    result: Rgb = np.clip(rgb, 0.02, 0.98).astype(np.float32)
+    return result
 
 
 def _eye(canvas: _Canvas, frame: _Frame, look: _Look, part: int | None) -> None:
@@ -271,7 +274,8 @@ def _nose(canvas: _Canvas, frame: _Frame, look: _Look, length: float, width: flo
         share = np.clip(v / length, 0, 1)
         side = np.abs(u) - width * (0.38 + 0.62 * share**2)
         end = v - length + (0.35 * length / width**2) * u * u
-        return np.maximum(np.maximum(side, end), -v)
+        result: np.ndarray = np.maximum(np.maximum(side, end), -v)
+        return result
 
     window, u, v = frame.at(0, length / 2).window(canvas.size, length * 0.75)
     v = v + length / 2
@@ -319,7 +323,8 @@ def _streaks(u: np.ndarray, v: np.ndarray, hair: Rgb, rng: np.random.Generator) 
     """Return the hair's colour in strands."""
     turn, pitch = rng.uniform(0, math.pi), rng.uniform(14, 30)
     wave = np.sin(pitch * (u * math.cos(turn) + v * math.sin(turn)) + 2 * v)
-    return np.clip(hair + rng.uniform(0.02, 0.09) * wave[..., None], 0, 1)
+    result: np.ndarray = np.clip(hair + rng.uniform(0.02, 0.09) * wave[..., None], 0, 1)
+    return result
 
 
 def _draw(rng: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:

@@ -89,7 +89,7 @@ class FractionalConv2d(nn.Module):
         self.log_dilation = nn.Parameter(start.to(conv.weight.device, torch.float32), requires_grad=learned)
         self.register_buffer("bounds", torch.tensor([low, high], dtype=torch.float32, device=conv.weight.device))
         self._last, self._seen = values, (self.log_dilation, self.log_dilation._version)
-        self.register_load_state_dict_post_hook(_read_dilation_again)
+        self.register_load_state_dict_post_hook(_read_dilation_again)  # type: ignore[no-untyped-call]
 
     @property
     def learned(self) -> bool:
@@ -161,12 +161,12 @@ class FractionalConv2d(nn.Module):
         return found
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.read_dilation()  # the version counter of a copy starts again
 
     def _apply(self, *args: Any, **options: Any) -> FractionalConv2d:
         self.read_dilation()  # before a move to a device without values
-        super()._apply(*args, **options)
+        super()._apply(*args, **options)  # type: ignore[no-untyped-call]
         return self
 
     def read_dilation(self) -> tuple[float, float]:

@@ -210,7 +210,7 @@ class RungScheduler(FIFOScheduler):
     """
 
     def __init__(self, searcher: ContestSearcher) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

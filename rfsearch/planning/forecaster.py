@@ -187,7 +187,7 @@ class Forecaster:
         images = torch.zeros(batch, *self._data.input_shape[1:], device="meta")
         target = self._task.empty_target(batch, images.device)
         if not training:
-            with untouched(model), torch.no_grad(), Meter() as meter, OnShapes():
+            with untouched(model), torch.no_grad(), Meter() as meter, OnShapes():  # type: ignore[no-untyped-call]
                 output = model(images)
             self._check(output, batch)
             return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model))
@@ -195,7 +195,7 @@ class Forecaster:
             [p for p in model.parameters() if p.is_meta], lr=0.1, momentum=0.9, weight_decay=1e-4
         )
         prime_momentum(optimizer)
-        with untouched(model), Meter() as meter, OnShapes(), guided(model, self._task.class_ids(target)):
+        with untouched(model), Meter() as meter, OnShapes(), guided(model, self._task.class_ids(target)):  # type: ignore[no-untyped-call]
             output = model(images)
             self._check(output, batch)
             self._task.loss(output, target).backward()

@@ -86,7 +86,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, real: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.real = real
         self.calls: list[RecordedCall] = []
         self.outputs: dict[str, int] = {}

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from rfsearch.space.table import LARGEST_FACTOR, MOST_IMAGES, MOST_RUNGS, MOST_STEPS, Table
 
-
 _LARGEST_RATE = 1e38  # single precision, in which weights are trained, holds 3.4e38
 
 

@@ -65,8 +65,8 @@ def set_dilation(conv: Convolution, dilation: int | Sequence[int]) -> None:
         _pad_and_check(conv, made, wanted)
     if "_made" not in vars(conv):
         vars(conv)["_made"] = made
-        conv.register_state_dict_post_hook(_save)
-        conv.register_load_state_dict_pre_hook(_load)
+        conv.register_state_dict_post_hook(_save)  # type: ignore[no-untyped-call]
+        conv.register_load_state_dict_pre_hook(_load)  # type: ignore[no-untyped-call]
     # What saves and loads asks the hooks; a buffer besides, for what looks each of its keys up in the module.
     conv.register_buffer(_KEY, torch.tensor(wanted, device=conv.weight.device))
 

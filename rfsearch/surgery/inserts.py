@@ -32,7 +32,8 @@ class InflatedSite(nn.Module):
         self._sizes: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.interpolation(self.conv(self.inflation(x)), self._plain_size(x))
+        result: Tensor = self.interpolation(self.conv(self.inflation(x)), self._plain_size(x))
+        return result
 
     def _plain_size(self, x: Tensor) -> tuple[int, ...]:
         """The size of the output without inflation, px; that of a span is found once for each size of its input."""
@@ -61,7 +62,8 @@ class ParallelSite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [guidance(path(x)) for path, guidance in zip(self.paths, self.guidance, strict=True)]
-        return reduce(add, outputs) / len(outputs)
+        result: Tensor = reduce(add, outputs) / len(outputs)
+        return result
 
 
 class SampledSite(nn.Module):
@@ -86,7 +88,8 @@ class SampledSite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return self.project(torch.cat([x, self.after(self.block(self.before(x)))], dim=1))
+        result: Tensor = self.project(torch.cat([x, self.after(self.block(self.before(x)))], dim=1))
+        return result
 
 
 class SplitSite(nn.Module):

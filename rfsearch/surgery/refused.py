@@ -101,7 +101,7 @@ def _runner(model: nn.Module, shape: Sequence[int]) -> Callable[[], object]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def on_shapes() -> object:
-        with OnShapes():
+        with OnShapes():  # type: ignore[no-untyped-call]
             return model(torch.empty(tuple(shape), dtype=kind, device="meta"))
 
     def on_zeros() -> object:

@@ -41,7 +41,7 @@ def output_shape(module: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
             for tensors in (part._parameters, part._buffers):
                 tensors.update({name: without_values(held) for name, held in tensors.items() if held is not None})
         try:
-            with OnShapes():
+            with OnShapes():  # type: ignore[no-untyped-call]
                 output = module(torch.empty(tuple(shape), dtype=dtype, device="meta"))
         except Exception as error:
             raise ModelError(f"A {type(module).__name__} does not take a map of {tuple(shape)}: {error}") from error

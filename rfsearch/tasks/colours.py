@@ -29,7 +29,8 @@ def colour(class_id: int) -> tuple[int, int, int]:
 
 def coloured(labels: np.ndarray) -> np.ndarray:
     """Return class maps, N x H x W uint8, as RGB pictures, N x H x W x 3 uint8."""
-    return np.array([colour(k) for k in range(256)], np.uint8)[labels]
+    result: np.ndarray = np.array([colour(k) for k in range(256)], np.uint8)[labels]
+    return result
 
 
 def legend(maps: Sequence[np.ndarray], classes: Sequence[str]) -> Mapping[str, tuple[int, int, int]]:

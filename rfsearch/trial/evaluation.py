@@ -108,7 +108,8 @@ class Evaluation:
             self._model.eval()
             self._forward_one()
         self._tally.flop += (1 + LATENCY_PASSES) * meter.flop
-        return meter.metered
+        result: Metered = meter.metered
+        return result
 
     def pictures(self, split: Split) -> Pictures:
         """Return what the network makes of a few images, for the report."""

@@ -73,7 +73,8 @@ def _pooling(axes: int) -> Formula:
 
 def _matrix_vector(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
     """mv(matrix, vector) and addmv(added, matrix, vector): a multiply-add per element of the matrix."""
-    return 2.0 * args[-2].numel() * _multiply_add(out)
+    result: float = 2.0 * args[-2].numel() * _multiply_add(out)
+    return result
 
 
 def _multiply_add(out: Tensor) -> float:
@@ -83,7 +84,8 @@ def _multiply_add(out: Tensor) -> float:
 
 def _batches_added(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
     """addbmm(added, left, right): all products of the batch."""
-    return 2.0 * args[1].numel() * args[2].shape[-1]
+    result: float = 2.0 * args[1].numel() * args[2].shape[-1]
+    return result
 
 
 def _trilinear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
@@ -94,7 +96,8 @@ def _trilinear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> floa
         for dim in sorted(expanded):
             shape.insert(dim, 1)
         shapes.append(shape)
-    return 3.0 * math.prod(torch.broadcast_shapes(*shapes))
+    result: float = 3.0 * math.prod(torch.broadcast_shapes(*shapes))
+    return result
 
 
 def _attention(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
@@ -124,7 +127,10 @@ def _transformer_layer(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any)
     source, channels, heads, gelu, hidden = args[0], args[1], args[2], args[7], args[14].shape[0]
     attention = _multi_head_attention((source, source, source, channels, heads), {}, out)
     activation = 8 if gelu else 1
-    return attention + source[..., 0].numel() * (4.0 * channels * hidden + activation * hidden + (2 * 5 + 2) * channels)
+    result: float = attention + source[..., 0].numel() * (
+        4.0 * channels * hidden + activation * hidden + (2 * 5 + 2) * channels
+    )
+    return result
 
 
 def _recurrent(places: Tensor, matrices: Sequence[Tensor], cells: int, steps: int) -> float:
@@ -192,12 +198,14 @@ def _distances(pairs: int, rows: int, steps: float) -> Formula:
 
 def _transformed_kernel(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
     """A weight's norm (two steps per element), and the weight times its scale."""
-    return 3.0 * args[0].numel() + args[1].numel()
+    result: float = 3.0 * args[0].numel() + args[1].numel()
+    return result
 
 
 def _transformed_kernel_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
     """Their inner product with the weight (two steps), the weight times that, a difference, and the scale."""
-    return 5.0 * args[1].numel() + 4.0 * args[2].numel()
+    result: float = 5.0 * args[1].numel() + 4.0 * args[2].numel()
+    return result
 
 
 def _grid_sampler(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
@@ -221,7 +229,8 @@ def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: A
     """
     grad, image, weight, transposed, mask = args[0], args[1], args[2], args[7], args[10]
     places = image if transposed else grad
-    return 2.0 * places.shape[0] * places[0, 0].numel() * weight.numel() * (mask[0] + mask[1])
+    result: float = 2.0 * places.shape[0] * places[0, 0].numel() * weight.numel() * (mask[0] + mask[1])
+    return result
 
 
 def _deformable_convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
@@ -232,7 +241,8 @@ def _deformable_convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out:
     """
     image, weight, masked = args[0], args[1], args[13]
     sampled = image.shape[1] * weight.shape[2] * weight.shape[3]
-    return out.numel() / out.shape[1] * (2.0 * weight.numel() + (_SAMPLE + masked) * sampled)
+    result: float = out.numel() / out.shape[1] * (2.0 * weight.numel() + (_SAMPLE + masked) * sampled)
+    return result
 
 
 def _deformable_convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
@@ -243,7 +253,8 @@ def _deformable_convolution_backward(args: Sequence[Any], kwargs: Mapping[str, A
     """
     grad, image, weight, masked = args[0], args[1], args[2], args[14]
     sampled = image.shape[1] * weight.shape[2] * weight.shape[3]
-    return grad.numel() / grad.shape[1] * (4.0 * weight.numel() + 3 * (_SAMPLE + masked) * sampled)
+    result: float = grad.numel() / grad.shape[1] * (4.0 * weight.numel() + 3 * (_SAMPLE + masked) * sampled)
+    return result
 
 
 def _grid_sampler_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
@@ -255,12 +266,14 @@ def _grid_sampler_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: 
 def _embedding_bag(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
     """A multiply-add for every value of every row that goes into a bag, forward and backward alike."""
     rows, index = args[0], args[1]
-    return 2.0 * index.numel() * rows.shape[1]
+    result: float = 2.0 * index.numel() * rows.shape[1]
+    return result
 
 
 def _embedding_bag_weights(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
     """The inner product of a bag's gradient with each of its rows."""
-    return 2.0 * args[2].numel() * args[1].shape[1]
+    result: float = 2.0 * args[2].numel() * args[1].shape[1]
+    return result
 
 
 def _lu(m: int, n: int) -> float:

@@ -36,7 +36,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self, memory: bool = True) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flop = 0.0
         self._memory = memory
         self._live = 0

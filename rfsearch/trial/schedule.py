@@ -14,7 +14,8 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     # A forecast times more steps than a short recipe may have.
     rate = recipe.lr * max(0.0, 1 - step / recipe.steps) ** recipe.power
     rate *= recipe.lr_drop ** sum(step >= share * recipe.steps for share in recipe.lr_steps)
-    return rate * (step + 1) / recipe.warmup if step < recipe.warmup else rate
+    result: float = rate * (step + 1) / recipe.warmup if step < recipe.warmup else rate
+    return result
 
 
 _TUNING_RATE = 0.1  # of a fine-tuning, over the training's

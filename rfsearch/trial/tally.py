@@ -204,7 +204,8 @@ def _run_backward(loss: Tensor) -> None:
 def _described(value: Any) -> Hashable:
     """What the cost of a call can depend on in an argument of it. Raises TypeError where that is not known."""
     if type(value) in _USUAL:
-        return value
+        result: Hashable = value
+        return result
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.requires_grad
     if isinstance(value, (list, tuple)):

@@ -81,7 +81,8 @@ def confusion_matrix(pred: np.ndarray, label: np.ndarray, num_classes: int, igno
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide counts, class by class; NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    result: np.ndarray = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return result
 
 
 def by_class(name: str, values: np.ndarray, ignored: int | None) -> dict[str, float]:
