@@ -5,6 +5,17 @@ Importing it imports neither torch nor Ray; what computes does.
 
 from typing import TYPE_CHECKING
 
+from rfsearch.choices import (
+    Candidate,
+    Choice,
+    Dilated,
+    Fractional,
+    Guest,
+    Inflated,
+    Sampled,
+    Searched,
+    SitePath,
+)
 from rfsearch.errors import (
     BudgetError,
     DataError,
@@ -17,7 +28,7 @@ from rfsearch.errors import (
     TrialError,
 )
 from rfsearch.patch import apply
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 
 if TYPE_CHECKING:
     from rfsearch.networks import trained
@@ -29,10 +40,17 @@ __all__ = [
     "Candidate",
     "Choice",
     "DataError",
+    "Dilated",
+    "Fractional",
+    "Guest",
+    "Inflated",
     "ModelError",
     "RequestError",
     "RfsearchError",
     "RunDirectoryError",
+    "Sampled",
+    "Searched",
+    "SitePath",
     "Space",
     "SpaceError",
     "StrategyError",

@@ -10,13 +10,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rfsearch.choices import Candidate
 from rfsearch.ledger import Record
 from rfsearch.ledger.manifest import PlannedCandidate
 from rfsearch.numbers import MISSING, byte_size, duration, field_px, multiple, parallel, percent, plain, prefixed, score
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.report.rows import trial_line
 from rfsearch.reproduce import Measured
-from rfsearch.space import Candidate
 
 
 def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float) -> Table:
@@ -47,7 +47,8 @@ def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float) -> Table
 def _alike(row: PlannedCandidate) -> str:
     """Return a candidate in words, with the dilations of those that cannot be told apart from it."""
     candidate = Candidate.from_json(row.candidate)
-    others = [[str(choice.dilation) for _, choice in Candidate.from_json(text)] for text in row.alike]
+    alike = [Candidate.from_json(text) for text in row.alike]
+    others = [[str(path.choice.whole_dilation or path) for _, path in other] for other in alike]
     said = ", ".join("/".join(dict.fromkeys(dilations)) for dilations in others)
     return f"{candidate} (alike: d={said})" if said else str(candidate)
 

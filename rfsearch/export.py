@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rfsearch.choices import Candidate, Choice, Room
 from rfsearch.data import ImageSet
 from rfsearch.data.batches import channel_statistics, normalised_images
 from rfsearch.direction import Direction, merit
@@ -44,10 +45,10 @@ from rfsearch.networks import fresh_backbone, trained
 from rfsearch.outputs import main_output
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.planning.plan import load_data
-from rfsearch.projection import Room, fixed, project
+from rfsearch.projection import project
 from rfsearch.provenance import versions
 from rfsearch.receptive import receptive_field
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 from rfsearch.surgery import measure_sites
 from rfsearch.surgery.dilation import _KEY as DILATION
 from rfsearch.surgery.inserts import SplitSite
@@ -297,20 +298,12 @@ def _data(
 
 def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
     """What the trial's network had become."""
-    candidate = Candidate.from_json(record.candidate)
-    outcome = Candidate.from_json(record.outcome)
-    starts = dict(candidate)
+    candidate, outcome = Candidate.from_json(record.candidate), Candidate.from_json(record.outcome)
+    started, bounds = dict(candidate), {"f": space.f_bounds, "gamma": space.sampling.bounds}
 
     def within(path: str, choice: Choice) -> Choice:
-        """Return a learned value within its bounds, which single precision may miss by its rounding."""
-        start, sampling = starts[path], choice.sampling
-        if start.learned:
-            low, high = space.f_bounds
-            return replace(choice, f=min(max(choice.f, low), high))
-        if sampling and start.sampling and start.sampling.learned:
-            low, high = space.sampling.bounds
-            return replace(choice, sampling=replace(sampling, gamma=min(max(sampling.gamma, low), high)))
-        return choice
+        """Return what training moved within its bounds, which single precision may miss by its rounding."""
+        return choice.within(bounds) if started[path].choice.moves else choice
 
     recipe = space.recipe
     settings = PatchSettings(
@@ -319,9 +312,9 @@ def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
         guidance_weight=recipe.guidance_weight,
         f_background=recipe.f_background,
         sampling=space.sampling,
-        dilations=space.dilations if any(choice.layer for _, choice in candidate) else (),
+        dilations=space.dilations if any(path.choice.tells_when_installed for _, path in candidate) else (),
     )
-    return Patch(space.backbone, classes, fixed(candidate, outcome.changed(within)), settings)
+    return Patch(space.backbone, classes, outcome.changed(within), settings)
 
 
 class _Bench:

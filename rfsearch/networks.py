@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate
 from rfsearch.errors import RunDirectoryError, nearest
 from rfsearch.identity import network_of, require_same_tensors
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import incumbent, read_run
 from rfsearch.ledger.manifest import read_manifest
 from rfsearch.ledger.typed_json import sound
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.surgery import install
 from rfsearch.tasks.base import Task
 from rfsearch.trial import checkpoint, settings_of

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rfsearch.choices import Candidate, ChannelSplit, SitePath
 from rfsearch.errors import ModelError, SpaceError, nearest
-from rfsearch.space import Candidate, Choice, SamplingSpec
+from rfsearch.space import SamplingSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = "rfsearch-patch"
 VERSION = 1
-_KEYS = ("dilation", "f", "fractional", "learned", "labels", "gamma", "s", "gamma_learned", "layer", "split")
+_KEYS = ("dilation", "f", "fractional", "learned", "labels", "gamma", "s", "gamma_learned", "layer", "found", "split")
 
 
 def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool = True) -> nn.Module:
@@ -62,27 +63,6 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool
     except ModelError as error:
         raise ModelError(f"{error} Patch a network made for it: rfsearch.apply(network, patch, copy=False).") from error
     return read.install(own)
-
-
-@dataclass(frozen=True)
-class ChannelSplit:
-    """Give the last output channels of a convolution a dilation of their own.
-
-    Attributes:
-        dilation: Distance between their taps, px.
-        channels: Their number.
-
-    Example:
-        >>> ChannelSplit(dilation=3, channels=20)
-        ChannelSplit(dilation=3, channels=20)
-    """
-
-    dilation: int
-    channels: int
-
-    def __post_init__(self) -> None:
-        if any(not isinstance(n, int) or n < 1 for n in (self.dilation, self.channels)):
-            raise SpaceError(f"a split has a dilation and channels, whole numbers of at least 1. Got {self}.")
 
 
 class PatchSettings(BaseModel):
@@ -155,7 +135,7 @@ class Patch:
 
     def site_of(self, path: str) -> tuple[str, int | None]:
         """Return the site of a path, and which of its parallel paths it is, from 0; None if it is the only one."""
-        if path in dict(self.candidate.choices):
+        if path in dict(self.candidate.sites):
             return path, None
         site, _, number = path.rpartition("/")
         return site, int(number) - 1
@@ -180,7 +160,7 @@ class Patch:
             if file.version != VERSION:
                 raise SpaceError(f"versions of a patch start at {VERSION}. Got {file.version}.")
             choices, splits = _choices(file.sites)
-            candidate = Candidate.of(choices)
+            candidate = Candidate(choices)
         except ValidationError as error:
             faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise SpaceError(f"{where}: {'; '.join(faults)}.") from error
@@ -203,7 +183,7 @@ class Patch:
         from rfsearch.surgery.places import lone_convolution
 
         modules = dict(model.named_modules())
-        for site, _ in self.candidate.choices:
+        for site, _ in self.candidate.sites:
             for part in site.split(":"):
                 if part not in modules:
                     known = [name for name, module in modules.items() if hasattr(module, "dilation")]
@@ -240,8 +220,8 @@ def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str]:
         raise SpaceError(f"{where}: not valid JSON: {error}.") from error
 
 
-def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, Choice | list[Choice]], dict[str, ChannelSplit]]:
-    choices: dict[str, Choice | list[Choice]] = {}
+def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, list[SitePath]], dict[str, ChannelSplit]]:
+    choices: dict[str, list[SitePath]] = {}
     splits: dict[str, ChannelSplit] = {}
     if not sites:
         raise SpaceError("a patch sets at least one site. Got none.")
@@ -250,20 +230,23 @@ def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, Choice | list[Choice]]
         found = []
         for number, path in enumerate(paths, start=1):
             name = f"{site}/{number}" if len(paths) > 1 else site
+            known = _KEYS if "kind" not in path else tuple(path)
             for key in path:
-                if key not in _KEYS:
-                    raise SpaceError(f"{name}: unknown key {key!r} of a choice.{nearest(key, _KEYS)}")
-                if key in ("dilation", "s") and not isinstance(path[key], int):
+                if key not in known:
+                    raise SpaceError(f"{name}: unknown key {key!r} of a choice.{nearest(key, known)}")
+                if known is _KEYS and key in ("dilation", "s") and not isinstance(path[key], int):
                     raise SpaceError(f"{name}: {key} is a whole number. Got {path[key]!r}.")
             try:
-                found.append(Choice.from_json(path))
-                if found[-1].to_find:
-                    raise SpaceError(f"{name}: a patch holds dilations that were found. Got one still to be found.")
+                found.append(SitePath.from_json({key: value for key, value in path.items() if key != "split"}))
                 if "split" in path:
                     splits[name] = ChannelSplit(**path["split"])
             except KeyError as error:
                 raise SpaceError(f"{name}: a choice without {error}.") from error
             except (TypeError, ValueError) as error:
                 raise SpaceError(f"{name}: not a choice: {error}.") from error
+            except SpaceError as error:
+                raise SpaceError(f"{name}: not a choice: {error}") from error
+            if found[-1].choice.searched:
+                raise SpaceError(f"{name}: a patch holds dilations that were found. Got one still to be found.")
         choices[site] = found
     return choices, splits

@@ -6,6 +6,7 @@ comparing the two, never written down by hand.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.ledger import Record, Request, read_run
 from rfsearch.planning.plan import Plan
-from rfsearch.space import Candidate, Choice
 
 _BUDGET_PER_ROW = 8  # trainings of the reference; no row of a table costs that much, so each is trained to its end
 
@@ -182,12 +183,7 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
 
 def candidate_of(row: Row) -> Candidate:
     """Return the candidate of a row."""
-    return Candidate.of(
-        {
-            site: [Choice.from_json(path) for path in body] if isinstance(body, list) else Choice.from_json(body)
-            for site, body in row.candidate.items()
-        }
-    )
+    return Candidate.from_json(json.dumps(dict(row.candidate)))
 
 
 def departures(table: PublishedTable, the_plan: Plan) -> list[str]:

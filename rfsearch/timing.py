@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rfsearch.choices import Candidate
 from rfsearch.direction import merit
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.export import patch_of
@@ -23,7 +24,6 @@ from rfsearch.numbers import counted
 from rfsearch.planning.plan import Plan
 from rfsearch.provenance import machine
 from rfsearch.report.front import COST_AXES, trials_and_front
-from rfsearch.space import Candidate
 from rfsearch.surgery import Changing, assemble
 from rfsearch.tasks.from_space import task_of
 from rfsearch.trial import settings_of
@@ -104,7 +104,7 @@ def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]
             candidate = patch_of(the_plan.space, the_plan.data.classes, record).candidate
         except RfsearchError:  # building the network will say why
             candidate = None
-        alone = candidate is None or any(choice.layer for _, choice in candidate)
+        alone = candidate is None or any(path.choice.cost_changes for _, path in candidate)
         found.setdefault(record.trial if candidate is None or alone else candidate.to_json(), []).append(record)
     return list(found.values())
 
@@ -123,7 +123,10 @@ def _network(the_plan: Plan, run_dir: Path, record: Record) -> nn.Module:
     if not changing:
         return model
     if not (run_dir / "checkpoints" / record.trial / "model.pt").is_file():
-        layers = ", ".join(dict.fromkeys(dict(Candidate.from_json(record.candidate))[path].layer for path in changing))
+        known = dict(Candidate.from_json(record.candidate))
+        layers = ", ".join(
+            dict.fromkeys(spec for path in changing for spec in known[path].choice.specs or (known[path].choice.kind,))
+        )
         raise ModelError(f"what {layers} costs changes in training, and only an arm's leader keeps its checkpoint")
     return trained(run_dir, record.trial)
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import rfsearch
 from rfsearch import plugins
+from rfsearch.choices import Candidate, Choice, Dilated, Searched
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment, Record, Request
 from rfsearch.planning.plan import Plan
 from rfsearch.receptive import effective_receptive_field, receptive_field
-from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import build
 from rfsearch.trial import Training
 from tests.calls import wrong
@@ -87,7 +87,7 @@ def plan_of(folder: Path, make: str, candidate: Candidate, **recipe: object) -> 
 
 
 def trained(folder: Path, make: str, choice: Choice, **recipe: object) -> Record:
-    candidate = Candidate.of({"wide": choice})
+    candidate = Candidate({"wide": choice})
     plan = plan_of(folder, make, candidate, **recipe)
     assignment = Assignment("listed-0-000", "listed", 0, candidate.to_json(), 7, 1e18)
     work = Training(plan.space, plan.data, assignment, "flop", CPU, folder / "checkpoints" / "listed-0-000")
@@ -124,7 +124,7 @@ FORMS = ["plain_net", "synchronised_net", "compiled_net", "partly_compiled_net",
 
 
 @pytest.mark.parametrize("make", FORMS)
-@pytest.mark.parametrize("choice", [Choice(2), Choice(2, fractional=True)], ids=["dilated", "searched"])
+@pytest.mark.parametrize("choice", [Dilated(2), Searched(2)], ids=["dilated", "searched"])
 def test_it_is_trained_like_the_plain_network(make, choice, tmp_path):
     (tmp_path / "plain").mkdir()
     record = trained(tmp_path, make, choice)
@@ -172,7 +172,7 @@ def test_a_users_own_module_that_hides_its_layers_is_refused(model, message):
         lambda: receptive_field(model, (1, 3, 16, 16)),
         lambda: effective_receptive_field(model, 1, input_shape=(1, 3, 16, 16)),
         lambda: rfsearch.apply(model, PATCH),
-        lambda: build(model, Candidate.of({"0": Choice(2)})),
+        lambda: build(model, Candidate({"0": Dilated(2)})),
     ):
         with pytest.raises(ModelError, match=message):
             look()
@@ -187,8 +187,8 @@ def test_a_users_own_module_is_not_changed_by_looking_at_it():
 
 def test_one_image_a_batch_is_refused_before_training_where_its_pooled_map_is_normalised(tmp_path):
     with pytest.raises(ModelError, match="cannot be trained with batch_size = 1. Smallest: batch_size = 2"):
-        plan_of(tmp_path, "plain_net", Candidate.of({"wide": Choice(2)}), batch_size=1)
+        plan_of(tmp_path, "plain_net", Candidate({"wide": Dilated(2)}), batch_size=1)
 
 
 def test_the_shared_search_looks_at_one_validation_image_behind_pooled_normalisation(tmp_path):
-    assert trained(tmp_path, "plain_net", Choice(2, fractional=True), rung_images=1).val is not None
+    assert trained(tmp_path, "plain_net", Searched(2), rung_images=1).val is not None

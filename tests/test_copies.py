@@ -10,13 +10,13 @@ from torch.nn.utils import parametrizations, weight_norm
 
 import rfsearch
 from rfsearch import plugins
+from rfsearch.choices import Candidate, Dilated, Fractional, Inflated, Searched
 from rfsearch.copies import copy_module
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.inspection import list_site_fields
 from rfsearch.lazy import give_sizes
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
-from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import Settings, assemble, build, install
 from rfsearch.surgery.inserts import SplitSite
 from rfsearch.trial.loop import TrainingLoop
@@ -85,7 +85,7 @@ def test_a_network_that_cannot_be_copied_is_patched_itself_or_refused_in_one_mes
     with pytest.raises(ModelError, match=rf"{why}.*copy=False"):
         rfsearch.apply(model, patch())
     with pytest.raises(ModelError, match=why):
-        build(model, Candidate.of({"body": Choice(2)}))
+        build(model, Candidate({"body": Dilated(2)}))
     assert model.body.dilation == (1, 1)
     assert rfsearch.apply(model, patch(), copy=False) is model
     assert model.body.dilation == (2, 2)
@@ -97,7 +97,7 @@ def test_a_search_trains_networks_that_cannot_be_copied(make, tmp_path, monkeypa
     space, data = toy_space(tmp_path), toy_faces()
     monkeypatch.setattr(plugins, "make_backbone", lambda spec, classes, channels: make(classes, channels))
     space = space.with_(sites=("site" if make is Unsized else "body",), backbone="x")
-    candidate = space.uniform(Choice(2, learned=True))
+    candidate = space.uniform(Inflated(2, learned=True))
     assert Forecaster(space, data, CPU, flop_per_s=1e9)(candidate).rf_px > 1
     torch.manual_seed(0)
     loop = TrainingLoop(space, data, candidate, 0, CPU)
@@ -116,16 +116,16 @@ def test_a_copy_shares_nothing_and_keeps_hooks_that_need_no_original():
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
-@pytest.mark.parametrize("choice", [Choice(2), Choice(2, f=1.3, learned=True), [Choice(1), Choice(2)]], ids=str)
+@pytest.mark.parametrize("choice", [Dilated(2), Inflated(2, 1.3, learned=True), [Dilated(1), Dilated(2)]], ids=str)
 def test_a_weight_norm_is_dilated_inflated_and_forked_and_trains(wrap, choice):
     model = nn.Sequential(wrap(nn.Conv2d(3, 4, 3, padding=1)), nn.Conv2d(4, 2, 1))
     model(X)
-    made = build(model, Candidate.of({"0": choice}))
+    made = build(model, Candidate({"0": choice}))
     made(X).square().sum().backward()
     gains = [parameter for name, parameter in made.named_parameters() if name.endswith(("weight_g", "original0"))]
     assert len(gains) == (2 if isinstance(choice, list) else 1)
     assert all(gain.grad is not None and gain.grad.abs().sum() > 0 for gain in gains)
-    again = build(nn.Sequential(wrap(nn.Conv2d(3, 4, 3, padding=1)), nn.Conv2d(4, 2, 1)), Candidate.of({"0": choice}))
+    again = build(nn.Sequential(wrap(nn.Conv2d(3, 4, 3, padding=1)), nn.Conv2d(4, 2, 1)), Candidate({"0": choice}))
     again.load_state_dict(made.state_dict())
     torch.testing.assert_close(again.eval()(X), made.eval()(X))
     receptive_field(made, (1, 3, 16, 16))
@@ -134,21 +134,21 @@ def test_a_weight_norm_is_dilated_inflated_and_forked_and_trains(wrap, choice):
 @pytest.mark.parametrize("wrap", WRAPPERS)
 def test_a_weight_norm_gives_what_its_plain_convolution_would_at_a_dilation(wrap):
     conv = nn.Conv2d(3, 4, 3, padding=1)
-    plain = build(nn.Sequential(copy.deepcopy(conv)), Candidate.of({"0": Choice(3)}))
-    normed = build(nn.Sequential(wrap(conv)), Candidate.of({"0": Choice(3)}))
+    plain = build(nn.Sequential(copy.deepcopy(conv)), Candidate({"0": Dilated(3)}))
+    normed = build(nn.Sequential(wrap(conv)), Candidate({"0": Dilated(3)}))
     torch.testing.assert_close(normed(X), plain(X))
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
 def test_a_computed_weight_has_no_real_dilation_and_no_split(wrap):
-    real = Candidate.of({"0": Choice(2, f=1.3, fractional=True)})
+    real = Candidate({"0": Fractional(2 / 1.3)})
     with pytest.raises(SpaceError, match="a real dilation is that of"):
         build(nn.Sequential(wrap(nn.Conv2d(3, 4, 3, padding=1))), real)
     with pytest.raises(SpaceError, match="split"):
         SplitSite(wrap(nn.Conv2d(3, 4, 3, padding=1)), 2, 1)
     found, learnable = assemble(
         nn.Sequential(wrap(nn.Conv2d(3, 4, 3, padding=1))),
-        Candidate.of({"0": Choice(2, fractional=True)}),
+        Candidate({"0": Searched(2)}),
         Settings(),
     )
     assert not learnable.let_move(found, (1.0, 4.0))
@@ -181,7 +181,7 @@ def test_measuring_a_lazy_network_leaves_it_lazy():
 
 def test_a_lazy_site_without_a_size_and_a_lazy_module_that_never_runs_are_refused():
     with pytest.raises(ModelError, match="Send one batch through the network first"):
-        install(Unsized(), Candidate.of({"site": Choice(2)}), Settings())
+        install(Unsized(), Candidate({"site": Dilated(2)}), Settings())
     model = Unsized()
     model.spare = nn.LazyLinear(2)
     with pytest.raises(ModelError, match="spare: this LazyLinear never runs"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from rfsearch.choices import Candidate
 from rfsearch.cli.report import summarise_arms
 from rfsearch.errors import RfsearchError, RunDirectoryError, SpaceError
 from rfsearch.ledger import read_history, read_run
@@ -16,7 +17,6 @@ from rfsearch.networks import trained
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.directory import reopen_run
 from rfsearch.report import summarise, write
-from rfsearch.space import Candidate
 from tests.small_run import CPU, begin, train
 
 WRONG: tuple[Any, ...] = (None, [], {}, "junk", -1, 10**40, 0, 1e300, [None], {"a": []}, True, [[1]])

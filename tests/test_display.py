@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate, Dilated, Guest, Searched
 from rfsearch.display import Board, side_by_side
 from rfsearch.ledger import Budget, Cost, Journal, Record, read_history
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
 from rfsearch.reproduce import Measured
-from rfsearch.space import Candidate, Choice
 from rfsearch.strategies.guard import Guarded
 from rfsearch.strategies.listed import Listed
 from tests.toys import helen_space
@@ -105,12 +105,12 @@ def line_of(folder: Path, candidate: Candidate, dilation: dict[str, float], heir
 
 def test_an_heir_says_whom_it_goes_on_from(tmp_path):
     assert "conv6: d=2 on from listed-0-007, RF" in line_of(
-        tmp_path, Candidate.of({"conv6": Choice(2)}), {}, "listed-0-007"
+        tmp_path, Candidate({"conv6": Dilated(2)}), {}, "listed-0-007"
     )
 
 
 def test_what_was_found_at_several_sites_is_one_list(tmp_path):
-    candidate = Candidate.of({"a": Choice(2, fractional=True), "b": Choice(2, fractional=True)})
+    candidate = Candidate({"a": Searched(2), "b": Searched(2)})
     assert "to be found -> a d=4, b d=1, RF" in line_of(tmp_path, candidate, {"a": 4, "b": 1})
 
 
@@ -118,7 +118,7 @@ def test_what_was_found_at_several_sites_is_one_list(tmp_path):
     ("dilation", "end"), [({"conv6": 4}, "d=2, layer dcls -> conv6 d=4, RF"), ({}, "layer dcls, RF")]
 )
 def test_what_a_layer_has_found_is_on_its_line(tmp_path, dilation, end):
-    assert end in line_of(tmp_path, Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}), dilation)
+    assert end in line_of(tmp_path, Candidate({"conv6": Guest(2, "peers.dcls:dcls")}), dilation)
 
 
 def test_the_board_is_whole_at_eighty_columns(tmp_path):

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import rfsearch
 from rfsearch import export as exports
 from rfsearch.backbones.small import wei_small
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, Searched, SitePath
 from rfsearch.data import Batches
 from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
@@ -28,7 +29,6 @@ from rfsearch.ledger import Assignment, Journal, Request, read_run
 from rfsearch.networks import trained
 from rfsearch.planning.directory import start_run
 from rfsearch.plugins import make_backbone
-from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery import Settings, build
 from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
@@ -74,7 +74,7 @@ def a_run(
     text = file.read_text().replace('"conv6"', f'"{site}"').replace("f_delay = 0.25", "f_delay = 0.0")
     text = text.replace("helen-f", "mean-iou")
     file.write_text(text + settings)
-    candidates = [Candidate.of({site: choice}) for choice in choices]
+    candidates = [Candidate({site: choice}) for choice in choices]
     request = Request(space=str(file), candidates=tuple(candidate.to_json() for candidate in candidates))
     plan = planned(request, folder / "cache")
     run_dir = folder / "run"
@@ -94,31 +94,31 @@ def a_run(
 
 
 def learned(folder: Path) -> Path:
-    return a_run(folder, Choice(2, learned=True))
+    return a_run(folder, Inflated(2, learned=True))
 
 
 def two_paths(folder: Path) -> Path:
-    return a_run(folder, [Choice(2, learned=True, labels=EYES), Choice(3, learned=True)])
+    return a_run(folder, [SitePath(Inflated(2, learned=True), EYES), Inflated(3, learned=True)])
 
 
 def sampled(folder: Path) -> Path:
-    return a_run(folder, Choice(2, sampling=Sampling(2.0, 3, learned=True)), settings="gamma_lr_multiplier = 3000.0\n")
+    return a_run(folder, Sampled(2, 2.0, 3, learned=True), settings="gamma_lr_multiplier = 3000.0\n")
 
 
 def plain(folder: Path) -> Path:
-    return a_run(folder, Choice(3, learned=True), backbone="tests.test_export:plain_net")
+    return a_run(folder, Inflated(3, learned=True), backbone="tests.test_export:plain_net")
 
 
 def plain_paths(folder: Path) -> Path:
-    return a_run(folder, [Choice(1, f=0.8), Choice(2)], backbone="tests.test_export:plain_net")
+    return a_run(folder, [Inflated(1, 0.8), Dilated(2)], backbone="tests.test_export:plain_net")
 
 
 def dilated(folder: Path) -> Path:
-    return a_run(folder, Choice(4), Choice(2))
+    return a_run(folder, Dilated(4), Dilated(2))
 
 
 def found(folder: Path) -> Path:
-    return a_run(folder, Choice(3, fractional=True))
+    return a_run(folder, Searched(3))
 
 
 KINDS = {f.__name__: f for f in (learned, two_paths, sampled, plain, plain_paths, dilated, found)}
@@ -192,9 +192,10 @@ def test_what_was_learned_is_in_the_patch(kind, run_of, tmp_path):
     starts = {"f": 1.0, "gamma": 2.0}
     choices = dict(found.patch.candidate)
     assert set(choices) == set(values)
-    for path, choice in choices.items():
-        value, start = (choice.sampling.gamma, starts["gamma"]) if choice.sampling else (choice.f, starts["f"])
-        assert value == values[path]
+    for name, path in choices.items():
+        numbers = path.choice.numbers
+        value, start = (numbers["gamma"], starts["gamma"]) if "gamma" in numbers else (numbers["f"], starts["f"])
+        assert value == values[name]
         assert abs(value - start) > 1e-4
     assert not found.patch.candidate.learned
     sites = json.loads((tmp_path / "patch.json").read_text())["sites"]
@@ -237,7 +238,7 @@ def test_the_winner_is_exported_or_the_trial_named(run_of, tmp_path):
 def test_an_unfinished_run_exports_who_leads_so_far(run_of, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(run_of("learned"), run_dir)
-    candidate = Candidate.of({"conv6": Choice(1)}).to_json()
+    candidate = Candidate({"conv6": Dilated(1)}).to_json()
     Journal(run_dir).start(Assignment("listed-0-001", "listed", 0, candidate, 1, 1e18))
     assert export(run_dir, formats=()).trial == "listed-0-000"
     assert (run_dir / "export" / "patch.json").exists()
@@ -332,9 +333,9 @@ def test_whole_numbers_leave_no_inflation_on_a_network_without(run_of, tmp_path)
 @pytest.mark.parametrize("kind", ["two_paths", "sampled", "plain_paths", "found"])
 def test_paths_and_blocks_are_made_whole_too(kind, run_of, tmp_path):
     found = export(run_of(kind), tmp_path, integer=True, formats=())
-    for _, choice in found.patch.candidate:
-        assert choice.f == 1
-        assert choice.sampling is None or choice.sampling.gamma % 1 == 0
+    for _, path in found.patch.candidate:
+        assert "f" not in path.choice.numbers
+        assert all(value % 1 == 0 for value in path.choice.numbers.values())
     assert [row.name for row in found.scores][:2] == ["trained", "rounded"]
     record = read_run(run_of(kind)).records[0]
     assert found.scores[0].val == pytest.approx(record.val, abs=1e-6)
@@ -378,7 +379,7 @@ def test_fine_tuning_moves_weights_as_far_as_the_rate_says(run_of, tmp_path):
     run_dir = run_of("learned")
     space = read_run(run_dir).manifest.resolved_space
     bench = exports._Bench(space, toy_faces(), CPU, lambda _: None)
-    start = build(wei_small(11), Candidate.of({"conv6": Choice(2)}), Settings())
+    start = build(wei_small(11), Candidate({"conv6": Dilated(2)}), Settings())
     take_weights(trained(run_dir), start)
     tuned = bench.finetune(copy.deepcopy(start), "", 1)
     start.train()
@@ -394,7 +395,7 @@ def test_fine_tuning_moves_weights_as_far_as_the_rate_says(run_of, tmp_path):
 
 
 def test_weights_are_taken_between_forms_of_one_network_only():
-    small, candidate = wei_small(5), Candidate.of({"conv6": Choice(2, f=1.5)})
+    small, candidate = wei_small(5), Candidate({"conv6": Inflated(2, 1.5)})
     target = wei_small(5)
     take_weights(build(small, candidate), target)
     for (name, old), new in zip(small.state_dict().items(), target.state_dict().values(), strict=True):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch import plugins
+from rfsearch.choices import Dilated
 from rfsearch.export import export
 from rfsearch.receptive import effective_receptive_field, receptive_field
-from rfsearch.space import Choice
 from tests import test_export
 
 
@@ -52,7 +52,7 @@ def deeply_supervised_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("make", ["labelled_net", "logits_net", "deeply_supervised_net"])
 def test_it_is_trained_scored_and_exported_in_every_format(make, tmp_path):
-    run_dir = test_export.a_run(tmp_path / "in", Choice(2), backbone=f"{__name__}:{make}")
+    run_dir = test_export.a_run(tmp_path / "in", Dilated(2), backbone=f"{__name__}:{make}")
     found = export(run_dir)
     assert [(form.name, form.failed) for form in found.forms] == [
         ("state dict", False),
@@ -92,5 +92,5 @@ def test_a_segmentation_model_of_transformers_is_trained_and_exported(tmp_path):
     if site not in dict(net.named_modules()):  # paths differ between its versions
         site = next(name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1)
     assert receptive_field(net, (1, 3, 64, 64)).whole
-    run_dir = test_export.a_run(tmp_path / "in", Choice(2), backbone=spec, site=site)
+    run_dir = test_export.a_run(tmp_path / "in", Dilated(2), backbone=spec, site=site)
     assert not export(run_dir).faults

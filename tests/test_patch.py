@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 import rfsearch
 from rfsearch.backbones.small import wei_small
+from rfsearch.choices import Candidate, ChannelSplit, Choice, Dilated, Fractional, Inflated, Sampled, SitePath
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import Inflation
-from rfsearch.patch import ChannelSplit, Patch, PatchSettings
-from rfsearch.space import Candidate, Choice, Sampling, SamplingSpec
+from rfsearch.patch import Patch, PatchSettings
+from rfsearch.space import SamplingSpec
 from rfsearch.surgery import Settings, build, set_dilation
 from rfsearch.surgery.inserts import SplitSite
 from tests.surgery.test_build import Foreign
@@ -22,17 +23,17 @@ CLASSES = ("background", "eye")
 
 
 def patched(sites: dict[str, Choice | list[Choice]], splits: dict[str, ChannelSplit] | None = None) -> Patch:
-    return Patch("wei-small", CLASSES, Candidate.of(sites), PatchSettings(), splits or {})
+    return Patch("wei-small", CLASSES, Candidate(sites), PatchSettings(), splits or {})
 
 
 ALL = [
-    patched({"body.1": Choice(3)}),
-    patched({"body.1": Choice(3, f=0.8423), "stem": Choice(2)}),
-    patched({"body.1": [Choice(3, f=0.8423, fractional=True), Choice(1, f=1.3)]}),
-    patched({"body.1": [Choice(1, f=1.3, labels=("eye",)), Choice(4)]}),
-    patched({"body.1": Choice(1, sampling=Sampling(2.25, 3))}),
-    patched({"body.1": Choice(2)}, {"body.1": ChannelSplit(3, 2)}),
-    patched({"body.1": [Choice(2), Choice(1)]}, {"body.1/1": ChannelSplit(3, 2)}),
+    patched({"body.1": Dilated(3)}),
+    patched({"body.1": Inflated(3, 0.8423), "stem": Dilated(2)}),
+    patched({"body.1": [Fractional(3 / 0.8423), Inflated(1, 1.3)]}),
+    patched({"body.1": [SitePath(Inflated(1, 1.3), ("eye",)), Dilated(4)]}),
+    patched({"body.1": Sampled(1, 2.25, 3)}),
+    patched({"body.1": Dilated(2)}, {"body.1": ChannelSplit(3, 2)}),
+    patched({"body.1": [Dilated(2), Dilated(1)]}, {"body.1/1": ChannelSplit(3, 2)}),
 ]
 
 
@@ -66,7 +67,7 @@ def test_without_splits_it_is_the_candidate_built(patch):
 
 
 def test_dilations_alone_leave_only_the_models_own_layers():
-    made = rfsearch.apply(Foreign(), patched({"body.1": Choice(3), "stem": Choice(2)}).to_json())
+    made = rfsearch.apply(Foreign(), patched({"body.1": Dilated(3), "stem": Dilated(2)}).to_json())
     assert [type(m) for m in made.modules()] == [type(m) for m in Foreign().modules()]
     assert made.body[1].dilation == (3, 3)
     by_hand = F.conv2d(X, made.stem.weight, made.stem.bias, 2, 2, 2).relu()
@@ -76,13 +77,13 @@ def test_dilations_alone_leave_only_the_models_own_layers():
 
 def test_the_given_model_is_left_alone():
     model = Foreign()
-    rfsearch.apply(model, patched({"body.1": Choice(2)}, {"body.1": ChannelSplit(3, 2)}).to_json())
+    rfsearch.apply(model, patched({"body.1": Dilated(2)}, {"body.1": ChannelSplit(3, 2)}).to_json())
     assert type(model.body[1]) is nn.Conv2d
     assert model.body[1].dilation == (1, 1)
 
 
 def test_another_f_keeps_its_layers_and_is_not_learned():
-    made = rfsearch.apply(wei_small(2), patched({"conv6": Choice(2, f=0.8423)}).to_json())
+    made = rfsearch.apply(wei_small(2), patched({"conv6": Inflated(2, 0.8423)}).to_json())
     (factor,) = {module.factor for module in made.modules() if isinstance(module, Inflation)}
     assert factor.f.item() == pytest.approx(0.8423)
     assert not factor.f.requires_grad
@@ -90,13 +91,13 @@ def test_another_f_keeps_its_layers_and_is_not_learned():
 
 def test_the_settings_reach_the_layers():
     settings = PatchSettings(f_bounds=(0.5, 2.0), guidance_weight=3.0, sampling=SamplingSpec(channels=5, features=7))
-    paths = [Choice(1, f=1.3, labels=("eye",)), Choice(4)]
+    paths = [SitePath(Inflated(1, 1.3), ("eye",)), Dilated(4)]
     made = rfsearch.apply(
-        Foreign(), Patch("", CLASSES, Candidate.of({"body.1": paths, "stem": Choice(1)}), settings).to_json()
+        Foreign(), Patch("", CLASSES, Candidate({"body.1": paths, "stem": Dilated(1)}), settings).to_json()
     )
     assert made.body[1].paths[0].inflation.factor.bounds.tolist() == [0.5, 2.0]
     assert made.body[1].guidance[0].where.weight == 3.0
-    sampled = Patch("", CLASSES, Candidate.of({"body.1": Choice(1, sampling=Sampling(1.0, 3))}), settings)
+    sampled = Patch("", CLASSES, Candidate({"body.1": Sampled(1, 1.0, 3)}), settings)
     block = rfsearch.apply(Foreign(), sampled.to_json()).body[1].block
     assert (block.out_channels, block.features) == (5, 7)
 
@@ -121,7 +122,7 @@ def test_a_split_convolution_is_the_computation_by_hand(stride, padding, mode):
 
 def test_a_split_keeps_the_weights_of_the_model_it_is_put_on():
     model = Foreign()
-    made = rfsearch.apply(model, patched({"body.1": Choice(2)}, {"body.1": ChannelSplit(3, 2)}).to_json())
+    made = rfsearch.apply(model, patched({"body.1": Dilated(2)}, {"body.1": ChannelSplit(3, 2)}).to_json())
     assert torch.equal(torch.cat([made.body[1].near.weight, made.body[1].far.weight]), model.body[1].weight)
     assert torch.equal(torch.cat([made.body[1].near.bias, made.body[1].far.bias]), model.body[1].bias)
 

@@ -29,7 +29,23 @@ OF_THE_PLUGIN = {
     ("space", "corners"),
     ("space", "relief"),
     ("figure", "cost-by-status"),
+    ("kind of choice", "kernel"),
+    ("space", "kernels"),
 }
+
+LARGEST = """
+from rfsearch.strategies import Exhausted
+
+class Largest:
+    def __init__(self, space, seed):
+        self._candidate, self._tried = space.uniform(space.choices[-1]), 0
+
+    def suggest(self, pending):
+        return Exhausted("one is enough") if self._tried or pending else self._candidate
+
+    def observe(self, record):
+        self._tried += 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +178,26 @@ def test_guiding_paths_by_classes_that_a_task_has_none_of_is_one_message(environ
     assert done.returncode == 2
     assert "guided by the label 'nose'" in " ".join(done.stderr.split())
     assert not any(text in done.stderr for text in ("Traceback", "Passed over"))
+
+
+def test_its_kind_of_choice_is_searched_reported_and_exported(environment):
+    (environment / "largest.py").write_text(LARGEST)
+    strategies, out = "exhaustive,random,optuna,largest.py:Largest", environment / "kernels"
+    said = python(environment, *MAIN, "run", "--space", "kernels", "--strategies", strategies, "--out", str(out))
+    assert "kernel 7" in said
+    events = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    tried = {(e["strategy"], e["candidate"]) for e in events if e["event"] == "finish" and e["status"] == "completed"}
+    sized = {f'{{"6": {{"kind": "kernel", "size": {size}}}}}' for size in (5, 7)}
+    assert {text for name, text in tried if name == "exhaustive"} == {*sized, '{"6": {"dilation": 1}}'}
+    assert all({text for name, text in tried if name == drawing} & sized for drawing in ("random", "optuna"))
+    assert "kernel 5" in (out / "report.html").read_text()
+    assert rfsearch(environment, "report", str(out))
+    exported = rfsearch(environment, "export", str(out), "--trial", "Largest-0-000", "--formats", "program")
+    patch = json.loads((out / "export" / "patch.json").read_text())
+    assert patch["sites"] == {"6": {"kind": "kernel", "size": 7}}
+    assert exported["trial"] == "Largest-0-000"
+    load = f"import rfsearch; print(rfsearch.trained({str(out)!r}, 'Largest-0-000')[6].kernel_size)"
+    assert python(environment, "-c", load).strip() == "(7, 7)"
 
 
 def test_its_own_tests_pass(environment):

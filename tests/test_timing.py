@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from rfsearch import cli, plugins, timing
+from rfsearch.choices import Candidate, Choice, Dilated, Fractional, Guest, Inflated, Sampled, Searched, SitePath
 from rfsearch.errors import ModelError
 from rfsearch.interrupt import Interrupted
 from rfsearch.ledger import Journal, Record, Request, read_run
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan, make_plan
 from rfsearch.planning.request import check_request
-from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery import assemble
 from rfsearch.timing import time_networks
 from rfsearch.trial import settings_of
@@ -44,7 +44,7 @@ def finished(plan: Plan, folder: Path, *records: Record) -> Path:
 
 
 def given(name: str, choice: Choice | list[Choice], **changes: object) -> Record:
-    return record(name, candidate=Candidate.of({"conv6": choice}).to_json(), **changes)
+    return record(name, candidate=Candidate({"conv6": choice}).to_json(), **changes)
 
 
 @pytest.fixture
@@ -67,13 +67,13 @@ def test_each_shape_of_network_is_measured_once(plan, tmp_path, measured):
     folder = finished(
         plan,
         tmp_path,
-        given("a", Choice(2)),
-        given("b", Choice(2), seed=1, train_seed=1),
-        given("learned", Choice(2, learned=True), f={"conv6": 1.0}),
-        given("found", Choice(2, fractional=True), found={"conv6": 2}),
-        given("other", Choice(4)),
-        given("failed", Choice(1), status="failed", val=None),
-        given("pruned", Choice(1), status="pruned"),
+        given("a", Dilated(2)),
+        given("b", Dilated(2), seed=1, train_seed=1),
+        given("learned", Inflated(2, learned=True), ends={"conv6": 1.0}),
+        given("found", Searched(2), ends={"conv6": 2}),
+        given("other", Dilated(4)),
+        given("failed", Dilated(1), status="failed", val=None),
+        given("pruned", Dilated(1), status="pruned"),
     )
     assert time_networks(plan, folder, CPU, nothing) == []
     assert len(measured) == 2
@@ -86,7 +86,7 @@ def test_each_shape_of_network_is_measured_once(plan, tmp_path, measured):
 def shape(choice: Choice | list[Choice]) -> str:
     space = toy_space(Path(shape.folder))
     backbone = plugins.make_backbone(space.backbone, 11, 3)
-    model, _ = assemble(backbone, Candidate.of({"conv6": choice}), settings_of(space, toy_faces().classes))
+    model, _ = assemble(backbone, Candidate({"conv6": choice}), settings_of(space, toy_faces().classes))
     return shape_of(model.eval(), SHAPE, CPU)
 
 
@@ -98,20 +98,20 @@ def space_folder(tmp_path):
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        (Choice(2), Choice(2), True),
-        (Choice(2), Choice(4), False),
-        (Choice(2), [Choice(2), Choice(4)], False),
-        (Choice(2, f=1.5), Choice(2), False),
-        (Choice(2, f=1.5), Choice(2, f=1.5001), True),  # the same maps
-        (Choice(2, f=1.5, learned=True), Choice(2, f=1.5), True),
-        (Choice(3, f=3 / 2.6, fractional=True), Choice(3, f=3 / 2.7, fractional=True), True),  # between the same pixels
-        (Choice(3, f=3 / 2.6, fractional=True), Choice(3, f=3 / 3.6, fractional=True), False),
-        (Choice(3, f=3 / 2.6, fractional=True), Choice(3), False),
-        (Choice(1, sampling=Sampling(1.0, 3)), Choice(1, sampling=Sampling(2.0, 3)), False),
-        (Choice(1, sampling=Sampling(1.3, 3)), Choice(1, sampling=Sampling(1.4, 3)), True),
-        (Choice(1, sampling=Sampling(1.0, 3)), Choice(1, sampling=Sampling(1.0, 5)), False),
-        (Choice(2, layer=CLIMBING), Choice(2), False),
-        (Choice(2, labels=("skin",)), Choice(2), True),
+        (Dilated(2), Dilated(2), True),
+        (Dilated(2), Dilated(4), False),
+        (Dilated(2), [Dilated(2), Dilated(4)], False),
+        (Inflated(2, 1.5), Dilated(2), False),
+        (Inflated(2, 1.5), Inflated(2, 1.5001), True),  # the same maps
+        (Inflated(2, 1.5, learned=True), Inflated(2, 1.5), True),
+        (Fractional(2.6), Fractional(2.7), True),  # between the same pixels
+        (Fractional(2.6), Fractional(3.6), False),
+        (Fractional(2.6), Dilated(3), False),
+        (Sampled(1, 1.0, 3), Sampled(1, 2.0, 3), False),
+        (Sampled(1, 1.3, 3), Sampled(1, 1.4, 3), True),
+        (Sampled(1, 1.0, 3), Sampled(1, 1.0, 5), False),
+        (Guest(2, CLIMBING), Dilated(2), False),
+        (SitePath(Dilated(2), ("skin",)), Dilated(2), True),
     ],
 )
 def test_what_makes_a_shape(one, other, same):
@@ -123,7 +123,7 @@ def test_what_makes_a_shape(one, other, same):
 def test_a_shape_knows_the_work_of_a_layer():
     space = toy_space(shape.folder)
     backbone = plugins.make_backbone(space.backbone, 11, 3)
-    candidate = Candidate.of({"conv6": Choice(1, layer=CLIMBING)})
+    candidate = Candidate({"conv6": Guest(1, CLIMBING)})
     model, learnable = assemble(backbone, candidate, settings_of(space, toy_faces().classes))
     before = shape_of(model.eval(), SHAPE, CPU)
     learnable.layers["conv6"].twice = False
@@ -131,7 +131,7 @@ def test_a_shape_knows_the_work_of_a_layer():
 
 
 def test_what_was_measured_before_an_interrupt_stays(plan, tmp_path, measured):
-    folder = finished(plan, tmp_path, *(given(f"d{d}", Choice(d), val=d / 10) for d in (1, 2, 4)))
+    folder = finished(plan, tmp_path, *(given(f"d{d}", Dilated(d), val=d / 10) for d in (1, 2, 4)))
 
     def stop_after_one():
         if measured:
@@ -151,9 +151,9 @@ def test_what_was_measured_before_an_interrupt_stays(plan, tmp_path, measured):
 
 
 def test_a_shape_that_was_measured_earlier_is_not_measured_again(plan, tmp_path, measured):
-    folder = finished(plan, tmp_path, given("a", Choice(2)))
+    folder = finished(plan, tmp_path, given("a", Dilated(2)))
     time_networks(plan, folder, CPU, nothing)
-    Journal(folder).finish(given("late", Choice(2), seed=1, infer_latency_ms=None))
+    Journal(folder).finish(given("late", Dilated(2), seed=1, infer_latency_ms=None))
     time_networks(plan, folder, CPU, nothing)
     assert len(measured) == 1
     latencies = read_run(folder).latencies
@@ -161,9 +161,9 @@ def test_a_shape_that_was_measured_earlier_is_not_measured_again(plan, tmp_path,
 
 
 def test_another_number_of_threads_measures_all_again(plan, tmp_path, measured, monkeypatch):
-    folder = finished(plan, tmp_path, given("a", Choice(2)), given("b", Choice(4)))
+    folder = finished(plan, tmp_path, given("a", Dilated(2)), given("b", Dilated(4)))
     time_networks(plan, folder, CPU, nothing)
-    Journal(folder).finish(given("c", Choice(1), infer_latency_ms=None))
+    Journal(folder).finish(given("c", Dilated(1), infer_latency_ms=None))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     time_networks(plan, folder, CPU, nothing)
     assert len(measured) == 5
@@ -171,9 +171,9 @@ def test_another_number_of_threads_measures_all_again(plan, tmp_path, measured, 
 
 
 def test_time_that_is_up_leaves_the_least_important_and_says_so(plan, tmp_path, measured, monkeypatch):
-    leaders = [given("best", Choice(4), val=0.9, rf_px=90), given("other-arm", Choice(2), val=0.1, seed=1, rf_px=80)]
-    rest = [given(f"f{i}", Choice(2, f=1 + i / 10), val=0.2 + i / 100, rf_px=95) for i in range(1, 5)]
-    cheap = given("small-field", Choice(1), val=0.15, rf_px=20)
+    leaders = [given("best", Dilated(4), val=0.9, rf_px=90), given("other-arm", Dilated(2), val=0.1, seed=1, rf_px=80)]
+    rest = [given(f"f{i}", Inflated(2, 1 + i / 10), val=0.2 + i / 100, rf_px=95) for i in range(1, 5)]
+    cheap = given("small-field", Dilated(1), val=0.15, rf_px=20)
     folder = finished(plan, tmp_path, *rest, *leaders, cheap)
     clock = itertools.count()
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
@@ -184,7 +184,7 @@ def test_time_that_is_up_leaves_the_least_important_and_says_so(plan, tmp_path, 
 
 
 def test_a_network_that_is_gone_is_said_and_the_others_are_measured(plan, tmp_path, measured, monkeypatch):
-    folder = finished(plan, tmp_path, given("a", Choice(2)), given("gone", Choice(1, layer="absent.package:layer")))
+    folder = finished(plan, tmp_path, given("a", Dilated(2)), given("gone", Guest(1, "absent.package:layer")))
     (said,) = time_networks(plan, folder, CPU, nothing)
     assert said.startswith("No latency of gone: conv6: layer 'absent.package:layer'")
     assert read_run(folder).latencies.keys() == {"a"}
@@ -193,12 +193,12 @@ def test_a_network_that_is_gone_is_said_and_the_others_are_measured(plan, tmp_pa
         raise ModelError("no module named mynet")
 
     monkeypatch.setattr(plugins, "make_backbone", missing)
-    Journal(folder).finish(given("b", Choice(4)))
+    Journal(folder).finish(given("b", Dilated(4)))
     assert time_networks(plan, folder, CPU, nothing) == ["No latency of gone, b: no module named mynet"]
 
 
 def test_a_layer_whose_cost_changed_in_training_needs_its_checkpoint(plan, tmp_path, measured):
-    folder = finished(plan, tmp_path, given("climbed", Choice(1, layer=CLIMBING), found={"conv6": 2}))
+    folder = finished(plan, tmp_path, given("climbed", Guest(1, CLIMBING), ends={"conv6": 2}))
     (said,) = time_networks(plan, folder, CPU, nothing)
     assert said == (
         f"No latency of climbed: what {CLIMBING} costs changes in training, and only an arm's leader keeps its "
@@ -207,7 +207,7 @@ def test_a_layer_whose_cost_changed_in_training_needs_its_checkpoint(plan, tmp_p
 
 
 def test_passes_are_timed_for_real(plan, tmp_path):
-    folder = finished(plan, tmp_path, given("a", Choice(2)))
+    folder = finished(plan, tmp_path, given("a", Dilated(2)))
     time_networks(plan, folder, CPU, nothing)
     (latency,) = read_run(folder).latencies.values()
     assert 0 < latency.low_ms <= latency.median_ms <= latency.high_ms < 10_000

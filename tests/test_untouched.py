@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from rfsearch import plugins
+from rfsearch.choices import Inflated, Sampled, Searched
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import effective_receptive_field, receptive_field
-from rfsearch.space import Choice, Sampling
 from rfsearch.surgery import list_sites, measure_sites
 from rfsearch.surgery.shapes import output_shape
 from rfsearch.trial import Training
@@ -289,9 +289,7 @@ class Kept(nn.Module):
         return self.head(self.keeper(self.site(image)))
 
 
-@pytest.mark.parametrize(
-    "choice", [Choice(2, learned=True), Choice(1, fractional=True), Choice(1, sampling=Sampling(2.0))], ids=str
-)
+@pytest.mark.parametrize("choice", [Inflated(2, learned=True), Searched(1), Sampled(1, 2.0)], ids=str)
 def test_a_search_plans_and_trains_a_network_that_keeps_tensors(choice, tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "make_backbone", lambda spec, classes, channels: Kept(classes, channels))
     space, data = toy_space(tmp_path).with_(sites=("site",), backbone="x"), toy_faces()

@@ -19,10 +19,11 @@ from provenance import RESULTS, provenance, write_sidecar
 from torch import Tensor, nn
 
 from rfsearch import plugins
+from rfsearch.choices import Dilated
 from rfsearch.data.batches import normalised_images
 from rfsearch.planning.plan import load_data
 from rfsearch.receptive.effective import THRESHOLD, EffectiveField, effective_receptive_field
-from rfsearch.space import Choice, read_space
+from rfsearch.space import read_space
 from rfsearch.trial.loop import TrainingLoop
 
 NAME = "effective_rf"
@@ -155,7 +156,7 @@ def trained(job: tuple[bool, int]) -> dict[str, Any]:
     site = f"{FACE_LAYERS + 1}.0"
     space = space.with_(backbone=f"{Path(__file__).resolve()}:face_net", sites=(site,), recipe=recipe)
     torch.manual_seed(seed)
-    loop = TrainingLoop(space, data, space.uniform(Choice(1)), seed, torch.device("cpu"))
+    loop = TrainingLoop(space, data, space.uniform(Dilated(1)), seed, torch.device("cpu"))
     images = normalised_images(data.splits["val"])[:20]
     fields = [effective_receptive_field(loop.model, images, theoretical_px=FACE_PX)]
     curve = []

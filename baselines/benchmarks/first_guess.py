@@ -17,6 +17,7 @@ import torch
 from provenance import RESULTS, provenance, write_sidecar
 from scipy.stats import spearmanr
 
+from rfsearch.choices import Candidate, Searched
 from rfsearch.data import ImageSet
 from rfsearch.ledger import read_run
 from rfsearch.ledger.manifest import read_manifest
@@ -24,7 +25,7 @@ from rfsearch.ledger.typed_json import sound
 from rfsearch.networks import trained
 from rfsearch.planning.plan import load_data
 from rfsearch.report.view import build_view
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 from rfsearch.surgery import set_dilation
 from rfsearch.tasks.from_space import task_of
 from rfsearch.trial.loop import TrainingLoop
@@ -66,9 +67,9 @@ def of_run(folder: Path, seeds: int) -> list[dict]:
     by_dilation: dict[int, list[float]] = {d: [] for d in dilations}
     for arm in arms.values():
         for record in arm.records:
-            ((_, choice),) = Candidate.from_json(record.candidate)
+            ((_, path),) = Candidate.from_json(record.candidate)
             if record.status == "completed" and record.val is not None:
-                by_dilation[choice.dilation].append(record.val)
+                by_dilation[path.choice.dilations[0]].append(record.val)
     means = [float(np.mean(by_dilation[d])) for d in dilations]
     rows = [row_of("trained at each", None, means, means, dilations)]
     with tempfile.TemporaryDirectory() as cache:
@@ -91,7 +92,7 @@ def row_of(network: str, seed: int | None, scores: list[float], means: list[floa
 def after_prelude(space: Space, data: ImageSet, seed: int) -> list[float]:
     """Return the scores of all dilations, ascending, at the rung that ends a prelude."""
     torch.manual_seed(1000 * seed)
-    searched = space.uniform(Choice(min(space.dilations), fractional=True))
+    searched = space.uniform(Searched(min(space.dilations)))
     loop = TrainingLoop(space, data, searched, 1000 * seed, CPU)
     found: list[float] = []
     assert loop.search is not None

@@ -10,7 +10,6 @@ import argparse
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +17,10 @@ import torch
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch import plugins
+from rfsearch.choices import Inflated, SitePath
 from rfsearch.ledger import Assignment
 from rfsearch.planning.plan import load_data
-from rfsearch.space import Choice, read_space
+from rfsearch.space import read_space
 from rfsearch.trial import Training
 
 NAME = "guidance_drift"
@@ -38,8 +38,8 @@ def trained(job: tuple[str, int, float, int]) -> pd.DataFrame:
     space = read_space(plugins.space_file("helen"), form)
     space = space.with_(recipe=space.recipe.model_copy(update={"guidance_weight": weight}))
     assert space.path_set
-    start = Choice(dilation, learned=True)
-    candidate = space.uniform([replace(start, labels=labels) for labels in space.path_set.labels])
+    start = Inflated(dilation, learned=True)
+    candidate = space.uniform([SitePath(start, labels) for labels in space.path_set.labels])
     with tempfile.TemporaryDirectory() as folder:
         data = load_data(space, None, Path(folder))
         assignment = Assignment("t", "inflation", seed, candidate.to_json(), seed, float("inf"))

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
+from rfsearch.choices import Candidate
 from rfsearch.ledger import Record, incumbent, read_run
 from rfsearch.ledger.typed_json import sound
 from rfsearch.report.view import ArmRecords, build_view
-from rfsearch.space import Candidate
 
 COLUMNS = ["dataset", "strategy", "start", "seeds", "compute_to_target", "low", "high", "final_score", "final_low",
            "final_high"]  # fmt: skip
@@ -60,8 +60,8 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         for arm in run.arms:
             if first is None or arm.seed < first:
                 arms.setdefault(arm.strategy, {})[arm.seed] = arm
-    dilations = sorted({choice.dilation for arm in arms["exhaustive"].values() for r in arm.records
-                        for _, choice in Candidate.from_json(r.candidate)})  # fmt: skip
+    dilations = sorted({path.choice.dilations[0] for arm in arms["exhaustive"].values() for r in arm.records
+                        for _, path in Candidate.from_json(r.candidate)})  # fmt: skip
 
     def score(record: Record) -> float:
         return getattr(record, split)
@@ -78,7 +78,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         if name.partition("@")[0] == "inflation":
             for seed, arm in by_seed.items():
                 for record in first_trainings(arm):
-                    at = "/".join(str(choice.dilation) for _, choice in Candidate.from_json(record.candidate))
+                    at = "/".join(str(path.choice.dilations[0]) for _, path in Candidate.from_json(record.candidate))
                     curves.setdefault((name, at), {})[seed] = [(record.cost.flop, score(record))]
 
     rows = []
@@ -100,7 +100,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
     manifest = runs[0].run.manifest
     by_dilation = {
         d: [score(r) for sweep in sweeps.values() for r in sweep
-            if [c.dilation for _, c in Candidate.from_json(r.candidate)] == [d]]
+            if [path.choice.dilations[0] for _, path in Candidate.from_json(r.candidate)] == [d]]
         for d in dilations
     }  # fmt: skip
     return rows, {

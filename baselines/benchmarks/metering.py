@@ -18,16 +18,17 @@ from provenance import RESULTS, provenance, write_sidecar
 from torch import Tensor
 
 from rfsearch import plugins
+from rfsearch.choices import Choice, Dilated, Inflated, Searched
 from rfsearch.data import rendered_faces
-from rfsearch.space import Choice, Space, read_space
+from rfsearch.space import Space, read_space
 from rfsearch.trial.loop import TrainingLoop
 
 NAME = "metering"
 WARM_UP = 10
 CHOICES = {
-    "a dilation": Choice(4),
-    "inflation, f learned": Choice(4, learned=True),
-    "fractional, learned": Choice(4, fractional=True),
+    "a dilation": Dilated(4),
+    "inflation, f learned": Inflated(4, learned=True),
+    "fractional, learned": Searched(4),
 }
 
 

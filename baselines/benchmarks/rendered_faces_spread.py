@@ -17,9 +17,10 @@ import torch
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch import plugins
+from rfsearch.choices import Dilated
 from rfsearch.ledger import Assignment
 from rfsearch.planning.plan import load_data
-from rfsearch.space import Choice, read_space
+from rfsearch.space import read_space
 from rfsearch.trial import Training
 
 NAME = "rendered_faces_spread"
@@ -32,7 +33,7 @@ def trained(job: tuple[int, int]) -> dict[str, object]:
     space = read_space(plugins.space_file("helen"), None)
     with tempfile.TemporaryDirectory() as folder:
         data = load_data(space, None, Path(folder))
-        assignment = Assignment("t", "exhaustive", seed, space.uniform(Choice(dilation)).to_json(), seed, float("inf"))
+        assignment = Assignment("t", "exhaustive", seed, space.uniform(Dilated(dilation)).to_json(), seed, float("inf"))
         training = Training(space, data, assignment, "flop", torch.device("cpu"), Path(folder))
         while (record := training.advance()).status == "pruned":
             pass

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
+from rfsearch.choices import Candidate
 from rfsearch.ledger import read_run
 from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.typed_json import sound
 from rfsearch.report import summarise
 from rfsearch.report.rows import trials_table
-from rfsearch.space import Candidate
 
 COLUMNS = ["trial", "strategy", "seed", "status", "candidate", "rf_px", "rf_init_px", "f", "dilation", "gamma", "val",
            "test", "train_flop", "device_s", "epochs", "infer_mac", "infer_latency_ms", "infer_peak_bytes"]  # fmt: skip

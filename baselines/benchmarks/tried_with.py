@@ -21,7 +21,7 @@ from provenance import RESULTS, provenance, write_sidecar
 from torch import Tensor, nn
 
 from rfsearch import inspection
-from rfsearch.space import Candidate, Choice
+from rfsearch.choices import Candidate, Dilated, Inflated
 from rfsearch.surgery import build, neutral
 
 NAME = "tried_with"
@@ -124,7 +124,7 @@ def try_temporal() -> dict[str, object]:
     signal = torch.randn(2, 2, 512)
     with torch.no_grad():
         same = torch.equal(build(model, neutral(model, paths))(signal), model(signal))
-        wide = build(model, Candidate.of({"layers.5": Choice(48), "layers.4": Choice(16, f=1.5)}))(signal)
+        wide = build(model, Candidate({"layers.5": Dilated(48), "layers.4": Inflated(16, 1.5)}))(signal)
     assert same
     assert wide.shape == model(signal).shape
     return {

@@ -60,7 +60,7 @@ def export(
 
 
 def _print(exported: Exported) -> None:
-    from rfsearch.space import Candidate
+    from rfsearch.choices import Candidate
 
     say(f"Trial {exported.trial}, searched as {Candidate.from_json(exported.searched)}", unbroken=True)
     splits = "".join(

@@ -11,7 +11,7 @@ from rfsearch.errors import RequestError
 
 
 def list_names(as_json: JsonOption = False) -> None:
-    """List the spaces, strategies, backbones, tasks and layouts that can be named, and the figures of the report."""
+    """List what can be named: spaces, strategies, backbones, tasks, layouts, kinds of choice, figures of the report."""
     from rfsearch import plugins
 
     rows: list[tuple[str, str, str]] = []

@@ -21,7 +21,7 @@ from typing import Any
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json, sync_folder
 from rfsearch.ledger.record import Latency, Record
-from rfsearch.ledger.schema import SCHEMA, upgraded
+from rfsearch.ledger.schema import SCHEMA, Ends, upgraded
 from rfsearch.ledger.typed_json import checked
 
 LEDGER_FILE = "ledger.jsonl"
@@ -30,8 +30,11 @@ _HEADER = json.dumps({"event": "ledger", "schema": SCHEMA}, separators=(",", ":"
 
 @dataclass(frozen=True)
 class Assignment:
-    """One trial as handed out. limit: what it may spend before it is cut, in the budget's currency. heir_of: the trial
-    of its arm whose training it goes on with, empty where it begins one."""
+    """One trial as handed out.
+
+    limit: what it may spend before it is cut, in the budget's currency. heir_of: the trial of its arm whose training it
+    goes on with, empty where it begins one.
+    """
 
     trial: str
     strategy: str
@@ -138,8 +141,11 @@ class Journal:
 
 
 def _drop_torn_line(path: Path) -> int:
-    """Cut off a last line that a crash left without its newline, so that the next event starts on a line of its own;
-    returns the length that is left, in bytes."""
+    """Cut off a last line that a crash left without its newline, so that the next event starts on a line of its own.
+
+    Returns:
+        The length that is left, in bytes.
+    """
     body = path.read_bytes()
     whole = body.rfind(b"\n") + 1
     if whole < len(body):
@@ -184,7 +190,8 @@ def _enter(history: History, line: bytes, where: str) -> None:
         history.assignments[assignment.trial] = assignment
     elif event["event"] == "finish":
         record = checked(Record, event, where)
-        record = record if "outcome" in event else upgraded(record)
+        if "outcome" not in event:
+            record = upgraded(record, checked(Ends, event, where))
         history.records[record.trial] = record
     elif event["event"] == "latency":
         trials = checked(list[str], event.get("trials"), f"{where}: trials")
@@ -195,8 +202,16 @@ def _enter(history: History, line: bytes, where: str) -> None:
 
 
 def require_replayable(history: History, arms: Collection[tuple[str, int]], path: Path) -> None:
-    """Raise RunDirectoryError for a ledger that a run cannot go on from: a trial that no arm (strategy and seed) can
-    have handed out, or one that cost no amount."""
+    """Check that a run can go on from its ledger.
+
+    Args:
+        history: What the ledger holds.
+        arms: Strategy and seed of each arm of the run.
+        path: The ledger's file, for the message.
+
+    Raises:
+        RunDirectoryError: It holds a trial that no arm can have handed out, or one that cost no amount.
+    """
     known = ", ".join(sorted(f"{strategy}/{seed}" for strategy, seed in arms))
     trials: list[Assignment | Record] = [*history.assignments.values(), *history.records.values()]
     for trial in trials:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from rfsearch.choices import Candidate, Choice
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger.typed_json import checked
-from rfsearch.space.choice import Candidate
 
 Status = Literal["completed", "pruned", "cut", "failed"]
 
@@ -69,10 +69,7 @@ class Record:
 
     candidate: JSON of the candidate as suggested. outcome: JSON of the candidate that the network ended training with,
     written by who trained; the candidate itself where nothing moved.
-    f: learned or fixed inflation factor of each inflated path at the end. gamma: the sample stride likewise, px.
-    dilation: the dilation that training found, px, of each path that it was searched for, as it ended and not rounded.
-    All by path: `site`, or `site/1`, `site/2` of parallel ones, whose receptive fields behind their convolutions are in
-    path_rf_px.
+    path_rf_px: receptive fields behind the convolutions of parallel paths, by path: `site/1`, `site/2`.
     trace: (step, path, value) points of what was learned, for Wei's Fig. 4. scores: every test score by name.
     train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said, None for an heir.
     infer_latency_ms, infer_latency_spread_ms: the median and the spread of `Latency`. A latency without a spread is of
@@ -89,9 +86,6 @@ class Record:
     rf_px: int
     rf_init_px: int
     cost: Cost
-    f: Mapping[str, float] = field(default_factory=dict)
-    gamma: Mapping[str, float] = field(default_factory=dict)
-    dilation: Mapping[str, float] = field(default_factory=dict)
     path_rf_px: Mapping[str, int] = field(default_factory=dict)
     val: float | None = None
     test: float | None = None
@@ -133,6 +127,37 @@ class Record:
         """The outcome, or None where it holds choices that this version does not know."""
         return parsed(self.outcome)
 
+    @cached_property
+    def f(self) -> Mapping[str, float]:
+        """The inflation factor that each inflated path ended with, by path: `site`, or `site/1` of parallel ones."""
+        return self._numbers("f", 1.0)
+
+    @cached_property
+    def gamma(self) -> Mapping[str, float]:
+        """The sample stride that each LS-DFN block ended with, px, by path."""
+        return self._numbers("gamma", 1.0)
+
+    @cached_property
+    def found(self) -> Mapping[str, Choice]:
+        """What each path has become whose number training moved, by path; without those that gave no number."""
+        ended = {name: path.choice for name, path in self.ended or () if not path.choice.moves}
+        started = [name for name, path in parsed(self.candidate) or () if path.choice.moves]
+        return {name: ended[name] for name in started if name in ended}
+
+    def _numbers(self, name: str, neutral: float) -> Mapping[str, float]:
+        """Return a number of each path that began with one, as it ended, without those that diverged.
+
+        Args:
+            name: Of the number; see `Choice.numbers`.
+            neutral: What it is where the outcome does without one.
+        """
+        started, ended = parsed(self.candidate), dict(self.ended or ())
+        return {
+            path: ended[path].choice.numbers.get(name, neutral)
+            for path, start in started or ()
+            if name in start.choice.numbers and path in ended and ended[path].choice.moves != name
+        }
+
     def row(self, plain: bool = False) -> dict[str, Any]:
         """Return one line of trials.csv, by column name.
 
@@ -141,14 +166,15 @@ class Record:
                 `site=value` or `site/1=value;site/2=value`. They are what training ended with: taps behind an
                 inflation are dilation / f px apart.
         """
-        spacings = {path: choice.spacing for path, choice in self.ended or ()}
+        numbers = {name: path.choice.numbers for name, path in self.ended or ()}
+        dilations = {name: found["dilation"] for name, found in numbers.items() if "dilation" in found}
         flat = {
             "train_flop": self.cost.flop,
             "device_s": self.cost.device_s,
             "epochs": self.cost.epochs,
             "f": _cell(self.f, plain),
             "gamma": _cell(self.gamma, plain),
-            "dilation": _cell(spacings, plain),
+            "dilation": _cell(dilations, plain),
         }
         return {column: flat[column] if column in flat else getattr(self, column) for column in TRIAL_COLUMNS}
 

@@ -1,33 +1,40 @@
 """What the schema of a ledger means, and how records of an earlier one are read.
 
-Schema 1: no `outcome` and no `dilation`; where training searched a dilation, `f` and `trace` held the dilation that it
-started from over the one that it had found. Schema 2: `outcome`; `f` is the inflation factor and nothing else.
+Schema 1: no `outcome`. A record had `f` and `gamma`, the numbers that its paths ended with; where training searched a
+dilation, `f` and `trace` held the dilation that it started from over the one that it had found.
+Schema 2: `outcome`, from which these numbers follow; `f` is the inflation factor and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+from rfsearch.choices import Candidate
 from rfsearch.ledger.record import Record, Rung, parsed
-from rfsearch.space.choice import Candidate
 
 SCHEMA = 2
 
 Trace = Iterable[tuple[int, str, float]]
 
 
-def upgraded(record: Record) -> Record:
-    """Return a record of schema 1 as today's: `f` taken apart, and the outcome worked out from it."""
+@dataclass(frozen=True)
+class Ends:
+    """What a record of schema 1 said of the numbers that its paths ended with, by path."""
+
+    f: Mapping[str, float] = field(default_factory=dict)
+    gamma: Mapping[str, float] = field(default_factory=dict)
+
+
+def upgraded(record: Record, ends: Ends) -> Record:
+    """Return a record of schema 1 as today's: with its outcome, and without dilations among its factors."""
     candidate = parsed(record.candidate)
     if candidate is None:
         return record
     starts = _starts(candidate)
-    dilation = {path: starts[path] / f for path, f in record.f.items() if path in starts and f}
-    f = _factors(record.f, starts)
+    moved = {**ends.gamma, **{path: _moved(starts, path, f) for path, f in ends.f.items()}}
     rungs, trace = split_looks(candidate, record.rungs, record.trace)
-    outcome = candidate.ended(dilation, f, record.gamma).to_json()
-    return replace(record, outcome=outcome, f=f, dilation=dilation, rungs=tuple(rungs), trace=tuple(trace))
+    return replace(record, outcome=candidate.ended(moved).to_json(), rungs=tuple(rungs), trace=tuple(trace))
 
 
 def split_looks(
@@ -35,14 +42,16 @@ def split_looks(
 ) -> tuple[list[Rung], list[tuple[int, str, float]]]:
     """Return the rungs and the trace of a training of schema 1 as today's."""
     starts = _starts(candidate)
-    moved = [(step, path, starts[path] / f if path in starts and f else f) for step, path, f in trace]
-    return [replace(rung, f=_factors(rung.f, starts)) for rung in rungs], moved
+    factors = [replace(rung, f={path: f for path, f in rung.f.items() if path not in starts}) for rung in rungs]
+    return factors, [(step, path, _moved(starts, path, f)) for step, path, f in trace]
 
 
-def _starts(candidate: Candidate) -> Mapping[str, int]:
-    """Return the dilation that each path was started from whose dilation training searched."""
-    return {path: choice.dilation for path, choice in candidate if choice.searched}
+def _starts(candidate: Candidate) -> Mapping[str, float]:
+    """Return the dilation, px, that each path was started from whose dilation training searched."""
+    numbers = {name: path.choice.numbers for name, path in candidate if path.choice.moves == "dilation"}
+    return {name: found["dilation"] for name, found in numbers.items()}
 
 
-def _factors(mixed: Mapping[str, float], starts: Mapping[str, int]) -> Mapping[str, float]:
-    return {path: f for path, f in mixed.items() if path not in starts}
+def _moved(starts: Mapping[str, float], path: str, f: float) -> float:
+    """Return the number that training moved."""
+    return starts[path] / f if path in starts and f else f

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from rfsearch.choices import Candidate
 from rfsearch.direction import Direction
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record, incumbent
 from rfsearch.planning.forecast import Forecast
-from rfsearch.space import Candidate
 from rfsearch.strategies import Exhausted, Heir
 from rfsearch.strategies.guard import Guarded
 

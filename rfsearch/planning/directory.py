@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.errors import RunDirectoryError
 from rfsearch.identity import network_of, require_same
@@ -34,7 +35,7 @@ from rfsearch.planning.entrants import describe_entrants, find_entrants, known_c
 from rfsearch.planning.plan import Plan, forecast_rows, load_data, make_plan
 from rfsearch.planning.request import CheckedRequest
 from rfsearch.provenance import machine, versions
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.tasks.from_space import task_of
 
 
@@ -162,5 +163,6 @@ def reopen_run(run_dir: Path, device: torch.device) -> Plan:
 
 def _network_now(space: Space, data: ImageSet, candidates: Sequence[Candidate]) -> Network:
     """Describe the network of a run, and the layers that its candidates put into it, as their files make them now."""
-    layers = {choice.layer: None for candidate in candidates for _, choice in candidate if choice.layer}
+    paths = (path for candidate in candidates for _, path in candidate)
+    layers = {spec: None for path in paths for spec in path.choice.specs}
     return network_of(space.backbone, fresh_backbone(space, task_of(space, data)), layers)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Request
 from rfsearch.sources import absolute
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.strategies import Description, Formed
 from rfsearch.strategies.defaults import default_strategies
 from rfsearch.strategies.guard import Guarded

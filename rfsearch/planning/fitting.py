@@ -9,11 +9,12 @@ from torch import nn
 
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.errors import SpaceError
 from rfsearch.lazy import give_sizes
 from rfsearch.receptive import trace_model
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
@@ -116,7 +117,7 @@ def _with_fitting_dilations(
     """
     largest = min(site.largest_dilation for site in sites)
     try:
-        own = {choice.dilation for _, choice in neutral(model, space.sites)}
+        own = {path.choice.dilations[0] for _, path in neutral(model, space.sites)}
     except SpaceError:  # a dilation that differs between axes is no choice
         own = set()
     reference = own.pop() if len(own) == 1 and max(own) <= largest else 1
@@ -151,9 +152,8 @@ def check_candidates(
     check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
     dilations_at: dict[str, set[int]] = {}
     for candidate in candidates:
-        for site, choice in candidate.choices:
-            paths = (choice,) if isinstance(choice, Choice) else choice
-            dilations_at.setdefault(site, set()).update(path.dilation for path in paths)
+        for site, paths in candidate.sites:
+            dilations_at.setdefault(site, set()).update(d for path in paths for d in path.choice.dilations)
     wanted = {site: sorted(dilations) for site, dilations in dilations_at.items()}
     for site, reasons in refused_dilations(model, data.input_shape, wanted).items():
         dilation, reason = next(iter(reasons.items()))
@@ -167,8 +167,8 @@ def check_candidates(
     labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
     for candidate in candidates:
         check_labels(candidate, replace(settings, classes=labelled))
-    # A layer knows of its own site only: each is built once, in however many combinations it is.
-    at_a_site = {Candidate.of({site: choice}): None for candidate in candidates for site, choice in candidate.choices}
+    # An installer is told of its own site only: each is asked once, in however many combinations its choice occurs.
+    at_a_site = {Candidate({site: paths}): None for candidate in candidates for site, paths in candidate.sites}
     for alone in at_a_site:
-        if any(choice.layer for _, choice in alone):
+        if any(path.choice.tells_when_installed for _, path in alone):
             build_network(space.with_(weights="none"), data, alone)

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
 from rfsearch.planning.forecast import Forecast
 from rfsearch.receptive.call import explain_precision
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.from_space import task_of
 from rfsearch.trial.dilation_search import decided_from, held_out, looked_at, prelude_steps
@@ -104,7 +105,7 @@ class Forecaster:
         recipe, splits = self._space.recipe, self._data.splits
         step = self._pass(candidate, training=True)
         image = self._pass(candidate, training=False)
-        searched = sum(choice.to_find for _, choice in candidate)
+        searched = len(candidate.searched)
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
         looks += len(recipe.rung_steps()) - 1 + bool(searched)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.data.image_set import few_to_choose_on, with_labels_to_score
 from rfsearch.data.loading import physical_memory
@@ -25,7 +26,7 @@ from rfsearch.planning.fitting import fit_space
 from rfsearch.planning.forecast import Forecast
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.planning.request import CheckedRequest
-from rfsearch.space import LSDFN, Candidate, Choice, Space
+from rfsearch.space import LSDFN, Space
 from rfsearch.strategies import Description
 from rfsearch.surgery import Site
 from rfsearch.tasks.from_space import task_of
@@ -163,7 +164,7 @@ def _extremes(request: Request, entrants: Sequence[Entrant], space: Space) -> li
     """Return candidates that must fit for whatever strategies draw from the space to fit."""
     if request.candidates:
         return []
-    extremes = [space.uniform(Choice(d)) for d in space.dilations]
+    extremes = [space.uniform(choice) for choice in space.options]
     if any(entrant.form == LSDFN for entrant in entrants):
         extremes.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))
     return extremes
@@ -202,9 +203,7 @@ def _unguided(entrants: Sequence[Entrant], space: Space) -> list[str]:
 
 def guides(the_plan: Plan) -> list[str]:
     """Return the label set of every guided path in full, one sentence each."""
-    sets = {
-        (path, choice.labels): None for candidate in the_plan.candidates for path, choice in candidate if choice.labels
-    }
+    sets = {(name, path.labels): None for candidate in the_plan.candidates for name, path in candidate if path.labels}
     return [f"{path}: guided by {', '.join(labels)}." for path, labels in sets]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from rfsearch.choices import Candidate, Dilated
 from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.record import parsed
 from rfsearch.ledger.typed_json import Damaged, Kept, known
-from rfsearch.space.choice import Candidate, Choice
 
 _F_BOUNDS = (0.25, 4.0)  # Wei et al.; also the default of a space file
 _GAMMA_BOUNDS = (0.25, 16.0)
@@ -106,7 +106,7 @@ def _reference(reference: Kept[str | int], sites: tuple[str, ...]) -> str | None
     """Return the hand default as JSON, also where it is given as a plain dilation of all sites."""
     if isinstance(reference, str | Damaged):
         return canonical(reference) if isinstance(reference, str) and reference else None
-    return Candidate.of(dict.fromkeys(sites, Choice(reference))).to_json() if reference >= 1 and sites else None
+    return Candidate(dict.fromkeys(sites, Dilated(reference))).to_json() if reference >= 1 and sites else None
 
 
 def canonical(candidate: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from rfsearch.choices import Candidate, path_names
 from rfsearch.direction import Direction
 from rfsearch.ledger import Cost, Record, incumbent
 from rfsearch.ledger.record import TRIAL_COLUMNS, Status, parsed
 from rfsearch.numbers import MISSING, duration, field_px, finite, multiple, parallel, plain, prefixed, score
 from rfsearch.report.view import ArmRecords, RunView, factors, has_start, setting_of
-from rfsearch.space.choice import Candidate
 
 STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
 ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
@@ -188,8 +188,9 @@ def trial_line(record: Record, metric: str) -> str:
 
 def _learned(record: Record) -> list[str]:
     """Return what training moved, by path: the dilations that it found, then f and gamma."""
-    outcome = record.ended or ()
-    ended = [f"{path} d={plain(choice.spacing)}" for path, choice in outcome if path in record.dilation]
+    numbers = {name: choice.numbers for name, choice in record.found.items()}
+    moved = {name: path.choice.moves for name, path in parsed(record.candidate) or () if name in numbers}
+    ended = [f"{path} d={plain(numbers[path]['dilation'])}" for path, name in moved.items() if name == "dilation"]
     for letter, values in (("f", record.f), ("gamma", record.gamma)):
         ended += [f"{path} {letter}={value:.3f}" for path, value in values.items()]
     return ended
@@ -239,18 +240,14 @@ def _dilation_cell(record: Record) -> Cell:
     if known is None:
         return record.candidate, None
     final = dict(record.ended or known)
-    words: dict[str, list[str]] = {}
-    for path, choice in known:
-        site = path if path in dict(known.choices) else path.rpartition("/")[0]
-        text = plain(choice.spacing)
-        if choice.to_find:
-            text = f"found {plain(final[path].spacing)}"
-        elif choice.layer and path in record.dilation:
-            text += f" → {final[path].dilation}"
-        text += f" ({choice.layer_name})" if choice.layer else ""
-        words.setdefault(site, []).append(text)
+    words = {}
+    for site, paths in known.sites:
+        names = path_names(site, len(paths))
+        words[site] = [
+            path.choice.cell(final.get(name, path).choice, plain) for name, path in zip(names, paths, strict=True)
+        ]
     by_site = {site: parallel(texts) for site, texts in words.items()}
-    mean = sum(choice.dilation for _, choice in known) / len(dict(known))
+    mean = sum(path.choice.numbers.get("dilation", 0.0) for _, path in known) / len(dict(known))
     if len(set(by_site.values())) == 1:
         return next(iter(by_site.values())), mean
     return ", ".join(f"{site} {text}" for site, text in by_site.items()), mean
@@ -270,11 +267,11 @@ def _factor_cell(record: Record) -> Cell:
     }
     values = [strides.get(path, ended.get(path, 1.0)) for path, _ in known]
     mean = sum(values) / len(values)
-    if len(known.choices) == 1:
+    if len(known.sites) == 1:
         return parallel(words.values()), mean
     return ", ".join(f"{path} {words[path]}" for path in words if path in ended or path in strides), mean
 
 
 def _label_cell(record: Record) -> Cell:
-    sets = [", ".join(choice.labels) or MISSING for _, choice in parsed(record.candidate) or ()]
+    sets = [", ".join(path.labels) or MISSING for _, path in parsed(record.candidate) or ()]
     return (parallel(sets) if any(text != MISSING for text in sets) else MISSING), None

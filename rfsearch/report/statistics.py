@@ -75,7 +75,11 @@ def training_of(record: Record) -> tuple[str, int]:
     Dilations that training found are rounded to whole ones, so that trainings that found about the same are one.
     """
     known = parsed(record.candidate)
-    return known.ended(record.dilation).nearest.to_json() if known else record.candidate, record.steps
+    if known is None:
+        return record.candidate, record.steps
+    ended = record.found
+    found = known.changed(lambda path, choice: ended.get(path, choice) if choice.moves == "dilation" else choice)
+    return found.nearest.to_json(), record.steps
 
 
 def noise(records: Iterable[Record], score: Callable[[Record], float | None]) -> Noise | None:

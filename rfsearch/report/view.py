@@ -13,7 +13,6 @@ from rfsearch.ledger.record import parsed
 from rfsearch.numbers import finite, plain
 from rfsearch.report.facts import Facts, canonical, read_facts
 from rfsearch.report.statistics import Noise, noise, replicates, training_of
-from rfsearch.space.choice import Choice
 
 NEVER_LEFT = 0.03  # |f - f0| / f0 below which what was learned counts as not moved
 _AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
@@ -130,12 +129,12 @@ class RunView:
     @cached_property
     def guides(self) -> bool:
         """Whether any path is guided by labels."""
-        return any(choice.labels for r in self.records for _, choice in parsed(r.candidate) or ())
+        return any(path.labels for r in self.records for _, path in parsed(r.candidate) or ())
 
     @cached_property
     def samples(self) -> bool:
         """Whether any path has an LS-DFN block."""
-        return any(choice.sampling for r in self.records for _, choice in parsed(r.candidate) or ())
+        return any("gamma" in path.choice.numbers for r in self.records for _, path in parsed(r.candidate) or ())
 
     def score(self, record: Record) -> float | None:
         """Return a record's reported score; None where it has none."""
@@ -177,7 +176,7 @@ def build_view(run: Run) -> RunView:
 def has_start(record: Record) -> bool:
     """Return whether a training's receptive field starts somewhere: a search of dilations starts at all of them."""
     known = parsed(record.candidate)
-    return known is None or not all(choice.to_find for _, choice in known)
+    return known is None or not all(path.choice.searched for _, path in known)
 
 
 def has_moved(record: Record) -> bool:
@@ -188,10 +187,10 @@ def has_moved(record: Record) -> bool:
 
 def factors(record: Record) -> Mapping[str, float]:
     """Return the inflation factor that each path ended with, where it is not 1."""
-    known = parsed(record.candidate)
-    found = {site: choice.f for site, choice in known if not choice.fractional} if known else {}
-    ended = {site: value for site, f in record.f.items() if (value := finite(f)) is not None}
-    return {site: f for site, f in {**found, **ended}.items() if f != 1.0}
+    return {path: f for path, f in record.f.items() if f != 1.0}
+
+
+LETTERS = {"f": "f", "gamma": "γ"}  # of the numbers that a gradient moves from where a candidate starts them
 
 
 @dataclass(frozen=True)
@@ -227,17 +226,15 @@ class Motion:
 def motions(record: Record, facts: Facts) -> list[Motion]:
     """Return how every learned path of a record has moved, where its end is known."""
     found = []
-    for path, choice in parsed(record.candidate) or ():
-        if choice.sampling and choice.sampling.learned:
-            letter, start, end, bounds = "γ", choice.sampling.gamma, record.gamma.get(path), facts.gamma_bounds
-        elif choice.learned:
-            letter, start, end, bounds = "f", choice.f, record.f.get(path), facts.f_bounds
-        else:
+    bounds = {"f": facts.f_bounds, "gamma": facts.gamma_bounds}
+    for name, path in parsed(record.candidate) or ():
+        moved = path.choice.moves
+        if moved is None or moved not in LETTERS or name not in record.found:
             continue
-        if (ended := finite(end)) is not None:
-            still = abs(ended - start) < NEVER_LEFT * start
-            bound = next((b for b in bounds if abs(ended - b) <= _AT_BOUND * b), None)
-            found.append(Motion(path, letter, start, ended, still, bound))
+        start, ended = path.choice.numbers[moved], record.found[name].numbers.get(moved, 1.0)
+        still = abs(ended - start) < NEVER_LEFT * start
+        bound = next((b for b in bounds[moved] if abs(ended - b) <= _AT_BOUND * b), None)
+        found.append(Motion(name, LETTERS[moved], start, ended, still, bound))
     return found
 
 
@@ -251,52 +248,20 @@ def setting_of(candidate: str, record: Record | None = None) -> str:
     known = parsed(candidate)
     if known is None:
         return candidate
-    moved = factors(record) if record else {}
-    final = dict((record.ended if record else known) or known)
+    final = dict((record.ended or known) if record else ())
     by_choice: dict[str, list[str]] = {}
-    for path, choice in known:
-        text = f"dilation {plain(final[path].spacing)}"
-        if choice.to_find and not record:
-            text += " to start from"
-        if choice.layer:
-            text += f" with layer {choice.layer_name}"
-        f = moved.get(path, 1.0 if choice.fractional else choice.f)
-        if choice.learned:
-            text += f" with f = {plain(f)} learned from {plain(choice.f)}"
-        elif f != 1.0:
-            text += f" with f = {plain(f)}"
-        if choice.sampling:
-            text += f" and {sampling_of(path, choice, record)}"
-        asides = []
-        if choice.layer and record and path in record.dilation:
-            asides.append(f"found in training from {choice.dilation}")
-        elif choice.to_find:
-            asides.append("found in training")
-        elif record and record.heir_of:
+    for name, path in known:
+        end = final.get(name)
+        text, aside = path.choice.described(end.choice if end else None, plain)
+        asides = [aside] if aside else []
+        if not aside and record and record.heir_of:
             asides.append("reached over several trials")
-        if choice.labels:
-            asides.append(f"guided by {', '.join(choice.labels)}")
+        if path.labels:
+            asides.append(f"guided by {', '.join(path.labels)}")
         if asides:
             text += f", {', '.join(asides)},"
-        by_choice.setdefault(text, []).append(path)
+        by_choice.setdefault(text, []).append(name)
     return "; ".join(f"{text} at {_sites(sites)}" for text, sites in by_choice.items())
-
-
-def sampling_of(path: str, choice: Choice, record: Record | None) -> str:
-    """Return a path's LS-DFN block in words.
-
-    Args:
-        path: Name of the path.
-        choice: Its choice, which has such a block.
-        record: A trial of it, to say which sample stride training ended with.
-    """
-    assert choice.sampling
-    if choice.sampling.s == 1:
-        return "a dynamic filter behind it"
-    gamma = finite(record.gamma.get(path)) if record else None
-    learned = f" learned from {plain(choice.sampling.gamma)}" if choice.sampling.learned else ""
-    size = choice.sampling.s
-    return f"LS-DFN of {size} × {size} regions, γ = {plain(gamma or choice.sampling.gamma)}{learned}, behind it"
 
 
 def _sites(sites: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
-"""Choices, candidates and spaces: what may vary in a search. Imports neither torch nor Ray."""
+"""Spaces: what may vary in a search, and what must not. Imports neither torch nor Ray."""
 
-from rfsearch.space.choice import Candidate, Choice, Paths, Sampling
 from rfsearch.space.data_spec import DataSpec
 from rfsearch.space.file import SpaceFile, read_space
 from rfsearch.space.forms import LSDFN, SINGLE, PathSet, SamplingSpec
@@ -10,13 +9,9 @@ from rfsearch.space.space import Space
 __all__ = [
     "LSDFN",
     "SINGLE",
-    "Candidate",
-    "Choice",
     "DataSpec",
     "PathSet",
-    "Paths",
     "Recipe",
-    "Sampling",
     "SamplingSpec",
     "Space",
     "SpaceFile",

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from rfsearch.errors import SpaceError, nearest
+from rfsearch.space.choices import SpaceChoice
 from rfsearch.space.data_spec import DataSpec
 from rfsearch.space.faults import describe_fault
 from rfsearch.space.forms import LSDFN, PATHS, SINGLE, PathSet, SamplingSpec
@@ -27,6 +28,7 @@ class Preset(Table):
     sites: tuple[str, ...] = Field(min_length=1)
     dilations: tuple[Annotated[int, Field(le=FARTHEST)], ...] = Field(min_length=1)
     reference: int
+    choices: tuple[SpaceChoice, ...] = ()
     f_bounds: tuple[float, float] = (0.25, 4.0)
     f_search: tuple[float, float] = (0.7, 1.4)
     image_size: tuple[Side, Side] | None = None
@@ -44,6 +46,8 @@ class Preset(Table):
                 raise ValueError(f"{name} = [low, high] needs 0 < low <= 1 <= high <= {LARGEST_FACTOR:g}")
         if not self.f_bounds[0] <= self.f_search[0] <= self.f_search[1] <= self.f_bounds[1]:
             raise ValueError(f"f_search {list(self.f_search)} lies within f_bounds {list(self.f_bounds)}")
+        if self.choices and self.form != SINGLE:
+            raise ValueError(f"choices are what a site with one path may get: they go with the form {SINGLE!r}")
         return self
 
 

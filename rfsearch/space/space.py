@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
+from rfsearch.choices import Candidate, Choice, Dilated, Given, Sampled
 from rfsearch.direction import Direction
 from rfsearch.errors import SpaceError, nearest
-from rfsearch.space.choice import Candidate, Choice, Sampling
+from rfsearch.space.choices import SpaceChoice
 from rfsearch.space.data_spec import DataSpec
 from rfsearch.space.forms import LSDFN, PATHS, SINGLE, PathSet, SamplingSpec
 from rfsearch.space.recipe import Recipe
@@ -32,6 +32,8 @@ class Space(Table):
         weights: "none", "hub" or a file, for a backbone that can take trained weights.
         sites: Modules whose receptive field is searched.
         dilations: What a site may get, and where learned factors start.
+        choices: What a site with one path may get besides, each as a ledger writes it, such as
+            {kind = "kernel", size = 5}.
         reference: The hand default, whose one full training is the budget unit 1x.
         f_bounds: Of a learned f.
         f_search: Of a fixed real f in Bayesian and random search.
@@ -57,6 +59,7 @@ class Space(Table):
     sites: tuple[str, ...] = Field(min_length=1)
     dilations: tuple[Dilation, ...] = Field(min_length=1)
     reference: Dilation
+    choices: tuple[SpaceChoice, ...] = ()
     f_bounds: tuple[float, float]
     f_search: tuple[float, float]
     image_size: tuple[Side, Side] | None
@@ -67,20 +70,25 @@ class Space(Table):
     sampling: SamplingSpec = SamplingSpec()
     direction: Direction = "maximize"
 
-    def uniform(self, choice: Choice | Sequence[Choice]) -> Candidate:
+    def uniform(self, given: Given) -> Candidate:
         """Return the candidate that gives every site the same choice, or the same parallel paths."""
-        return Candidate.of(dict.fromkeys(self.sites, choice))
+        return Candidate(dict.fromkeys(self.sites, given))
+
+    @property
+    def options(self) -> tuple[Choice, ...]:
+        """What a site with one path may get: the dilations, then the choices that the space lists besides."""
+        return tuple(dict.fromkeys([*map(Dilated, self.dilations), *self.choices]))
 
     @property
     def reference_candidate(self) -> Candidate:
         """Return the hand default of a single path: one full training of it is the budget unit 1x in every form."""
-        return self.uniform(Choice(self.reference))
+        return self.uniform(Dilated(self.reference))
 
     @property
     def default_candidate(self) -> Candidate:
         """Return the hand default of this form."""
         if self.path_set:
-            return self.uniform([Choice(d) for d in sorted(self.path_set.manual)])
+            return self.uniform([Dilated(d) for d in sorted(self.path_set.manual)])
         if self.form == LSDFN:
             return self.uniform(self.sampled(self.sampling.gammas[0], max(self.sampling.regions)))
         return self.reference_candidate
@@ -90,7 +98,7 @@ class Space(Table):
         """Return the parallel paths of this form, None where a site has one path."""
         return self.paths.get(self.form)
 
-    def sampled(self, gamma: float, s: int, learned: bool = False) -> Choice:
+    def sampled(self, gamma: float, s: int, learned: bool = False) -> Sampled:
         """Return an LS-DFN block behind a site at the hand default's dilation.
 
         Args:
@@ -98,7 +106,7 @@ class Space(Table):
             s: Regions an axis.
             learned: Whether training moves gamma.
         """
-        return Choice(self.reference, sampling=Sampling(gamma if s > 1 else 1.0, s, learned and s > 1))
+        return Sampled(self.reference, gamma if s > 1 else 1.0, s, learned and s > 1)
 
     @property
     def forms(self) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from rfsearch.choices import Candidate
 from rfsearch.direction import Direction, merit
 from rfsearch.ledger.record import Cost, Record, Rung
-from rfsearch.space.choice import Candidate
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Strategy(Protocol):
     Example:
         class Alternating:
             def __init__(self, space: Space, seed: int) -> None:
-                self._ends = [space.uniform(Choice(d)) for d in (min(space.dilations), max(space.dilations))]
+                self._ends = [space.uniform(Dilated(d)) for d in (min(space.dilations), max(space.dilations))]
                 self._observed = 0
 
             def suggest(self, pending: Sequence[Candidate]) -> Candidate:

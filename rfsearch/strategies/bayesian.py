@@ -13,8 +13,9 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from rfsearch.choices import Candidate
 from rfsearch.ledger.record import Record, Rung
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.strategies.base import Description
 from rfsearch.strategies.encoding import Encoding, Ordered
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rfsearch.space import LSDFN, Candidate, Choice, Space
+from rfsearch.choices import Candidate, Given, inflated
+from rfsearch.space import LSDFN, Space
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Real:
 class Encoding:
     """Translate candidates of a space into parameters by dimension, and back.
 
-    A path has a dilation and a fixed real f; paths that differ in their order only are one candidate. An LS-DFN block
-    has a sample stride and a number of regions.
+    A path has a dilation and a fixed real f; paths that differ in their order only are one candidate. A site of a space
+    that lists choices gets one of these or a dilation. An LS-DFN block has a sample stride and a number of regions.
 
     Attributes:
         dimensions: By name, in a fixed order.
@@ -51,10 +52,17 @@ class Encoding:
             if space.form == LSDFN:
                 self.dimensions[f"{site}/gamma"] = Real(min(sampling.gammas), max(sampling.gammas))
                 self.dimensions[f"{site}/s"] = Ordered(tuple(sorted(sampling.regions)))
-                continue
-            for path in self._paths(site):
-                self.dimensions[f"{path}/dilation"] = Ordered(tuple(sorted(space.dilations)))
-                self.dimensions[f"{path}/f"] = Real(*space.f_search)
+            elif self._lists:
+                self.dimensions[f"{site}/choice"] = Ordered(tuple(range(len(space.options))))
+            else:
+                for path in self._paths(site):
+                    self.dimensions[f"{path}/dilation"] = Ordered(tuple(sorted(space.dilations)))
+                    self.dimensions[f"{path}/f"] = Real(*space.f_search)
+
+    @property
+    def _lists(self) -> bool:
+        """Whether a site gets one of a list of choices."""
+        return bool(self._space.choices) and self._space.path_set is None
 
     @property
     def ranges(self) -> str:
@@ -62,6 +70,8 @@ class Encoding:
         if self._space.form == LSDFN:
             gammas = self._space.sampling.gammas
             return f"any sample stride from {min(gammas):g} to {max(gammas):g}"
+        if self._lists:
+            return f"any of the {len(self._space.options)} choices at every site"
         low, high = self._space.f_search
         return (
             f"any of these dilations on every path behind a fixed f from {low:g} to {high:g}: what the dilation adds "
@@ -70,29 +80,37 @@ class Encoding:
 
     def candidate(self, parameters: Mapping[str, float]) -> Candidate:
         """Return the candidate that parameters stand for, real values rounded to four decimals within their range."""
-        chosen: dict[str, Choice | Sequence[Choice]] = {}
+        chosen: dict[str, Given] = {}
         for site in self._space.sites:
             if self._space.form == LSDFN:
                 regions = self._value(parameters, f"{site}/s")
                 chosen[site] = self._space.sampled(self._rounded(parameters, f"{site}/gamma"), regions)
+            elif self._lists:
+                chosen[site] = self._space.options[self._value(parameters, f"{site}/choice")]
             else:
-                chosen[site] = sorted(
-                    Choice(self._value(parameters, f"{path}/dilation"), f=self._rounded(parameters, f"{path}/f"))
+                taps = sorted(
+                    (self._value(parameters, f"{path}/dilation"), self._rounded(parameters, f"{path}/f"))
                     for path in self._paths(site)
                 )
-        return Candidate.of(chosen)
+                chosen[site] = [inflated(dilation, f) for dilation, f in taps]
+        return Candidate(chosen)
 
     def parameters(self, candidate: Candidate) -> dict[str, float]:
         """Return the parameters of a candidate of this space."""
-        parameters: dict[str, float] = {}
-        for path, choice in candidate:
-            if choice.sampling:
-                parameters[f"{path}/gamma"] = self._within(f"{path}/gamma", choice.sampling.gamma)
-                parameters[f"{path}/s"] = self._index(f"{path}/s", choice.sampling.s)
-            else:
-                parameters[f"{path}/dilation"] = self._index(f"{path}/dilation", choice.dilation)
-                parameters[f"{path}/f"] = self._within(f"{path}/f", choice.f)
-        return parameters
+        found: dict[str, float] = {}
+        for name, path in candidate:
+            if f"{name}/choice" in self.dimensions:
+                found[f"{name}/choice"] = self._space.options.index(path.choice)
+                continue
+            numbers = dict(path.choice.numbers)
+            numbers.setdefault("f", 1.0)
+            for number, value in numbers.items():
+                dimension = self.dimensions.get(f"{name}/{number}")
+                if isinstance(dimension, Ordered):
+                    found[f"{name}/{number}"] = _nearest(dimension, value)
+                elif dimension is not None:
+                    found[f"{name}/{number}"] = _within(dimension, value)
+        return found
 
     def _paths(self, site: str) -> list[str]:
         """Return the names of a site's paths, as `Candidate` gives them."""
@@ -105,15 +123,15 @@ class Encoding:
         return dimension.values[int(parameters[name])]
 
     def _rounded(self, parameters: Mapping[str, float], name: str) -> float:
-        return self._within(name, round(parameters[name], 4))
-
-    def _index(self, name: str, value: int) -> int:
-        """Return the index of a value, or for one that is not searched (a hand default) of the nearest."""
-        dimension = self.dimensions[name]
-        assert isinstance(dimension, Ordered)
-        return min(range(len(dimension.values)), key=lambda i: abs(dimension.values[i] - value))
-
-    def _within(self, name: str, value: float) -> float:
         dimension = self.dimensions[name]
         assert isinstance(dimension, Real)
-        return min(max(value, dimension.low), dimension.high)
+        return _within(dimension, round(parameters[name], 4))
+
+
+def _nearest(dimension: Ordered, value: float) -> int:
+    """Return the index of a value, or for one that is no value of the search (a hand default) of the nearest."""
+    return min(range(len(dimension.values)), key=lambda i: abs(dimension.values[i] - value))
+
+
+def _within(dimension: Real, value: float) -> float:
+    return min(max(value, dimension.low), dimension.high)

@@ -6,9 +6,10 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from rfsearch.choices import Candidate, Dilated, Given
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Candidate, Choice, Space
+from rfsearch.space import LSDFN, Space
 from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 _MOST = 10_000
@@ -34,7 +35,7 @@ class Exhaustive:
                 f"it takes at most {_MOST}. Name fewer sites, or use random or optuna."
             )
         self._candidates = [
-            Candidate.of(dict(zip(space.sites, row, strict=True))) for row in itertools.product(options, repeat=sites)
+            Candidate(dict(zip(space.sites, row, strict=True))) for row in itertools.product(options, repeat=sites)
         ]
         self._sweep = Sweep(self._candidates, seed, space.default_candidate, space.direction)
 
@@ -51,7 +52,7 @@ class Exhaustive:
         self._sweep.observe(record)
 
 
-def choices_at_a_site(space: Space) -> list[Choice | tuple[Choice, ...]]:
+def choices_at_a_site(space: Space) -> list[Given]:
     """Return what one site may get in a sweep of fixed values.
 
     Raises:
@@ -59,12 +60,12 @@ def choices_at_a_site(space: Space) -> list[Choice | tuple[Choice, ...]]:
     """
     if space.form == LSDFN:
         strides = [space.sampled(gamma, s) for s in space.sampling.regions for gamma in space.sampling.gammas]
-        return list(dict.fromkeys(strides))
+        return [*dict.fromkeys(strides)]
     if space.path_set is None:
-        return [Choice(d) for d in space.dilations]
+        return [*space.options]
     count = len(space.path_set.manual)
     by_hand = tuple(sorted(space.path_set.manual))
     if math.comb(len(space.dilations), count) > _MOST:
         raise SpaceError(f"exhaustive: {count} of {len(space.dilations)} dilations are more than {_MOST} candidates.")
     swept = itertools.combinations(sorted(space.dilations), count)
-    return [tuple(Choice(d) for d in row) for row in dict.fromkeys([by_hand, *swept])]
+    return [tuple(Dilated(d) for d in row) for row in dict.fromkeys([by_hand, *swept])]

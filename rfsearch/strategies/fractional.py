@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rfsearch.choices import Candidate, Searched, SitePath
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Candidate, Choice, Space
+from rfsearch.space import LSDFN, Space
 from rfsearch.strategies.base import Description
 
 
@@ -28,7 +29,7 @@ class Fractional:
         dilations, paths = sorted(space.dilations), space.path_set
         labels = paths.labels or ((),) * len(paths.manual) if paths else ((),)
         middle = dilations[(len(dilations) - 1) // 2]
-        self._finder = space.uniform([Choice(middle, labels=names, fractional=True) for names in labels])
+        self._finder = space.uniform([SitePath(Searched(middle), names) for names in labels])
 
     def describe(self) -> Description:
         """Return the one candidate."""

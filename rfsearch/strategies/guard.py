@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+from rfsearch.choices import Candidate
 from rfsearch.errors import RfsearchError, StrategyError
 from rfsearch.ledger.record import Cost, Record, Rung
-from rfsearch.space.choice import Candidate
 from rfsearch.strategies.base import (
     Budgeted,
     Describing,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rfsearch.choices import Candidate, Inflated, SitePath
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Candidate, Choice, Space
+from rfsearch.space import LSDFN, Space
 from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 
@@ -42,12 +43,15 @@ class LearnedInflation:
         self._sweep.observe(record)
 
 
-def _starting_paths(space: Space) -> list[tuple[Choice, ...]]:
+def _starting_paths(space: Space) -> list[tuple[SitePath, ...]]:
     """Return the paths of a site that each training starts from."""
     if space.path_set is None:
-        return [(Choice(d, learned=True),) for d in space.dilations]
+        return [(SitePath(Inflated(d, learned=True)),) for d in space.dilations]
     if space.path_set.labels:
-        return [tuple(Choice(d, learned=True, labels=s) for s in space.path_set.labels) for d in space.dilations]
+        return [
+            tuple(SitePath(Inflated(d, learned=True), labels) for labels in space.path_set.labels)
+            for d in space.dilations
+        ]
     count, dilations = len(space.path_set.manual), sorted(space.dilations)
     if count > len(dilations):
         raise SpaceError(
@@ -55,4 +59,4 @@ def _starting_paths(space: Space) -> list[tuple[Choice, ...]]:
             f"{len(dilations)}. Give label sets in [paths.{space.form}], or more dilations."
         )
     rows = [dilations[i : i + count] for i in range(len(dilations) - count + 1)]
-    return [tuple(Choice(d, learned=True) for d in row) for row in rows]
+    return [tuple(SitePath(Inflated(d, learned=True)) for d in row) for row in rows]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rfsearch.choices import Candidate
 from rfsearch.ledger.record import Record
-from rfsearch.space import Candidate
 from rfsearch.strategies.base import Description, Exhausted
 
 

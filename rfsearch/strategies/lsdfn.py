@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rfsearch.choices import Candidate
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Candidate, Space
+from rfsearch.space import LSDFN, Space
 from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 

@@ -6,8 +6,9 @@ import math
 import random
 from collections.abc import Sequence
 
+from rfsearch.choices import Candidate
 from rfsearch.ledger.record import Record
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.strategies.base import Description
 from rfsearch.strategies.encoding import Encoding, Ordered
 

@@ -16,9 +16,9 @@ from rfsearch.surgery.shapes import output_shape
 
 
 class InflatedSite(nn.Module):
-    """A convolution or span between an inflation and the interpolation that undoes it: input and output keep their
-    sizes.
+    """A convolution or span between an inflation and the interpolation that undoes it.
 
+    Input and output keep their sizes.
     B x C x H x W, or of one or three axes, to what the bare `conv` gives for it. conv: a convolution, or any module
     that maps one map to one. For a model that does not bring an inflation layer of its own, as the parsing networks of
     Wei do.
@@ -48,8 +48,7 @@ class InflatedSite(nn.Module):
 
 
 class ParallelSite(nn.Module):
-    """A convolution or span in several parallel paths, initialised alike and averaged, so that alike they are the one
-    it was.
+    """A convolution or span in several parallel paths, initialised alike and averaged: alike they are the one it was.
 
     B x C x H x W to B x C' x H' x W', or of one or three axes, as the bare `conv` gives. For a model that cannot fork
     itself behind a site, as the parsing networks of Wei do. Behind each path stands its loss guidance.

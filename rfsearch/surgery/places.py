@@ -99,3 +99,8 @@ def check_apart(model: nn.Module, sites: Sequence[str]) -> None:
                 if owner != site and (f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")):
                     raise SpaceError(f"Sites lie apart. Got {owner!r} and {site!r}, which share {max(path, other)!r}.")
             taken[path] = site
+
+
+def parent_of(model: nn.Module, path: str) -> nn.Module:
+    """Return the module that holds the one of a module path."""
+    return model.get_submodule(path.rpartition(".")[0])

@@ -16,8 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from rfsearch.errors import ModelError
 from rfsearch.lazy import give_sizes
-from rfsearch.surgery.build import Dilations, dilations_of
 from rfsearch.surgery.dilation import output_size, set_dilation
+from rfsearch.surgery.installing import Dilations, dilations_of
 from rfsearch.surgery.shapes import OnShapes, without_values
 from rfsearch.surgery.sites import map_sizes
 from rfsearch.untouched import untouched
@@ -31,6 +31,7 @@ def refused_dilations(
     Where a dilation leaves the sizes of the maps as they are, nothing is run.
 
     Args:
+        model: The network; it is left as it was.
         input_shape: B x C x its axes, of an image that the network takes.
         wanted: The dilations to try, by the path of a site: of its convolution, or what those in a container or span
             are multiplied by.

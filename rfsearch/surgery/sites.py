@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from rfsearch.choices import Candidate, Dilated
 from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.lazy import give_sizes
-from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery.dilation import Convolution
 from rfsearch.surgery.places import check_apart, convolutions, lone_convolution
 from rfsearch.untouched import untouched
@@ -42,6 +42,20 @@ class Site:
         """The largest dilation whose kernel still fits into the map."""
         axes = zip(self.kernel, self.unit, self.map_size, strict=True)
         return max(1, min(((size - 1) // ((k - 1) * unit) for k, unit, size in axes if k > 1), default=1))
+
+    def too_far(self, dilation: int, where: str) -> str:
+        """Say that a dilated kernel is longer than the map: its outer taps would see padding only.
+
+        Args:
+            dilation: Of the kernel, larger than the largest that fits.
+            where: Which of several paths it is.
+        """
+        times = " times its own" if any(unit > 1 for unit in self.unit) else ""
+        return (
+            f"a {_by(self.kernel)}{' px' if len(self.kernel) == 1 else ''} kernel at dilation {dilation}{times}{where} "
+            f"spans {self.span(dilation)} px, its input map is {_by(self.map_size, ' x ')} px. "
+            f"Largest dilation that fits: {self.largest_dilation}."
+        )
 
 
 @dataclass(frozen=True)
@@ -163,12 +177,12 @@ def neutral(model: nn.Module, sites: Sequence[str]) -> Candidate:
 
     Raises SpaceError for a convolution whose dilation differs from axis to axis, which no candidate says.
     """
-    choices = {}
+    choices: dict[str, Dilated] = {}
     for site in sites:
         conv = lone_convolution(model, site)
         if conv is None:
             convolutions(model, site)  # there are some
-            choices[site] = Choice(1)
+            choices[site] = Dilated(1)
             continue
         seen = {d for d, k in zip(conv.dilation, conv.kernel_size, strict=True) if k > 1}
         if len(seen) > 1:
@@ -176,8 +190,8 @@ def neutral(model: nn.Module, sites: Sequence[str]) -> Candidate:
                 f"site {site!r}: a candidate dilates every axis alike, this convolution has {_by(conv.dilation)}. "
                 "Its container may be a site: there a dilation multiplies what each convolution has."
             )
-        choices[site] = Choice(seen.pop() if seen else 1)
-    return Candidate.of(choices)
+        choices[site] = Dilated(seen.pop() if seen else 1)
+    return Candidate(choices)
 
 
 def _paths(model: nn.Module) -> list[str]:
@@ -232,38 +246,18 @@ def _by(sizes: Sequence[int], sign: str = "x") -> str:
 
 
 def check_fits(sites: Sequence[Site], candidates: Sequence[Candidate], asked_by: str, kernel: int = 3) -> None:
-    """Raise SpaceError when a dilated kernel is longer than the map it reads: its outer taps would see padding only.
+    """Raise SpaceError for a choice that its site has no room for.
 
-    The same for the field that an LS-DFN block samples. kernel: taps an axis of such a block.
+    Args:
+        sites: All sites, measured.
+        candidates: What they may get.
+        asked_by: Where the candidates come from, for the message.
+        kernel: Taps an axis of an LS-DFN block.
     """
     known = {site.path: site for site in sites}
     for candidate in candidates:
-        for site, choice in candidate.choices:
-            paths = (choice,) if isinstance(choice, Choice) else choice
+        for site, paths in candidate.sites:
+            where = f" in one of {len(paths)} paths" if len(paths) > 1 else ""
             for path in paths:
-                where = f" in one of {len(paths)} paths" if len(paths) > 1 else ""
-                _check_fits(known[site], path, where, asked_by)
-                if path.sampling:
-                    _check_sampling_fits(known[site], path.sampling, kernel, asked_by)
-
-
-def _check_fits(site: Site, choice: Choice, where: str, asked_by: str) -> None:
-    if choice.dilation > site.largest_dilation:
-        times = " times its own" if any(unit > 1 for unit in site.unit) else ""
-        raise SpaceError(
-            f"{site.path}: a {_by(site.kernel)}{' px' if len(site.kernel) == 1 else ''} kernel at dilation "
-            f"{choice.dilation}{times}{where} spans {site.span(choice.dilation)} px, its input map is "
-            f"{_by(site.map_size, ' x ')} px. Largest dilation that fits: {site.largest_dilation}. "
-            f"Asked for by {asked_by}."
-        )
-
-
-def _check_sampling_fits(site: Site, sampling: Sampling, kernel: int, asked_by: str) -> None:
-    room = min(site.map_size) - kernel
-    if sampling.gamma * (sampling.s - 1) > room:
-        span = sampling.gamma * (sampling.s - 1) + kernel
-        raise SpaceError(
-            f"{site.path}: {sampling.s} x {sampling.s} regions at sample stride {sampling.gamma:g} span {span:g} px, "
-            f"the map is {_by(site.map_size, ' x ')} px. Largest sample stride that fits: "
-            f"{room / (sampling.s - 1):.3g}. Asked for by {asked_by}."
-        )
+                if misfit := path.choice.misfit(known[site], kernel, where):
+                    raise SpaceError(f"{site}: {misfit} Asked for by {asked_by}.")

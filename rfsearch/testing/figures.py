@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled
 from rfsearch.ledger import Cost, Record, Run
 from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.record import Status
@@ -17,7 +18,6 @@ from rfsearch.ledger.typed_json import read_parts
 from rfsearch.plugins import describe_error
 from rfsearch.report.figures import Figure
 from rfsearch.report.view import RunView, build_view
-from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.testing.rules import hold, same
 
 _HOSTILE = "<img src=x onerror=alert(1)>%{x}"
@@ -116,16 +116,16 @@ def _full_run(name: str = "") -> Run:
     """
     site = f"conv{name}"
     moved = [(step, 1 - 0.003 * step) for step in range(0, 101, 5)]
-    learned = {"f": {site: 0.7}, "trace": tuple((step, site, value) for step, value in moved)}
-    sampled = {"gamma": {site: 1.4}, "trace": tuple((step, site, 2 * value) for step, value in moved)}
+    learned = {"ends": {site: 0.7}, "trace": tuple((step, site, value) for step, value in moved)}
+    sampled = {"ends": {site: 1.4}, "trace": tuple((step, site, 2 * value) for step, value in moved)}
     trials: list[tuple[str, Choice, Status, Mapping[str, Any]]] = [
-        ("listed", Choice(1), "completed", {}),
-        ("listed", Choice(4), "completed", {}),
-        ("listed", Choice(8), "failed", {}),
-        ("listed", Choice(8), "pruned", {}),
-        ("listed", Choice(8), "cut", {}),
-        ("learned", Choice(2, learned=True), "completed", learned),
-        ("sampled", Choice(2, sampling=Sampling(2.0, learned=True)), "completed", sampled),
+        ("listed", Dilated(1), "completed", {}),
+        ("listed", Dilated(4), "completed", {}),
+        ("listed", Dilated(8), "failed", {}),
+        ("listed", Dilated(8), "pruned", {}),
+        ("listed", Dilated(8), "cut", {}),
+        ("learned", Inflated(2, learned=True), "completed", learned),
+        ("sampled", Sampled(2, 2.0, learned=True), "completed", sampled),
     ]
     records = [
         _record(f"{strategy}-{seed}-{i}{name}", f"{strategy}{name}", seed, choice, name, status, **changes)
@@ -137,15 +137,15 @@ def _full_run(name: str = "") -> Run:
 
 def _odd_runs() -> Iterator[tuple[str, Run]]:
     yield "a run without trials", _run([], manifest={})
-    yield "a run whose trials all failed", _run([_record("a", "listed", 0, Choice(1), "", "failed")])
-    yield "a run of one trial", _run([_record("a", "listed", 0, Choice(1))])
-    yield "a run without a manifest", _run([_record("a", "listed", 0, Choice(1))], manifest={})
-    unknown = _record("a", "listed", 0, Choice(1), candidate='{"conv": {"kind": "of another version"}}')
+    yield "a run whose trials all failed", _run([_record("a", "listed", 0, Dilated(1), "", "failed")])
+    yield "a run of one trial", _run([_record("a", "listed", 0, Dilated(1))])
+    yield "a run without a manifest", _run([_record("a", "listed", 0, Dilated(1))], manifest={})
+    unknown = _record("a", "listed", 0, Dilated(1), candidate='{"conv": {"kind": "of another version"}}')
     yield "a run whose choices are unknown here", _run([unknown])
-    untested = _record("a", "listed", 0, Choice(4), test=None)
-    yield "a run whose best trial has no test score", _run([untested, _record("b", "listed", 0, Choice(1))])
+    untested = _record("a", "listed", 0, Dilated(4), test=None)
+    yield "a run whose best trial has no test score", _run([untested, _record("b", "listed", 0, Dilated(1))])
     bare = _record(
-        "a", "listed", 0, Choice(1), test=None, cost=Cost(), infer_mac=None, infer_latency_ms=None, scores={}
+        "a", "listed", 0, Dilated(1), test=None, cost=Cost(), infer_mac=None, infer_latency_ms=None, scores={}
     )
     yield "a run without costs and test scores", _run([bare])
 
@@ -153,10 +153,13 @@ def _odd_runs() -> Iterator[tuple[str, Run]]:
 def _record(
     trial: str, strategy: str, seed: int, choice: Choice, name: str = "", status: Status = "completed", **changes: Any
 ) -> Record:
-    field_px = 60 + 16 * choice.dilation
-    score = None if status == "failed" else 0.6 + 0.01 * choice.dilation + 0.003 * seed
+    dilation = choice.numbers["dilation"]
+    field_px = 60 + 16 * round(dilation)
+    score = None if status == "failed" else 0.6 + 0.01 * dilation + 0.003 * seed
+    candidate = Candidate({f"conv{name}": choice})
     fields: dict[str, Any] = {
-        "candidate": Candidate.of({f"conv{name}": choice}).to_json(),
+        "candidate": candidate.to_json(),
+        "outcome": candidate.ended(changes.pop("ends", {})).to_json(),
         "rf_px": field_px,
         "rf_init_px": field_px,
         "cost": Cost(1e12, 30.0, 4.0),
@@ -176,7 +179,7 @@ def _record(
 
 def _run(records: list[Record], name: str = "", manifest: Mapping[str, Any] | None = None) -> Run:
     if manifest is None:
-        reference = Candidate.of({f"conv{name}": Choice(1)}).to_json()
+        reference = Candidate({f"conv{name}": Dilated(1)}).to_json()
         arms = [{"strategy": f"{s}{name}", "seed": seed} for seed in range(2) for s in ("listed", "learned", "sampled")]
         manifest = {
             "space": {"name": "made-up", "metric": "mean IoU", "sites": [f"conv{name}"], "reference": reference},

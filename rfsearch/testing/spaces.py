@@ -10,7 +10,7 @@ from torch import nn
 
 from rfsearch import plugins
 from rfsearch.errors import RfsearchError
-from rfsearch.space import Choice, Space, read_space
+from rfsearch.space import Space, read_space
 from rfsearch.surgery import check_fits, match_sites, measure_sites
 
 _CLASSES = 5
@@ -44,7 +44,7 @@ def space_dilations_fit_its_embedded_images(file: Path) -> None:
         net = _network(space)
         space = space.with_(sites=match_sites(net, space.sites))
         sites = measure_sites(net, space.sites, space.image_size or (96, 96), _CHANNELS)
-        candidates = [*(space.uniform(Choice(d)) for d in space.dilations), space.default_candidate]
+        candidates = [*(space.uniform(choice) for choice in space.options), space.default_candidate]
         try:
             check_fits(sites, candidates, f"{file}, preset {space.preset}", space.sampling.kernel)
         except RfsearchError as error:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate, Choice
 from rfsearch.direction import Direction, merit
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.record import Status
-from rfsearch.space import LSDFN, Candidate, Choice, Space
+from rfsearch.space import LSDFN, Space
 from rfsearch.strategies import Describing, Description, Exhausted, Heir, Pruning, Relaying, Strategy
 from rfsearch.testing.rules import hold, same
 
@@ -165,53 +166,52 @@ def _check_candidate(candidate: Candidate, space: Space) -> None:
         f"a candidate survives JSON unchanged. Got {candidate}, read back as "
         f"{Candidate.from_json(candidate.to_json())}",
     )
-    sites = tuple(site for site, _ in candidate.choices)
+    sites = tuple(site for site, _ in candidate.sites)
     hold(
         sites == tuple(sorted(space.sites)),
         f"a candidate names every site of the space once, {sorted(space.sites)}. Got {list(sites)}",
     )
     count = len(space.path_set.manual) if space.path_set else 1
-    for site, given in candidate.choices:
-        paths = (given,) if isinstance(given, Choice) else given
+    for site, paths in candidate.sites:
         hold(
             len(paths) == count,
             f"a site has {count} path(s) in the form {space.form!r}. {site} has {len(paths)}",
         )
         for path in paths:
-            _check_choice(site, path, space)
+            _check_choice(site, path.choice, space)
 
 
 def _check_choice(site: str, choice: Choice, space: Space) -> None:
-    if choice.layer:
+    if choice in space.choices:
+        return
+    for spec in choice.specs:
         try:
-            plugins.named(choice.layer, "layer")
+            plugins.named(spec, "layer")
         except RfsearchError as error:
             raise AssertionError(f"a layer is available under its SPEC. {error}") from error
-    sampling = choice.sampling
+    numbers = choice.numbers
     hold(
-        (sampling is not None) == (space.form == LSDFN),
+        ("gamma" in numbers) == (space.form == LSDFN),
         f"a site gets an LS-DFN block in the form {LSDFN!r} and in no other. Got {choice} at {site} in {space.form!r}",
     )
-    if sampling is None:
+    if "gamma" not in numbers:
         allowed = sorted({*space.dilations, *(space.path_set.manual if space.path_set else ())})
         hold(
-            choice.dilation in allowed,
-            f"a dilation is one of the space's, {allowed}. {site} got {choice.dilation}",
+            numbers.get("dilation") in allowed,
+            f"a choice is one that the space lists, or has one of its dilations, {allowed}. {site} got {choice}",
         )
-        low, high = space.f_bounds if choice.learned else space.f_search
+        low, high = space.f_bounds if choice.moves == "f" else space.f_search
+        f = numbers.get("f", 1.0)
         hold(
-            low <= choice.f <= high,
-            f"f is within the space's {'f_bounds' if choice.learned else 'f_search'}, [{low:g}, {high:g}]. "
-            f"{site} got {choice.f:g}",
+            low <= f <= high,
+            f"f is within the space's {'f_bounds' if choice.moves == 'f' else 'f_search'}, [{low:g}, {high:g}]. "
+            f"{site} got {f:g}",
         )
         return
-    regions = space.sampling.regions
-    hold(sampling.s in regions, f"s is one of the space's regions, {list(regions)}. {site} got {sampling.s}")
+    regions, gamma = space.sampling.regions, numbers["gamma"]
+    hold(numbers["s"] in regions, f"s is one of the space's regions, {list(regions)}. {site} got {numbers['s']:g}")
     low, high = space.sampling.bounds
-    hold(
-        low <= sampling.gamma <= high,
-        f"gamma is within the space's bounds, [{low:g}, {high:g}]. {site} got {sampling.gamma:g}",
-    )
+    hold(low <= gamma <= high, f"gamma is within the space's bounds, [{low:g}, {high:g}]. {site} got {gamma:g}")
 
 
 def _played(strategy: Strategy, trials: int, order: Sequence[Status] = (), val: float | None = None) -> list[Candidate]:
@@ -263,7 +263,8 @@ def _suggested(strategy: Strategy, pending: Sequence[Candidate]) -> Candidate | 
 
 def _record(candidate: Candidate, number: int, status: Status = "completed", val: float | None = None) -> Record:
     """Return a finished trial. Without `val` its score is that of a smooth landscape, highest at a field of 5 px."""
-    fields = [c.sampling.gamma * c.sampling.s if c.sampling else c.dilation / c.f for _, c in candidate]
+    numbers = [path.choice.numbers for _, path in candidate]
+    fields = [n["gamma"] * n["s"] if "gamma" in n else n.get("dilation", 1.0) / n.get("f", 1.0) for n in numbers]
     val = math.exp(-sum((math.log(field) - math.log(5)) ** 2 for field in fields)) if val is None else val
     return Record(
         trial=f"trial-{number:03d}",

@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet, Split
 from rfsearch.layers import FractionalConv2d
-from rfsearch.space import Candidate, Recipe
+from rfsearch.space import Recipe
 from rfsearch.surgery import Learnable, set_dilation
 from rfsearch.trial.optimisation import Optimisation
 from rfsearch.trial.tally import Tally
@@ -252,7 +253,7 @@ def _normalise_by_batch(norm: _NormBase, args: tuple[Any, ...]) -> None:
 
 def prelude_steps(recipe: Recipe, candidate: Candidate) -> int:
     """Return the steps before a candidate's training in which its dilations are found; none where there are none."""
-    return _share(_PRELUDE, recipe.steps) if any(choice.to_find for _, choice in candidate) else 0
+    return _share(_PRELUDE, recipe.steps) if candidate.searched else 0
 
 
 def decided_from(recipe: Recipe) -> int:

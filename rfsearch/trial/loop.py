@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet, Split
 from rfsearch.errors import TrialError
 from rfsearch.layers.host import on_host
 from rfsearch.ledger import Cost
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.surgery import Advancing, Undecayed, found_dilation
 from rfsearch.tasks.base import Scores
 from rfsearch.tasks.from_space import task_of

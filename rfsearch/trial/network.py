@@ -10,12 +10,13 @@ from torch import nn
 
 from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError
 from rfsearch.layers import low_centre_
 from rfsearch.lazy import give_sizes
 from rfsearch.receptive import receptive_fields
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 from rfsearch.surgery import Learnable, Settings, install
 from rfsearch.tasks.from_space import task_of
 
@@ -65,7 +66,7 @@ def fields_of(
         input_shape: 1 x C x H x W, of one image.
     """
     fields = receptive_fields(model, input_shape)
-    parallel = {site for site, choice in candidate.choices if not isinstance(choice, Choice)}
+    parallel = {site for site, paths in candidate.sites if len(paths) > 1}
     parts = {path: module for path, module in learnable.modules.items() if path.rpartition("/")[0] in parallel}
     seen = hashlib.sha256()
     for module in ("", *learnable.modules.values()):

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from rfsearch.choices import Candidate
 from rfsearch.errors import TrialError
 from rfsearch.ledger import Cost, Rung
 from rfsearch.ledger.schema import SCHEMA, split_looks
-from rfsearch.space import Candidate
 from rfsearch.surgery import without_dilations
 from rfsearch.trial import checkpoint
 

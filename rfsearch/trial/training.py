@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet, Split
 from rfsearch.errors import RunDirectoryError, TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.record import Status
-from rfsearch.space import Candidate, Space
+from rfsearch.space import Space
 from rfsearch.trial import checkpoint
 from rfsearch.trial.charges import Charges
 from rfsearch.trial.latency import LATENCY_PASSES
@@ -200,8 +200,7 @@ class Training:
         loop.evaluation.charge_estimates()
         with whole_file(self._directory / "examples.npz") as file:
             loop.evaluation.pictures(examples_of(self._data).some(_EXAMPLES)).write(file)
-        choices = dict(self._candidate)
-        found = {path: value for path, value in loop.dilation_values().items() if choices[path].to_find}
+        found = {path: loop.dilation_values()[path] for path in self._candidate.searched}
         checkpoint.save(
             {"model": loop.model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
             self._directory / "model.pt",
@@ -219,9 +218,6 @@ class Training:
     def _record(self, status: Status) -> Record:
         loop = self._loop
         fields = self._fields(loop) if loop and status != "failed" else Fields(self._rf_init, {}, "")
-        f = _finite(loop.f_values()) if loop else {}
-        gamma = _finite(loop.gamma_values()) if loop else {}
-        dilation = _finite(loop.dilation_values()) if loop else {}
         return Record(
             trial=self._assignment.trial,
             strategy=self._assignment.strategy,
@@ -232,10 +228,7 @@ class Training:
             rf_init_px=self._rf_init,
             path_rf_px=fields.path_rf_px,
             cost=self._charges.total,
-            outcome=self._candidate.ended(dilation, f, gamma).to_json(),
-            f=f,
-            gamma=gamma,
-            dilation=dilation,
+            outcome=self._candidate.ended(loop.learned_values() if loop else {}).to_json(),
             params=sum(p.numel() for p in loop.model.parameters()) if loop else None,
             train_seed=self._assignment.train_seed,
             steps=self._step,
@@ -255,8 +248,3 @@ class Training:
     @property
     def _progress_file(self) -> Path:
         return self._directory / "progress.pt"
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    """What of these a ledger can hold: a factor that diverged is no number."""
-    return {path: value for path, value in values.items() if math.isfinite(value)}

@@ -9,9 +9,9 @@ from torch import nn
 
 from rfsearch import plugins, testing
 from rfsearch.backbones import zoos
+from rfsearch.choices import Candidate, Dilated
 from rfsearch.errors import ModelError
 from rfsearch.outputs import require_maps
-from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import build, match_sites
 
 timm = pytest.importorskip("timm")
@@ -171,7 +171,7 @@ def test_a_fixed_image_size_that_the_stride_does_not_divide_is_not_padded():
 def test_sites_have_the_names_in_the_docstring_and_accept_a_dilation(spec, site):
     net = plugins.make_backbone(spec, 5)
     assert match_sites(net, [site]) == (site,)
-    built = build(net, Candidate.of({site: Choice(2)}))
+    built = build(net, Candidate({site: Dilated(2)}))
     assert built.get_submodule(site).dilation == (2, 2)
     image = torch.zeros(2, 3, 64, 64)
     require_maps(built.eval()(image), 2, 5, spec)

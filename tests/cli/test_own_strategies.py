@@ -8,7 +8,6 @@ from tests.calls import wrong
 from tests.toys import toy_file
 
 STRATEGY = """
-from rfsearch.space import Choice
 from rfsearch.strategies import Description, Exhausted
 
 class Mine:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rfsearch import plugins
-from rfsearch.space import Choice, read_space
+from rfsearch.choices import Dilated, Guest
+from rfsearch.space import read_space
 from rfsearch.strategies import Description
 from tests.calls import wrong
 from tests.toys import toy_faces, toy_file
@@ -112,7 +113,7 @@ class _Layered:
         self._space = space
 
     def suggest(self, pending):
-        return self._space.uniform(Choice(1, layer=self.spec))
+        return self._space.uniform(Guest(1, self.spec))
 
     def observe(self, record):
         pass
@@ -122,7 +123,7 @@ class _LayeredList(_Layered):
     """The same, its candidates known beforehand; the first of them needs no layer."""
 
     def describe(self):
-        return Description((self._space.uniform(Choice(2)), self.suggest([])))
+        return Description((self._space.uniform(Dilated(2)), self.suggest([])))
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rfsearch.choices import Candidate, Inflated, Sampled, SitePath
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import (
     Assignment,
@@ -20,7 +21,6 @@ from rfsearch.ledger.manifest import MANIFEST_FILE
 from rfsearch.ledger.run_directory import create
 from rfsearch.ledger.schema import SCHEMA
 from rfsearch.report.rows import trials_table
-from rfsearch.space import Candidate, Choice, Sampling
 from tests.ledger.records import RECORD
 
 SEARCHED = Path(__file__).parent / "searched_schema_1.jsonl"  # learned and found values, before `outcome`
@@ -101,17 +101,22 @@ def test_records_of_schema_1_are_read_with_their_outcome(tmp_path):
     shutil.copy(SEARCHED, tmp_path / LEDGER_FILE)
     records = read_history(tmp_path).records
     found = records["fractional-0-000"]
-    assert (found.f, found.dilation) == ({}, pytest.approx({"conv6": 1.3139521178}))
+    assert found.f == {}
+    assert found.found["conv6"].numbers == pytest.approx({"dilation": 1.3139521178})
     assert [value for _, _, value in found.trace] == pytest.approx([2, 2, 1.3137931, 1.3139521], abs=1e-6)
     assert [rung.f for rung in found.rungs] == [{}, {}, {}]
     outcomes = {name: Candidate.from_json(record.outcome) for name, record in records.items()}
-    ((_, choice),) = outcomes["fractional-0-000"]
-    assert choice.spacing == pytest.approx(found.dilation["conv6"])
-    assert outcomes["inflation-0-000"] == Candidate({"conv6": Choice(1, f=0.6275898218154907)})
+    assert outcomes["fractional-0-000"] == Candidate(found.found)
+    assert outcomes["inflation-0-000"] == Candidate({"conv6": Inflated(1, 0.6275898218154907)})
     assert outcomes["inflation@bi-0-000"] == Candidate(
-        {"conv6": [Choice(1, f=1.2849960327148438, labels=("left eye", "right eye")), Choice(1, f=1.243524193763733)]}
+        {
+            "conv6": [
+                SitePath(Inflated(1, 1.2849960327148438), ("left eye", "right eye")),
+                Inflated(1, 1.243524193763733),
+            ]
+        }
     )
-    assert outcomes["lsdfn-0-000"] == Candidate({"conv6": Choice(1, sampling=Sampling(0.9980185627937317, 5))})
+    assert outcomes["lsdfn-0-000"] == Candidate({"conv6": Sampled(1, 0.9980185627937317, 5)})
     assert records["exhaustive-0-000"].outcome == records["exhaustive-0-000"].candidate
 
 

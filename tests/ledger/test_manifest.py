@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from rfsearch.choices import Candidate
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Budget, Cost
 from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
 from rfsearch.ledger.typed_json import Damaged, known, sound
 from rfsearch.report.facts import read_facts
-from rfsearch.space import Candidate
 
 FOLDER = Path(__file__).parent
 GOLDEN = sorted(FOLDER.glob("manifest_*.json"))

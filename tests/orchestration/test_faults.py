@@ -45,7 +45,7 @@ def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(tmp_path):
 
 
 OWN = """
-from rfsearch.space import Choice
+from rfsearch.choices import Choice
 from rfsearch.strategies import Exhausted
 
 class Mine:
@@ -55,7 +55,7 @@ class Mine:
     def suggest(self, pending):
         if self.told == 2:
             return Exhausted("two are enough")
-        return self.space.uniform(Choice(self.told + 1))
+        return self.space.uniform(Dilated(self.told + 1))
 
     def observe(self, record):
         self.told += 1

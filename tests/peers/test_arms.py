@@ -16,9 +16,10 @@ from rfsearch_peers.deformable import Deformables
 from rfsearch_peers.rfnext import RFNext
 
 from rfsearch import testing
+from rfsearch.choices import Candidate, Dilated, Guest
 from rfsearch.errors import RequestError
 from rfsearch.ledger import Cost, Record, read_run
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 from rfsearch.strategies import Exhausted, Strategy
 from tests.peers.test_layers import needs
 from tests.toys import helen_space, toy_file
@@ -43,16 +44,16 @@ class Searching(SearchThenTrain):
 
 
 def of(space: Space, dilation: int, layer: str = "") -> Candidate:
-    return space.uniform(Choice(dilation, layer=layer))
+    return space.uniform(Guest(dilation, layer) if layer else Dilated(dilation))
 
 
 def tell(strategy: Strategy, candidate: Candidate, found: float, val: float, status: str = "completed") -> None:
     """Finish a trial; of a search, one that found a dilation."""
-    ((path, choice),) = candidate
-    dilation = {path: found} if choice.layer else {}
+    ((path, _),) = candidate
     score = None if status == "failed" else val
+    outcome = candidate.ended({path: found}).to_json()
     strategy.observe(
-        Record("t", "s", 0, status, candidate.to_json(), 1, 1, Cost(1.0), dilation=dilation, val=score)  # type: ignore[arg-type]
+        Record("t", "s", 0, status, candidate.to_json(), 1, 1, Cost(1.0), outcome=outcome, val=score)  # type: ignore[arg-type]
     )
 
 
@@ -63,9 +64,10 @@ def test_it_searches_trains_what_was_found_and_searches_on_from_there() -> None:
     for _ in range(6):
         candidate = strategy.suggest([])
         assert isinstance(candidate, Candidate)
-        ((_, choice),) = candidate
-        seen.append((choice.dilation, choice.layer))
-        tell(strategy, candidate, finds.get(choice.dilation, 3.0), 0.5)
+        ((_, path),) = candidate
+        dilation, layer = path.choice.dilations[0], "".join(path.choice.specs)
+        seen.append((dilation, layer))
+        tell(strategy, candidate, finds.get(dilation, 3.0), 0.5)
     # 5.2 is next to 6; from 6 it finds 6 again, which has been trained: so another start, drawn by the seed.
     assert seen[:3] == [(1, search), (6, ""), (6, search)]
     other = seen[3][0]
@@ -80,10 +82,11 @@ def test_once_all_starts_are_searched_the_leaders_are_repeated() -> None:
     for number in range(30):
         candidate = strategy.suggest([])
         assert isinstance(candidate, Candidate)
-        ((_, choice),) = candidate
+        ((_, path),) = candidate
+        dilation = path.choice.dilations[0]
         if number >= len(SPACE.dilations) + 2:  # seven searches, two findings
             break
-        tell(strategy, candidate, 4.0 if choice.dilation < 6 else 8.0, scores.get(choice.dilation, 0.0))
+        tell(strategy, candidate, 4.0 if dilation < 6 else 8.0, scores.get(dilation, 0.0))
     assert candidate == of(SPACE, 4)
     tell(strategy, candidate, 4.0, 0.7)
     assert strategy.suggest([]) == of(SPACE, 8)
@@ -142,10 +145,10 @@ def test_a_run_searches_trains_and_reports(site: Path, tmp_path: Path) -> None:
     told = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     search, plain = read_run(tmp_path / "run").records[:2]
-    ((path, choice),) = Candidate.from_json(search.candidate)
-    assert choice.layer == Dash.layer
-    found = search.dilation[path]
-    assert Candidate.from_json(plain.candidate) == Candidate.of({path: Choice(round(found))})
+    ((path, searching),) = Candidate.from_json(search.candidate)
+    assert searching.choice.layer == Dash.layer
+    found = search.found[path].found
+    assert Candidate.from_json(plain.candidate) == Candidate({path: Dilated(round(found))})
     assert search.cost.flop > 1.5 * plain.cost.flop > 0
     assert f"{path} d={round(found)}" in told.stdout
     assert "(dash)" in (tmp_path / "run" / "report.html").read_text()

@@ -18,9 +18,9 @@ from rfsearch_peers.rfnext import ROUNDS, rfnext
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rfsearch.choices import Guest
 from rfsearch.errors import ModelError, RequestError
 from rfsearch.receptive import receptive_field
-from rfsearch.space import Choice
 from rfsearch.surgery import Undecayed, found_dilation, set_dilation
 from tests.toys import toy_space
 from tests.trial.test_training import finished, training
@@ -247,7 +247,7 @@ def test_a_training_with_it_ends_resumes_and_says_what_it_found(
 ) -> None:
     name = request.node.callspec.id
     space = toy_space(tmp_path)
-    choice = Choice(2, layer=f"rfsearch_peers.{name}:{name}")
+    choice = Guest(2, f"rfsearch_peers.{name}:{name}")
     whole = finished(training(space, choice, tmp_path / "whole"))
     assert whole.cause == ""
     assert whole.status == "completed"

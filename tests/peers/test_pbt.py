@@ -19,13 +19,13 @@ import pytest
 from rfsearch_peers.pbt import PopulationBasedTraining
 
 from rfsearch import testing
+from rfsearch.choices import Candidate
 from rfsearch.errors import RequestError, SpaceError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, Request, read_history, read_run
 from rfsearch.networks import trained
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
 from rfsearch.report import summarise
-from rfsearch.space import Candidate
 from rfsearch.strategies import Exhausted, Heir
 from rfsearch.strategies.guard import Guarded
 from tests.planned import planned
@@ -43,8 +43,8 @@ Score = Callable[[Record], float]
 
 
 def dilation_of(record: Record) -> int:
-    ((_, choice),) = Candidate.from_json(record.candidate)
-    return choice.dilation
+    ((_, path),) = Candidate.from_json(record.candidate)
+    return path.choice.dilations[0]
 
 
 def number_of(record: Record) -> int:
@@ -140,7 +140,7 @@ def test_each_site_moves_by_itself() -> None:
         suggested = strategy.suggest([])
         assert not isinstance(suggested, Exhausted)
         candidate = suggested.candidate if isinstance(suggested, Heir) else suggested
-        seen.append(tuple(choice.dilation for _, choice in candidate))
+        seen.append(tuple(path.choice.dilations[0] for _, path in candidate))
         name = f"pbt-0-{number:03d}"
         strategy.observe(Record(name, "pbt", 0, "pruned", candidate.to_json(), 1, 1, Cost(), val=number / 100))
     assert all(len(set(dilations)) == 1 for dilations in seen[:4])

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate, Dilated, Inflated
 from rfsearch.errors import ModelError, StrategyError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, incumbent, read_history
 from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
-from rfsearch.space import Candidate, Choice, read_space
+from rfsearch.space import read_space
 from rfsearch.strategies import Description, Exhausted, Heir
 from rfsearch.strategies.guard import Guarded
 from rfsearch.strategies.listed import Listed
@@ -52,7 +53,7 @@ def trained(assignment: Assignment, full: float = FULL, status: str = "completed
         rf_px=50,
         rf_init_px=50,
         cost=Cost(min(full, assignment.limit), 10.0, 1.0),
-        val=None if status == "failed" else 1 / (1 + abs(candidate.choices[0][1].dilation - 4)),
+        val=None if status == "failed" else 1 / (1 + abs(candidate.sites[0][1][0].choice.whole_dilation - 4)),
         train_seed=assignment.train_seed,
         cause="broken" if status == "failed" else "",
     )
@@ -193,10 +194,10 @@ class Handing:
         if number == 6:
             return Exhausted("three rounds are enough")
         if number < 2:
-            return SPACE.uniform(Choice(number + 1))
+            return SPACE.uniform(Dilated(number + 1))
         if len(self.told) < number // 2 * 2:
             return Exhausted("the round before is in training")
-        return Heir(SPACE.uniform(Choice((1, 1, 1, 2)[number - 2])), f"handing-0-{number // 2 * 2 - 2:03d}")
+        return Heir(SPACE.uniform(Dilated((1, 1, 1, 2)[number - 2])), f"handing-0-{number // 2 * 2 - 2:03d}")
 
     def observe(self, record):
         self.told.append(record.trial)
@@ -245,7 +246,7 @@ def test_the_first_heir_at_its_parents_candidate_keeps_its_seed_and_no_other(tmp
     while (assignment := game.next()) is not None:
         seen.append(assignment)
         game.finish(trained(assignment, full=25.0, status="pruned"))
-    given = [(Candidate.from_json(a.candidate).choices[0][1].dilation, a.train_seed) for a in seen]
+    given = [(Candidate.from_json(a.candidate).sites[0][1][0].choice.whole_dilation, a.train_seed) for a in seen]
     # Round by round; 1 is handed on by its own seed, a second heir at 1 gets a fresh one, and 2 is no more repeated.
     assert given == [(1, 0), (2, 0), (1, 0), (1, 2), (1, 0), (2, 1)]
 
@@ -291,7 +292,7 @@ def test_of_an_heir_no_full_training_is_forecast(tmp_path):
 
 
 def drawn(count: int) -> list[Candidate]:
-    return [SPACE.uniform(Choice(1, f=1 + i / 10_000)) for i in range(count)]
+    return [SPACE.uniform(Inflated(1, 1 + i / 10_000)) for i in range(count)]
 
 
 @pytest.mark.parametrize("kind", ["random", "listed"])

@@ -11,11 +11,11 @@ import torch
 
 import rfsearch
 from rfsearch import plugins
+from rfsearch.choices import Dilated
 from rfsearch.ledger import Request
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.plan import drawn, forecast_rows, guides, make_plan
 from rfsearch.planning.request import check_request
-from rfsearch.space import Choice
 from rfsearch.strategies import Description
 from rfsearch.strategies.defaults import default_strategies
 from tests.planned import planned
@@ -35,7 +35,7 @@ class Counted:
 
     def suggest(self, pending):
         self.calls["suggest"] += 1
-        return self._space.uniform(Choice(2))
+        return self._space.uniform(Dilated(2))
 
     def observe(self, record):
         raise AssertionError("nothing was trained")
@@ -44,7 +44,7 @@ class Counted:
 class CountedDescribing(Counted):
     def describe(self):
         self.calls["describe"] += 1
-        return Description((self._space.uniform(Choice(2)),), draws="whatever it likes")
+        return Description((self._space.uniform(Dilated(2)),), draws="whatever it likes")
 
 
 @pytest.fixture
@@ -94,13 +94,13 @@ def test_each_strategy_is_looked_up_once(request_of, tmp_path, monkeypatch):
 
 def test_a_strategy_that_describes_itself_is_not_asked_for_a_suggestion(request_of, tmp_path):
     plan = planned(request_of(f"{__file__}:CountedDescribing"), tmp_path)
-    assert plan.candidates == (plan.space.uniform(Choice(2)),)
+    assert plan.candidates == (plan.space.uniform(Dilated(2)),)
     assert drawn(plan) == ["CountedDescribing: whatever it likes."]
 
 
 def test_a_strategy_that_does_not_describe_itself_is_planned_by_its_first_suggestion(request_of, tmp_path):
     plan = planned(request_of(f"{__file__}:Counted"), tmp_path)
-    assert plan.candidates == (plan.space.uniform(Choice(2)),)
+    assert plan.candidates == (plan.space.uniform(Dilated(2)),)
     assert drawn(plan) == []
 
 

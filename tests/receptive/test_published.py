@@ -16,10 +16,10 @@ MISPRINTS = [(table, row) for table, row in PRINTED if "rf_px" in row.suspect]
 
 def extent(table: str, row: Row) -> tuple[int, int]:
     """Taps and initial dilation of a row with one path."""
-    ((_, choice),) = candidate_of(row)
+    ((_, path),) = candidate_of(row)
     kernel = read_table(table).protocol.kernel
     assert kernel is not None
-    return kernel, choice.dilation
+    return kernel, path.choice.dilations[0]
 
 
 @pytest.mark.parametrize(("table", "row"), PRINTED, ids=str)

@@ -9,22 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from rfsearch.choices import Candidate, Inflated, inflated
 from rfsearch.ledger import Cost, Record, Run
 from rfsearch.ledger.record import parsed
-from rfsearch.space.choice import Candidate, Choice
 
 REFERENCE_FLOP = 1e12
 MakeRun = Callable[..., Run]
 
 
 def candidate(dilation: int, f: float = 1.0, learned: bool = False, site: str = "conv6") -> str:
-    return Candidate.of({site: Choice(dilation, f, learned)}).to_json()
+    return Candidate({site: Inflated(dilation, f, learned) if learned else inflated(dilation, f)}).to_json()
 
 
 def record(name: str, dilation: int = 2, val: float | None = 0.7, test: float | None = 0.69, **changes: Any) -> Record:
-    """A completed trial of one site; `f` and `learned` go into its candidate, everything else replaces a field."""
+    """A completed trial of one site.
+
+    start_f, learned: Of its candidate. ends: What training moved, by path. Everything else replaces a field.
+    """
     f, learned = changes.pop("start_f", 1.0), changes.pop("learned", False)
-    found = changes.pop("found", {})
+    ends = changes.pop("ends", {})
     fields: dict[str, Any] = {
         "strategy": "exhaustive",
         "seed": 0,
@@ -42,9 +45,9 @@ def record(name: str, dilation: int = 2, val: float | None = 0.7, test: float | 
         "forecast_peak_bytes": 90_000_000,
         "train_peak_bytes": 99_000_000,
     }
-    made = Record(name, val=val, test=test, dilation=found, **{**fields, **changes})
+    made = Record(name, val=val, test=test, **{**fields, **changes})
     known = parsed(made.candidate)
-    return replace(made, outcome=known.ended(made.dilation, made.f, made.gamma).to_json() if known else made.candidate)
+    return replace(made, outcome=known.ended(ends).to_json() if known else made.candidate)
 
 
 def manifest(**changes: Any) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rfsearch.choices import Candidate, Inflated, candidate
 from rfsearch.ledger import Assignment, Journal, Record, read_run
 from rfsearch.report import summarise, write
-from rfsearch.space import Candidate, Choice
 from tests.growth import lines_run
 from tests.report.made_up import manifest, record
 
@@ -21,12 +21,13 @@ def trials(count: int) -> list[Record]:
     for i in range(count):
         strategy, seed = STRATEGIES[i % 3], i // 3 % 2
         learned = strategy == "inflation"
-        choice = Choice(2, f=round(draw.uniform(0.5, 2.0), 6), learned=learned)
+        choice = Inflated(2, round(draw.uniform(0.5, 2.0), 6), learned)
         val, latency = i / count + draw.uniform(0, 0.1), draw.uniform(1, 9)
         found.append(
             record(f"{strategy}-{seed}-{i}", val=val, test=val, strategy=strategy, seed=seed, train_seed=i,
-                   candidate=Candidate.of({"conv6": choice}).to_json(), rf_px=draw.randint(30, 90),
-                   f={"conv6": draw.uniform(0.5, 2.0)} if learned else {}, trace=((0, "conv6", 1.0), (9, "conv6", 1.1)),
+                   candidate=Candidate({"conv6": choice}).to_json(), rf_px=draw.randint(30, 90),
+                   ends={"conv6": draw.uniform(0.5, 2.0)} if learned else {},
+                   trace=((0, "conv6", 1.0), (9, "conv6", 1.1)),
                    status="failed" if i % 10 == 7 else "completed", cause="NaN loss" if i % 10 == 7 else "",
                    infer_latency_ms=latency, infer_latency_spread_ms=(0.9 * latency, 1.1 * latency))
         )  # fmt: skip
@@ -57,8 +58,8 @@ def test_work_grows_as_the_trials_do(tmp_path: Path, work) -> None:
 
 def test_a_candidate_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    of = Choice.from_json
-    monkeypatch.setattr(Choice, "from_json", staticmethod(lambda body: read.append(body) or of(body)))
+    of = candidate.read_choice
+    monkeypatch.setattr(candidate, "read_choice", lambda body: read.append(body) or of(body))
     records = trials(61)  # texts of its own, which no other test has read
     run = directory(tmp_path / "run", records)
     write(run)

@@ -15,11 +15,11 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
+from rfsearch.choices import Candidate, Searched
 from rfsearch.ledger import Cost, Journal, Latency, Record, Rung
 from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.report import write
 from rfsearch.report.rows import ANYTIME_COLUMNS
-from rfsearch.space import Candidate, Choice
 from tests.report.made_up import MakeRun, candidate, examples, manifest, record
 
 _VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -85,7 +85,7 @@ def rich() -> list[Record]:
         ]  # fmt: skip
         records.append(
             record(f"inflation-{seed}", 2, val=0.63, test=0.66, seed=seed, strategy="inflation", learned=True,
-                   f={"conv6": 0.7}, rf_px=120, trace=tuple((s, "conv6", 1 - 0.003 * s) for s in range(0, 101, 5)),
+                   ends={"conv6": 0.7}, rf_px=120, trace=tuple((s, "conv6", 1 - 0.003 * s) for s in range(0, 101, 5)),
                    rungs=(Rung(50, 0.5, {"conv6": 0.8}, Cost(1.0, 1.0, 1.0)),))
         )  # fmt: skip
         records += [
@@ -130,7 +130,7 @@ CASES: dict[str, tuple[list[Record], dict[str, object]]] = {
     "not finite": ([record("a", val=float("nan")), record("b", test=float("inf"))], {}),
     "negative scores": ([record("a", val=-2.0, test=-2.1), record("b", 4, val=-1.0, test=-1.1)], {}),
     "two sites": ([record("a", candidate='{"a.b": {"dilation": 2}, "c": {"dilation": 4, "f": 1.5}}')], {}),
-    "unknown choice": ([record("a", candidate='{"conv6": {"gamma": 2.0}}', gamma={"conv6": 2.0})], {}),
+    "unknown choice": ([record("a", candidate='{"conv6": {"gamma": 2.0}}')], {}),
     "device seconds": (rich(), {"budget": {"text": "1min", "currency": "device_s", "limit": 60.0}}),
 }
 
@@ -218,9 +218,9 @@ def test_scores_are_headed_by_their_classes(make_run: MakeRun) -> None:
 
 
 def test_a_search_of_dilations_has_no_start(make_run: MakeRun) -> None:
-    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
-    found = record("searched", 8, candidate=searched, found={"conv6": 8}, rf_init_px=92)
-    learned = record("learned", 2, learned=True, f={"conv6": 0.7}, rf_px=120)
+    searched = Candidate({"conv6": Searched(2)}).to_json()
+    found = record("searched", 8, candidate=searched, ends={"conv6": 8}, rf_init_px=92)
+    learned = record("learned", 2, learned=True, ends={"conv6": 0.7}, rf_px=120)
     page = Page(write(make_run([found, learned]).directory))
     assert page.row("searched")[2:4] == ["found 8", "–"]
     assert page.row("learned")[2:4] == ["2", "92"]
@@ -252,7 +252,7 @@ def test_budget_table_shows_overshoot_and_what_is_left(make_run: MakeRun) -> Non
 def test_hostile_text_stays_text(make_run: MakeRun) -> None:
     names = [hostile("class"), "eyes"]
     trial = record("a", val=0.9, scores={hostile("score"): 0.5}, cause=hostile("cause"))
-    moving = record("b", 2, learned=True, strategy=hostile("strategy"), f={"conv6": 0.8},
+    moving = record("b", 2, learned=True, strategy=hostile("strategy"), ends={"conv6": 0.8},
                     trace=((0, "conv6", 1.0), (9, "conv6", 0.8)))  # fmt: skip
     run = make_run(
         [trial, moving, record("c", candidate=json.dumps({hostile("site"): {"dilation": 2}}))],

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from rfsearch.choices import Candidate, Dilated, Guest, Inflated, Searched
 from rfsearch.ledger import incumbent
 from rfsearch.ledger.record import TRIAL_COLUMNS
-from rfsearch.ledger.schema import upgraded
+from rfsearch.ledger.schema import Ends, upgraded
 from rfsearch.report.rows import anytime_table, arm_rows, trial_columns, trial_groups, trial_line, trials_table
 from rfsearch.report.view import build_view
-from rfsearch.space import Candidate, Choice
 from tests.ledger.records import RECORD
 from tests.report.made_up import REFERENCE_FLOP, MakeRun, record
 
@@ -20,20 +20,20 @@ def test_trials_csv_has_the_contracts_columns():
     assert tuple(table.columns) == TRIAL_COLUMNS
     row = table.iloc[0]
     assert (row.train_flop, row.device_s, row.epochs, row.f) == (1e9, 2.5, 3.0, 0.9)
-    assert (row.outcome, row.steps, row.train_seed, row.heir_of) == (RECORD.candidate, 0, 0, "")
+    assert (row.outcome, row.steps, row.train_seed, row.heir_of) == (RECORD.outcome, 0, 0, "")
 
 
 def test_trials_csv_tells_the_dilation_that_training_found():
-    finding, layer = Choice(2, fractional=True), Choice(4, layer="a.b:c")
-    started = Candidate.of({"a": [finding, Choice(6)], "b": layer, "c": Choice(3, f=1.5)}).to_json()
-    old = replace(RECORD, candidate=started, f={"a/1": 2 / 11, "b": 4 / 7.6, "c": 1.5})
-    unknown, torn = replace(RECORD, candidate='{"conv6": "?"}'), replace(RECORD, candidate=started, f={"b": math.nan})
-    # The helper's outcome is of its own candidate: that of what replaced it is worked out as for an old ledger.
-    found, unknown, torn = map(upgraded, (old, replace(unknown, outcome=unknown.candidate), torn))
+    finding, layer = Searched(2), Guest(4, "a.b:c")
+    started = Candidate({"a": [finding, Dilated(6)], "b": layer, "c": Inflated(3, 1.5)}).to_json()
+    old, unknown = replace(RECORD, candidate=started, outcome=started), replace(RECORD, candidate='{"conv6": "?"}')
+    found = upgraded(old, Ends({"a/1": 2 / 11, "b": 4 / 7.6, "c": 1.5}))
+    unknown = upgraded(replace(unknown, outcome=unknown.candidate), Ends())
+    torn = upgraded(old, Ends({"b": math.nan}))
     table = trials_table([found, unknown, torn, RECORD])
     assert list(table.dilation) == ["a/1=11;a/2=6;b=8;c=3", "", "a/1=2;a/2=6;b=4;c=3", "conv6=4"]
-    assert list(table.f) == ["c=1.5", "conv6=0.9", "", "conv6=0.9"]
-    assert found.dilation == pytest.approx({"a/1": 11, "b": 7.6})
+    assert list(table.f) == ["c=1.5", "", "c=1.5", "conv6=0.9"]
+    assert found.found == {"a/1": Dilated(11), "b": Guest(4, "a.b:c", found=pytest.approx(7.6))}
 
 
 def test_the_incumbent_is_chosen_on_validation_and_spending_adds_up():

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from rfsearch.choices import Candidate, Searched
 from rfsearch.ledger import Record
 from rfsearch.report.statistics import (
     bootstrap_interval,
@@ -15,7 +16,6 @@ from rfsearch.report.statistics import (
     replicates,
     wilcoxon_p,
 )
-from rfsearch.space import Candidate, Choice
 from tests.report.made_up import record
 
 
@@ -54,10 +54,10 @@ def test_interval_covers_about_as_often_as_it_says() -> None:
 
 
 def test_trainings_that_found_different_dilations_are_no_replicates() -> None:
-    searched = Candidate.of({"conv6": Choice(4, fractional=True)}).to_json()
+    searched = Candidate({"conv6": Searched(4)}).to_json()
 
     def found(name: str, seed: int, dilation: float) -> Record:
-        return record(name, train_seed=seed, candidate=searched, found={"conv6": dilation}, steps=125)
+        return record(name, train_seed=seed, candidate=searched, ends={"conv6": dilation}, steps=125)
 
     ended = [found("a", 0, 4), found("b", 1, 6), found("c", 2, 3.7), record("plain", 4, train_seed=3)]
     groups = replicates(ended, lambda r: r.test)

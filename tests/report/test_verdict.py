@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from rfsearch.choices import Candidate, Dilated, Guest, Searched, SitePath
 from rfsearch.ledger import Cost, Record
 from rfsearch.report import Setting, Verdict, summarise
-from rfsearch.space.choice import Candidate, Choice
 from tests.report.made_up import MakeRun, candidate, record
 
 
@@ -146,7 +146,7 @@ def test_difference_held_against_noise(make_run: MakeRun, gap: float, phrase: st
 
 
 def learned(name: str, dilation: int, f: float, **changes: object) -> Record:
-    return record(name, dilation, learned=True, strategy="inflation", f={"conv6": f}, **changes)
+    return record(name, dilation, learned=True, strategy="inflation", ends={"conv6": f}, **changes)
 
 
 def test_f_that_never_left_its_start(make_run: MakeRun) -> None:
@@ -280,7 +280,7 @@ def test_setting_quotes_the_plain_dilation_where_it_was_trained(make_run: MakeRu
 
 
 def test_setting_of_several_sites(make_run: MakeRun) -> None:
-    pair = Candidate.of({"layer4.2.conv2": Choice(3), "head": Choice(1)}).to_json()
+    pair = Candidate({"layer4.2.conv2": Dilated(3), "head": Dilated(1)}).to_json()
     _, verdict = told(make_run, [record("a", candidate=pair)])
     assert verdict.setting is not None
     assert "model.head.dilation = (1, 1)" in verdict.setting.code
@@ -310,14 +310,14 @@ def test_verdict_as_json(make_run: MakeRun) -> None:
 
 
 def test_what_several_searches_found_is_counted(make_run: MakeRun) -> None:
-    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+    searched = Candidate({"conv6": Searched(2)}).to_json()
 
     def found(number: int, dilation: int, **changes: object) -> Record:
         return record(
             f"t{number}",
             dilation,
             candidate=searched,
-            found={"conv6": dilation},
+            ends={"conv6": dilation},
             train_seed=number,
             rf_init_px=1,
             **changes,
@@ -331,9 +331,9 @@ def test_what_several_searches_found_is_counted(make_run: MakeRun) -> None:
 
 
 def test_a_real_dilation_is_offered_as_a_layer_and_counted_by_the_nearest_whole_one(make_run: MakeRun) -> None:
-    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+    searched = Candidate({"conv6": Searched(2)}).to_json()
     trials = [
-        record(f"t{number}", 2, candidate=searched, found={"conv6": real}, train_seed=number, val=val, rf_init_px=1)
+        record(f"t{number}", 2, candidate=searched, ends={"conv6": real}, train_seed=number, val=val, rf_init_px=1)
         for number, (real, val) in enumerate([(3.56, 0.9), (4.2, 0.8), (8.0, 0.7)])
     ]
     text, verdict = told(make_run, trials)
@@ -350,12 +350,10 @@ def test_a_real_dilation_is_offered_as_a_layer_and_counted_by_the_nearest_whole_
 
 
 def test_two_paths_that_were_found_are_told_with_their_guidance_and_together(make_run: MakeRun) -> None:
-    guided = Choice(2, fractional=True, labels=("left eye", "nose"))
-    searched = Candidate.of({"conv6": (guided, Choice(2, fractional=True))}).to_json()
+    guided = SitePath(Searched(2), ("left eye", "nose"))
+    searched = Candidate({"conv6": (guided, Searched(2))}).to_json()
     trials = [
-        record(
-            f"t{n}", 2, candidate=searched, found={"conv6/1": one, "conv6/2": 4}, train_seed=n, val=val, rf_init_px=1
-        )
+        record(f"t{n}", 2, candidate=searched, ends={"conv6/1": one, "conv6/2": 4}, train_seed=n, val=val, rf_init_px=1)
         for n, (one, val) in enumerate([(8.47, 0.9), (1.9, 0.8), (2.1, 0.7)])
     ]
     text, verdict = told(make_run, trials)
@@ -367,16 +365,16 @@ def test_two_paths_that_were_found_are_told_with_their_guidance_and_together(mak
 
 
 def test_one_search_is_not_counted(make_run: MakeRun) -> None:
-    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
-    text, _ = told(make_run, [*sweep(), record("t3", 4, val=0.8, candidate=searched, found={"conv6": 4})])
+    searched = Candidate({"conv6": Searched(2)}).to_json()
+    text, _ = told(make_run, [*sweep(), record("t3", 4, val=0.8, candidate=searched, ends={"conv6": 4})])
     assert "searched the dilation" not in text
 
 
 def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> None:
     """Started at 2 and ended at 8, the largest of the space: no inflation anywhere."""
-    searched = Candidate.of({"conv6": Choice(2, fractional=True)}).to_json()
+    searched = Candidate({"conv6": Searched(2)}).to_json()
     text, verdict = told(
-        make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=searched, found={"conv6": 8})]
+        make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=searched, ends={"conv6": 8})]
     )
     assert verdict.headline.startswith("Dilation 8, found in training, at conv6 won")
     assert verdict.setting is not None
@@ -395,8 +393,8 @@ def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> Non
 )
 def test_a_layer_is_told_with_what_it_found(make_run: MakeRun, found: dict[str, float], headline: str) -> None:
     """No plain dilation stands in for it, so the trained network is what is offered."""
-    layer = Candidate.of({"conv6": Choice(2, layer="peers.dcls:dcls")}).to_json()
-    text, verdict = told(make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=layer, found=found)])
+    layer = Candidate({"conv6": Guest(2, "peers.dcls:dcls")}).to_json()
+    text, verdict = told(make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=layer, ends=found)])
     assert verdict.headline.startswith(headline)
     assert verdict.setting is not None
     assert verdict.setting.plain == (f"conv6: dilation {8 if found else 2}, with the layer peers.dcls:dcls",)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate, Dilated, Inflated, Sampled, SitePath
 from rfsearch.data.helen import HELEN_CLASSES
 from rfsearch.errors import SpaceError
-from rfsearch.space import Choice, PathSet, Sampling, Space, read_space
+from rfsearch.space import PathSet, Space, read_space
 from rfsearch.tasks.metrics import METRICS
 
 GOOD = """\
@@ -70,7 +71,38 @@ def test_the_paper_preset_of_helen_has_the_papers_settings():
 
 def test_the_reference_candidate_gives_every_site_the_hand_default(tmp_path):
     space = read_space(written(tmp_path, GOOD.replace('["conv6"]', '["a", "b"]')), None)
-    assert dict(space.reference_candidate) == {"a": Choice(2), "b": Choice(2)}
+    assert space.reference_candidate == Candidate({"a": Dilated(2), "b": Dilated(2)})
+
+
+CHOICES = 'choices = [{kind = "sampled", dilation = 1, gamma = 2.0, s = 3}, {dilation = 4, f = 0.5}, {dilation = 2}]'
+
+
+def test_a_space_may_list_choices_beside_its_dilations(tmp_path):
+    space = read_space(written(tmp_path, GOOD.replace("reference = 2", f"reference = 2\n{CHOICES}")), None)
+    assert space.options == (Dilated(1), Dilated(2), Dilated(4), Sampled(1, 2.0, 3), Inflated(4, 0.5))
+    assert Space.model_validate(json.loads(space.model_dump_json())) == space
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ('{kind = "kernels"}', "unknown kind of choice 'kernels'"),
+        ("{}", "a choice without a kind has 'dilation'"),
+        ("{dilation = 0}", "a dilation is an integer of at least 1. Got 0"),
+        ('{kind = "guest", dilation = 2}', "not a choice of kind 'guest': no 'layer'"),
+        ("3", "a choice is a table of its kind and values. Got 3"),
+    ],
+)
+def test_a_faulty_choice_is_told_with_its_line(tmp_path, choice, message):
+    faulty = GOOD.replace("reference = 2", f"reference = 2\nchoices = [{choice}]")
+    with pytest.raises(SpaceError, match=f"line 13, presets.mini.choices.0: {message}"):
+        read_space(written(tmp_path, faulty), None)
+
+
+def test_choices_go_with_one_path(tmp_path):
+    listed = GOOD.replace("reference = 2", f'reference = 2\nform = "bi"\n{CHOICES}')
+    with pytest.raises(SpaceError, match="they go with the form 'single'"):
+        read_space(written(tmp_path, listed), None)
 
 
 SETS = """
@@ -90,8 +122,8 @@ def test_forms_are_what_a_site_can_get(tmp_path):
     bi, tri, quad = (space.with_form(form) for form in ("bi", "tri", "quad"))
     assert bi.path_set == PathSet(manual=(2, 4), labels=(("a", "b"), ()))
     assert tri.path_set == PathSet(manual=(4, 6, 8))
-    assert dict(quad.default_candidate) == {f"conv6/{d}": Choice(d) for d in (1, 2, 3, 4)}
-    assert bi.reference_candidate == tri.reference_candidate == space.uniform(Choice(2))
+    assert dict(quad.default_candidate) == {f"conv6/{d}": SitePath(Dilated(d)) for d in (1, 2, 3, 4)}
+    assert bi.reference_candidate == tri.reference_candidate == space.uniform(Dilated(2))
     assert bi.with_form("single") == space
 
 
@@ -100,24 +132,24 @@ def test_the_hand_default_of_every_form(tmp_path):
         'budget = "3x"', 'budget = "3x"\nsampling = { gammas = [3.0, 2.0], regions = [3, 5, 1] }'
     )
     space = read_space(written(tmp_path, text + SETS), None)
-    block = Choice(2, sampling=Sampling(3.0, 5))
-    assert dict(space.default_candidate) == {"a": Choice(2), "b": Choice(2)}
-    assert dict(space.with_form("lsdfn").default_candidate) == {"a": block, "b": block}
-    two = {"1": Choice(2), "2": Choice(4)}
+    block = Sampled(2, 3.0, 5)
+    assert space.default_candidate == Candidate({"a": Dilated(2), "b": Dilated(2)})
+    assert space.with_form("lsdfn").default_candidate == Candidate({"a": block, "b": block})
+    two = {"1": Dilated(2), "2": Dilated(4)}
     assert dict(space.with_form("bi").default_candidate) == {
-        f"{site}/{i}": path for site in "ab" for i, path in two.items()
+        f"{site}/{i}": SitePath(choice) for site in "ab" for i, choice in two.items()
     }
 
 
 def test_manual_dilations_may_stand_in_any_order(tmp_path):
     turned = read_space(written(tmp_path, GOOD + SETS.replace("[2, 4]", "[4, 2]")), None).with_form("bi")
-    assert turned.default_candidate == turned.uniform([Choice(2), Choice(4)])
+    assert turned.default_candidate == turned.uniform([Dilated(2), Dilated(4)])
 
 
 def test_a_block_that_samples_no_neighbour_has_no_sample_stride(tmp_path):
     space = read_space(written(tmp_path, GOOD), None)
-    assert space.sampled(3.0, 1, learned=True) == space.sampled(2.0, 1) == Choice(2, sampling=Sampling(1.0, 1))
-    assert space.sampled(3.0, 5, learned=True) == Choice(2, sampling=Sampling(3.0, 5, learned=True))
+    assert space.sampled(3.0, 1, learned=True) == space.sampled(2.0, 1) == Sampled(2, 1.0, 1)
+    assert space.sampled(3.0, 5, learned=True) == Sampled(2, 3.0, 5, learned=True)
 
 
 def test_a_preset_is_named_with_a_form_too(tmp_path):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfsearch import plugins
-from rfsearch.space import PathSet, Sampling, SamplingSpec, read_space
+from rfsearch.choices import Candidate, Dilated, Fractional, Guest, Sampled
+from rfsearch.space import PathSet, SamplingSpec, read_space
 from rfsearch.strategies.encoding import Encoding, Ordered, Real
 
 HELEN = read_space(plugins.space_file("helen"), None)
@@ -50,14 +51,23 @@ def test_the_dimensions_of_every_form():
     assert (dimensions["a/gamma"], dimensions["a/s"]) == (Real(1.0, 3.0), Ordered((1, 3, 5)))
 
 
+def test_a_space_with_choices_has_one_dimension_a_site():
+    space = TWO_SITES.with_(dilations=(1, 2), choices=(Guest(2, "a.b:c"), Fractional(2.5)))
+    encoding = Encoding(space)
+    assert encoding.dimensions == {"a/choice": Ordered((0, 1, 2, 3)), "b.c/choice": Ordered((0, 1, 2, 3))}
+    found = encoding.candidate({"a/choice": 3, "b.c/choice": 0})
+    assert found == Candidate({"a": Fractional(2.5), "b.c": Dilated(1)})
+    assert encoding.parameters(found) == {"a/choice": 3, "b.c/choice": 0}
+    assert list(Encoding(space.with_form("lsdfn")).dimensions) == ["a/gamma", "a/s", "b.c/gamma", "b.c/s"]
+
+
 def test_values_come_out_by_hand():
     bi = Encoding(HELEN.with_form("bi"))
     found = bi.candidate({"conv6/1/dilation": 4, "conv6/1/f": 1.23456, "conv6/2/dilation": 1, "conv6/2/f": 0.8})
     assert found.to_json() == '{"conv6": [{"dilation": 2, "f": 0.8}, {"dilation": 6, "f": 1.2346}]}'
     block = Encoding(TWO_SITES.with_form("lsdfn"))
     found = block.candidate({"a/gamma": 2.00001, "a/s": 2, "b.c/gamma": 2.5, "b.c/s": 0})
-    assert [c.sampling for _, c in found] == [Sampling(2.0, 5), Sampling(1.0, 1)]
-    assert {c.dilation for _, c in found} == {HELEN.reference}
+    assert [path.choice for _, path in found] == [Sampled(HELEN.reference, 2.0, 5), Sampled(HELEN.reference, 1.0, 1)]
 
 
 def test_paths_in_another_order_are_one_candidate():
@@ -83,7 +93,7 @@ def test_a_manual_dilation_that_is_not_searched_stands_for_the_nearest():
     space = HELEN.with_(paths={"bi": PathSet(manual=(5, 20))}).with_form("bi")
     encoding = Encoding(space)
     found = encoding.candidate(encoding.parameters(space.default_candidate))
-    assert [c.dilation for _, c in found] == [4, 11]
+    assert [path.choice.whole_dilation for _, path in found] == [4, 11]
 
 
 @pytest.mark.parametrize("form", ["single", "lsdfn"])
@@ -96,9 +106,9 @@ def test_rounding_does_not_leave_the_searched_range(form):
     for end in ("low", "high"):
         drawn = {n: 0 if isinstance(d, Ordered) else getattr(d, end) for n, d in encoding.dimensions.items()}
         candidate = encoding.candidate(drawn)
-        for _, choice in candidate:
-            value = choice.sampling.gamma if choice.sampling else choice.f
-            assert third <= value <= (8 * third if choice.sampling else 1 / third)
+        for _, path in candidate:
+            numbers = path.choice.numbers
+            assert third <= numbers.get("gamma", numbers.get("f")) <= (8 * third if "gamma" in numbers else 1 / third)
         for name, value in encoding.parameters(candidate).items():
             dimension = encoding.dimensions[name]
             if isinstance(dimension, Real):

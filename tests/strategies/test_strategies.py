@@ -6,9 +6,10 @@ import math
 import pytest
 
 from rfsearch import plugins, testing
+from rfsearch.choices import Candidate, Dilated, Inflated, Sampled, SitePath
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Cost, Record, Rung
-from rfsearch.space import Candidate, Choice, PathSet, Sampling, SamplingSpec, read_space
+from rfsearch.space import PathSet, SamplingSpec, read_space
 from rfsearch.strategies import Exhausted, Pruning, Strategy
 from rfsearch.strategies.bayesian import Bayesian
 from rfsearch.strategies.random import RandomSearch
@@ -28,7 +29,8 @@ every_pair = pytest.mark.parametrize(("name", "form"), PAIRS)
 
 def score(candidate: Candidate) -> float:
     """A landscape with its top at a receptive field of 5 px of the map."""
-    fields = [c.sampling.gamma * c.sampling.s if c.sampling else c.dilation / c.f for _, c in candidate]
+    numbers = [path.choice.numbers for _, path in candidate]
+    fields = [n["gamma"] * n["s"] if "gamma" in n else n["dilation"] / n.get("f", 1.0) for n in numbers]
     return math.exp(-sum((math.log(field) - math.log(5)) ** 2 for field in fields))
 
 
@@ -87,13 +89,14 @@ def test_every_status_can_be_observed(name, form, status):
 def test_what_it_suggests_is_learned_or_fixed_and_starts_within_what_is_searched(name, form):
     space = SPACE.with_form(form)
     for candidate in played(made(name, space=space), 20):
-        assert tuple(site for site, _ in candidate.choices) == space.sites
+        assert tuple(site for site, _ in candidate.sites) == space.sites
         assert candidate.learned == (name in ("inflation", "lsdfn")) or name == "fractional"
         for _, path in candidate:
-            assert path.dilation in ((space.reference,) if path.sampling else space.dilations)
-            assert space.f_search[0] <= path.f <= space.f_search[1]
-            if path.sampling:
-                assert min(space.sampling.gammas) <= path.sampling.gamma <= max(space.sampling.gammas)
+            numbers = path.choice.numbers
+            assert numbers["dilation"] in ((space.reference,) if "gamma" in numbers else space.dilations)
+            assert space.f_search[0] <= numbers.get("f", 1.0) <= space.f_search[1]
+            if "gamma" in numbers:
+                assert min(space.sampling.gammas) <= numbers["gamma"] <= max(space.sampling.gammas)
 
 
 @pytest.mark.parametrize("form", ["single", "bi", "tri"])
@@ -101,7 +104,7 @@ def test_fractional_searches_again_whatever_came_of_the_first_and_guides_every_p
     space = SPACE.with_form(form)
     seen = played(made("fractional", space=space), 5)
     assert len(set(seen)) == 1
-    assert all(path.fractional for _, path in seen[0])
+    assert seen[0].searched == [name for name, _ in seen[0]]
     labels = space.path_set.labels if space.path_set else [()]
     assert [path.labels for _, path in seen[0]] == [tuple(names) for names in labels]
 
@@ -119,7 +122,7 @@ def test_a_sweep_tries_every_dilation_once_then_repeats_the_leaders(name):
     strategy = made(name)
     seen = played(strategy, 2 * len(SPACE.dilations))
     first, second = seen[: len(SPACE.dilations)], seen[len(SPACE.dilations) :]
-    assert sorted(c.choices[0][1].dilation for c in first) == sorted(SPACE.dilations)
+    assert sorted(c.sites[0][1][0].choice.whole_dilation for c in first) == sorted(SPACE.dilations)
     assert second == sorted(first, key=score, reverse=True)
 
 
@@ -141,7 +144,7 @@ def test_exhaustive_covers_every_combination_of_two_sites():
     space = SPACE.with_(sites=("a", "b"), dilations=(1, 2, 4), reference=2)
     seen = played(made("exhaustive", space=space), 9)
     assert len(set(seen)) == 9
-    assert {tuple(c.dilation for _, c in candidate) for candidate in seen} == {
+    assert {tuple(path.choice.whole_dilation for _, path in candidate) for candidate in seen} == {
         (i, j) for i in (1, 2, 4) for j in (1, 2, 4)
     }
 
@@ -163,8 +166,8 @@ def test_exhaustive_tries_every_set_of_different_dilations_and_the_manual_one(fo
     size = len(expected | {manual})
     seen = played(strategy, size)
     assert len(set(seen)) == len(strategy.describe().candidates) == size
-    assert {tuple(c.dilation for _, c in candidate) for candidate in seen} == expected | {manual}
-    assert all(c == Choice(c.dilation) for candidate in seen for _, c in candidate)
+    assert {tuple(path.choice.whole_dilation for _, path in candidate) for candidate in seen} == expected | {manual}
+    assert all(path.choice == Dilated(path.choice.whole_dilation) for candidate in seen for _, path in candidate)
     assert played(strategy, size) == sorted(seen, key=score, reverse=True)
 
 
@@ -188,7 +191,7 @@ def test_exhaustive_tries_every_sample_stride_and_the_plain_dynamic_filter_once(
     space = SPACE.with_(sampling=spec).with_form("lsdfn")
     strategy = made("exhaustive", space=space)
     seen = played(strategy, 5)
-    assert {(c.sampling.gamma, c.sampling.s) for candidate in seen for _, c in candidate} == {
+    assert {(path.choice.gamma, path.choice.s) for candidate in seen for _, path in candidate} == {
         (1.0, 1), (2.0, 3), (4.0, 3), (2.0, 5), (4.0, 5)
     }  # fmt: skip
     assert len(strategy.describe().candidates) == 5
@@ -199,7 +202,7 @@ def test_guided_paths_start_alike_from_every_dilation(form):
     space = SPACE.with_form(form)
     seen = played(made("inflation", space=space), len(SPACE.dilations))
     expected = {
-        space.uniform([Choice(d, 1.0, learned=True, labels=labels) for labels in space.path_set.labels])
+        space.uniform([SitePath(Inflated(d, learned=True), labels) for labels in space.path_set.labels])
         for d in SPACE.dilations
     }
     assert set(seen) == expected
@@ -213,11 +216,11 @@ def test_paths_without_label_sets_start_from_neighbouring_dilations(form, starts
     strategy = made("inflation", space=space)
     assert len(strategy.describe().candidates) == starts
     for candidate in strategy.describe().candidates:
-        dilations = [c.dilation for _, c in candidate]
+        dilations = [path.choice.whole_dilation for _, path in candidate]
         first = SPACE.dilations.index(dilations[0])
         assert dilations == list(SPACE.dilations[first : first + len(manual)])
-        assert all(c == Choice(c.dilation, learned=True) for _, c in candidate)
-    assert len({candidate.choices[0][1][0] for candidate in strategy.describe().candidates}) == starts
+        assert all(path.choice == Inflated(path.choice.dilation, learned=True) for _, path in candidate)
+    assert len({candidate.sites[0][1][0] for candidate in strategy.describe().candidates}) == starts
 
 
 def test_too_few_dilations_for_paths_without_label_sets_are_told():
@@ -234,8 +237,8 @@ def test_inflation_has_nothing_to_learn_in_a_block():
 def test_sample_strides_are_learned_from_every_start():
     spec = SamplingSpec(gammas=(2.0, 4.0), regions=(1, 3, 5))
     strategy = made("lsdfn", space=SPACE.with_(sampling=spec).with_form("lsdfn"))
-    blocks = [c.sampling for candidate in played(strategy, 4) for _, c in candidate]
-    assert set(blocks) == {Sampling(gamma, s, learned=True) for gamma in (2.0, 4.0) for s in (3, 5)}
+    blocks = [path.choice for candidate in played(strategy, 4) for _, path in candidate]
+    assert set(blocks) == {Sampled(SPACE.reference, gamma, s, learned=True) for gamma in (2.0, 4.0) for s in (3, 5)}
     assert len(strategy.describe().candidates) == 4
 
 
@@ -258,7 +261,7 @@ def test_a_hand_default_outside_the_searched_range_can_be_observed():
 
 def test_inflation_learns_from_every_dilation_with_f_at_one():
     seen = played(made("inflation"), len(SPACE.dilations))
-    assert {c.choices[0][1] for c in seen} == {Choice(d, 1.0, learned=True) for d in SPACE.dilations}
+    assert {c.sites[0][1][0].choice for c in seen} == {Inflated(d, learned=True) for d in SPACE.dilations}
 
 
 @pytest.mark.parametrize("name", ["random", "optuna"])
@@ -267,10 +270,10 @@ def test_free_searches_start_at_the_hand_default_and_stay_in_the_domain(name):
     low, high = SPACE.f_search
     assert seen[0] == SPACE.reference_candidate
     for candidate in seen:
-        for _, choice in candidate:
-            assert choice.dilation in SPACE.dilations
-            assert low - 1e-4 <= choice.f <= high + 1e-4
-    assert len({c.choices[0][1].f for c in seen}) > 20
+        for _, path in candidate:
+            assert path.choice.dilation in SPACE.dilations
+            assert low - 1e-4 <= path.choice.numbers.get("f", 1.0) <= high + 1e-4
+    assert len({c.sites[0][1][0].choice.numbers.get("f", 1.0) for c in seen}) > 20
 
 
 def test_random_search_is_blind_to_scores():
@@ -290,14 +293,14 @@ def test_bayesian_search_moves_towards_what_scores_well():
 
 def test_a_pruned_trial_is_not_told_as_a_completed_one():
     """A pruned trial's high score at an early look must not draw the search to it."""
-    good, lure = SPACE.uniform(Choice(4)), SPACE.uniform(Choice(11))
+    good, lure = SPACE.uniform(Dilated(4)), SPACE.uniform(Dilated(11))
 
     def told(status: str) -> list[int]:
         strategy = Bayesian(SPACE, 0)
         for number in range(12):
             strategy.observe(record(good if number % 2 else lure, number, "completed" if number % 2 else status,
                                     val=0.5 if number % 2 else 0.9))  # fmt: skip
-        return [c.choices[0][1].dilation for c in played(strategy, 10)]
+        return [c.sites[0][1][0].choice.dilation for c in played(strategy, 10)]
 
     assert told("completed").count(11) > told("pruned").count(11)
 
@@ -309,6 +312,6 @@ def test_pruning_is_the_median_rule_and_waits_for_enough_trials():
     good = (Rung(75, 0.8, {}, Cost()),)
     for number in range(4):
         assert not strategy.prune(SPACE.reference_candidate, bad)
-        strategy.observe(record(SPACE.uniform(Choice(4)), number, val=0.5))
+        strategy.observe(record(SPACE.uniform(Dilated(4)), number, val=0.5))
     assert strategy.prune(SPACE.reference_candidate, bad)
     assert not strategy.prune(SPACE.reference_candidate, good)

@@ -3,14 +3,15 @@
 import copy
 import io
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, SitePath
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import inflate, interpolate
-from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery import Settings, assemble, build, match_sites, neutral, set_dilation
 
 
@@ -32,22 +33,22 @@ X = torch.randn(2, 3, 20, 16, generator=torch.Generator().manual_seed(1))
 
 
 def one(choice: Choice, site: str = "body.1") -> Candidate:
-    return Candidate.of({site: choice})
+    return Candidate({site: choice})
 
 
 def test_dilation_one_is_the_untouched_model_bit_for_bit():
     model = Foreign().eval()
-    assert torch.equal(build(model, one(Choice(1)))(X), model(X))
+    assert torch.equal(build(model, one(Dilated(1)))(X), model(X))
 
 
 def test_the_given_model_is_left_alone():
     model = Foreign()
-    build(model, one(Choice(3, f=0.5, learned=True)))
+    build(model, one(Inflated(3, 0.5, learned=True)))
     assert model.body[1].dilation == (1, 1)
     assert isinstance(model.body[1], nn.Conv2d)
 
 
-@pytest.mark.parametrize("choice", [Choice(3), Choice(2, f=0.7), Choice(2, f=1.6, learned=True)])
+@pytest.mark.parametrize("choice", [Dilated(3), Inflated(2, 0.7), Inflated(2, 1.6, learned=True)])
 @pytest.mark.parametrize("site", ["stem", "body.1"])
 def test_output_size_and_weights_are_kept(choice, site):
     model = Foreign()
@@ -62,19 +63,19 @@ def test_output_size_and_weights_are_kept(choice, site):
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_an_inflated_site_keeps_the_size_of_any_convolution(kernel, padding, stride, dilation):
     model = nn.Sequential(nn.Conv2d(3, 4, kernel, stride, padding))
-    made = build(model, one(Choice(dilation, f=1.3), "0"))
-    assert made(X).shape == build(model, one(Choice(dilation), "0"))(X).shape == model(X).shape
+    made = build(model, one(Inflated(dilation, 1.3), "0"))
+    assert made(X).shape == build(model, one(Dilated(dilation), "0"))(X).shape == model(X).shape
 
 
 def test_a_learned_factor_of_one_changes_no_value():
     model = Foreign().eval()
-    made = build(model, one(Choice(2, learned=True))).eval()
-    assert torch.allclose(made(X), build(model, one(Choice(2))).eval()(X), atol=1e-6)
+    made = build(model, one(Inflated(2, learned=True))).eval()
+    assert torch.allclose(made(X), build(model, one(Dilated(2))).eval()(X), atol=1e-6)
 
 
 def test_an_inflated_site_is_the_written_out_composition():
     model = Foreign().eval()
-    made = build(model, one(Choice(2, f=1.5))).eval()
+    made = build(model, one(Inflated(2, 1.5))).eval()
     hidden = torch.relu(model.stem(X))
     conv = nn.Conv2d(6, 6, 3, padding=2, dilation=2)
     conv.load_state_dict(model.body[1].state_dict())
@@ -83,17 +84,17 @@ def test_an_inflated_site_is_the_written_out_composition():
 
 
 def test_factors_are_found_by_site_and_learn():
-    candidate = one(Choice(2, f=1.3, learned=True))
+    candidate = one(Inflated(2, 1.3, learned=True))
     made, learnable = assemble(Foreign(), candidate, Settings())
     (factor,) = learnable.factors.values()
     made(X).square().mean().backward()
     assert factor.f.grad is not None
     assert factor.f.grad.abs() > 0
-    assert assemble(Foreign(), one(Choice(2)), Settings())[1].factors == {}
+    assert assemble(Foreign(), one(Dilated(2)), Settings())[1].factors == {}
 
 
 def test_a_learned_factor_survives_the_state_dict():
-    candidate = one(Choice(2, learned=True))
+    candidate = one(Inflated(2, learned=True))
     made, learnable = assemble(Foreign(), candidate, Settings())
     with torch.no_grad():
         learnable.factors["body.1"].f.fill_(1.7)
@@ -104,9 +105,9 @@ def test_a_learned_factor_survives_the_state_dict():
 
 def test_a_site_that_is_none_is_told():
     with pytest.raises(ModelError, match="no such module"):
-        build(Foreign(), one(Choice(2), "body.7"))
+        build(Foreign(), one(Dilated(2), "body.7"))
     with pytest.raises(ModelError, match="is a ReLU"):
-        build(Foreign(), one(Choice(2), "body.0"))
+        build(Foreign(), one(Dilated(2), "body.0"))
 
 
 class Along(nn.Module):
@@ -141,10 +142,10 @@ def test_the_neutral_candidate_is_the_model_bit_for_bit(rank):
     model, x = along(rank)
     sites = match_sites(model, ["*"])
     assert sites == ("stem", "body", "head")
-    for start in (model, build(model, Candidate.of({"body": Choice(3), "head": Choice(2)}))):
+    for start in (model, build(model, Candidate({"body": Dilated(3), "head": Dilated(2)}))):
         made = build(start, neutral(start, sites))
         assert torch.equal(made.eval()(x), start.eval()(x))
-    assert neutral(start, sites) == Candidate.of({"stem": Choice(1), "body": Choice(3), "head": Choice(2)})
+    assert neutral(start, sites) == Candidate({"stem": Dilated(1), "body": Dilated(3), "head": Dilated(2)})
 
 
 def test_the_neutral_candidate_of_a_known_network_is_the_model_bit_for_bit():
@@ -160,11 +161,11 @@ def test_a_dilation_for_each_axis_is_no_candidate():
     model = nn.Sequential(nn.Conv2d(1, 1, 3, dilation=(1, 2)), nn.Conv2d(1, 1, (1, 3), dilation=(1, 2)))
     with pytest.raises(SpaceError, match=r"'0': a candidate dilates every axis alike, this convolution has 1x2"):
         neutral(model, ["0"])
-    assert neutral(model, ["1"]) == Candidate.of({"1": Choice(2)})
+    assert neutral(model, ["1"]) == Candidate({"1": Dilated(2)})
 
 
 @RANKS
-@pytest.mark.parametrize("choice", [Choice(2), Choice(1, f=1.5), Choice(2, f=0.7, learned=True)])
+@pytest.mark.parametrize("choice", [Dilated(2), Inflated(1, 1.5), Inflated(2, 0.7, learned=True)])
 @pytest.mark.parametrize("site", ["stem", "body", "head"])
 def test_any_number_of_axes_keeps_its_size_and_learns(rank, choice, site):
     model, x = along(rank)
@@ -183,7 +184,7 @@ def test_any_number_of_axes_keeps_its_size_and_learns(rank, choice, site):
 @RANKS
 def test_an_inflated_site_of_any_number_of_axes_is_the_written_out_composition(rank):
     model, x = along(rank)
-    made = build(model, one(Choice(2, f=1.5), "body")).eval()
+    made = build(model, one(Inflated(2, 1.5), "body")).eval()
     hidden = torch.relu(model.norm(model.stem(x)))
     conv = copy.deepcopy(model.body)
     set_dilation(conv, 2)
@@ -194,7 +195,7 @@ def test_an_inflated_site_of_any_number_of_axes_is_the_written_out_composition(r
 @RANKS
 def test_parallel_paths_of_any_number_of_axes(rank):
     model, x = along(rank)
-    made = build(model, Candidate.of({"body": [Choice(1), Choice(1)]}))
+    made = build(model, Candidate({"body": [Dilated(1), Dilated(1)]}))
     torch.testing.assert_close(made(x), model(x))
 
 
@@ -203,33 +204,30 @@ def test_what_is_for_two_axes_only_is_told():
     for rank in (1, 3):
         model, x = along(rank)
         with pytest.raises(SpaceError, match=rf"body: an LS-DFN block .* 2-D convolution. Got a Conv{rank}d"):
-            build(model, one(Choice(1, sampling=Sampling(2.0)), "body"), settings)
+            build(model, one(Sampled(1, 2.0), "body"), settings)
         with pytest.raises(SpaceError, match="body/1: a path is guided by labels on 2-D maps only"):
-            build(model, Candidate.of({"body": [Choice(1, labels=("a",)), Choice(1)]}), settings)
+            build(model, Candidate({"body": [SitePath(Dilated(1), ("a",)), Dilated(1)]}), settings)
         weighed = Settings(classes=("background", "a"), f_background=0.5)
         with pytest.raises(ModelError, match="2-D maps only"):
-            build(model, one(Choice(1, f=1.5), "body"), weighed)(x)
+            build(model, one(Inflated(1, 1.5), "body"), weighed)(x)
 
 
 SEARCHED = {
-    "dilations": Candidate.of({"stem": Choice(2), "body.1": Choice(4)}),
-    "factors": Candidate.of({"stem": Choice(2, f=0.7), "body.1": Choice(4, f=1.3, learned=True)}),
-    "paths": Candidate.of({"stem": [Choice(2), Choice(3, f=0.7)], "body.1": [Choice(4, learned=True), Choice(2)]}),
-    "blocks": Candidate.of(
-        {"stem": Choice(2, sampling=Sampling(1.5, 3)), "body.1": Choice(4, sampling=Sampling(2.5, 3, True))}
-    ),
+    "dilations": Candidate({"stem": Dilated(2), "body.1": Dilated(4)}),
+    "factors": Candidate({"stem": Inflated(2, 0.7), "body.1": Inflated(4, 1.3, learned=True)}),
+    "paths": Candidate({"stem": [Dilated(2), Inflated(3, 0.7)], "body.1": [Inflated(4, learned=True), Dilated(2)]}),
+    "blocks": Candidate({"stem": Sampled(2, 1.5, 3), "body.1": Sampled(4, 2.5, 3, True)}),
 }
 
 
 def moved(candidate: Candidate) -> Candidate:
     """The same kind of candidate with every value another."""
 
-    def other(choice: Choice) -> Choice:
-        sampling = choice.sampling and Sampling(choice.sampling.gamma + 1, 3, choice.sampling.learned)
-        f = choice.f + 0.2 if choice.learned or choice.f != 1 else 1.0
-        return Choice(choice.dilation - 1, f, choice.learned, sampling=sampling)
+    def other(_: str, choice: Choice) -> Choice:
+        more = {"gamma": 1, "s": 0, "f": 0.2, "dilation": -1}
+        return replace(choice, **{name: value + more[name] for name, value in choice.numbers.items()})
 
-    return Candidate.of({s: other(c) if isinstance(c, Choice) else [*map(other, c)] for s, c in candidate.choices})
+    return candidate.changed(other)
 
 
 @pytest.mark.parametrize("kind", SEARCHED)
@@ -264,6 +262,6 @@ def test_everything_searched_survives_copies(kind):
 
 def test_a_neutral_dilation_is_kept_too_and_pretrained_weights_still_load():
     model = Foreign()
-    made = build(model, one(Choice(1)))
+    made = build(model, one(Dilated(1)))
     assert made.state_dict()["body.1.searched_dilation"].tolist() == [1, 1]
     made.load_state_dict(model.state_dict())

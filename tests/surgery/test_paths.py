@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from rfsearch.backbones.small import wei_small
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, SitePath
 from rfsearch.data.helen import HELEN_CLASSES
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import LSDFN, guided
-from rfsearch.space import Candidate, Choice, Sampling, SamplingSpec
+from rfsearch.space import SamplingSpec
 from rfsearch.surgery import Settings, assemble, build, check_fits, check_labels, measure_sites
 from tests.surgery.test_build import Foreign, X
 
@@ -27,18 +28,18 @@ def faces() -> nn.Module:
 
 
 def of(*paths: Choice, site: str = "conv6") -> Candidate:
-    return Candidate.of({site: paths})
+    return Candidate({site: paths})
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_alike_paths_of_a_parsing_network_sum_to_as_many_times_its_logits(count):
     model = faces()
-    made = build(model, of(*[Choice(1)] * count))
+    made = build(model, of(*[Dilated(1)] * count))
     torch.testing.assert_close(made(IMAGE), count * model(IMAGE), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
-    "paths", [[Choice(1), Choice(3, f=0.7)], [Choice(2, f=1.5), Choice(1), Choice(4, learned=True)]]
+    "paths", [[Dilated(1), Inflated(3, 0.7)], [Inflated(2, 1.5), Dilated(1), Inflated(4, learned=True)]]
 )
 def test_paths_of_a_parsing_network_sum_what_each_alone_would_give(paths):
     model = faces()
@@ -50,7 +51,7 @@ def test_paths_of_a_parsing_network_sum_what_each_alone_would_give(paths):
 
 def test_the_features_are_shared_and_the_paths_are_not():
     model = faces()
-    made = build(model, of(Choice(1), Choice(1)))
+    made = build(model, of(Dilated(1), Dilated(1)))
     names = [name for name, _ in model.named_parameters()]
     own = [name for name in names if not name.startswith("features.")]
     assert {n for n, _ in made.named_parameters()} == {*names, *(f"parallel.0.{name}" for name in own)}
@@ -60,21 +61,21 @@ def test_the_features_are_shared_and_the_paths_are_not():
 
 
 def test_every_path_is_found_by_its_name():
-    _, learnable = assemble(faces(), of(Choice(1), Choice(2, f=0.5), Choice(3, learned=True)), HELEN)
+    _, learnable = assemble(faces(), of(Dilated(1), Inflated(2, 0.5), Inflated(3, learned=True)), HELEN)
     assert learnable.modules == {
         "conv6/1": "conv6",
         "conv6/2": "parallel.0.conv6",
         "conv6/3": "parallel.1.conv6",
     }
     assert {path: factor.f.item() for path, factor in learnable.factors.items()} == {"conv6/2": 0.5, "conv6/3": 1.0}
-    _, learnable = assemble(Foreign(), of(Choice(1), Choice(2), site="body.1"), HELEN)
+    _, learnable = assemble(Foreign(), of(Dilated(1), Dilated(2), site="body.1"), HELEN)
     assert learnable.modules == {"body.1/1": "body.1.paths.0", "body.1/2": "body.1.paths.1"}
-    assert assemble(Foreign(), of(Choice(2), site="body.1"), HELEN)[1].modules == {"body.1": "body.1"}
+    assert assemble(Foreign(), of(Dilated(2), site="body.1"), HELEN)[1].modules == {"body.1": "body.1"}
 
 
 def test_a_site_among_the_features_forks_there():
     model = faces()
-    made, learnable = assemble(model, of(Choice(1), Choice(1), site="features.6"), HELEN)
+    made, learnable = assemble(model, of(Dilated(1), Dilated(1), site="features.6"), HELEN)
     assert learnable.modules["features.6/2"] == "features.6.paths.1"
     torch.testing.assert_close(made(IMAGE), model(IMAGE), rtol=1e-6, atol=1e-7)
 
@@ -83,15 +84,15 @@ def test_a_site_among_the_features_forks_there():
 @pytest.mark.parametrize("site", ["stem", "body.1"])
 def test_alike_paths_of_a_foreign_network_are_the_untouched_model(count, site):
     model = Foreign().eval()
-    made = build(model, of(*[Choice(1)] * count, site=site))
+    made = build(model, of(*[Dilated(1)] * count, site=site))
     torch.testing.assert_close(made(X), model(X), rtol=0, atol=1e-6)
 
 
 def test_paths_of_a_foreign_network_are_averaged():
     model = Foreign().eval()
-    made = build(model, of(Choice(1), Choice(3), Choice(2, f=1.5), site="body.1"))
+    made = build(model, of(Dilated(1), Dilated(3), Inflated(2, 1.5), site="body.1"))
     hidden = torch.relu(model.stem(X))
-    alone = [build(model, of(c, site="body.1")).body[1](hidden) for c in (Choice(1), Choice(3), Choice(2, f=1.5))]
+    alone = [build(model, of(c, site="body.1")).body[1](hidden) for c in (Dilated(1), Dilated(3), Inflated(2, 1.5))]
     expected = model.head(torch.relu((alone[0] + alone[1] + alone[2]) / 3))
     torch.testing.assert_close(made(X), expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(alone[0], alone[1], atol=1e-2)
@@ -99,7 +100,7 @@ def test_paths_of_a_foreign_network_are_averaged():
 
 def test_two_sites_can_both_be_parallel():
     model = Foreign().eval()
-    candidate = Candidate.of({"stem": [Choice(1), Choice(1)], "body.1": [Choice(1), Choice(1), Choice(1)]})
+    candidate = Candidate({"stem": [Dilated(1), Dilated(1)], "body.1": [Dilated(1), Dilated(1), Dilated(1)]})
     made, learnable = assemble(model, candidate, Settings())
     torch.testing.assert_close(made(X), model(X), rtol=0, atol=1e-6)
     assert len(learnable.modules) == 5
@@ -107,7 +108,7 @@ def test_two_sites_can_both_be_parallel():
 
 @pytest.mark.parametrize(("make", "site", "data"), [(faces, "conv6", IMAGE), (Foreign, "body.1", X)])
 def test_the_factor_of_every_path_survives_the_state_dict(make, site, data):
-    candidate = of(*[Choice(2, learned=True)] * 3, site=site)
+    candidate = of(*[Inflated(2, learned=True)] * 3, site=site)
     made, learnable = assemble(make(), candidate, Settings())
     with torch.no_grad():
         for number, factor in enumerate(learnable.factors.values()):
@@ -124,7 +125,7 @@ def test_the_factor_of_every_path_survives_the_state_dict(make, site, data):
 
 @pytest.mark.parametrize(("make", "site", "data"), [(faces, "conv6", IMAGE), (Foreign, "body.1", X)])
 def test_every_path_learns_its_own_factor(make, site, data):
-    made, learnable = assemble(make(), of(Choice(2, learned=True), Choice(1, learned=True), site=site), Settings())
+    made, learnable = assemble(make(), of(Inflated(2, learned=True), Inflated(1, learned=True), site=site), Settings())
     made(data).square().mean().backward()
     grads = [factor.f.grad.item() for factor in learnable.factors.values()]
     assert len(grads) == 2
@@ -141,8 +142,8 @@ def guided_gradients(model: nn.Module, labels: torch.Tensor, data: torch.Tensor)
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_guidance_lands_behind_its_path_of_a_parsing_network(which):
-    paths = [Choice(1), Choice(1)]
-    paths[which] = Choice(1, labels=EYES)
+    paths = [SitePath(Dilated(1)), SitePath(Dilated(1))]
+    paths[which] = SitePath(Dilated(1), EYES)
     made = build(faces(), of(*paths), Settings(classes=HELEN_CLASSES, guidance_weight=1.5))
     eye = torch.full((2, 48, 40), HELEN_CLASSES.index("right eye"))
     plain, there = guided_gradients(made, 0 * eye, IMAGE), guided_gradients(made, eye, IMAGE)
@@ -157,7 +158,7 @@ def test_guidance_lands_behind_its_path_of_a_parsing_network(which):
 def test_guidance_lands_behind_its_path_of_a_foreign_network_pixel_by_pixel():
     model = Foreign().eval()
     settings = Settings(classes=("sky", "tree"), guidance_weight=1.5)
-    made = build(model, of(Choice(1), Choice(3, labels=("tree",)), Choice(2), site="body.1"), settings).eval()
+    made = build(model, of(Dilated(1), SitePath(Dilated(3), ("tree",)), Dilated(2), site="body.1"), settings).eval()
     labels = torch.zeros(2, 20, 16, dtype=torch.int64)
     labels[:, :8, 6:] = 1
     found = guided_gradients(made, labels, X)
@@ -175,39 +176,39 @@ def test_guidance_lands_behind_its_path_of_a_foreign_network_pixel_by_pixel():
 
 
 def test_guidance_changes_no_value_and_none_is_shown_in_evaluation():
-    made = build(faces(), of(Choice(1, labels=EYES), Choice(2)), HELEN)
-    plain = build(faces(), of(Choice(1), Choice(2)), HELEN)
+    made = build(faces(), of(SitePath(Dilated(1), EYES), Dilated(2)), HELEN)
+    plain = build(faces(), of(Dilated(1), Dilated(2)), HELEN)
     with guided(made, torch.full((2, 48, 40), 4)):
         assert torch.equal(made(IMAGE), plain(IMAGE))
 
 
 def test_only_one_of_several_paths_of_a_foreign_network_can_be_guided():
     with pytest.raises(SpaceError, match=r"body.1: only one of several parallel paths can be guided"):
-        build(Foreign(), of(Choice(1, labels=EYES), site="body.1"), HELEN)
+        build(Foreign(), of(SitePath(Dilated(1), EYES), site="body.1"), HELEN)
 
 
 def test_a_label_that_the_data_lacks_names_the_nearest():
-    wrong = of(Choice(1), Choice(1, labels=("left eye", "lft eye")))
+    wrong = of(Dilated(1), SitePath(Dilated(1), ("left eye", "lft eye")))
     message = r"conv6/2: guided by the label 'lft eye', which the data does not have. Did you mean 'left eye'"
     with pytest.raises(SpaceError, match=message):
         check_labels(wrong, HELEN)
     with pytest.raises(SpaceError, match=message):
         build(faces(), wrong, HELEN)
     with pytest.raises(SpaceError, match="conv6/1: guided by the label 'left eye'"):
-        check_labels(of(Choice(1, labels=EYES), Choice(1)), Settings())
-    check_labels(of(Choice(1, labels=EYES), Choice(1)), HELEN)
+        check_labels(of(SitePath(Dilated(1), EYES), Dilated(1)), Settings())
+    check_labels(of(SitePath(Dilated(1), EYES), Dilated(1)), HELEN)
 
 
 def test_less_weight_for_a_background_that_the_data_lacks_is_refused():
     settings = Settings(classes=("backgrund", "a"), f_background=0.5)
     with pytest.raises(SpaceError, match=r"f_background = 0.5 .*'background'; the data has none.*'backgrund'"):
-        check_labels(of(Choice(1)), settings)
-    check_labels(of(Choice(1)), Settings(classes=("a", "b")))
+        check_labels(of(Dilated(1)), settings)
+    check_labels(of(Dilated(1)), Settings(classes=("a", "b")))
 
 
 @pytest.mark.parametrize(("make", "site", "data"), [(faces, "conv6", IMAGE), (Foreign, "body.1", X)])
 def test_background_counts_its_weight_in_every_factor_and_one_in_every_weight(make, site, data):
-    candidate = of(Choice(2, learned=True), Choice(1, learned=True), site=site)
+    candidate = of(Inflated(2, learned=True), Inflated(1, learned=True), site=site)
     background = torch.zeros(2, *data.shape[2:], dtype=torch.int64)
     found = {}
     for share in (1.0, 0.25, 0.0):
@@ -227,18 +228,18 @@ def test_background_counts_its_weight_in_every_factor_and_one_in_every_weight(ma
 
 def test_a_dilation_that_does_not_fit_says_in_how_many_paths():
     sites = measure_sites(Foreign(), ["body.1"], (20, 16), 3)
-    check_fits(sites, [of(Choice(1), Choice(3), site="body.1")], "test")
+    check_fits(sites, [of(Dilated(1), Dilated(3), site="body.1")], "test")
     with pytest.raises(SpaceError, match=r"dilation 4 in one of 2 paths spans 9 px, its input map is 10 x 8 px"):
-        check_fits(sites, [of(Choice(1), Choice(4), site="body.1")], "test")
+        check_fits(sites, [of(Dilated(1), Dilated(4), site="body.1")], "test")
 
 
 def test_a_site_that_is_none_is_told_for_paths_too():
     with pytest.raises(ModelError, match="no such module"):
-        build(Foreign(), of(Choice(1), Choice(2), site="body.7"))
+        build(Foreign(), of(Dilated(1), Dilated(2), site="body.7"))
 
 
 def block(gamma: float = 2.0, s: int = 3, learned: bool = False, dilation: int = 1) -> Choice:
-    return Choice(dilation, sampling=Sampling(gamma, s, learned))
+    return Sampled(dilation, gamma, s, learned)
 
 
 @pytest.mark.parametrize("dilation", [1, 3])
@@ -249,7 +250,7 @@ def block(gamma: float = 2.0, s: int = 3, learned: bool = False, dilation: int =
 def test_a_block_starts_as_the_bare_convolution(make, site, data, choice, dilation):
     model = make().eval()
     made = build(model, of(block(**choice, dilation=dilation), site=site), HELEN).eval()
-    assert torch.equal(made(data), build(model, of(Choice(dilation), site=site)).eval()(data))
+    assert torch.equal(made(data), build(model, of(Dilated(dilation), site=site)).eval()(data))
     with torch.no_grad():
         made.get_submodule(site).project.weight.normal_()
     assert made(data).shape == model(data).shape

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from rfsearch.choices import Candidate, Inflated
 from rfsearch.errors import ModelError
-from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import build
 from rfsearch.surgery.shapes import output_shape
 
@@ -25,9 +25,9 @@ def test_of_any_type(dtype: torch.dtype) -> None:
 
 def test_of_sizes_that_depend_on_a_number_inside() -> None:
     """An inflated site in what is asked: its f must still be read."""
-    model = build(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1)), Candidate.of({"0": Choice(1, f=2.0, learned=True)}))
+    model = build(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1)), Candidate({"0": Inflated(1, 2.0, learned=True)}))
     assert output_shape(model[0].inflation, (1, 1, 5, 4)) == (1, 1, 9, 7)
-    outer = build(nn.Sequential(model), Candidate.of({"0": Choice(1, f=1.5)}))
+    outer = build(nn.Sequential(model), Candidate({"0": Inflated(1, 1.5)}))
     assert outer(torch.zeros(1, 1, 9, 8)).shape == (1, 2, 9, 8)
 
 

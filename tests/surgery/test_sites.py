@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from rfsearch.choices import Candidate, Dilated
 from rfsearch.errors import ModelError, SpaceError
-from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import check_fits, list_sites, match_sites, measure_sites
 from tests.surgery.test_build import Foreign, one
 
@@ -99,13 +99,13 @@ def test_the_largest_dilation_that_fits_the_map():
     (site,) = measure_sites(Foreign(), ["body.1"], (46, 60), 3)
     assert site.map_size == (23, 30)
     assert (site.largest_dilation, site.span(11), site.span(16)) == (11, 23, 33)
-    check_fits([site], [one(Choice(11))], "test")
+    check_fits([site], [one(Dilated(11))], "test")
     with pytest.raises(
         SpaceError,
         match=r"3x3 kernel at dilation 16 spans 33 px, its input map is 23 x 30 px. Largest dilation that fits: 11. "
         r"Asked for by somewhere",
     ):
-        check_fits([site], [one(Choice(16))], "somewhere")
+        check_fits([site], [one(Dilated(16))], "somewhere")
 
 
 def test_the_convolution_with_the_least_room_decides_for_a_container():
@@ -114,7 +114,7 @@ def test_the_convolution_with_the_least_room_decides_for_a_container():
     assert (site.path, site.kernel, site.map_size, site.unit) == ("deep", (3, 5), (12, 15), (2, 1))
     assert (site.largest_dilation, site.span(2), site.span(3)) == (2, 9, 13)
     with pytest.raises(SpaceError, match=r"deep: a 3x5 kernel at dilation 3 times its own spans 13 px"):
-        check_fits([site], [one(Choice(3), "deep")], "test")
+        check_fits([site], [one(Dilated(3), "deep")], "test")
     assert measure_sites(Many(), ["deep.1:deep.2"], (24, 30), 3)[0].largest_dilation == 2
     (alone,) = measure_sites(Many(), ["deep.2"], (24, 30), 3)
     assert (alone.unit, alone.largest_dilation) == ((1, 1), 3)
@@ -132,7 +132,7 @@ def test_maps_of_one_and_three_axes(rank, said):
     (site,) = measure_sites(nn.Sequential(conv(2, 1, kernel)), ["0"], (17, 18, 4)[:rank], 2)
     assert site.largest_dilation == 8
     with pytest.raises(SpaceError, match=said):
-        check_fits([site], [Candidate.of({"0": Choice(9)})], "test")
+        check_fits([site], [Candidate({"0": Dilated(9)})], "test")
 
 
 def test_a_site_that_runs_at_several_sizes_must_fit_all():

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import inflate, interpolate
-from rfsearch.space import Candidate, Choice, Sampling
 from rfsearch.surgery import Settings, assemble, build, match_sites, neutral, set_dilation
 from rfsearch.surgery.inserts import InflatedSite
 from rfsearch.trial.meter import Meter
@@ -43,14 +43,14 @@ SITES = ["0", "1", "0.1:0.3", "0.2:0.2", "0:1"]
 
 
 def of(choice: Choice, site: str) -> Candidate:
-    return Candidate.of({site: choice})
+    return Candidate({site: choice})
 
 
 @pytest.mark.parametrize("site", SITES)
 def test_a_dilation_of_one_leaves_a_span_as_it_is(site):
     model = network()
     candidate = neutral(model, match_sites(model, [site]))
-    assert candidate == of(Choice(1), site)
+    assert candidate == of(Dilated(1), site)
     made, learnable = assemble(model, candidate, Settings())
     assert torch.equal(made(X), model(X))
     assert [name for name, _ in made.named_modules()] == [name for name, _ in model.named_modules()]
@@ -59,7 +59,7 @@ def test_a_dilation_of_one_leaves_a_span_as_it_is(site):
 
 def test_a_dilation_multiplies_what_every_convolution_has():
     model = network()
-    made = build(model, Candidate.of({"0.1:0.3": Choice(3), "1": Choice(2)}))
+    made = build(model, Candidate({"0.1:0.3": Dilated(3), "1": Dilated(2)}))
     assert {name: m.dilation for name, m in made.named_modules() if isinstance(m, nn.Conv2d)} == {
         "0.0": (1, 1),
         "0.2": (3, 3),
@@ -75,7 +75,7 @@ def test_a_dilation_multiplies_what_every_convolution_has():
 
 def test_a_convolution_that_stands_twice_is_dilated_once():
     conv = nn.Conv2d(1, 1, 3, padding=1)
-    made = build(nn.Sequential(conv, nn.ReLU(), conv), of(Choice(2), "0:2"))
+    made = build(nn.Sequential(conv, nn.ReLU(), conv), of(Dilated(2), "0:2"))
     assert made[0].dilation == made[2].dilation == (2, 2)
 
 
@@ -83,7 +83,7 @@ def test_a_convolution_that_stands_twice_is_dilated_once():
 @pytest.mark.parametrize("f", [0.6, 1.5])
 def test_an_inflated_span_is_the_written_out_composition(site, f):
     model = network()
-    made, learnable = assemble(model, of(Choice(1, f=f, learned=True), site), Settings())
+    made, learnable = assemble(model, of(Inflated(1, f, learned=True), site), Settings())
     made.eval()
     (factor,) = learnable.factors.values()
     f = factor.f.item()  # in single precision
@@ -101,13 +101,13 @@ def test_an_inflated_span_is_the_written_out_composition(site, f):
 
 def test_a_factor_of_one_that_is_learned_changes_no_value():
     model = network()
-    made = build(model, of(Choice(1, learned=True), "0:1")).eval()
+    made = build(model, of(Inflated(1, learned=True), "0:1")).eval()
     torch.testing.assert_close(made(X), model(X))
 
 
 def test_what_follows_an_inflated_span_keeps_its_path():
     model = network()
-    made, learnable = assemble(model, of(Choice(1, f=1.5), "0.1:0.2"), Settings())
+    made, learnable = assemble(model, of(Inflated(1, 1.5), "0.1:0.2"), Settings())
     assert learnable.modules == {"0.1:0.2": "0.1"}
     assert isinstance(made[0][1], InflatedSite)
     assert isinstance(made[0][2], nn.Identity)
@@ -118,7 +118,7 @@ def test_what_follows_an_inflated_span_keeps_its_path():
 
 def test_sites_beside_an_inflated_span_are_still_found():
     model = network()
-    candidate = Candidate.of({"0.0": Choice(2), "0.1:0.2": Choice(2, f=1.5), "1.one": Choice(3), "1.two": Choice(2)})
+    candidate = Candidate({"0.0": Dilated(2), "0.1:0.2": Inflated(2, 1.5), "1.one": Dilated(3), "1.two": Dilated(2)})
     made = build(model, candidate)
     assert made[0][0].dilation == made.get_submodule("0.1.conv.2").dilation == (2, 2)
     assert (made[1].one.dilation, made[1].two[0].dilation) == ((3, 3), (2, 2))
@@ -128,7 +128,7 @@ def test_sites_beside_an_inflated_span_are_still_found():
 def test_finding_the_size_leaves_no_trace():
     """Neither in the state dict and the batch statistics, nor in hooks, modes and the count of FLOP."""
     model = network()
-    made = build(model, of(Choice(1, f=1.5), "1"))
+    made = build(model, of(Inflated(1, 1.5), "1"))
     made.train()
     seen = []
     made[1].conv.one.register_forward_hook(lambda *args: seen.append(args))
@@ -147,7 +147,7 @@ def test_finding_the_size_leaves_no_trace():
 def test_the_size_is_found_again_where_a_dilation_changes_it():
     """And on shapes alone, in half precision and in a copy."""
     span = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    made = build(nn.Sequential(span), of(Choice(1, f=1.5), "0"))
+    made = build(nn.Sequential(span), of(Inflated(1, 1.5), "0"))
     assert made(X).shape == (2, 4, 19, 16)
     set_dilation(made[0].conv[0], 3)
     for model in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
@@ -162,7 +162,7 @@ def test_the_size_is_found_again_where_a_dilation_changes_it():
 
 def test_a_searched_span_survives_the_state_dict():
     def built(dilation: int, f: float) -> nn.Module:
-        candidate = Candidate.of({"0.1:0.2": Choice(dilation, f=f, learned=True), "1": Choice(dilation + 2)})
+        candidate = Candidate({"0.1:0.2": Inflated(dilation, f, learned=True), "1": Dilated(dilation + 2)})
         return build(network(), candidate).eval()
 
     saved, again, file = built(2, 1.5), built(1, 0.8), io.BytesIO()
@@ -178,11 +178,11 @@ def test_a_searched_span_survives_the_state_dict():
 @pytest.mark.parametrize("site", SITES)
 def test_parallel_spans(site):
     model = network()
-    made, learnable = assemble(model, Candidate.of({site: [Choice(1), Choice(1)]}), Settings())
+    made, learnable = assemble(model, Candidate({site: [Dilated(1), Dilated(1)]}), Settings())
     torch.testing.assert_close(made.eval()(X), model(X))
     first = site.partition(":")[0]
     assert list(learnable.modules.values()) == [f"{first}.paths.0", f"{first}.paths.1"]
-    made, learnable = assemble(model, Candidate.of({site: [Choice(1), Choice(2, f=1.4, learned=True)]}), Settings())
+    made, learnable = assemble(model, Candidate({site: [Dilated(1), Inflated(2, 1.4, learned=True)]}), Settings())
     assert made(X).shape == model(X).shape
     assert list(learnable.factors) == [f"{site}/2"]
 
@@ -190,13 +190,13 @@ def test_parallel_spans(site):
 def test_what_a_span_cannot_have_is_told():
     for site in ("1", "0.1:0.2"):
         with pytest.raises(SpaceError, match=rf"{site}: an LS-DFN block .*Got a container or span"):
-            build(network(), of(Choice(1, sampling=Sampling(2.0)), site))
+            build(network(), of(Sampled(1, 2.0), site))
     with pytest.raises(SpaceError, match="Sites lie apart"):
-        build(network(), Candidate.of({"0": Choice(2), "0.2": Choice(1)}))
+        build(network(), Candidate({"0": Dilated(2), "0.2": Dilated(1)}))
     with pytest.raises(ModelError, match="'0.1' is a ReLU"):
-        build(network(), of(Choice(2), "0.1"))
+        build(network(), of(Dilated(2), "0.1"))
     with pytest.raises(ModelError, match="no such module as '0.9'"):
-        build(network(), of(Choice(2), "0.1:0.9"))
+        build(network(), of(Dilated(2), "0.1:0.9"))
 
     class Two(nn.Module):
         def __init__(self) -> None:
@@ -206,6 +206,6 @@ def test_what_a_span_cannot_have_is_told():
         def forward(self, x):
             return self.conv(x), x
 
-    made = build(nn.Sequential(Two()), of(Choice(1, learned=True), "0"))
+    made = build(nn.Sequential(Two()), of(Inflated(1, learned=True), "0"))
     with pytest.raises(ModelError, match="maps one tensor to one. Got a tuple of a Two"):
         made[0]._plain_size(X)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.backbones.small import wei_small
+from rfsearch.choices import Dilated, SitePath
 from rfsearch.data import ImageSet, Split
 from rfsearch.errors import DataError, SpaceError
 from rfsearch.planning.fitting import check_candidates
-from rfsearch.space import Choice
 from rfsearch.surgery import measure_sites
 from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.segmentation import Segmentation
@@ -153,10 +153,10 @@ def test_a_path_cannot_be_guided_by_the_ignored_id(tmp_path):
     space = toy_space(tmp_path)
     model = wei_small(data.num_classes)
     sites = measure_sites(model, space.sites, data.image_size, 3)
-    candidates = [space.uniform([Choice(1, labels=("c0",)), Choice(2)])]
+    candidates = [space.uniform([SitePath(Dilated(1), ("c0",)), Dilated(2)])]
     with pytest.raises(SpaceError, match="guided by the label 'c0', which the data does not have"):
         check_candidates(candidates, model, sites, space, data)
-    check_candidates([space.uniform([Choice(1, labels=("c1",)), Choice(2)])], model, sites, space, data)
+    check_candidates([space.uniform([SitePath(Dilated(1), ("c1",)), Dilated(2)])], model, sites, space, data)
 
 
 @pytest.mark.parametrize("class_weights", ["none", "sqrt"])

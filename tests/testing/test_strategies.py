@@ -5,7 +5,8 @@ import random
 import pytest
 
 from rfsearch import plugins
-from rfsearch.space import Candidate, Choice, read_space
+from rfsearch.choices import Candidate, Dilated, Inflated
+from rfsearch.space import read_space
 from rfsearch.strategies import Description, Exhausted, Heir
 from rfsearch.strategies.bayesian import Bayesian
 from rfsearch.strategies.exhaustive import Exhaustive
@@ -25,33 +26,33 @@ class _Broken(RandomSearch):
 
 class _Unseeded(_Broken):
     def suggest(self, pending):
-        return self.space.uniform(Choice(random.choice(self.space.dilations)))
+        return self.space.uniform(Dilated(random.choice(self.space.dilations)))
 
 
 class _Counting(_Broken):
     def suggest(self, pending):
         self.asked += 1
-        return self.space.uniform(Choice(self.space.dilations[self.asked % len(self.space.dilations)]))
+        return self.space.uniform(Dilated(self.space.dilations[self.asked % len(self.space.dilations)]))
 
 
 class _OutOfSpace(_Broken):
     def suggest(self, pending):
-        return self.space.uniform(Choice(1000))
+        return self.space.uniform(Dilated(1000))
 
 
 class _OutOfBounds(_Broken):
     def suggest(self, pending):
-        return self.space.uniform(Choice(self.space.reference, f=3.0))
+        return self.space.uniform(Inflated(self.space.reference, 3.0))
 
 
 class _ForgetsASite(_Broken):
     def suggest(self, pending):
-        return Candidate.of({self.space.sites[0]: Choice(self.space.reference)})
+        return Candidate({self.space.sites[0]: Dilated(self.space.reference)})
 
 
 class _OnePathTooMany(_Broken):
     def suggest(self, pending):
-        return self.space.uniform([Choice(self.space.reference)] * 2)
+        return self.space.uniform([Dilated(self.space.reference)] * 2)
 
 
 class _GivesADict(_Broken):
@@ -113,7 +114,7 @@ class _RemembersItsOwnSuggestions(_Broken):
 
 class _DescribesAnotherStart(_Broken):
     def describe(self):
-        return Description((self.space.uniform(Choice(self.space.dilations[-1])),))
+        return Description((self.space.uniform(Dilated(self.space.dilations[-1])),))
 
 
 class _DescribesAList(_Broken):
@@ -128,7 +129,7 @@ class _DescribesNoCandidate(_Broken):
 
 class _DescribesWhatIsNotInTheSpace(_Broken):
     def describe(self):
-        return Description((self.space.default_candidate, self.space.uniform(Choice(1000))))
+        return Description((self.space.default_candidate, self.space.uniform(Dilated(1000))))
 
 
 class _MovesOnByDescribing(_Broken):

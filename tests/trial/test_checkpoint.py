@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from rfsearch.choices import Dilated
 from rfsearch.errors import RunDirectoryError
-from rfsearch.space import Choice
 from rfsearch.trial import checkpoint
 from tests.disks import files_at_most
 from tests.toys import toy_space
@@ -49,32 +49,32 @@ def test_a_damaged_checkpoint_is_none(tmp_path, damage):
 
 def test_a_full_disk_ends_no_trial_for_good(space, tmp_path):
     """Neither at a look nor at the end: the training goes on from its last look once there is room."""
-    work = training(space, Choice(2), tmp_path, "t")
+    work = training(space, Dilated(2), tmp_path, "t")
     with files_at_most(SMALL), pytest.raises(RunDirectoryError, match=r"progress\.pt: cannot be written"):
         work.advance()
-    work = training(space, Choice(2), tmp_path, "t")
+    work = training(space, Dilated(2), tmp_path, "t")
     assert [work.advance().status for _ in range(2)] == ["pruned"] * 2
     with files_at_most(SMALL), pytest.raises(RunDirectoryError, match="cannot be written"):
         work.advance()
-    again = training(space, Choice(2), tmp_path, "t")
+    again = training(space, Dilated(2), tmp_path, "t")
     assert [record.steps for record in (again.advance(), again.advance())] == [2, 3]
     assert checkpoint.load(tmp_path / "t" / "model.pt", CPU) is not None
 
 
 @pytest.mark.parametrize("kind", ["empty", "short"])
 def test_a_trial_with_a_damaged_checkpoint_begins_again_and_says_so(space, tmp_path, kind):
-    training(space, Choice(2), tmp_path, "t").advance()
+    training(space, Dilated(2), tmp_path, "t").advance()
     path = tmp_path / "t" / "progress.pt"
     path.write_bytes(DAMAGES[kind](path.read_bytes()))
-    work = training(space, Choice(2), tmp_path, "t")
+    work = training(space, Dilated(2), tmp_path, "t")
     records = [work.advance() for _ in range(3)]
     assert [record.status for record in records] == ["pruned", "pruned", "completed"]
     assert "began again" in records[-1].cause
 
 
 def test_an_heir_of_a_damaged_checkpoint_says_whose(space, tmp_path):
-    training(space, Choice(2), tmp_path, "parent").advance()
+    training(space, Dilated(2), tmp_path, "parent").advance()
     (tmp_path / "parent" / "progress.pt").write_bytes(b"")
-    record = training(space, Choice(1), tmp_path, "heir", "parent").advance()
+    record = training(space, Dilated(1), tmp_path, "heir", "parent").advance()
     assert record.status == "failed"
     assert "goes on from parent, whose checkpoint is damaged" in record.cause

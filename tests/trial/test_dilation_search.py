@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from rfsearch.choices import Candidate, Dilated, Searched
 from rfsearch.data import rendered_faces
-from rfsearch.space import Candidate, Choice, Recipe
+from rfsearch.space import Recipe
 from rfsearch.trial.dilation_search import SharedDilations, held_out, looked_at, prelude_steps
 
 DILATIONS = (1, 2, 3, 4, 6, 8, 11)
@@ -106,6 +107,6 @@ def test_a_look_is_at_whole_batches(images: int, most: int, batch: int, looked: 
 
 def test_only_what_is_to_be_found_gets_a_prelude() -> None:
     recipe = Recipe(steps=300, lr=0.1, batch_size=8)
-    plain, searched = Choice(4), Choice(4, fractional=True)
-    assert prelude_steps(recipe, Candidate.of({"a": plain})) == 0
-    assert prelude_steps(recipe, Candidate.of({"a": plain, "b": [plain, searched]})) == 75
+    plain, searched = Dilated(4), Searched(4)
+    assert prelude_steps(recipe, Candidate({"a": plain})) == 0
+    assert prelude_steps(recipe, Candidate({"a": plain, "b": [plain, searched]})) == 75

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rfsearch.choices import Dilated
 from rfsearch.data import ImageSet
 from rfsearch.ledger import Assignment, Cost, Record, incumbent
-from rfsearch.space import Choice, Space
+from rfsearch.space import Space
 from rfsearch.trial import Training
 from rfsearch.trial.loop import TrainingLoop
 from tests.toys import _Hostile, toy_faces, toy_space
@@ -51,7 +52,7 @@ inf_at_third = once(float("inf"), 2)
 
 
 def record_of(space: Space, folder, data: ImageSet = DATA, limit: float = 1e18) -> Record:
-    task = Assignment("t-0-000", "exhaustive", 0, space.uniform(Choice(2)).to_json(), 7, limit)
+    task = Assignment("t-0-000", "exhaustive", 0, space.uniform(Dilated(2)).to_json(), 7, limit)
     work = Training(space, data, task, "flop", CPU, folder / "t")
     while (record := work.advance()).status == "pruned":
         pass
@@ -78,7 +79,7 @@ def test_a_look_finds_it_too(tmp_path):
 def test_a_rate_that_is_far_too_high_never_gives_an_incumbent(tmp_path, steps_worth):
     """Cut after a step or a few, before any check of the loss."""
     space = toy_space(tmp_path, lr=1e30, rungs=1)
-    loop = TrainingLoop(space, DATA, space.uniform(Choice(2)), 7, CPU)
+    loop = TrainingLoop(space, DATA, space.uniform(Dilated(2)), 7, CPU)
     end = 33 * loop.evaluation.cost(1).flop
     record = record_of(space, tmp_path, limit=end + steps_worth * loop.train_step(0))
     assert record.status == "failed"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rfsearch.choices import Choice, Dilated, Inflated, Searched
 from rfsearch.ledger import Assignment, Record
-from rfsearch.space import Choice, Space
+from rfsearch.space import Space
 from rfsearch.trial import Training
 from rfsearch.trial.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
@@ -31,7 +32,7 @@ def relay(space: Space, choice: Choice, folder: Path) -> list[Record]:
     return [training(space, choice, folder, str(i), str(i - 1) if i else "").advance() for i in range(len(LOOKS) + 1)]
 
 
-@pytest.mark.parametrize("choice", [Choice(2), Choice(2, learned=True), Choice(1, fractional=True)], ids=str)
+@pytest.mark.parametrize("choice", [Dilated(2), Inflated(2, learned=True), Searched(1)], ids=str)
 def test_one_that_keeps_candidate_and_seed_ends_as_if_never_stopped(space, tmp_path, choice):
     whole = training(space, choice, tmp_path, "whole")
     while (expected := whole.advance()).status == "pruned":
@@ -53,12 +54,12 @@ def test_one_that_keeps_candidate_and_seed_ends_as_if_never_stopped(space, tmp_p
 
 
 def test_at_a_dilation_of_its_own_it_takes_over_weights_momentum_and_step(space, tmp_path):
-    parent = training(space, Choice(1), tmp_path, "parent").advance()
+    parent = training(space, Dilated(1), tmp_path, "parent").advance()
     kept = torch.load(tmp_path / "parent" / "progress.pt", weights_only=True)["learner"]
-    record = training(space, Choice(4), tmp_path, "heir", "parent", seed=8).advance()
+    record = training(space, Dilated(4), tmp_path, "heir", "parent", seed=8).advance()
     # The same by hand: the parent's tensors in a network of the heir's, and the next steps of the heir's own order.
     torch.manual_seed(8)
-    loop = TrainingLoop(space, DATA, space.uniform(Choice(4)), 8, CPU)
+    loop = TrainingLoop(space, DATA, space.uniform(Dilated(4)), 8, CPU)
     with torch.no_grad():
         for name, tensor in loop.model.state_dict().items():
             if not name.endswith("searched_dilation"):
@@ -72,7 +73,7 @@ def test_at_a_dilation_of_its_own_it_takes_over_weights_momentum_and_step(space,
     for number, state in ours["optimizer"]["state"].items():
         assert torch.equal(state["momentum_buffer"], theirs["optimizer"]["state"][number]["momentum_buffer"])
     assert theirs["model"]["conv6.searched_dilation"].tolist() == [4, 4]
-    own = training(space, Choice(4), tmp_path, "own").advance()
+    own = training(space, Dilated(4), tmp_path, "own").advance()
     assert (record.rf_px, record.rf_init_px) == (own.rf_px, own.rf_init_px) != (parent.rf_px, parent.rf_init_px)
     assert (record.steps, [rung.step for rung in record.rungs]) == (4, [4])
     assert record.cost.epochs == 2 * 2 / 12
@@ -82,8 +83,8 @@ def test_at_a_dilation_of_its_own_it_takes_over_weights_momentum_and_step(space,
 
 def test_a_site_of_several_convolutions_is_handed_on_too(tmp_path):
     space = toy_space(tmp_path).with_(sites=("features",))
-    training(space, Choice(1), tmp_path, "parent").advance()
-    record = training(space, Choice(2), tmp_path, "heir", "parent").advance()
+    training(space, Dilated(1), tmp_path, "parent").advance()
+    record = training(space, Dilated(2), tmp_path, "heir", "parent").advance()
     state = torch.load(tmp_path / "heir" / "progress.pt", weights_only=True)["learner"]["model"]
     dilations = {key: value.tolist() for key, value in state.items() if key.endswith("searched_dilation")}
     assert len(dilations) > 1
@@ -92,11 +93,11 @@ def test_a_site_of_several_convolutions_is_handed_on_too(tmp_path):
 
 
 def test_interrupted_it_goes_on_from_its_own_look(space, tmp_path):
-    training(space, Choice(1), tmp_path, "parent").advance()
-    work = training(space, Choice(4), tmp_path, "heir", "parent")
+    training(space, Dilated(1), tmp_path, "parent").advance()
+    work = training(space, Dilated(4), tmp_path, "heir", "parent")
     first, second = work.advance(), work.advance()
     # What was trained after the last look before the interruption is trained again.
-    again = training(space, Choice(4), tmp_path, "heir", "parent")
+    again = training(space, Dilated(4), tmp_path, "heir", "parent")
     assert again.advance().cost.flop == second.cost.flop
     third, expected = again.advance(), work.advance()
     assert third.status == expected.status == "completed"
@@ -105,8 +106,8 @@ def test_interrupted_it_goes_on_from_its_own_look(space, tmp_path):
 
 
 def test_an_epoch_budget_counts_its_own_steps(space, tmp_path):
-    training(space, Choice(1), tmp_path, "parent").advance()
-    assignment = Assignment("heir", "s", 0, space.uniform(Choice(1)).to_json(), 7, 3 * 2 / 12, "parent")
+    training(space, Dilated(1), tmp_path, "parent").advance()
+    assignment = Assignment("heir", "s", 0, space.uniform(Dilated(1)).to_json(), 7, 3 * 2 / 12, "parent")
     work = Training(space, DATA, assignment, "epochs", CPU, tmp_path / "heir")
     work.advance()
     record = work.advance()
@@ -114,15 +115,15 @@ def test_an_epoch_budget_counts_its_own_steps(space, tmp_path):
 
 
 def test_without_its_parents_state_it_fails_in_words(space, tmp_path):
-    record = training(space, Choice(1), tmp_path, "heir", "parent").advance()
+    record = training(space, Dilated(1), tmp_path, "heir", "parent").advance()
     assert record.status == "failed"
     assert record.cause.startswith("it goes on from parent, of which ")
     assert "parent/progress.pt is missing" in record.cause
 
 
-@pytest.mark.parametrize("choice", [Choice(2, f=1.5), Choice(2, learned=True), Choice(2, fractional=True)], ids=str)
+@pytest.mark.parametrize("choice", [Inflated(2, 1.5), Inflated(2, learned=True), Searched(2)], ids=str)
 def test_what_differs_in_more_than_dilations_is_no_heir(space, tmp_path, choice):
-    training(space, Choice(1), tmp_path, "parent").advance()
+    training(space, Dilated(1), tmp_path, "parent").advance()
     record = training(space, choice, tmp_path, "heir", "parent").advance()
     assert record.status == "failed"
     assert record.cause.startswith(
@@ -131,7 +132,7 @@ def test_what_differs_in_more_than_dilations_is_no_heir(space, tmp_path, choice)
 
 
 def test_of_a_learned_candidate_only_itself_goes_on(space, tmp_path):
-    training(space, Choice(1, learned=True), tmp_path, "parent").advance()
-    record = training(space, Choice(2, learned=True), tmp_path, "heir", "parent").advance()
+    training(space, Inflated(1, learned=True), tmp_path, "parent").advance()
+    record = training(space, Inflated(2, learned=True), tmp_path, "heir", "parent").advance()
     assert record.status == "failed"
     assert record.heir_of == "parent"

@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from rfsearch import plugins
+from rfsearch.choices import Candidate, Dilated, Guest
 from rfsearch.export import patch_of
 from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 from rfsearch.trial import checkpoint
 from rfsearch.trial.loop import TrainingLoop
 from tests.toys import CLIMBING
 from tests.trial.test_training import CPU, DATA, finished, toy_space, training
 
-CHOICE = Choice(2, layer=CLIMBING)
+CHOICE = Guest(2, CLIMBING)
 
 
 @pytest.fixture
@@ -29,12 +30,12 @@ def space(tmp_path: Path) -> Space:
 def test_what_it_finds_is_the_records_and_the_trace_shows_how(space: Space, tmp_path: Path) -> None:
     record = finished(training(space, CHOICE, tmp_path))
     assert record.status == "completed"
-    assert (record.f, record.dilation) == ({}, {"conv6": 4})
-    assert Candidate.from_json(record.outcome) == space.uniform(Choice(4, layer=CLIMBING))
+    assert (record.f, record.found["conv6"].found) == ({}, 4)
+    assert Candidate.from_json(record.outcome) == space.uniform(Guest(4, CLIMBING))
     # 8 steps, the fifth at the next dilation
     assert [dilation for _, _, dilation in record.trace] == [2.0] * 5 + [4.0] * 4
     expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)
-    assert (record.rf_init_px, record.rf_px) == tuple(expected(space.uniform(Choice(d))).rf_px for d in (2, 4))
+    assert (record.rf_init_px, record.rf_px) == tuple(expected(space.uniform(Dilated(d))).rf_px for d in (2, 4))
 
 
 def test_a_step_is_metered_again_when_the_layers_work_changes(space: Space) -> None:
@@ -52,7 +53,7 @@ def test_scoring_costs_what_the_layer_is_now(space: Space) -> None:
     loop = TrainingLoop(space, DATA, space.uniform(CHOICE), 0, CPU)
     before = loop.evaluation.cost(1).flop
     loop.train_step(space.recipe.steps - 1)
-    plain = TrainingLoop(space, DATA, space.uniform(Choice(4)), 0, CPU).evaluation.cost(1).flop
+    plain = TrainingLoop(space, DATA, space.uniform(Dilated(4)), 0, CPU).evaluation.cost(1).flop
     assert before > loop.evaluation.cost(1).flop == plain
 
 

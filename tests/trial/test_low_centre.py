@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from rfsearch.choices import Dilated
 from rfsearch.layers.initialisation import low_centre_
-from rfsearch.space import Choice, Space
+from rfsearch.space import Space
 from rfsearch.trial import build_network, network
 from rfsearch.trial.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
@@ -15,7 +16,7 @@ DATA = toy_faces()
 
 def weights(space: Space, seed: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return build_network(space, DATA, space.uniform(Choice(2)))[0].state_dict()
+    return build_network(space, DATA, space.uniform(Dilated(2)))[0].state_dict()
 
 
 def test_it_is_off_unless_asked_for_and_then_what_the_layer_package_does(tmp_path):
@@ -56,5 +57,5 @@ def test_trained_weights_are_left_as_loaded(tmp_path, monkeypatch):
 def test_a_network_trains_from_it(tmp_path, low_centre):
     space = toy_space(tmp_path, low_centre=low_centre)
     torch.manual_seed(0)
-    work = TrainingLoop(space, DATA, space.uniform(Choice(1)), seed=0, device=torch.device("cpu"))
+    work = TrainingLoop(space, DATA, space.uniform(Dilated(1)), seed=0, device=torch.device("cpu"))
     assert work.train_step(0) == work.train_step(1) > 0

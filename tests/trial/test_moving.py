@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from rfsearch.choices import Candidate, Searched
 from rfsearch.layers import FractionalConv2d
 from rfsearch.planning.forecaster import Forecaster
-from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import Settings, assemble
 from rfsearch.trial.dilation_search import SharedDilations, decided_from
 from rfsearch.trial.loop import TrainingLoop
@@ -20,7 +20,7 @@ from tests.trial.test_training import finished, training
 
 CPU = torch.device("cpu")
 DATA = toy_faces()
-SEARCHED = Choice(1, fractional=True)
+SEARCHED = Searched(1)
 
 
 @pytest.fixture
@@ -126,13 +126,13 @@ def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
     record = finished(training(space, SEARCHED, tmp_path))
     state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
     candidate = Candidate.from_json(state["candidate"])
-    ((_, choice),) = candidate
-    assert choice.spacing == pytest.approx(record.dilation["conv6"], rel=1e-6)
+    ((_, path),) = candidate
+    assert path.choice == record.found["conv6"]
     assert record.outcome == candidate.to_json()
     assert record.f == {}
     model, _ = build_network(space, DATA, candidate)
     model.load_state_dict(state["model"])
-    assert model.get_submodule("conv6").value == pytest.approx(choice.spacing, rel=1e-6)
+    assert model.get_submodule("conv6").value == pytest.approx(path.choice.dilation, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
     ],
 )
 def test_which_convolutions_it_is_learned_of(conv, learned):
-    model, learnable = assemble(nn.Sequential(conv), Candidate.of({"0": Choice(2, fractional=True)}), Settings())
+    model, learnable = assemble(nn.Sequential(conv), Candidate({"0": Searched(2)}), Settings())
     moving = learnable.let_move(model, (1.0, 8.0))
     assert list(moving) == ["0"] * learned
     assert isinstance(model[0], FractionalConv2d) == learned
@@ -157,5 +157,5 @@ def test_which_convolutions_it_is_learned_of(conv, learned):
 
 def test_one_dilation_alone_has_nowhere_to_go():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
-    model, learnable = assemble(model, Candidate.of({"0": Choice(2, fractional=True)}), Settings())
+    model, learnable = assemble(model, Candidate({"0": Searched(2)}), Settings())
     assert learnable.let_move(model, (2.0, 2.0)) == {}

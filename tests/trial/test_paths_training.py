@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, SitePath
 from rfsearch.data import ImageSet, Split
 from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
-from rfsearch.space import Candidate, Choice, PathSet, Sampling, Space
+from rfsearch.space import PathSet, Space
 from rfsearch.surgery import Settings, assemble
 from rfsearch.trial.loop import TrainingLoop
 from rfsearch.trial.network import fields_of
@@ -19,12 +20,12 @@ from tests.toys import toy_faces, toy_space
 from tests.trial.test_training import CPU, EYES, finished, training
 
 DATA = toy_faces()
-LEARNED = Choice(2, learned=True)
+LEARNED = Inflated(2, learned=True)
 
 
 def alike(*labels: tuple[str, ...], dilation: int = 2) -> list[Choice]:
     """One learned path a label set, all from one dilation."""
-    return [Choice(dilation, learned=True, labels=names) for names in labels]
+    return [SitePath(Inflated(dilation, learned=True), names) for names in labels]
 
 
 def loop_of(space: Space, paths: Choice | list[Choice], data: ImageSet = DATA) -> TrainingLoop:
@@ -88,21 +89,21 @@ def test_the_receptive_field_of_every_path_is_the_one_by_hand(tmp_path):
     fields = {f"conv6/{i}": 15 + 4 * 2 * d for i, d in enumerate((1, 2, 4), start=1)}
     expected = forecast(space.default_candidate)
     assert (dict(expected.path_rf_px), expected.rf_px) == (fields, 47)
-    assert forecast(space.uniform([Choice(4), Choice(1)])).path_rf_px == {"conv6/1": 47, "conv6/2": 23}
-    assert forecast(space.uniform(Choice(4))).path_rf_px == {}
+    assert forecast(space.uniform([Dilated(4), Dilated(1)])).path_rf_px == {"conv6/1": 47, "conv6/2": 23}
+    assert forecast(space.uniform(Dilated(4))).path_rf_px == {}
     # f halves or doubles what the dilated kernel adds, up to the reach of the bilinear samples
-    resized = forecast(space.uniform([Choice(2, f=2.0), Choice(2), Choice(2, f=0.5)])).path_rf_px
+    resized = forecast(space.uniform([Inflated(2, 2.0), Dilated(2), Inflated(2, 0.5)])).path_rf_px
     assert resized["conv6/1"] < resized["conv6/2"] == 31 < resized["conv6/3"]
     assert resized["conv6/1"] == pytest.approx(15 + 8, abs=4)
     assert resized["conv6/3"] == pytest.approx(15 + 32, abs=4)
-    record = finished(training(space, [Choice(1), Choice(2), Choice(4)], tmp_path))
+    record = finished(training(space, [Dilated(1), Dilated(2), Dilated(4)], tmp_path))
     assert (record.path_rf_px, record.rf_px, record.rf_init_px) == (fields, 47, 47)
 
 
 def test_more_paths_cost_more(tmp_path):
     space = toy_space(tmp_path)
     forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)
-    one, two, three = (forecast(space.uniform([Choice(1)] * n)) for n in (1, 2, 3))
+    one, two, three = (forecast(space.uniform([Dilated(1)] * n)) for n in (1, 2, 3))
     assert two.cost.flop - one.cost.flop == pytest.approx(three.cost.flop - two.cost.flop, rel=0.01)
     assert one.cost.flop < two.cost.flop
     assert one.peak_bytes < two.peak_bytes < three.peak_bytes
@@ -122,7 +123,7 @@ def test_a_clipped_gradient_bounds_the_step_of_f(tmp_path, clip):
 
 def test_every_path_is_clipped_by_itself(tmp_path):
     space = toy_space(tmp_path, f_delay=0.0, momentum=0.0, f_clip=1e-3)
-    steps = one_step(space, DATA, [Choice(1, learned=True), Choice(4, learned=True)])
+    steps = one_step(space, DATA, [Inflated(1, learned=True), Inflated(4, learned=True)])
     assert [abs(step) for step in steps.values()] == pytest.approx([0.05e-3, 0.05e-3], rel=0.01)
 
 
@@ -134,7 +135,7 @@ def test_background_of_no_weight_leaves_f_where_it_was_and_trains_the_rest(tmp_p
     assert one_step(ignored, labelled(1)) == one_step(counted, labelled(1)) != {"conv6": 0.0}
     weights = []
     for space in (ignored, counted):
-        loop = loop_of(space, Choice(2, learned=True), labelled(0))
+        loop = loop_of(space, Inflated(2, learned=True), labelled(0))
         loop.train_step(0)
         weights.append(loop.model.conv6.weight)
     assert torch.equal(*weights)
@@ -153,7 +154,7 @@ def test_guidance_works_in_the_training_step(tmp_path):
 
 def test_the_optimiser_gets_the_rate_of_the_recipe_at_every_step(tmp_path):
     space = toy_space(tmp_path, steps=8, lr_steps=(0.25, 0.5), lr_drop=0.5, warmup=1, power=0.0, f_lr_multiplier=3.0)
-    loop = loop_of(space, Choice(2, learned=True))
+    loop = loop_of(space, Inflated(2, learned=True))
     seen = []
     for step in range(6):
         loop.train_step(step)
@@ -167,7 +168,7 @@ def test_the_optimiser_gets_the_rate_of_the_recipe_at_every_step(tmp_path):
 def test_a_learned_sample_stride_moves_within_its_bounds_and_is_recorded(tmp_path):
     # a block starts unheard, so that the gradient of its sample stride starts at nothing
     space = toy_space(tmp_path, gamma_lr_multiplier=1e5)
-    record = finished(training(space, Choice(1, sampling=Sampling(1.5, 3, learned=True)), tmp_path))
+    record = finished(training(space, Sampled(1, 1.5, 3, learned=True), tmp_path))
     assert record.status == "completed"
     values = {step: gamma for step, path, gamma in record.trace if path == "conv6"}
     assert [values[i] for i in range(3)] == [1.5, 1.5, 1.5]  # f_delay: a quarter of 8 steps
@@ -177,20 +178,20 @@ def test_a_learned_sample_stride_moves_within_its_bounds_and_is_recorded(tmp_pat
     low, high = space.sampling.bounds
     assert all(low <= gamma <= high for gamma in values.values())
     assert record.row()["gamma"] == f"conv6={values[8]:.6g}"
-    assert record.outcome == space.uniform(Choice(1, sampling=Sampling(values[8], 3))).to_json()
+    assert record.outcome == space.uniform(Sampled(1, values[8], 3)).to_json()
 
 
 def test_a_wild_sample_stride_is_held_at_its_bounds(tmp_path):
     space = toy_space(tmp_path, gamma_lr_multiplier=1e7, f_delay=0.0)
     space = space.with_(sampling=space.sampling.model_copy(update={"bounds": (1.75, 2.25)}))
-    record = finished(training(space, Choice(1, sampling=Sampling(2.0, 3, learned=True)), tmp_path))
+    record = finished(training(space, Sampled(1, 2.0, 3, learned=True), tmp_path))
     values = [gamma for _, _, gamma in record.trace]
     assert all(1.75 <= gamma <= 2.25 for gamma in values)
     assert {1.75, 2.25} & set(values)
 
 
 def test_a_fixed_sample_stride_is_recorded_and_stays(tmp_path):
-    record = finished(training(toy_space(tmp_path), Choice(1, sampling=Sampling(2.0, 3)), tmp_path))
+    record = finished(training(toy_space(tmp_path), Sampled(1, 2.0, 3), tmp_path))
     assert (record.gamma, record.trace) == ({"conv6": 2.0}, ())
 
 
@@ -199,7 +200,7 @@ def test_the_field_of_a_block_grows_with_its_sample_stride(tmp_path):
     space = toy_space(tmp_path)
     forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)
     for gamma, s in ((1.0, 1), (1.0, 3), (2.0, 3), (3.0, 5)):
-        candidate = space.uniform(Choice(1, sampling=Sampling(gamma, s)))
+        candidate = space.uniform(Sampled(1, gamma, s))
         assert forecast(candidate).rf_px == 23 + 4 * (gamma * (s - 1) + 2)
 
 
@@ -214,7 +215,7 @@ def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gamma
             loop.learnable.strides["conv6"].gamma.fill_(gamma)
         return loop.train_step(0)
 
-    choice = Choice(1, sampling=Sampling(1.0, s, learned=True))
+    choice = Sampled(1, 1.0, s, learned=True)
     moved = loop_of(space, choice)
     charged = [cost(moved, gamma) for gamma in gammas]
     assert charged == [cost(loop_of(space, choice), gamma) for gamma in gammas]
@@ -226,8 +227,8 @@ def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gamma
     ("choice", "rate"),
     [
         (LEARNED, 5.0),
-        ([Choice(1, learned=True), Choice(4, learned=True)], 5.0),
-        (Choice(1, sampling=Sampling(2.0, 3, learned=True)), 1e6),
+        ([Inflated(1, learned=True), Inflated(4, learned=True)], 5.0),
+        (Sampled(1, 2.0, 3, learned=True), 1e6),
     ],
     ids=["f", "paths", "block"],
 )
@@ -253,16 +254,16 @@ def test_every_step_is_charged_what_it_costs_where_f_or_gamma_stands(tmp_path, c
     ("choice", "whole", "parts"),
     [
         (
-            (Choice(2), Choice(3, f=1.5), Choice(5)),
+            (Dilated(2), Inflated(3, 1.5), Dilated(5)),
             3 + 2 * 5 * 2,
             {1: 3 + 2 * 2 * 2, 2: 3 + 2 * 2 * 2, 3: 3 + 2 * 5 * 2},
         ),
-        (Choice(1, sampling=Sampling(2.0, 3)), 3 + 2 * 2 + (2 * 2 + 2) * 2, {}),
+        (Sampled(1, 2.0, 3), 3 + 2 * 2 + (2 * 2 + 2) * 2, {}),
     ],
 )
 def test_fields_of_a_network_that_cannot_fork_itself(choice, whole, parts):
     """By hand: a stem of 3 px at stride 2, then the site; what a path adds is divided by its f."""
-    candidate = Candidate.of({"body.1": choice})
+    candidate = Candidate({"body.1": choice})
     model, learnable = assemble(Foreign(), candidate, Settings())
     fields = fields_of(model, learnable, candidate, (1, 3, 48, 48))
     assert (fields.rf_px, fields.path_rf_px) == (whole, {f"body.1/{i}": px for i, px in parts.items()})

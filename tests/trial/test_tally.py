@@ -14,12 +14,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from rfsearch.backbones.small import wei_small
+from rfsearch.choices import Dilated
 from rfsearch.data.batches import normalised_images
 from rfsearch.layers import LSDFN, FractionalConv2d, Inflation
 from rfsearch.layers.inflation import InflationFactor
 from rfsearch.layers.one_call import one_call
 from rfsearch.ledger import Assignment
-from rfsearch.space import Choice, Space
+from rfsearch.space import Space
 from rfsearch.trial import Meter, Training
 from rfsearch.trial.latency import LATENCY_PASSES
 from rfsearch.trial.loop import TrainingLoop
@@ -124,7 +125,7 @@ def seeded(number: int) -> None:
 
 def a_loop(space: Space) -> TrainingLoop:
     seeded(0)
-    return TrainingLoop(space, DATA, space.uniform(Choice(1)), 0, CPU)
+    return TrainingLoop(space, DATA, space.uniform(Dilated(1)), 0, CPU)
 
 
 @pytest.mark.parametrize("name", WORKS)
@@ -236,7 +237,7 @@ def _scripted(x: Tensor) -> Tensor:
 
 
 def assignment(space: Space, limit: float = 1e18) -> Assignment:
-    return Assignment("t-0-000", "exhaustive", 0, space.uniform(Choice(1)).to_json(), 7, limit)
+    return Assignment("t-0-000", "exhaustive", 0, space.uniform(Dilated(1)).to_json(), 7, limit)
 
 
 def finished(space: Space, folder: Path, limit: float = 1e18, looks: int = 99) -> object:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, Searched, SitePath
 from rfsearch.data.batches import normalised_images
 from rfsearch.ledger import Assignment, Record
 from rfsearch.planning.forecaster import Forecaster
-from rfsearch.space import Candidate, Choice, Sampling, Space
+from rfsearch.space import Space
 from rfsearch.tasks.colours import coloured
 from rfsearch.trial import Training, build_network
 from rfsearch.trial.loop import TrainingLoop
@@ -24,11 +25,11 @@ DATA = toy_faces()
 
 EYES = ("left eye", "right eye", "left eyebrow", "right eyebrow")
 # Fixed: two different paths; three, one of them guided; blocks at a whole and another stride, and without neighbours.
-PATHS = [Choice(1), Choice(2, f=1.37)]
-GUIDED = [Choice(2, labels=EYES), Choice(2), Choice(4, f=0.8)]
-BLOCKS = [Choice(1, sampling=Sampling(gamma, s)) for gamma, s in ((2.0, 3), (1.5, 3), (1.0, 1))]
-LEARNED_PATHS = [Choice(2, learned=True, labels=EYES), Choice(2, learned=True)]
-LEARNED_BLOCK = Choice(1, sampling=Sampling(2.0, 3, learned=True))
+PATHS = [Dilated(1), Inflated(2, 1.37)]
+GUIDED = [SitePath(Dilated(2), EYES), Dilated(2), Inflated(4, 0.8)]
+BLOCKS = [Sampled(1, gamma, s) for gamma, s in ((2.0, 3), (1.5, 3), (1.0, 1))]
+LEARNED_PATHS = [SitePath(Inflated(2, learned=True), EYES), Inflated(2, learned=True)]
+LEARNED_BLOCK = Sampled(1, 2.0, 3, learned=True)
 
 
 def assignment(space: Space, choice: Choice | list[Choice], limit: float = 1e18) -> Assignment:
@@ -52,7 +53,7 @@ def space(tmp_path):
     return toy_space(tmp_path)
 
 
-@pytest.mark.parametrize("choice", [Choice(1), Choice(4), Choice(2, f=1.37), PATHS, GUIDED, *BLOCKS])
+@pytest.mark.parametrize("choice", [Dilated(1), Dilated(4), Inflated(2, 1.37), PATHS, GUIDED, *BLOCKS])
 def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
     record = finished(training(space, choice, tmp_path))
     expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(choice))
@@ -65,7 +66,7 @@ def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
 
 
 def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):
-    loop = TrainingLoop(space, DATA, space.uniform(Choice(2)), seed=0, device=CPU)
+    loop = TrainingLoop(space, DATA, space.uniform(Dilated(2)), seed=0, device=CPU)
     with FlopCounterMode(display=False) as theirs:
         mine = loop.train_step(0)
     again = loop.train_step(1)
@@ -76,18 +77,18 @@ def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
 def test_it_is_cut_within_one_step_of_its_limit(tmp_path, share):
     space = toy_space(tmp_path, steps=24)  # scoring and weighing what is cut take a third of a training of 8 steps
-    whole = finished(training(space, Choice(1), tmp_path)).cost.flop
-    record = finished(training(space, Choice(1), tmp_path / "cut", limit=share * whole))
-    step = TrainingLoop(space, DATA, space.uniform(Choice(1)), 0, CPU).train_step(0)
+    whole = finished(training(space, Dilated(1), tmp_path)).cost.flop
+    record = finished(training(space, Dilated(1), tmp_path / "cut", limit=share * whole))
+    step = TrainingLoop(space, DATA, space.uniform(Dilated(1)), 0, CPU).train_step(0)
     assert record.status == "cut"
     assert share * whole - 1.01 * step <= record.cost.flop <= share * whole
     assert record.val is not None
 
 
 def test_no_step_is_begun_that_its_limit_has_no_room_for(space, tmp_path):
-    forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Choice(1)))
+    forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Dilated(1)))
     for limit, steps in ((forecast.least.flop, 1), (forecast.least.flop - 1, 0)):
-        given = assignment(space, Choice(1), limit)
+        given = assignment(space, Dilated(1), limit)
         record = finished(Training(space, DATA, given, "flop", CPU, tmp_path / str(steps), step=forecast.step))
         assert (record.status, record.steps) == ("cut", steps)
         assert record.cost.flop <= limit
@@ -96,7 +97,7 @@ def test_no_step_is_begun_that_its_limit_has_no_room_for(space, tmp_path):
 
 def test_looks_that_find_dilations_keep_the_limit_too(tmp_path):
     space = toy_space(tmp_path, steps=24)
-    searched = Choice(1, fractional=True)
+    searched = Searched(1)
     whole = finished(training(space, searched, tmp_path)).cost.flop
     for share in (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8):
         record = finished(training(space, searched, tmp_path / str(share), limit=share * whole))
@@ -107,33 +108,33 @@ def test_looks_that_find_dilations_keep_the_limit_too(tmp_path):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_training_too_short_for_its_second_look_still_finds_dilations(tmp_path, steps):
     space = toy_space(tmp_path, steps=steps)
-    record = finished(training(space, Choice(1, fractional=True), tmp_path))
+    record = finished(training(space, Searched(1), tmp_path))
     assert record.status == "completed"
     assert record.val is not None
-    assert min(space.dilations) <= record.dilation["conv6"] <= max(space.dilations)
-    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Choice(1, fractional=True)))
+    assert min(space.dilations) <= record.found["conv6"].numbers["dilation"] <= max(space.dilations)
+    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Searched(1)))
     assert record.cost.flop <= expected.cost.flop
 
 
 def test_an_epoch_budget_is_kept_in_epochs(space, tmp_path):
-    record = finished(training(space, Choice(1), tmp_path, limit=0.5, currency="epochs"))
+    record = finished(training(space, Dilated(1), tmp_path, limit=0.5, currency="epochs"))
     assert (record.status, record.cost.epochs) == ("cut", 0.5)
 
 
 def test_picked_up_at_a_look_it_shows_that_look_again_before_it_trains_on(space, tmp_path):
     """Whoever was to judge the look may have been interrupted before doing so."""
-    first = training(space, Choice(2), tmp_path).advance()
-    again = training(space, Choice(2), tmp_path).advance()
+    first = training(space, Dilated(2), tmp_path).advance()
+    again = training(space, Dilated(2), tmp_path).advance()
     assert (again.status, again.steps, again.val) == ("pruned", first.steps, first.val)
     assert again.rungs == first.rungs
 
 
 @pytest.mark.parametrize("share", [0.5, 0.75])
 def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
-    limit = share * finished(training(space, Choice(1), tmp_path / "full")).cost.flop
-    whole = finished(training(space, Choice(1), tmp_path / "whole", limit=limit))
-    training(space, Choice(1), tmp_path / "half", limit=limit).advance()
-    half = finished(training(space, Choice(1), tmp_path / "half", limit=limit))
+    limit = share * finished(training(space, Dilated(1), tmp_path / "full")).cost.flop
+    whole = finished(training(space, Dilated(1), tmp_path / "whole", limit=limit))
+    training(space, Dilated(1), tmp_path / "half", limit=limit).advance()
+    half = finished(training(space, Dilated(1), tmp_path / "half", limit=limit))
     assert (half.status, half.steps, half.cost.flop) == (whole.status, whole.steps, whole.cost.flop)
 
 
@@ -142,11 +143,11 @@ def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
 @pytest.mark.parametrize(
     ("choice", "f_rate"),
     [
-        (Choice(2), 1),
-        (Choice(2, learned=True), 1),
+        (Dilated(2), 1),
+        (Inflated(2, learned=True), 1),
         (LEARNED_PATHS, 1),
         (LEARNED_BLOCK, 1e6),
-        (Choice(1, fractional=True), 1),
+        (Searched(1), 1),
     ],
     ids=["fixed", "learned", "paths", "block", "found"],
 )
@@ -174,14 +175,14 @@ def test_the_same_seed_trains_the_same_weights_and_another_does_not(space, tmp_p
     scores = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         work = Training(
-            space, DATA, replace(assignment(space, Choice(2)), train_seed=seed), "flop", CPU, tmp_path / name
+            space, DATA, replace(assignment(space, Dilated(2)), train_seed=seed), "flop", CPU, tmp_path / name
         )
         scores[name] = finished(work).val
     assert scores["a"] == scores["b"] != scores["c"]
 
 
 def test_its_checkpoint_gives_its_predictions(space, tmp_path):
-    record = finished(training(space, Choice(4, learned=True), tmp_path))
+    record = finished(training(space, Inflated(4, learned=True), tmp_path))
     saved = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
     candidate = Candidate.from_json(saved["candidate"])
     model, _ = build_network(space, DATA, candidate)
@@ -198,19 +199,19 @@ def test_its_checkpoint_gives_its_predictions(space, tmp_path):
 
 
 def test_a_learned_factor_waits_for_its_delay_then_moves(space, tmp_path):
-    record = finished(training(space, Choice(2, learned=True), tmp_path))
+    record = finished(training(space, Inflated(2, learned=True), tmp_path))
     steps = {step: f for step, _, f in record.trace}
     assert [steps[i] for i in range(3)] == [1.0, 1.0, 1.0]  # a quarter of 8 steps
     assert steps[3] != 1.0
     assert record.f["conv6"] == steps[8]
-    assert record.outcome == space.uniform(Choice(2, f=steps[8])).to_json()
+    assert record.outcome == space.uniform(Inflated(2, steps[8])).to_json()
     assert record.rf_init_px == 31
     assert (record.rf_px > record.rf_init_px) == (record.f["conv6"] < 1) or record.rf_px == record.rf_init_px
 
 
 def test_a_wild_factor_is_held_at_its_bounds(tmp_path):
     space = toy_space(tmp_path, f_lr_multiplier=1e6, f_delay=0.0).with_(f_bounds=(0.5, 1.5))
-    record = finished(training(space, Choice(2, learned=True), tmp_path))
+    record = finished(training(space, Inflated(2, learned=True), tmp_path))
     values = [f for _, _, f in record.trace]
     assert all(0.5 <= f <= 1.5 for f in values)
     assert {0.5, 1.5} & set(values)
@@ -218,7 +219,7 @@ def test_a_wild_factor_is_held_at_its_bounds(tmp_path):
 
 def test_a_learned_factor_has_no_weight_decay_and_its_own_rate(tmp_path):
     space = toy_space(tmp_path, f_lr_multiplier=3.0)
-    loop = TrainingLoop(space, DATA, space.uniform(Choice(2, learned=True)), 0, CPU)
+    loop = TrainingLoop(space, DATA, space.uniform(Inflated(2, learned=True)), 0, CPU)
     loop.train_step(0)
     (f,) = loop.learnable.factors.values()
     groups = loop.optimisation.optimizer.param_groups
@@ -239,28 +240,28 @@ def test_a_learned_factor_has_no_weight_decay_and_its_own_rate(tmp_path):
 )
 def test_a_fault_becomes_a_failed_record_with_its_cause(space, tmp_path, net, cause):
     space = space.with_(backbone=f"tests.toys:{net}")
-    bad = finished(training(space, Choice(2), tmp_path))
+    bad = finished(training(space, Dilated(2), tmp_path))
     assert bad.status == "failed"
     assert cause in bad.cause
     assert bad.val is None
-    assert finished(training(space, Choice(1), tmp_path / "good")).status == "completed"
+    assert finished(training(space, Dilated(1), tmp_path / "good")).status == "completed"
 
 
 def test_a_learned_factor_that_diverges_fails_its_trial_with_that_cause(tmp_path):
     space = toy_space(tmp_path, f_delay=0.0).with_(backbone="tests.toys:nan_net")
-    bad = finished(training(space, Choice(2, learned=True), tmp_path))
+    bad = finished(training(space, Inflated(2, learned=True), tmp_path))
     assert bad.status == "failed"
     assert "inflation factor is finite" in bad.cause
     json.dumps(bad.to_json(), allow_nan=False)
 
 
 def test_a_failed_training_is_charged_for_what_it_did(space, tmp_path):
-    bad = finished(training(space.with_(backbone="tests.toys:nan_net"), Choice(2), tmp_path))
+    bad = finished(training(space.with_(backbone="tests.toys:nan_net"), Dilated(2), tmp_path))
     assert bad.cost.flop > 0
     assert bad.cost.device_s > 0
 
 
 def test_scores_are_chosen_on_validation_and_reported_on_test(space, tmp_path):
-    record = finished(training(space, Choice(1), tmp_path))
+    record = finished(training(space, Dilated(1), tmp_path))
     assert record.test == record.scores["f_classmean_pooled"]
     assert json.loads(json.dumps(record.to_json()))["val"] == record.val

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from rfsearch import plugins
+from rfsearch.choices import Choice, Dilated, Inflated
 from rfsearch.ledger import Assignment
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
-from rfsearch.space import Choice
 from rfsearch.trial import Meter, Training
 from tests.toys import toy_faces, toy_space
 
@@ -48,7 +48,7 @@ def spectral_parametrization(classes, channels=3):
 """
 
 
-@pytest.mark.parametrize("choice", [Choice(2), Choice(2, f=1.3)], ids=str)
+@pytest.mark.parametrize("choice", [Dilated(2), Inflated(2, 1.3)], ids=str)
 @pytest.mark.parametrize("form", ["weight_hook", "weight_parametrization", "spectral_hook", "spectral_parametrization"])
 def test_a_network_with_normed_weights_trains_at_the_cost_forecast(tmp_path: Path, form: str, choice: Choice) -> None:
     (tmp_path / "normed.py").write_text(NETWORKS)

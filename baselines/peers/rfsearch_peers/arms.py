@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
+from rfsearch.choices import Candidate, Dilated, Guest
 from rfsearch.direction import merit
 from rfsearch.ledger import Record
-from rfsearch.space import SINGLE, Candidate, Choice, Space
+from rfsearch.space import SINGLE, Space
 from rfsearch.strategies import Description, Exhausted, Sweep
 from rfsearch_peers.needs import check_installed
 
@@ -38,8 +38,8 @@ class LayerSweep:
 
     def __init__(self, space: Space, seed: int) -> None:
         check_installed(self.name, self.modules)
-        self._starts = [space.uniform(Choice(d, layer=self.layer)) for d in space.dilations]
-        first = space.uniform(Choice(space.reference, layer=self.layer))
+        self._starts = [space.uniform(Guest(d, self.layer)) for d in space.dilations]
+        first = space.uniform(Guest(space.reference, self.layer))
         self._sweep = Sweep(self._starts, seed, first, space.direction)
 
     def describe(self) -> Description:
@@ -88,7 +88,7 @@ class SearchThenTrain:
         others = [d for d in self._dilations if d != space.reference]
         random.Random(seed).shuffle(others)
         starts = [space.reference, *others] if self.searches_again else [space.reference]
-        self._starts = [space.uniform(Choice(d, layer=self.layer)) for d in starts]
+        self._starts = [space.uniform(Guest(d, self.layer)) for d in starts]
         self._found: dict[Candidate, None] = {}
         self._direction = space.direction
         self._merits: dict[Candidate, list[float]] = {}
@@ -118,9 +118,10 @@ class SearchThenTrain:
         self._tries[candidate] = self._tries.get(candidate, 0) + 1
         if not record.scored or record.val is None or not math.isfinite(record.val):
             return
-        if any(choice.layer for _, choice in candidate):
-            ends = {path: record.dilation.get(path, choice.dilation) for path, choice in candidate}
-            self._found.setdefault(self._plain(ends))
+        if candidate.learned:
+            ended = Candidate.from_json(record.outcome)
+            ends = {name: path.choice for name, path in ended if isinstance(path.choice, Guest)}
+            self._found.setdefault(self._plain({name: guest.found or guest.dilation for name, guest in ends.items()}))
         else:
             self._merits.setdefault(candidate, []).append(merit(record.val, self._direction))
 
@@ -131,7 +132,7 @@ class SearchThenTrain:
     def _plain(self, ends: Mapping[str, float]) -> Candidate:
         """Return plain convolutions at the space's dilations next to those that a search ended at, by path."""
         nearest = {path: min((abs(d - end), d) for d in self._dilations)[1] for path, end in ends.items()}
-        return Candidate.of({path: Choice(dilation) for path, dilation in nearest.items()})
+        return Candidate({path: Dilated(dilation) for path, dilation in nearest.items()})
 
     def _search_from(self, plain: Candidate) -> Candidate:
-        return Candidate.of({path: replace(choice, layer=self.layer) for path, choice in plain})
+        return Candidate({name: Guest(path.choice.dilations[0], self.layer) for name, path in plain})

@@ -16,10 +16,11 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
+from rfsearch.choices import Candidate, Dilated
 from rfsearch.direction import merit
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Cost, Record, Rung
-from rfsearch.space import SINGLE, Candidate, Choice, Space
+from rfsearch.space import SINGLE, Space
 from rfsearch.strategies import Description, Exhausted, Heir
 
 _QUARTER = 0.25
@@ -49,7 +50,7 @@ class PopulationBasedTraining:
             raise SpaceError("pbt compares networks in training: the recipe needs at least rungs = 1. Got 0.")
         others = [d for d in self._dilations if d != space.reference]
         random.Random(seed).shuffle(others)
-        self._members = [space.uniform(Choice(d)) for d in (space.reference, *others)]
+        self._members = [space.uniform(Dilated(d)) for d in (space.reference, *others)]
         self._room: Callable[[Cost], int] = lambda spent: _FEWEST  # until it is told a budget
         self._records: dict[int, Record] = {}
 
@@ -110,12 +111,12 @@ class PopulationBasedTraining:
     def _moved(self, candidate: Candidate, draw: random.Random) -> Candidate:
         """Move each site to a neighbouring dilation, which at the ends of the list may be its own, or to any."""
         moved = {}
-        for site, choice in candidate:
-            place = self._dilations.index(choice.dilation) + draw.choice((-1, 1))
+        for site, path in candidate:
+            place = self._dilations.index(path.choice.dilations[0]) + draw.choice((-1, 1))
             place = min(max(place, 0), len(self._dilations) - 1)
             anywhere = draw.random() < _ANYWHERE
-            moved[site] = Choice(draw.choice(self._dilations) if anywhere else self._dilations[place])
-        return Candidate.of(moved)
+            moved[site] = Dilated(draw.choice(self._dilations) if anywhere else self._dilations[place])
+        return Candidate(moved)
 
     def _look(self, record: Record) -> float:
         """Return a member's merit at its rung: worst if it did not reach one, and so left nothing to go on from."""

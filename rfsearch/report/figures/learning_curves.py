@@ -12,7 +12,7 @@ from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import finite, plain
 from rfsearch.report.figures.style import FAINT, drawing, padded, ramp
-from rfsearch.report.view import RunView, motions
+from rfsearch.report.view import LETTERS, RunView, motions
 from rfsearch.report.wording import literal
 
 _MOST_POINTS = 300  # of a line: more are not seen
@@ -96,16 +96,14 @@ def _curves(record: Record, view: RunView) -> list[LearningCurve]:
     flags = {motion.path: motion.flag for motion in motions(record, view.facts)}
     known, found = dict(parsed(record.candidate) or ()), []
     for path, points in _points(record).items():
-        choice = known.get(path)
-        if choice is None or choice.searched:
+        branch = known.get(path)
+        moved = branch.choice.moves if branch else None
+        if branch is None or moved is None or moved not in LETTERS:
             continue
-        guided = f", guided by {', '.join(choice.labels)}" if choice.labels else ""
-        if choice.sampling:
-            letter, start, name = "γ", choice.sampling.gamma, f"γ from {plain(choice.sampling.gamma)}"
-        else:
-            letter, start, name = "f", choice.f, f"dilation {choice.dilation}"
-            name += f", f from {plain(start)}" if start != 1.0 else ""
-        key = (float(choice.dilation), start)
+        choice, letter = branch.choice, LETTERS[moved]
+        guided = f", guided by {', '.join(branch.labels)}" if branch.labels else ""
+        name, start = choice.started(plain), choice.numbers[moved]
+        key = (choice.numbers.get("dilation", 0.0), start)
         flag = flags.get(path, "")
         found.append(LearningCurve(record.trial, path, letter, key, name, path + guided, flag, points))
     return found

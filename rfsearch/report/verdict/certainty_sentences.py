@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from rfsearch.choices import Choice
 from rfsearch.ledger import Record, incumbent
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import counted, number, score
@@ -18,7 +19,6 @@ from rfsearch.report.statistics import (
 from rfsearch.report.verdict.phrases import better_or_worse, gain, known_scores, mean
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
-from rfsearch.space.choice import Choice
 
 
 def compare_over_seeds(view: RunView, winner: Record) -> Iterator[str]:
@@ -98,8 +98,8 @@ def count_found_dilations(view: RunView) -> Iterator[str]:
     found: Counter[str] = Counter()
     for record in view.scored:
         known, end = parsed(record.candidate), record.ended
-        if known and end and record.status == "completed" and any(choice.to_find for _, choice in known):
-            found[_whole_dilations([choice for _, choice in end])] += 1
+        if known and end and record.status == "completed" and known.searched:
+            found[_whole_dilations([path.choice for _, path in end])] += 1
     if found.total() > 1:
         listed = listing([f"{times} found {dilations}" for dilations, times in found.most_common()])
         yield f"Of {found.total()} trainings that searched the dilation themselves, {listed}."
@@ -113,5 +113,5 @@ def _runner_up(view: RunView, winner: Record) -> Record | None:
 
 def _whole_dilations(choices: Sequence[Choice]) -> str:
     """Return the whole dilations next to those that a training found, in words."""
-    near = any(choice.spacing != choice.dilation for choice in choices)
-    return ("about " if near else "") + " | ".join(str(choice.dilation) for choice in choices)
+    near = any(choice.numbers.get("dilation") != choice.whole_dilation for choice in choices)
+    return ("about " if near else "") + " | ".join(str(choice.whole_dilation or choice) for choice in choices)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rfsearch.choices import Candidate, Dilated
 from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import plain, score
 from rfsearch.report.facts import canonical
 from rfsearch.report.verdict.phrases import reported_score, split_name
-from rfsearch.report.view import RunView, factors, sampling_of
-from rfsearch.space.choice import Candidate, Choice
+from rfsearch.report.view import RunView
 
 
 @dataclass(frozen=True)
@@ -37,32 +37,41 @@ def recommend(view: RunView, winner: Record) -> Setting | None:
     known = winner.ended
     if known is None:
         return None
-    if any(not isinstance(choice, Choice) or choice.sampling or choice.layer for _, choice in known.choices):
+    if any(len(paths) > 1 or paths[0].choice.plain_dilation is None for _, paths in known.sites):
         return _recommend_trained_network(view, winner, known)
-    moved = factors(winner)
-    real = {site: choice.spacing for site, choice in known if choice.fractional}
-    lines, code, nearest = [], ["from rfsearch.layers import FractionalConv2d", ""] * bool(real), {}
-    for site, choice in known:
-        f = moved.get(site, 1.0)
-        dilation = max(1, round(choice.dilation / f))
-        nearest[site] = Choice(dilation)
-        module = _module_code(site)
-        if site in real:
-            lines.append(f"{site}: dilation {plain(real[site])}; nearest plain dilation {dilation}")
-            layer = f"FractionalConv2d({module}, {real[site]:.4g}, learned=False)"
+    lines, code, nearest, kept = [], list[str](), dict[str, Dilated](), False
+    for site, path in known:
+        dilation, spacing = path.choice.plain_dilation, path.choice.numbers["dilation"]
+        assert dilation is not None  # asked above
+        nearest[site] = Dilated(dilation)
+        line, _ = path.choice.setting(path.choice, plain)
+        if spacing == round(spacing):
+            lines.append(line)
+            code += _plain_code(site, dilation)
+            kept = True
+        else:
+            lines.append(f"{line}; nearest plain dilation {dilation}")
+            layer = f"FractionalConv2d({_module_code(site)}, {spacing:.4g}, learned=False)"
             code.append(f"model.set_submodule({site!r}, {layer})")
-            continue
-        lines.append(f"{site}: {_dilation_words(choice.dilation, f)}")
-        code += [
-            f"{module}.dilation = ({dilation}, {dilation})",
-            f"{module}.padding = tuple({dilation} * (k // 2) for k in {module}.kernel_size)",
-        ]
-    notes = ["The padding keeps the map's size for odd kernels."] if len(real) < len(lines) else []
+    real = any("FractionalConv2d" in line for line in code)
+    if real:
+        code = ["from rfsearch.layers import FractionalConv2d", "", *code]
+    notes = ["The padding keeps the map's size for odd kernels."] if kept else []
     if real:
         notes.append("A convolution at a real dilation costs little more than a plain one.")
-    if moved or real:
-        notes.append(_say_what_is_lost(view, Candidate.of(nearest)))
-    return Setting(tuple(lines), "\n".join(code), " ".join(notes))
+    if any(path.choice != nearest[site] for site, path in known):
+        notes.append(_say_what_is_lost(view, Candidate(nearest)))
+    by_site = (f"{site}: {line}" for site, line in zip(nearest, lines, strict=True))
+    return Setting(tuple(by_site), "\n".join(code), " ".join(notes))
+
+
+def _plain_code(site: str, dilation: int) -> list[str]:
+    """Return the code that dilates a convolution and pads it."""
+    module = _module_code(site)
+    return [
+        f"{module}.dilation = ({dilation}, {dilation})",
+        f"{module}.padding = tuple({dilation} * (k // 2) for k in {module}.kernel_size)",
+    ]
 
 
 def _recommend_trained_network(view: RunView, winner: Record, known: Candidate) -> Setting:
@@ -70,32 +79,14 @@ def _recommend_trained_network(view: RunView, winner: Record, known: Candidate) 
 
     That is so for parallel paths, for a block behind a site, and for a layer in place of its convolution.
     """
-    moved, lines, starts = factors(winner), [], dict(parsed(winner.candidate) or known)
-    for path, choice in known:
-        spaced = f"dilation {plain(choice.spacing)}"
-        parts = [spaced if choice.fractional else _dilation_words(choice.dilation, moved.get(path, 1.0))]
-        if choice.layer:
-            parts.append(f"with the layer {choice.layer}")
-        if path in winner.path_rf_px:
-            parts.append(f"{winner.path_rf_px[path]:,} px")
-        if choice.sampling:
-            parts.append(sampling_of(path, starts[path], winner))
-        if choice.labels:
-            parts.append(f"guided by {', '.join(choice.labels)}")
-        lines.append(f"{path}: {', '.join(parts)}")
+    lines, starts = [], dict(parsed(winner.candidate) or known)
+    for name, path in known:
+        convolution, behind = path.choice.setting(starts.get(name, path).choice, plain)
+        field = f"{winner.path_rf_px[name]:,} px" if name in winner.path_rf_px else ""
+        guided = f"guided by {', '.join(path.labels)}" if path.labels else ""
+        lines.append(f"{name}: {', '.join(filter(None, (convolution, field, behind, guided)))}")
     code = f"import rfsearch\n\nmodel = rfsearch.trained({str(view.run.directory)!r}, {winner.trial!r})"
     return Setting(tuple(lines), code, "This is the trained network of the run, its paths and blocks in place.")
-
-
-def _dilation_words(dilation: int, f: float) -> str:
-    """Return a dilation in words, with the plain one nearest to it where a map is inflated in front of it."""
-    if f == 1.0:
-        return f"dilation {dilation}"
-    nearest = max(1, round(dilation / f))
-    return (
-        f"dilation {dilation} behind a map inflated by f = {plain(f)}; "
-        f"nearest plain dilation {nearest} ({dilation} / {plain(f)} = {plain(dilation / f)})"
-    )
 
 
 def _say_what_is_lost(view: RunView, plain_candidate: Candidate) -> str:

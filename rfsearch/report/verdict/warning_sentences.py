@@ -40,7 +40,7 @@ def warn_of_failures(view: RunView) -> Iterator[str]:
 def warn_of_no_choice(view: RunView, winner: Record) -> Iterator[str]:
     """Warn that there was nothing to choose between: one candidate, one receptive field, or equal scores."""
     scored = {training_of(r)[0] for r in view.scored}
-    searching = any(choice.to_find for r in view.scored for _, choice in parsed(r.candidate) or ())
+    searching = any(known.searched for r in view.scored if (known := parsed(r.candidate)))
     if len(view.facts.planned) == len(scored) == 1 and not searching:
         yield "The space holds one distinguishable candidate: there was nothing to choose from."
     elif len(scored) == 1:
@@ -67,9 +67,7 @@ def warn_of_edge(view: RunView, winner: Record) -> Iterator[str]:
     moved = factors(winner)
     for end, word, beyond in ((dilations[-1], "largest", "larger"), (dilations[0], "smallest", "smaller")):
         sites = [
-            site
-            for site, choice in known
-            if choice.dilation == end and not choice.sampling and _reaches_beyond(moved, site, beyond)
+            site for site, path in known if path.choice.whole_dilation == end and _reaches_beyond(moved, site, beyond)
         ]
         if sites and not (end == 1 and beyond == "smaller"):
             yield (

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rfsearch.choices import Candidate, Dilated
 from rfsearch.data import ImageSet, Layout, Split
 from rfsearch.direction import merit
 from rfsearch.errors import DataError
 from rfsearch.ledger import Record
 from rfsearch.outputs import main_output
-from rfsearch.space import Candidate, Choice, Space
+from rfsearch.space import Space
 from rfsearch.strategies import Description, Exhausted
 from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.segmentation import Segmentation
@@ -70,7 +71,7 @@ class Halving:
     def _at(self, index: int) -> Candidate:
         dilation = sorted(self._space.dilations)[index]
         paths = len(self._space.path_set.manual) if self._space.path_set else 1
-        return self._space.uniform([Choice(dilation)] * paths)
+        return self._space.uniform([Dilated(dilation)] * paths)
 
 
 class FocalSegmentation(Segmentation):
@@ -135,3 +136,8 @@ def corners() -> Path:
 def relief() -> Path:
     """The path of a space file, of a task without classes."""
     return Path(__file__).with_name("relief.toml")
+
+
+def kernels() -> Path:
+    """Return the path of the space file that searches kernel sizes."""
+    return Path(__file__).with_name("kernels.toml")

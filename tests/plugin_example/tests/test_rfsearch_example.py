@@ -7,12 +7,14 @@ import pytest
 
 pytest.importorskip("rfsearch_example", reason="the plugin is installed by tests/test_plugin_example.py alone")
 
-from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, relief, two_stage
+from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, kernels, relief, two_stage
 from rfsearch_example.cost_by_status import COST_BY_STATUS
 from rfsearch_example.depth import Depth
 from rfsearch_example.faces import FAR, FacesInRelief
+from rfsearch_example.kernel import Kernel
 
 from rfsearch import testing
+from rfsearch.errors import SpaceError
 from rfsearch.space import read_space
 
 
@@ -65,7 +67,18 @@ def test_layout(check, tmp_path):
     check(Arrays(classes=("dark", "light")), tmp_path)
 
 
-@pytest.mark.parametrize("space", [corners, relief], ids=by_name)
+@pytest.mark.parametrize("space", [corners, kernels, relief], ids=by_name)
 @pytest.mark.parametrize("check", testing.SPACE_CHECKS, ids=by_name)
 def test_space(check, space):
     check(space())
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("check", testing.CHOICE_CHECKS, ids=by_name)
+def test_choice(check, size):
+    check(Kernel(size))
+
+
+def test_an_even_kernel_is_refused():
+    with pytest.raises(SpaceError, match="odd number"):
+        Kernel(4)

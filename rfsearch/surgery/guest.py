@@ -1,6 +1,6 @@
-"""A layer of anybody's in the place of a site's convolution: what makes it, and what it may tell.
+"""Install a user's layer in the place of a site's convolution: what makes it, and what it may tell.
 
-A choice names it by a SPEC, `package.module:callable` or `path/to/file.py:callable`. The callable:
+The choice names it by a SPEC, `package.module:callable` or `path/to/file.py:callable`. The callable:
 `(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module`, with `conv` the site's own convolution, its weights kept and
 the choice's dilation set, and `dilations` those of the space. The layer maps B x C x H x W to what `conv` gives for it,
 B x C' x H' x W', also where tensors have no values (torch's `meta` device), which is how its cost is forecast. Whatever
@@ -19,7 +19,9 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from rfsearch import plugins
+from rfsearch.choices import Guest
 from rfsearch.errors import ModelError, RfsearchError
+from rfsearch.surgery.installing import Installed, Place
 from rfsearch.surgery.shapes import output_shape
 
 
@@ -64,15 +66,27 @@ def found_dilation(layer: nn.Module) -> float | None:
     return float(found) if isinstance(found, int | float) and 0 < found < math.inf else None
 
 
-def stand_in(spec: str, path: str, conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
-    """The layer that a SPEC makes of a path's convolution.
+def install(choice: Guest, place: Place) -> Installed:
+    """Put the user's layer in the place of the path's convolution."""
+    place.dilations.set(choice.dilation)
+    conv = place.conv_2d("a layer stands in the place of one 2-D convolution")
+    layer = _made_layer(choice.layer, place.name, conv, place.settings.dilations or (choice.dilation,))
+    return Installed(place.put(layer), layer=layer)
 
-    Raises ModelError where the SPEC is not to be had, fails, or gives another size than the convolution.
+
+def _made_layer(spec: str, path: str, conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
+    """Make the layer of a SPEC from a path's convolution.
+
+    Raises:
+        ModelError: The SPEC is not available, fails, or gives another size than the convolution.
     """
     try:
         make = plugins.named(spec, "layer")
     except ModelError as error:
-        raise ModelError(f"{path}: {error} The path stands on it: install or copy here what has it.") from error
+        raise ModelError(
+            f"{path}: {error} This candidate needs that layer. Install the package that provides it, or copy its file "
+            "here."
+        ) from error
     longest = max(*dilations, *conv.dilation)
     size = [stride * ((k - 1) * longest + 2) + 1 for stride, k in zip(conv.stride, conv.kernel_size, strict=True)]
     shape = (1, conv.in_channels, *size)

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import rfsearch
+from rfsearch.choices import Candidate, Dilated, Guest
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.export import take_weights
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.receptive import receptive_field
-from rfsearch.space import Candidate, Choice
 from rfsearch.surgery import Finding, Settings, assemble, build, found_dilation
 from tests.surgery.test_build import Along, Foreign
 from tests.toys import CLIMBING, Climbing
@@ -23,7 +23,7 @@ SPACE = Settings(dilations=(1, 2, 4))
 
 
 def one(layer: str, dilation: int = 2, site: str = "body.1") -> Candidate:
-    return Candidate.of({site: Choice(dilation, layer=layer)})
+    return Candidate({site: Guest(dilation, layer)})
 
 
 def test_it_stands_in_the_convolutions_place_with_its_weights_and_dilation() -> None:
@@ -40,7 +40,7 @@ def test_it_stands_in_the_convolutions_place_with_its_weights_and_dilation() -> 
 
 
 def one_plain(dilation: int) -> Candidate:
-    return Candidate.of({"body.1": Choice(dilation)})
+    return Candidate({"body.1": Dilated(dilation)})
 
 
 def test_it_is_told_the_spaces_dilations_and_tells_what_it_found() -> None:
@@ -64,8 +64,8 @@ def test_its_field_is_followed_like_everything_else() -> None:
 
 
 def test_parallel_paths_have_layers_of_their_own() -> None:
-    paths = [Choice(1, layer=CLIMBING), Choice(2)]
-    made, learnable = assemble(Foreign(), Candidate.of({"body.1": paths}), SPACE)
+    paths = [Guest(1, CLIMBING), Dilated(2)]
+    made, learnable = assemble(Foreign(), Candidate({"body.1": paths}), SPACE)
     assert list(learnable.layers) == ["body.1/1"]
     assert made(X).shape == Foreign()(X).shape
 
@@ -114,7 +114,7 @@ def test_a_patch_with_a_layer_is_put_on_a_fresh_network() -> None:
 
 def test_a_patch_says_what_is_missing() -> None:
     patch = Patch("wei-small", (), one("absent_package.layers:dcls"), PatchSettings(dilations=(1, 2)))
-    with pytest.raises(ModelError, match=r"body.1: layer 'absent_package.layers:dcls': .*No module named .*install"):
+    with pytest.raises(ModelError, match=r"body.1: layer 'absent_package.layers:dcls': .*No module named .*Install"):
         rfsearch.apply(Foreign(), patch.to_json())
 
 

@@ -1,0 +1,69 @@
+"""A whole dilation, set by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from rfsearch.choices import values
+from rfsearch.choices.base import Body, Choice, Number
+
+
+@dataclass(frozen=True)
+class Dilated(Choice):
+    """A site's convolution at a whole dilation; what the dilations in a container or span are multiplied by.
+
+        Dilated(4)
+
+    dilation: px of the map between taps, at least 1.
+    """
+
+    kind: ClassVar[str] = "dilated"
+    installer: ClassVar[str] = "rfsearch.surgery.dilated:install"
+
+    dilation: int
+
+    def __post_init__(self) -> None:
+        values.fix(self, dilation=values.dilation(self.dilation))
+
+    def __str__(self) -> str:
+        return f"d={self.dilation}"
+
+    def to_json(self) -> dict[str, object]:
+        return {"dilation": self.dilation}
+
+    @classmethod
+    def from_json(cls, body: Body) -> Self:
+        return cls(values.dilation(body["dilation"]))
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        return {"dilation": self.dilation}
+
+    @property
+    def whole_dilation(self) -> int:
+        return self.dilation
+
+    @property
+    def plain_dilation(self) -> int:
+        return self.dilation
+
+    @property
+    def undilated(self) -> Dilated:
+        return Dilated(1)
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        return (self.dilation,)
+
+    def described(self, end: Choice | None, number: Number) -> tuple[str, str]:
+        return f"dilation {number(self.dilation)}", ""
+
+    def cell(self, end: Choice, number: Number) -> str:
+        return number(self.dilation)
+
+    def setting(self, start: Choice, number: Number) -> tuple[str, str]:
+        return f"dilation {self.dilation}", ""
+
+    def started(self, number: Number) -> str:
+        return f"dilation {self.dilation}"

@@ -1,0 +1,88 @@
+"""A dilation that one training finds by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from rfsearch.choices import values
+from rfsearch.choices.base import Body, Choice, Number
+from rfsearch.choices.dilated import Dilated
+from rfsearch.choices.fractional import Fractional
+
+# A dilation that misses a whole number by this fraction is whole: a learned one is kept in single precision.
+_WHOLE = 2.0**-20
+
+
+@dataclass(frozen=True)
+class Searched(Choice):
+    """A site's convolution whose dilation training finds, at the cost of one convolution.
+
+        Searched(2)
+
+    dilation: The whole dilation that the network is built with, px of the map between taps. The search, which tries all
+    the space's dilations, does not depend on it.
+    """
+
+    kind: ClassVar[str] = "searched"
+    installer: ClassVar[str] = "rfsearch.surgery.searched:install"
+
+    dilation: int
+
+    def __post_init__(self) -> None:
+        values.fix(self, dilation=values.dilation(self.dilation))
+
+    def __str__(self) -> str:
+        return "d to be found"
+
+    def to_json(self) -> dict[str, object]:
+        return {"dilation": self.dilation, "fractional": True}
+
+    @classmethod
+    def from_json(cls, body: Body) -> Self:
+        return cls(values.dilation(body["dilation"]))
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        return {"dilation": self.dilation}
+
+    @property
+    def whole_dilation(self) -> int:
+        return self.dilation
+
+    @property
+    def plain_dilation(self) -> int:
+        return self.dilation
+
+    @property
+    def undilated(self) -> Searched:
+        return Searched(1)
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        return (self.dilation,)
+
+    @property
+    def moves(self) -> str | None:
+        return "dilation"
+
+    @property
+    def searched(self) -> bool:
+        return True
+
+    def ended(self, value: float) -> Choice:
+        whole = max(1, round(value))
+        return Dilated(whole) if abs(value - whole) <= _WHOLE * whole else Fractional(value)
+
+    def described(self, end: Choice | None, number: Number) -> tuple[str, str]:
+        start = "" if end else " to start from"
+        return f"dilation {number((end or self).numbers['dilation'])}{start}", "found in training"
+
+    def cell(self, end: Choice, number: Number) -> str:
+        return f"found {number(end.numbers['dilation'])}"
+
+    def setting(self, start: Choice, number: Number) -> tuple[str, str]:
+        return f"dilation {self.dilation}", ""
+
+    def started(self, number: Number) -> str:
+        return f"dilation {self.dilation}"
