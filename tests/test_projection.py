@@ -79,7 +79,7 @@ def test_paths_are_projected_one_by_one_and_keep_their_labels():
     assert (found["split"][0]["a"], found["split"][1]) == expected
     notices = project(patch(paths), {"a": ROOM}).notices
     assert [notice.partition(":")[0] for notice in notices] == ["a/1", "a/3"]
-    assert "2.5 px between taps. Rounded: 3. ChannelSplit: 20 of 40 channels at 3, the others at 2." in notices[0]
+    assert "2.5 px between taps. Rounded: 3. Split: 20 of 40 channels at 3, the others at 2." in notices[0]
 
 
 def test_what_does_not_fit_is_said():
@@ -131,7 +131,7 @@ def test_a_real_dilation_found_in_training_is_that_of_the_patch_and_rounded_or_s
     assert found.patches["split"].candidate == Candidate({"a": Dilated(3)})
     assert found.patches["split"].splits == {"a": ChannelSplit(4, 48)}
     assert found.notices == [
-        "a: dilation 3.75. Rounded: 4. ChannelSplit: 48 of 64 channels at 4, the others at 3.",
+        "a: dilation 3.75. Rounded: 4. Split: 48 of 64 channels at 4, the others at 3.",
     ]
 
 

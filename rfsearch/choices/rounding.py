@@ -68,7 +68,7 @@ def rounded_taps(said: str, spacing: float, room: Room) -> Rounded:
     many = round((within - low) * room.channels)
     if 0 < many < room.channels:
         shared, split = Dilated(low), ChannelSplit(low + 1, many)
-        said += f" ChannelSplit: {many} of {room.channels} channels at {low + 1}, the others at {low}."
+        said += f" Split: {many} of {room.channels} channels at {low + 1}, the others at {low}."
     elif within != whole and not room.channels:
         said += " Its output channels cannot be split."
     return Rounded(rounded, shared, split, said)
