@@ -93,7 +93,6 @@ def line_of(folder: Path, candidate: Candidate, dilation: dict[str, float], heir
         47,
         31,
         Cost(100.0, 1.0, 1.0),
-        dilation=dilation,
         outcome=candidate.ended(dilation).to_json(),
         val=0.5,
         heir_of=heir_of,

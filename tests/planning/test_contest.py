@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rfsearch import plugins
-from rfsearch.choices import Candidate, Dilated, Inflated
+from rfsearch.choices import Candidate, Dilated, inflated
 from rfsearch.errors import ModelError, StrategyError
 from rfsearch.ledger import Assignment, Budget, Cost, Journal, Record, incumbent, read_history
 from rfsearch.ledger.journal import LEDGER_FILE
@@ -292,7 +292,7 @@ def test_of_an_heir_no_full_training_is_forecast(tmp_path):
 
 
 def drawn(count: int) -> list[Candidate]:
-    return [SPACE.uniform(Inflated(1, 1 + i / 10_000)) for i in range(count)]
+    return [SPACE.uniform(inflated(1, 1 + i / 10_000)) for i in range(count)]
 
 
 @pytest.mark.parametrize("kind", ["random", "listed"])
