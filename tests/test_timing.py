@@ -115,7 +115,7 @@ def space_folder(tmp_path):
     ],
 )
 def test_what_makes_a_shape(one, other, same):
-    if not isinstance(one, list) and one.labels:
+    if isinstance(one, SitePath):
         one = replace(one, labels=(toy_faces().classes[1],))
     assert (shape(one) == shape(other)) is same
 
