@@ -197,9 +197,11 @@ def _check_choice(site: str, choice: Choice, space: Space) -> None:
     if "gamma" not in numbers:
         allowed = sorted({*space.dilations, *(space.path_set.manual if space.path_set else ())})
         hold(
-            numbers.get("dilation") in allowed,
+            "dilation" in numbers,
             f"a choice is one that the space lists, or has one of its dilations, {allowed}. {site} got {choice}",
         )
+        dilation = numbers["dilation"]
+        hold(dilation in allowed, f"a dilation is one of the space's, {allowed}. {site} got {dilation:g}")
         low, high = space.f_bounds if choice.moves == "f" else space.f_search
         f = numbers.get("f", 1.0)
         hold(

@@ -13,6 +13,7 @@ SUITES = {
     "layout": "layouts",
     "space": "spaces",
     "figure": "figures",
+    "choice": "choices",
 }
 
 
