@@ -33,7 +33,10 @@ def test_trials_csv_tells_the_dilation_that_training_found():
     table = trials_table([found, unknown, torn, RECORD])
     assert list(table.dilation) == ["a/1=11;a/2=6;b=8;c=3", "", "a/1=2;a/2=6;b=4;c=3", "conv6=4"]
     assert list(table.f) == ["c=1.5", "", "c=1.5", "conv6=0.9"]
-    assert found.found == {"a/1": Dilated(11), "b": Guest(4, "a.b:c", found=pytest.approx(7.6))}
+    assert found.found.keys() == {"a/1", "b"}
+    assert found.found["a/1"] == Dilated(11)
+    assert found.found["b"] == Guest(4, "a.b:c", found=found.found["b"].found)
+    assert found.found["b"].found == pytest.approx(7.6)
 
 
 def test_the_incumbent_is_chosen_on_validation_and_spending_adds_up():
