@@ -30,8 +30,17 @@ _HEADER = json.dumps({"event": "ledger", "schema": SCHEMA}, separators=(",", ":"
 
 @dataclass(frozen=True)
 class Assignment:
-    """One trial as handed out. limit: what it may spend before it is cut, in the budget's currency. heir_of: the trial
-    of its arm whose training it goes on with, empty where it begins one."""
+    """Hold one trial as it was handed out.
+
+    Attributes:
+        trial: Its name.
+        strategy: The strategy that suggested it.
+        seed: The arm's seed.
+        candidate: The candidate, as JSON.
+        train_seed: Seed of its training.
+        limit: What it may spend before it is cut, in the budget's currency.
+        heir_of: The trial of its arm whose training it continues; empty where it begins one.
+    """
 
     trial: str
     strategy: str
@@ -138,8 +147,11 @@ class Journal:
 
 
 def _drop_torn_line(path: Path) -> int:
-    """Cut off a last line that a crash left without its newline, so that the next event starts on a line of its own;
-    returns the length that is left, in bytes."""
+    """Cut off a last line that a crash left without its newline, so that the next event starts on a line of its own.
+
+    Returns:
+        The length that is left, in bytes.
+    """
     body = path.read_bytes()
     whole = body.rfind(b"\n") + 1
     if whole < len(body):
@@ -195,8 +207,16 @@ def _enter(history: History, line: bytes, where: str) -> None:
 
 
 def require_replayable(history: History, arms: Collection[tuple[str, int]], path: Path) -> None:
-    """Raise RunDirectoryError for a ledger that a run cannot go on from: a trial that no arm (strategy and seed) can
-    have handed out, or one that cost no amount."""
+    """Check that a run can go on from a ledger.
+
+    Args:
+        history: What the ledger holds.
+        arms: The run's arms, by strategy and seed.
+        path: The ledger's file.
+
+    Raises:
+        RunDirectoryError: A trial that none of the arms can have handed out, or one without an amount as its cost.
+    """
     known = ", ".join(sorted(f"{strategy}/{seed}" for strategy, seed in arms))
     trials: list[Assignment | Record] = [*history.assignments.values(), *history.records.values()]
     for trial in trials:

@@ -72,9 +72,12 @@ class Dilations:
             set_dilation(part, [d * dilation for d in unit])
 
     def learned(self, bounds: tuple[float, float]) -> FractionalConv2d | None:
-        """What stands in the convolution's place where its dilation is learned from where it is, on the map as it is;
-        None for a container or span, a convolution of another kind, one with hooks, which may make its weight, and one
-        whose output shrinks with its dilation."""
+        """Make the layer that learns the convolution's dilation, from where it is, on the map as it is.
+
+        Returns:
+            The layer; None for a container or span, a convolution of another kind, one with hooks, which may make its
+            weight, and one whose output shrinks with its dilation.
+        """
         conv = self.parts[0][0]
         if len(self.parts) > 1 or type(conv) is not nn.Conv2d or conv.padding_mode not in ("zeros", "replicate"):
             return None
@@ -106,8 +109,15 @@ class Learnable:
     layers: dict[str, nn.Module]
 
     def let_move(self, model: nn.Module, bounds: tuple[float, float]) -> dict[str, FractionalConv2d]:
-        """Put layers that learn their dilation, from where it is, in the place of the convolutions whose dilation is to
-        be found, wherever `Dilations.learned` has one; returns them by path. bounds: of the dilations, px."""
+        """Replace the convolutions whose dilation is to be found by layers that learn it, from where it is.
+
+        Args:
+            model: The model that these were built into.
+            bounds: Smallest and largest dilation, px.
+
+        Returns:
+            The layers by path, wherever `Dilations.learned` has one.
+        """
         if bounds[0] == bounds[1]:
             return {}
         moving = {path: layer for path, found in self.dilations.items() if (layer := found.learned(bounds)) is not None}
@@ -117,12 +127,14 @@ class Learnable:
 
 
 def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
-    """A copy of the model with the candidate's receptive field; the model's own weights are kept. `install` changes a
-    model that was made for it.
+    """Return a copy of the model with the candidate's receptive field; the model's own weights are kept.
 
-    A choice's dilation is that of a convolution, or what the dilations in a container or span are multiplied by; all
-    are in the state dict from then on. Raises ModelError for a site that the model lacks or that holds no convolution
-    and for a model that cannot be copied, SpaceError for sites that overlap and for a choice that its site cannot have.
+    `install` changes a model that was made for it. A choice's dilation is that of a convolution, or what the dilations
+    in a container or span are multiplied by; all are in the state dict from then on.
+
+    Raises:
+        ModelError: The model lacks a site, a site holds no convolution, or the model cannot be copied.
+        SpaceError: Sites overlap, or a site cannot have its choice.
     """
     return assemble(model, candidate, settings or Settings())[0]
 

@@ -31,6 +31,7 @@ def refused_dilations(
     Where a dilation leaves the sizes of the maps as they are, nothing is run.
 
     Args:
+        model: The network; it is left as it was.
         input_shape: B x C x its axes, of an image that the network takes.
         wanted: The dilations to try, by the path of a site: of its convolution, or what those in a container or span
             are multiplied by.

@@ -15,8 +15,10 @@ from rfsearch.untouched import untouched
 
 
 class OnShapes(TorchDispatchMode):
-    """Let a network run on shapes alone (torch's `meta` device) although its code made tensors with values, such as a
-    grid kept on it or shared: these count by their shapes too, and only scalars keep their value."""
+    """Let a network run on shapes alone (torch's `meta` device) although its code made tensors with values.
+
+    Such tensors, a grid kept on it or shared, count by their shapes too, and only scalars keep their value.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
