@@ -175,13 +175,18 @@ def task(spec: str) -> type[Task[object]]:
     found = named(spec, "task") if ":" in spec else load("tasks", spec)
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ModelError(f"task {spec!r} is a subclass of rfsearch.tasks.base.Task. Got {described(found)}.")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise ModelError(f"task {spec!r} has every method of its contract. Missing: {missing}.")
+    _require_every_method("task", spec, found)
     keys = getattr(found, "Keys", None)
     if not (isinstance(keys, type) and issubclass(keys, TaskKeys)):
         raise ModelError(f"task {spec!r} has keys: a subclass of rfsearch.tasks.base.TaskKeys as `Keys`. Got none.")
     return found
+
+
+def _require_every_method(what: str, spec: str, found: type) -> None:
+    """Raise a ModelError for a class that leaves methods of its contract out."""
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise ModelError(f"{what} {spec!r} has every method of its contract. Missing: {missing}.")
 
 
 def layout(spec: str) -> type[Layout]:
@@ -237,9 +242,7 @@ def _require_source(spec: str, found: Any) -> type[DataSource]:
         raise ModelError(
             f"layout {spec!r} is a subclass of rfsearch.data.Layout or rfsearch.data.Embedded. Got {described(found)}."
         )
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise ModelError(f"layout {spec!r} has every method of its contract. Missing: {missing}.")
+    _require_every_method("layout", spec, found)
     return found
 
 

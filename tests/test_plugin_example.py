@@ -125,7 +125,7 @@ def test_a_search_on_images_in_its_layout_runs(environment):
 
 
 def test_a_run_shows_its_figure_in_the_report(environment):
-    run_dir = environment / "run"
+    run_dir = environment / "shown"
     options = ("--strategies", "halving", "--budget", "2x", "--out", str(run_dir))
     rfsearch(environment, "run", "--space", "corners", *options)
     page = (run_dir / "report.html").read_text(encoding="utf-8")

@@ -30,10 +30,16 @@ _HEADER = json.dumps({"event": "ledger", "schema": SCHEMA}, separators=(",", ":"
 
 @dataclass(frozen=True)
 class Assignment:
-    """One trial as handed out.
+    """Hold one trial as it was handed out.
 
-    limit: what it may spend before it is cut, in the budget's currency. heir_of: the trial of its arm whose training it
-    goes on with, empty where it begins one.
+    Attributes:
+        trial: Its name.
+        strategy: The strategy that suggested it.
+        seed: The arm's seed.
+        candidate: The candidate, as JSON.
+        train_seed: Seed of its training.
+        limit: What it may spend before it is cut, in the budget's currency.
+        heir_of: The trial of its arm whose training it continues; empty where it begins one.
     """
 
     trial: str
@@ -202,15 +208,15 @@ def _enter(history: History, line: bytes, where: str) -> None:
 
 
 def require_replayable(history: History, arms: Collection[tuple[str, int]], path: Path) -> None:
-    """Check that a run can go on from its ledger.
+    """Check that a run can go on from a ledger.
 
     Args:
         history: What the ledger holds.
-        arms: Strategy and seed of each arm of the run.
-        path: The ledger's file, for the message.
+        arms: The run's arms, by strategy and seed.
+        path: The ledger's file.
 
     Raises:
-        RunDirectoryError: It holds a trial that no arm can have handed out, or one that cost no amount.
+        RunDirectoryError: A trial that none of the arms can have handed out, or one without an amount as its cost.
     """
     known = ", ".join(sorted(f"{strategy}/{seed}" for strategy, seed in arms))
     trials: list[Assignment | Record] = [*history.assignments.values(), *history.records.values()]

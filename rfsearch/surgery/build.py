@@ -53,11 +53,11 @@ class Learnable:
             self.layers[path] = installed.layer
 
     def let_move(self, model: nn.Module, bounds: tuple[float, float]) -> dict[str, FractionalConv2d]:
-        """Put layers that learn their dilation, from where it is, in the place of convolutions that training dilates.
+        """Replace the convolutions whose dilation is to be found by layers that learn it, from where it is.
 
         Args:
-            model: The network, which is changed.
-            bounds: Of the dilations, px.
+            model: The model that these were built into.
+            bounds: Smallest and largest dilation, px.
 
         Returns:
             The layers by path, wherever `Dilations.learned` has one.
@@ -71,18 +71,10 @@ class Learnable:
 
 
 def build(model: nn.Module, candidate: Candidate, settings: Settings | None = None) -> nn.Module:
-    """Copy a model and give the copy a candidate's receptive field; the model's own weights are kept.
+    """Return a copy of the model with the candidate's receptive field; the model's own weights are kept.
 
-    `install` changes a model that was made for it.
-
-    Args:
-        model: The network.
-        candidate: What its sites get. A dilation is that of a convolution, or what the dilations in a container or span
-            are multiplied by; all are in the state dict from then on.
-        settings: What installers need beside the candidate.
-
-    Returns:
-        The changed copy.
+    `install` changes a model that was made for it. A choice's dilation is that of a convolution, or what the dilations
+    in a container or span are multiplied by; all are in the state dict from then on.
 
     Raises:
         ModelError: The model lacks a site, a site holds no convolution, or the model cannot be copied.

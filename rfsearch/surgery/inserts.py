@@ -16,12 +16,14 @@ from rfsearch.surgery.shapes import output_shape
 
 
 class InflatedSite(nn.Module):
-    """A convolution or span between an inflation and the interpolation that undoes it.
+    """Put a convolution or span between an inflation and the interpolation that undoes it.
 
-    Input and output keep their sizes.
-    B x C x H x W, or of one or three axes, to what the bare `conv` gives for it. conv: a convolution, or any module
-    that maps one map to one. For a model that does not bring an inflation layer of its own, as the parsing networks of
-    Wei do.
+    Input and output keep their sizes: B x C x H x W, or of one or three axes, to what the bare `conv` gives for it. For
+    a model that does not bring an inflation layer of its own, as the parsing networks of Wei do.
+
+    Args:
+        conv: A convolution, or any module that maps one map to one.
+        factor: The inflation factor.
     """
 
     def __init__(self, conv: nn.Module, factor: InflationFactor) -> None:
@@ -48,10 +50,15 @@ class InflatedSite(nn.Module):
 
 
 class ParallelSite(nn.Module):
-    """A convolution or span in several parallel paths, initialised alike and averaged: alike they are the one it was.
+    """Put a convolution or span into several parallel paths, whose outputs are averaged.
 
-    B x C x H x W to B x C' x H' x W', or of one or three axes, as the bare `conv` gives. For a model that cannot fork
-    itself behind a site, as the parsing networks of Wei do. Behind each path stands its loss guidance.
+    They are initialised alike, so that at first they give what the one gave: B x C x H x W to B x C' x H' x W', or of
+    one or three axes, as the bare `conv` gives. Behind each path stands its loss guidance. For a model that cannot fork
+    itself behind a site, as the parsing networks of Wei do.
+
+    Args:
+        conv: A convolution, or any module that maps one map to one.
+        count: Number of paths.
     """
 
     def __init__(self, conv: nn.Module, count: int) -> None:

@@ -17,7 +17,7 @@ from rfsearch.untouched import untouched
 class OnShapes(TorchDispatchMode):
     """Let a network run on shapes alone (torch's `meta` device) although its code made tensors with values.
 
-    Such tensors, for instance a grid kept on it or shared, count by their shapes too; only scalars keep their value.
+    Such tensors, a grid kept on it or shared, count by their shapes too, and only scalars keep their value.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
