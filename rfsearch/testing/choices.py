@@ -133,7 +133,7 @@ def choice_can_be_weighed_and_traced(choice: Choice) -> None:
     """
     net = shapes_only(_installed(choice)).train()
     try:
-        with Meter() as meter, OnShapes():
+        with Meter() as meter, OnShapes():  # type: ignore[no-untyped-call]
             net(_images().to("meta")).square().mean().backward()
     except Exception as error:
         raise AssertionError(
