@@ -23,9 +23,12 @@ Body = Mapping[str, object]
 
 
 class MeasuredSite(Protocol):
-    """A site of a network, measured.
+    """Describe a site of a network, measured.
 
-    path: Its name. map_size: Of the map that it reads, px an axis. largest_dilation: Of its kernels that fits into it.
+    Attributes:
+        path: Its name.
+        map_size: Size of the map that it reads, px, per axis.
+        largest_dilation: Largest dilation at which its kernels fit into that map.
     """
 
     @property
@@ -39,7 +42,7 @@ class MeasuredSite(Protocol):
 
 
 class Choice(ABC):
-    """What one path of a site gets. A kind is a frozen dataclass whose fields are plain JSON values.
+    """Say what one path of a site gets. A kind is a frozen dataclass whose fields are plain JSON values.
 
     The smallest kind has fields, a name, an installer and words:
 
@@ -52,8 +55,9 @@ class Choice(ABC):
             def __str__(self) -> str:
                 return f"kernel {self.size}"
 
-    kind: Its name in JSON and among the entry points of group `rfsearch.choices`.
-    installer: SPEC of the function that puts it into a network.
+    Attributes:
+        kind: Its name in JSON and among the entry points of group `rfsearch.choices`.
+        installer: SPEC of the function that puts it into a network.
     """
 
     kind: ClassVar[str]
@@ -130,7 +134,7 @@ class Choice(ABC):
 
         Args:
             site: The site.
-            kernel: Taps an axis of an LS-DFN block.
+            kernel: Taps per axis of an LS-DFN block.
             where: Which of several paths it is, for the message.
         """
         too_far = [dilation for dilation in self.dilations if dilation > site.largest_dilation]

@@ -18,11 +18,15 @@ _KEPT = 2**16  # candidates that were read: more than any run has trials
 
 @dataclass(frozen=True)
 class SitePath:
-    """One of the parallel branches of a site, or its only one.
+    """Describe one of the parallel branches of a site, or its only one.
 
-        SitePath(Inflated(4, learned=True), labels=("left eye", "right eye"))
+    Attributes:
+        choice: What it gets.
+        labels: Names of the classes whose gradient guides it (Wei eq. 12).
 
-    choice: What it gets. labels: Names of the classes whose gradient guides it (Wei eq. 12).
+    Example:
+        >>> str(SitePath(Dilated(4), labels=("left eye", "right eye")))
+        'd=4, guided by left eye +1'
     """
 
     choice: Choice
@@ -56,11 +60,17 @@ Given = Choice | SitePath | Sequence[Choice | SitePath]
 
 @dataclass(frozen=True, init=False)
 class Candidate:
-    """A frozen, hashable map site -> paths, ordered by site, that survives JSON unchanged.
+    """Map sites to their paths: frozen, hashable, ordered by site, and unchanged by a way through JSON.
 
-        Candidate({"conv6": Dilated(2), "conv7": [Dilated(1), SitePath(Dilated(4), labels=("nose",))]})
+    Attributes:
+        sites: Each site with its paths, one or more.
 
-    sites: Each site with its paths, one or more. Raises SpaceError for anything else.
+    Raises:
+        SpaceError: For anything else than sites with one choice or path, or a list of them.
+
+    Example:
+        >>> str(Candidate({"conv7": [Dilated(1), SitePath(Dilated(4), labels=("nose",))]}))
+        'conv7/1: d=1; conv7/2: d=4, guided by nose'
     """
 
     sites: tuple[tuple[str, tuple[SitePath, ...]], ...]

@@ -11,11 +11,14 @@ from rfsearch.choices.base import Body, Choice, Number
 
 @dataclass(frozen=True)
 class Dilated(Choice):
-    """A site's convolution at a whole dilation; what the dilations in a container or span are multiplied by.
+    """Dilate a site's convolution by a whole number, or multiply the dilations in its container or span.
 
-        Dilated(4)
+    Attributes:
+        dilation: Distance between taps, px of the map, at least 1.
 
-    dilation: px of the map between taps, at least 1.
+    Example:
+        >>> str(Dilated(4))
+        'd=4'
     """
 
     kind: ClassVar[str] = "dilated"

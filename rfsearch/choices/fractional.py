@@ -14,11 +14,14 @@ from rfsearch.errors import SpaceError
 
 @dataclass(frozen=True)
 class Fractional(Choice):
-    """A site's 2-D convolution at a real dilation, as training found it or as given.
+    """Give a site's 2-D convolution a real dilation, as training found it or as given.
 
-        Fractional(3.56)
+    Attributes:
+        dilation: Distance between taps, px of the map, above 0.
 
-    dilation: px of the map between taps, above 0.
+    Example:
+        >>> Fractional(3.56).nearest
+        Dilated(dilation=4)
     """
 
     kind: ClassVar[str] = "fractional"

@@ -12,13 +12,17 @@ from rfsearch.errors import SpaceError
 
 @dataclass(frozen=True)
 class Guest(Choice):
-    """A user's layer in the place of a site's 2-D convolution; see `rfsearch.surgery.guest`.
+    """Put a user's layer in the place of a site's 2-D convolution; see `rfsearch.surgery.guest`.
 
-        Guest(2, "my_layers:adaptive")
+    Attributes:
+        dilation: The whole dilation that it starts from, px of the map between taps.
+        layer: SPEC of what makes it, `package.module:callable` or `path/to/file.py:callable`.
+        found: The dilation that it had found when training ended, px; None where it found none, or has not been
+            trained.
 
-    dilation: The whole dilation that it starts from, px of the map between taps. layer: SPEC of what makes it,
-    `package.module:callable` or `path/to/file.py:callable`. found: The dilation that it had found when training ended,
-    px; None where it found none, or has not been trained.
+    Example:
+        >>> Guest(2, "my_layers:adaptive").name
+        'adaptive'
     """
 
     kind: ClassVar[str] = "guest"

@@ -15,14 +15,18 @@ from rfsearch.errors import SpaceError
 
 @dataclass(frozen=True)
 class Inflated(Choice):
-    """A site's convolution at a whole dilation, its input map inflated by f and its output map brought back.
+    """Inflate the input map of a site's dilated convolution by f, and bring its output map back.
 
-        Inflated(4, 0.8)
-        Inflated(4, learned=True)
+    A fixed f is not 1, which is a plain dilation; `inflated` makes the one or the other.
 
-    dilation: px of the inflated map between taps, at least 1. f: inflation factor (Wei eq. 1), dimensionless, above 0;
-    taps are dilation / f px of the map apart. learned: whether training moves f away from that value. A fixed f is not
-    1, which is a plain dilation; `inflated` makes the one or the other.
+    Attributes:
+        dilation: Distance between taps, px of the inflated map, at least 1.
+        f: Inflation factor (Wei eq. 1), dimensionless, above 0; taps are dilation / f px of the map apart.
+        learned: Whether training moves f away from that value.
+
+    Example:
+        >>> Inflated(4, learned=True).ended(0.8).spacing
+        5.0
     """
 
     kind: ClassVar[str] = "inflated"

@@ -12,10 +12,16 @@ from rfsearch.errors import SpaceError
 
 @dataclass(frozen=True)
 class Room:
-    """What a site has room for.
+    """State what a site has room for.
 
-    dilation: The largest that fits. span: The largest gamma (s - 1) of LS-DFN regions that fits, px of the map.
-    channels: Output channels that can be split, 0 where they cannot.
+    Attributes:
+        dilation: The largest dilation that fits, px.
+        span: The largest gamma (s - 1) of LS-DFN regions that fits, px of the map.
+        channels: Output channels that can be split, 0 if they cannot.
+
+    Example:
+        >>> Room(dilation=11, span=20, channels=64)
+        Room(dilation=11, span=20, channels=64)
     """
 
     dilation: int
@@ -25,7 +31,16 @@ class Room:
 
 @dataclass(frozen=True)
 class ChannelSplit:
-    """The last `channels` output channels of a convolution, at a `dilation` of their own, px between taps."""
+    """Give the last output channels of a convolution a dilation of their own.
+
+    Attributes:
+        dilation: Distance between their taps, px.
+        channels: Their number.
+
+    Example:
+        >>> ChannelSplit(dilation=3, channels=20)
+        ChannelSplit(dilation=3, channels=20)
+    """
 
     dilation: int
     channels: int
@@ -37,11 +52,14 @@ class ChannelSplit:
 
 @dataclass(frozen=True)
 class Rounded:
-    """A choice in whole numbers.
+    """Hold a choice in whole numbers.
 
-    choice: With the nearest whole number for all output channels. shared, split: With the whole numbers below and above
-    for a share of them each, so that they have the real one on average; split is None where that is no different.
-    notice: A sentence about it.
+    Attributes:
+        choice: With the nearest whole number for all output channels.
+        shared: With the whole number below, where a share of the output channels gets the one above, so that they have
+            the real one on average.
+        split: That share and its dilation; None where it makes no difference.
+        notice: A sentence about it.
     """
 
     choice: Choice

@@ -15,14 +15,17 @@ from rfsearch.errors import SpaceError
 
 @dataclass(frozen=True)
 class Sampled(Choice):
-    """An LS-DFN block behind a site's convolution, concatenated to its output.
+    """Put an LS-DFN block behind a site's convolution, concatenated to its output.
 
-        Sampled(1, gamma=2.0)
-        Sampled(1, gamma=2.0, s=3, learned=True)
+    Attributes:
+        dilation: Distance between the convolution's taps, px of the map, at least 1.
+        gamma: Sample stride: distance between sampled regions, px of the site's map, above 0.
+        s: Regions per axis, odd; 1 is the plain dynamic filter network, for which gamma means nothing.
+        learned: Whether training moves gamma.
 
-    dilation: Of the convolution, px between taps, at least 1. gamma: sample stride, px of the site's map between
-    sampled regions, above 0. s: regions an axis, odd; 1 is the plain dynamic filter network, for which gamma means
-    nothing. learned: whether training moves gamma.
+    Example:
+        >>> Sampled(1, gamma=2.0, s=3, learned=True).moves
+        'gamma'
     """
 
     kind: ClassVar[str] = "sampled"

@@ -16,12 +16,15 @@ _WHOLE = 2.0**-20
 
 @dataclass(frozen=True)
 class Searched(Choice):
-    """A site's convolution whose dilation training finds, at the cost of one convolution.
+    """Let training find the dilation of a site's convolution, at the cost of one convolution.
 
-        Searched(2)
+    Attributes:
+        dilation: The whole dilation that the network is built with, px of the map between taps. The search, which tries
+            all the space's dilations, does not depend on it.
 
-    dilation: The whole dilation that the network is built with, px of the map between taps. The search, which tries all
-    the space's dilations, does not depend on it.
+    Example:
+        >>> Searched(2).ended(3.5)
+        Fractional(dilation=3.5)
     """
 
     kind: ClassVar[str] = "searched"

@@ -196,8 +196,9 @@ def _enter(history: History, line: bytes, where: str) -> None:
         history.assignments[assignment.trial] = assignment
     elif event["event"] == "finish":
         record = checked(Record, event, where)
-        if "outcome" not in event:
-            record = upgraded(record, checked(Ends, event, where))
+        schema = 1 if "outcome" not in event else 2 if "dilation" in event else SCHEMA
+        if schema < SCHEMA:
+            record = upgraded(record, schema, checked(Ends, event, where))
         history.records[record.trial] = record
     elif event["event"] == "latency":
         trials = checked(list[str], event.get("trials"), f"{where}: trials")

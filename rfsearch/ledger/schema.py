@@ -2,7 +2,9 @@
 
 Schema 1: no `outcome`. A record had `f` and `gamma`, the numbers that its paths ended with; where training searched a
 dilation, `f` and `trace` held the dilation that it started from over the one that it had found.
-Schema 2: `outcome`, from which these numbers follow; `f` is the inflation factor and nothing else.
+Schema 2: `outcome`, and `dilation` beside `f` and `gamma`: the dilation of each path that training searched one for, as
+it ended; `f` is the inflation factor and nothing else. The outcome held a layer's dilation as a whole number.
+Schema 3: choices of any kind, with its name; the outcome holds every number that training left, and nothing else does.
 """
 
 from __future__ import annotations
@@ -13,28 +15,44 @@ from dataclasses import dataclass, field, replace
 from rfsearch.choices import Candidate
 from rfsearch.ledger.record import Record, Rung, parsed
 
-SCHEMA = 2
+SCHEMA = 3
 
 Trace = Iterable[tuple[int, str, float]]
 
 
 @dataclass(frozen=True)
 class Ends:
-    """What a record of schema 1 said of the numbers that its paths ended with, by path."""
+    """Hold what a record of schema 1 or 2 said of the numbers that its paths ended with, by path.
+
+    Attributes:
+        f: Inflation factors; in schema 1, what a searched dilation started from over what it became.
+        gamma: Sample strides, px.
+        dilation: Dilations that training found, px; schema 2.
+    """
 
     f: Mapping[str, float] = field(default_factory=dict)
     gamma: Mapping[str, float] = field(default_factory=dict)
+    dilation: Mapping[str, float] = field(default_factory=dict)
 
 
-def upgraded(record: Record, ends: Ends) -> Record:
-    """Return a record of schema 1 as today's: with its outcome, and without dilations among its factors."""
+def upgraded(record: Record, schema: int, ends: Ends) -> Record:
+    """Return a record of an earlier schema as today's: with all that its paths ended with in its outcome.
+
+    Args:
+        record: The record, of which the outcome of schema 1 is its candidate.
+        schema: The schema that it was written in, 1 or 2.
+        ends: What it said beside the outcome.
+    """
     candidate = parsed(record.candidate)
     if candidate is None:
         return record
-    starts = _starts(candidate)
-    moved = {**ends.gamma, **{path: _moved(starts, path, f) for path, f in ends.f.items()}}
-    rungs, trace = split_looks(candidate, record.rungs, record.trace)
-    return replace(record, outcome=candidate.ended(moved).to_json(), rungs=tuple(rungs), trace=tuple(trace))
+    if schema == 1:
+        rungs, trace = split_looks(candidate, record.rungs, record.trace)
+        starts = _starts(candidate)
+        ends = replace(ends, f={path: _moved(starts, path, f) for path, f in ends.f.items()})
+        record = replace(record, rungs=tuple(rungs), trace=tuple(trace))
+    moved = {**ends.gamma, **ends.f, **ends.dilation}
+    return replace(record, outcome=candidate.ended(moved).to_json())
 
 
 def split_looks(

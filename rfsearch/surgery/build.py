@@ -28,10 +28,15 @@ class Forkable(Protocol):
 
 @dataclass(frozen=True)
 class Learnable:
-    """What a built model can learn of its receptive field, by path of the candidate.
+    """Hold what a built model can learn of its receptive field, by path of the candidate.
 
-    modules: the module path of each path's convolution, or of what stands in its place; of a span that stands as it
-    did, the path of its last module. layers: those in the place of convolutions; see `rfsearch.surgery.guest`.
+    Attributes:
+        modules: Module path of each path's convolution, or of what stands in its place; that of the last module of a
+            span that stands as it did.
+        factors: Inflation factors.
+        strides: Sample strides.
+        dilations: Dilations that training is to find.
+        layers: Layers in the place of convolutions; see `rfsearch.surgery.guest`.
     """
 
     modules: dict[str, str]

@@ -1,7 +1,7 @@
 """The seam between choices and networks: what an installer is given, and what it returns.
 
-An installer is a function `(choice, place) -> Installed`, one a kind of choice, in a file of its own. The choice names
-it by a SPEC; built-in kinds and those of plugins are installed alike.
+An installer is a function `(choice, place) -> Installed`, one per kind of choice, in a file of its own. The choice
+names it by a SPEC; built-in kinds and those of plugins are installed alike.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from rfsearch.surgery.places import convolutions, lone_convolution, members
 
 @dataclass(frozen=True)
 class Settings:
-    """What installers need beside a choice.
+    """Hold what installers need beside a choice.
 
-    f_bounds: Of learned factors. normalisation: Of the gradient that reaches f. classes: Names in order of id, which a
-    path's labels refer to. guidance_weight: W of Wei eq. 12. f_background: What a pixel of the class `background`
-    counts in f's gradient. sampling: Channels and bounds of LS-DFN blocks. dilations: Of the space, which a layer in
-    a convolution's place is told.
+    Attributes:
+        f_bounds: Smallest and largest learned factor.
+        normalisation: How the gradient that reaches f is normalised.
+        classes: Names in order of id, which a path's labels refer to.
+        guidance_weight: W of Wei eq. 12.
+        f_background: What a pixel of the class `background` counts in f's gradient.
+        sampling: Channels and bounds of LS-DFN blocks.
+        dilations: The space's dilations, which a layer in a convolution's place is given.
     """
 
     f_bounds: tuple[float, float] = (0.25, 4.0)
@@ -43,9 +47,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Dilations:
-    """The dilations of one path: of its convolution, or of all in a container or span.
+    """Hold the dilations of one path: of its convolution, or of all in a container or span.
 
-    parts: Each convolution, and its dilation an axis where the path's is 1.
+    Attributes:
+        parts: Each convolution, and its dilation per axis where the path's is 1.
     """
 
     parts: list[tuple[Convolution, tuple[int, ...]]]
@@ -83,11 +88,15 @@ def dilations_of(model: nn.Module, path: str) -> Dilations:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an installer puts a choice.
+    """Say where an installer puts a choice.
 
-    model: The network, which it changes. name: Of the path in its candidate, for messages. path: Module path of the
-    path's convolution, container or span. conv: The convolution, None for a container or span. dilations: Of the
-    convolution, or of all in the container or span. settings: What it needs beside the choice.
+    Attributes:
+        model: The network, which it changes.
+        name: Name of the path in its candidate, for messages.
+        path: Module path of the path's convolution, container or span.
+        conv: The convolution; None for a container or span.
+        dilations: The dilations of the convolution, or of all in the container or span.
+        settings: What it needs beside the choice.
     """
 
     model: nn.Module
@@ -125,11 +134,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Installed:
-    """What an installer has put into a network for one path.
+    """Say what an installer has put into a network for one path.
 
-    module: Module path of what gives the path's output now. factor: Inflation factor. stride: Sample stride. searched:
-    Dilations that training is to find. layer: A layer that may follow the protocols of `rfsearch.surgery.guest`:
-    change while it is trained, find a dilation, say what its cost depends on, keep parameters from weight decay.
+    Attributes:
+        module: Module path of what gives the path's output now.
+        factor: Its inflation factor, if it has one.
+        stride: Its sample stride, if it has one.
+        searched: Dilations that training is to find.
+        layer: A layer that may follow the protocols of `rfsearch.surgery.guest`: change while it is trained, find a
+            dilation, say what its cost depends on, keep parameters from weight decay.
     """
 
     module: str

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rfsearch.choices import Candidate, Inflated, Sampled, SitePath
+from rfsearch.choices import Candidate, Guest, Inflated, Sampled, SitePath
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import (
     Assignment,
@@ -120,6 +120,18 @@ def test_records_of_schema_1_are_read_with_their_outcome(tmp_path):
     assert records["exhaustive-0-000"].outcome == records["exhaustive-0-000"].candidate
 
 
+def test_a_layers_dilation_of_schema_2_is_what_it_found_and_not_rounded(tmp_path):
+    candidate = Candidate({"conv6": [Guest(2, "a.b:c"), Inflated(4, learned=True)]}).to_json()
+    event = {**RECORD.to_json(), "candidate": candidate, "f": {"conv6/2": 0.9}, "gamma": {}}
+    outcome = '{"conv6": [{"dilation": 6, "layer": "a.b:c"}, {"dilation": 4, "f": 0.9}]}'
+    event |= {"event": "finish", "dilation": {"conv6/1": 5.5}, "outcome": outcome, "trace": [[5, "conv6/1", 5.5]]}
+    lines = [{"event": "ledger", "schema": 2}, event]
+    (tmp_path / LEDGER_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (record,) = read_history(tmp_path).records.values()
+    assert record.ended == Candidate({"conv6": [Guest(2, "a.b:c", found=5.5), Inflated(4, 0.9)]})
+    assert record.trace == ((5, "conv6/1", 5.5),)
+
+
 def test_rows_of_schema_1_are_as_before_but_for_f(tmp_path):
     """`f` was also the dilation that a search had started from over the one that it had found."""
     shutil.copy(SEARCHED, tmp_path / LEDGER_FILE)
@@ -147,7 +159,7 @@ def test_a_resumed_ledger_of_schema_1_says_that_what_follows_is_newer(tmp_path):
     for _ in range(2):  # opened once or twice, it says so once
         Journal(tmp_path)
     lines = (tmp_path / LEDGER_FILE).read_text().splitlines()
-    assert [json.loads(line)["schema"] for line in lines if '"event":"ledger"' in line] == [1, 2]
+    assert [json.loads(line)["schema"] for line in lines if '"event":"ledger"' in line] == [1, SCHEMA]
     new = replace(RECORD, outcome='{"conv6": {"dilation": 2}}')
     Journal(tmp_path).finish(new)
     assert read_history(tmp_path).records == {**before, new.trial: new}

@@ -27,9 +27,9 @@ def test_trials_csv_tells_the_dilation_that_training_found():
     finding, layer = Searched(2), Guest(4, "a.b:c")
     started = Candidate({"a": [finding, Dilated(6)], "b": layer, "c": Inflated(3, 1.5)}).to_json()
     old, unknown = replace(RECORD, candidate=started, outcome=started), replace(RECORD, candidate='{"conv6": "?"}')
-    found = upgraded(old, Ends({"a/1": 2 / 11, "b": 4 / 7.6, "c": 1.5}))
-    unknown = upgraded(replace(unknown, outcome=unknown.candidate), Ends())
-    torn = upgraded(old, Ends({"b": math.nan}))
+    found = upgraded(old, 1, Ends({"a/1": 2 / 11, "b": 4 / 7.6, "c": 1.5}))
+    unknown = upgraded(replace(unknown, outcome=unknown.candidate), 1, Ends())
+    torn = upgraded(old, 1, Ends({"b": math.nan}))
     table = trials_table([found, unknown, torn, RECORD])
     assert list(table.dilation) == ["a/1=11;a/2=6;b=8;c=3", "", "a/1=2;a/2=6;b=4;c=3", "conv6=4"]
     assert list(table.f) == ["c=1.5", "", "c=1.5", "conv6=0.9"]

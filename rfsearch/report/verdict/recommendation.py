@@ -41,8 +41,9 @@ def recommend(view: RunView, winner: Record) -> Setting | None:
         return _recommend_trained_network(view, winner, known)
     lines, code, nearest, kept = [], list[str](), dict[str, Dilated](), False
     for site, path in known:
-        dilation, spacing = path.choice.plain_dilation, path.choice.numbers["dilation"]
+        dilation = path.choice.plain_dilation
         assert dilation is not None  # asked above
+        spacing = path.choice.numbers.get("dilation", dilation)
         nearest[site] = Dilated(dilation)
         line, _ = path.choice.setting(path.choice, plain)
         if spacing == round(spacing):
