@@ -1,7 +1,7 @@
 """What work really costs: floating-point operations and peak memory of whatever runs inside a `Meter`.
 
 Every operator that reaches the device is counted by a formula: matrix products and convolutions by torch's own
-(`torch.utils.flop_counter`), all others by those of `formulas`. An operator with no formula is an error, not a zero.
+(`torch.utils.flop_counter`), all others by those of `operators`. An operator with no formula is an error, not a zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rfsearch.errors import ModelError
-from rfsearch.trial.formulas import formula_of
+from rfsearch.trial.operators import formula_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfsearch.trial import Meter
-from rfsearch.trial.formulas import formula_of
+from rfsearch.trial.operators import formula_of
 
 
 def flop_of(work: Callable[[], object]) -> float:
