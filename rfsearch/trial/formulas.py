@@ -55,7 +55,7 @@ def per_list(steps: float) -> Formula:
 
 
 def product(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Count a product element by element: 6 FLOP if both factors are complex, else one per real number of the output."""
+    """Count a product element by element: 6 FLOP if both factors are complex, else one per number of the output."""
     both = all(isinstance(factor, Tensor) and factor.is_complex() for factor in args[:2])
     return (3.0 if both else 1.0) * _numel(out)
 
