@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from rfsearch.choices import Candidate, Dilated, Guest, Searched, SitePath
+from rfsearch.choices import Candidate, Dilated, Guest, Inflated, Searched, SitePath
 from rfsearch.ledger import Cost, Record
 from rfsearch.report import Setting, Verdict, summarise
+from rfsearch.report.facts import read_facts
+from rfsearch.report.view import motions
 from tests.report.made_up import MakeRun, candidate, record
 
 
@@ -160,6 +162,26 @@ def test_f_that_moved(make_run: MakeRun) -> None:
     assert "The winner's learned f never" not in text
     assert "In 1 of 2 learned trials f never left its start: b." in text
     assert "a receptive field of 120 px, moved there from 92 px" in text
+
+
+def test_f_that_came_back_to_its_start_is_not_said_to_have_stayed(make_run: MakeRun) -> None:
+    wander = ((0, "conv6", 1.0), (50, "conv6", 1.4), (100, "conv6", 1.02))
+    back = learned("a", 2, 1.02, trace=wander)
+    text, _ = told(make_run, [back, learned("b", 4, 0.98, val=0.6, trace=((0, "conv6", 1.0), (50, "conv6", 0.99)))])
+    assert "The winner's learned f moved and came back to its start: it ended less than 3 % away." in text
+    assert "In 1 of 2 learned trials f never left its start: b." in text
+    assert "In 1 of 2 learned trials f moved and came back to its start: a." in text
+    facts = read_facts(make_run([]).manifest)
+    assert [motion.flag for motion in motions(back, facts)] == ["came back to its start"]
+    assert [motion.flag for motion in motions(learned("c", 2, 1.02), facts)] == ["never moved"]
+
+
+def test_a_path_that_never_moved_beside_one_that_came_back(make_run: MakeRun) -> None:
+    pair = Candidate({"conv6": (Inflated(2, 1.0, True), Inflated(4, 1.0, True))}).to_json()
+    wander = ((0, "conv6/1", 1.0), (0, "conv6/2", 1.0), (50, "conv6/1", 1.4), (50, "conv6/2", 1.0))
+    text, _ = told(make_run, [record("a", candidate=pair, ends={"conv6/1": 1.0, "conv6/2": 1.0}, trace=wander)])
+    assert "The winner's learned f moved and came back to its start" in text
+    assert "never left its start" not in text
 
 
 @pytest.mark.parametrize("bound", [0.25, 4.0])
