@@ -6,8 +6,8 @@
     model.onnx    the same for other runtimes
     export.json   what was written, its receptive field and scores, and how far each form is from the network
 
-Images are B x C x H x W as in training, H x W that of the run; out comes what the network gives, such as logits. In the
-last two forms f and gamma are constants, and so are the sizes of all maps.
+Images are B x C x H x W as in training, H x W that of the run. The output is the network's own, such as logits or
+depths. In the last two forms f and gamma are constants, and so are the sizes of all maps.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from rfsearch.trial.optimisation import Optimisation
 from rfsearch.trial.schedule import tuning_recipe
 
 FORMATS = ("onnx", "program")
-TOLERANCE = 1e-4  # of logits, between the network and what was exported
+TOLERANCE = 1e-4  # largest difference between the outputs of the network and of what was exported
 _COMPARED = 8  # images
 _EXTERNAL_BYTES = 2**30  # larger weights are written beside an ONNX file, which holds 2 GiB at most
 _FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data", "export.json")
@@ -85,7 +85,7 @@ class Form:
         name: Its name.
         file: Its file, None where it could not be written.
         batch: Images at a time, None for any number.
-        difference: Largest difference of logits on real images, None where it was not measured.
+        difference: Largest difference of outputs on real images, None where it was not measured.
         said: What there is to know of it, or "".
         failed: Whether it is not what was asked for.
     """
@@ -107,6 +107,7 @@ class Exported:
         primary: Name of the score.
         direction: Whether a higher or a lower score is the better one.
         rf_px: Receptive field of the exported network.
+        out_channels: Channels of the network's output.
         input_shape: Of one image.
     """
 
@@ -118,6 +119,7 @@ class Exported:
     primary: str
     direction: Direction
     rf_px: int
+    out_channels: int
     input_shape: tuple[int, int, int, int]
     scores: list[Scored]
     forms: list[Form] = field(default_factory=list)
@@ -216,6 +218,7 @@ def export(
         bench.task.primary,
         bench.task.direction,
         bench.field_px(model),
+        bench.task.out_channels,
         data.input_shape,
         scores,
         notices=notices,
@@ -422,8 +425,8 @@ def _channels(conv: nn.Module) -> int:
     return split.near.out_channels + split.far.out_channels
 
 
-class _Logits(nn.Module):
-    """Return a network's logits themselves, and nothing around them.
+class _MainOutput(nn.Module):
+    """Return a network's output itself, and nothing around it.
 
     In the network, which it takes over, f and gamma become plain numbers: what is traced then has maps of known sizes.
     """
@@ -439,8 +442,8 @@ class _Logits(nn.Module):
                 module.stride = _Constant(gamma=float(module.stride.gamma))  # type: ignore[assignment]
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = main_output(self.network(image))
-        return logits
+        output: Tensor = main_output(self.network(image))
+        return output
 
 
 class _Constant(nn.Module):
@@ -457,17 +460,17 @@ def _forms(
 ) -> list[Form]:
     """Write the model in every form asked for, and hold each against it on real images."""
     images = bench.images()
-    logits = _Logits(model)
+    network = _MainOutput(model)
     with torch.no_grad():
-        expected = logits(images)
+        expected = network(images)
     again = Patch.read(directory / "patch.json").install(bench.backbone())
     again.load_state_dict(torch.load(directory / "model.pt", weights_only=True))
-    forms = [_compared("state dict", "model.pt", None, _Logits(again), images, expected)]
+    forms = [_compared("state dict", "model.pt", None, _MainOutput(again), images, expected)]
     if not formats:
         return forms
     say("Tracing the network with torch.export ...")
     try:
-        program, batch = _traced(logits, images[:1])
+        program, batch = _traced(network, images[:1])
     except Exception as error:
         said = f"torch.export does not take this network: {_brief(error)}"
         return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]
@@ -507,7 +510,7 @@ def _onnx(
     try:
         with _quiet():
             made = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=["image"], output_names=["logits"]
+                program, dynamo=True, verbose=False, input_names=["image"], output_names=["output"]
             )
             assert made is not None
             made.save(file, external_data=size > _EXTERNAL_BYTES)
@@ -522,7 +525,7 @@ def _onnx(
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
+        return torch.from_numpy(session.run(["output"], {"image": image.numpy()})[0])
 
     return _compared("onnx", file.name, batch, run, images, expected)
 
@@ -530,13 +533,13 @@ def _onnx(
 def _compared(
     name: str, file: str, batch: int | None, run: Callable[[Tensor], Tensor], images: Tensor, expected: Tensor
 ) -> Form:
-    """A form that was written, with its distance from the network's own logits on some images."""
+    """A form that was written, with its distance from the network's own output on some images."""
     with torch.no_grad():
         got = torch.cat([run(some) for some in images.split(batch or len(images))])
     difference = float((got - expected).abs().max())
     said = ""
     if not difference <= TOLERANCE:  # nor if it is no number
-        said = f"{file} differs from the network by {difference:.3g} in its logits; at most {TOLERANCE:g} is allowed."
+        said = f"{file} differs from the network by {difference:.3g} in its output; at most {TOLERANCE:g} is allowed."
     return Form(name, file, batch, difference, said, failed=bool(said))
 
 

@@ -449,7 +449,7 @@ def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):
     run_dir = run_of("dilated")
     code, out, _ = call("export", run_dir, "--out", tmp_path / "out", "--formats", "program")
     assert code == 0
-    snippet = out.partition("To use it:")[2].replace("logits = ", "found = ")
+    snippet = out.partition("To use it:")[2].replace("output = ", "found = ")
     assert "onnxruntime" not in snippet
     known = {"images": real_images()}
     exec(compile(snippet, "told", "exec"), known)
