@@ -148,3 +148,32 @@ def test_an_edited_layer_of_the_users_is_not_resumed(tmp_path):
     layer.write_text("def make(conv, dilations):\n    return conv.eval()\n")
     with pytest.raises(RunDirectoryError, match=r"layer\.py has changed since this run started.*its layers"):
         reopen_run(run_dir, CPU)
+
+
+TASK = "from rfsearch.tasks.segmentation import Segmentation\n\n\nclass Mine(Segmentation):\n    pass\n"
+FACES = "from rfsearch.data.rendered_faces import RenderedFaces\n\n\nclass Mine(RenderedFaces):\n    pass\n"
+FOLDER = "from rfsearch.data.helen import Helen\n\n\nclass Mine(Helen):\n    pass\n"
+SCORE = "def Mine(prediction, target):\n    return (prediction == target).float().mean()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "named", "what"),
+    [
+        (TASK, 'title = "Toy faces"', 'title = "Toy faces"\ntask = "OWN:Mine"', "its task"),
+        (SCORE, 'metric = "helen-f"', 'metric = "OWN:Mine"', "its metric"),
+        (FACES, 'default = "rendered-faces"', 'default = "OWN:Mine"', "its default images"),
+        (FOLDER, 'layout = "helen"', 'layout = "OWN:Mine"', "its layout"),
+    ],
+)
+def test_an_edited_task_metric_or_layout_of_the_users_is_not_resumed(tmp_path, text, line, named, what):
+    own = tmp_path / "own.py"
+    own.write_text(text)
+    space = toy_file(tmp_path, budget="60x", steps=2)
+    space.write_text(space.read_text().replace(line, named.replace("OWN", str(own))))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    start_run(planned(Request(space=str(space), strategies=("random",)), tmp_path), run_dir, "rfsearch run", 1, "cpu")
+    reopen_run(run_dir, CPU)
+    own.write_text(text + "# a remark\n")
+    with pytest.raises(RunDirectoryError, match=rf"own\.py has changed since this run started.*{what}: its trials"):
+        reopen_run(run_dir, CPU)
