@@ -68,7 +68,15 @@ _FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data"
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one network. name: trained, rounded or split. steps: of fine-tuning. chosen: this one was exported."""
+    """Hold the scores of one network.
+
+    Attributes:
+        name: Which network: trained, rounded or split.
+        steps: Number of steps of fine-tuning.
+        val: Validation score.
+        test: Test score, None without a test split.
+        chosen: Whether this network was exported.
+    """
 
     name: str
     steps: int
@@ -100,7 +108,7 @@ class Form:
 
 @dataclass
 class Exported:
-    """What was exported.
+    """Describe what was exported.
 
     Attributes:
         searched: The candidate as it was searched.
@@ -127,7 +135,7 @@ class Exported:
 
     @property
     def faults(self) -> list[str]:
-        """What went wrong with what was asked for, a sentence each."""
+        """What went wrong with the forms that were asked for, one sentence per form."""
         return [form.said for form in self.forms if form.failed]
 
     def to_json(self) -> dict[str, Any]:
@@ -164,7 +172,7 @@ def export(
 
     integer: with whole numbers instead of learned real ones, whichever of several ways validates best, also after
     `finetune_steps` optimiser steps. formats: of FORMATS, beside state dict and patch. folder: of the run's images,
-    where they are not where they were. device: to score and to fine-tune on. say: told what takes time.
+    where they are not where they were. device: to score and to fine-tune on. say: called with what takes time.
 
     Raises RequestError for what cannot be done; a form that fails or differs is said in the result.
     """
@@ -247,7 +255,7 @@ def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
 
 
 def _record(run: Run, trial: str | None) -> Record:
-    """The record of a trial, or of the one that leads so far."""
+    """Return the record of a trial, or of the one that leads so far."""
     records, run_dir = run.records, run.directory
     if trial:
         named = next((record for record in records if record.trial == trial), None)
@@ -262,7 +270,7 @@ def _record(run: Run, trial: str | None) -> Record:
 
 
 def _of_the_run(run: Run, space: Space) -> list[str]:
-    """What a reader must know of the run, a sentence each."""
+    """Return what a reader must know of the run, in sentences."""
     said = []
     if run.running:
         said.append(f"The run is still running ({run.running}): this is its leader so far.")
@@ -300,7 +308,7 @@ def _data(
 
 
 def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
-    """What the trial's network had become."""
+    """Return the patch that makes a fresh network what the trial's network had become."""
     candidate, outcome = Candidate.from_json(record.candidate), Candidate.from_json(record.outcome)
     started, bounds = dict(candidate), {"f": space.f_bounds, "gamma": space.sampling.bounds}
 
@@ -321,30 +329,30 @@ def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
 
 
 class _Bench:
-    """Scores networks on the run's images and trains them on."""
+    """Score networks on the run's images, and train them further."""
 
     def __init__(self, space: Space, data: ImageSet, device: torch.device, say: Callable[[str], None]) -> None:
         self._space, self._data, self._device, self._say = space, data, device, say
         self.task = task_of(space, data)
 
     def backbone(self) -> nn.Module:
-        """The space's network, fresh."""
+        """Build the space's network afresh."""
         network = fresh_backbone(self._space, self.task)
         give_sizes(network, self._data.input_shape)
         return network
 
     def images(self) -> Tensor:
-        """Up to 8 real images, of the test split where there is one: B x C x H x W as in training."""
+        """Return up to 8 real images, of the test split if there is one: B x C x H x W as in training."""
         splits = self._data.splits
         return normalised_images(splits.get("test", splits["val"]).some(_COMPARED))
 
     def field_px(self, model: nn.Module) -> int:
-        """Receptive field of a unit of the output, px: what it reads by itself where it also sees the whole image."""
+        """Return the receptive field of a unit of the output, px, without what sees the whole image."""
         read = receptive_field(model, self._data.input_shape)
         return read.local_px or read.px
 
     def rooms(self) -> dict[str, Room]:
-        """What every site of the space has room for."""
+        """Return what every site of the space has room for."""
         model, rooms = self.backbone(), {}
         for site in measure_sites(model, self._space.sites, self._data.image_size, self._data.in_channels):
             conv = lone_convolution(model, site.path)
@@ -365,7 +373,7 @@ class _Bench:
         return Scored(name, steps, found[0], found[1] if len(found) > 1 else None)
 
     def finetune(self, model: nn.Module, name: str, steps: int) -> nn.Module | None:
-        """The network, trained on by the space's recipe at a tenth of its rate; None where the loss is no number."""
+        """Train the network further, by the space's recipe at a tenth of its rate; None if the loss is no number."""
         self._say(f"Fine-tuning the {name} network for {steps} steps ...")
         recipe = self._space.recipe
         torch.manual_seed(0)
@@ -401,7 +409,7 @@ def take_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def _weights(model: nn.Module) -> Iterator[Tensor]:
-    """All that a state dict holds but for f, gamma and dilations, in the order of the modules."""
+    """Yield all that a state dict holds but for f, gamma and dilations, in the order of the modules."""
     for module in model.modules():
         if not isinstance(module, InflationFactor | SampleStride):
             dilation = {"log_dilation", "bounds"} if isinstance(module, FractionalConv2d) else {DILATION}
@@ -411,13 +419,13 @@ def _weights(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _telling(model: nn.Module) -> list[nn.Module]:
-    """The modules that keep more in a state dict than tensors of their own."""
+    """Return the modules that keep more in a state dict than tensors of their own."""
     plain = nn.Module.get_extra_state
     return [module for module in model.modules() if type(module).get_extra_state is not plain]
 
 
 def _channels(conv: nn.Module) -> int:
-    """Output channels of a convolution that can be split between two dilations, 0 where they cannot."""
+    """Return how many output channels of a convolution can be split between two dilations, 0 if none can."""
     try:
         split = SplitSite(conv, 1 + max(conv.dilation), 1)  # type: ignore[arg-type]
     except SpaceError:
@@ -447,7 +455,7 @@ class _MainOutput(nn.Module):
 
 
 class _Constant(nn.Module):
-    """Numbers in the place of a module with parameters of these names."""
+    """Hold numbers in the place of a module with parameters of these names."""
 
     def __init__(self, **numbers: float) -> None:
         super().__init__()
@@ -484,7 +492,7 @@ def _forms(
 
 
 def _traced(network: nn.Module, image: Tensor) -> tuple[torch.export.ExportedProgram, int | None]:
-    """A network as a program, and how many images at a time it takes: None for any number, where that can be."""
+    """Return a network as a program, and how many images it takes at a time: any number, None, if possible."""
     with _quiet():
         if any(isinstance(module, LSDFN) for module in network.modules()):  # its work is cut up by the batch's size
             return torch.export.export(network, (image,), strict=False), 1
@@ -533,7 +541,7 @@ def _onnx(
 def _compared(
     name: str, file: str, batch: int | None, run: Callable[[Tensor], Tensor], images: Tensor, expected: Tensor
 ) -> Form:
-    """A form that was written, with its distance from the network's own output on some images."""
+    """Return a form that was written, with the largest difference from the network's own output on some images."""
     with torch.no_grad():
         got = torch.cat([run(some) for some in images.split(batch or len(images))])
     difference = float((got - expected).abs().max())
@@ -544,7 +552,7 @@ def _compared(
 
 
 def _onnx_missing() -> str:
-    """What to do for ONNX, or "" where it can be written."""
+    """Return what to install for ONNX, or "" if it can be written."""
     missing = [package for package in ("onnx", "onnxscript") if importlib.util.find_spec(package) is None]
     if not missing:
         return ""
@@ -563,7 +571,7 @@ def _clear(directory: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No chatter of exporters, whose failures are told in our words."""
+    """Silence the exporters, whose failures are reported in our words."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

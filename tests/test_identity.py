@@ -62,7 +62,7 @@ def test_a_network_with_other_weights_is_not_resumed_and_not_exported(edited, tm
         export(run_dir, tmp_path, formats=())
 
 
-def test_an_edited_file_whose_weights_still_fit_is_not_resumed_and_said_in_an_export(edited, tmp_path):
+def test_an_edited_file_whose_weights_still_fit_is_not_resumed_and_reported_in_an_export(edited, tmp_path):
     run_dir, edit = edited
     edit(more="# a remark\n")
     with pytest.raises(RunDirectoryError, match=r"net\.py has changed since this run started.*Restore the file"):
@@ -84,7 +84,7 @@ def test_an_unchanged_network_goes_on_and_so_does_a_run_that_never_said_which_it
         file.write_text(whole)
 
 
-def test_an_old_run_whose_network_was_edited_is_told_when_its_weights_do_not_fit(edited):
+def test_an_old_run_whose_network_was_edited_is_reported_when_its_weights_do_not_fit(edited):
     run_dir, edit = edited
     file = run_dir / "manifest.json"
     whole = file.read_text()

@@ -191,7 +191,7 @@ class Machine:
     Attributes:
         cpu: Name of its processor.
         cores: Number of its cores that this process may use.
-        memory_bytes: Its memory, in bytes, if it can be told.
+        memory_bytes: Its memory, in bytes, if it is known.
         device: What trials train on.
         system: Operating system and architecture.
     """

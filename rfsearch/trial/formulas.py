@@ -36,7 +36,7 @@ _CELL_STEPS = (2, _RNN_STEPS, _LSTM_STEPS, _GRU_STEPS)  # by torch's number of t
 
 
 def _numel(values: Any) -> int:
-    """Real numbers in all tensors of a nest: a complex element is two."""
+    """Count the real numbers in all tensors of a nest: a complex element is two."""
     return sum(leaf.numel() * (1 + leaf.is_complex()) for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
@@ -49,18 +49,18 @@ def _per_input(steps: float) -> Formula:
 
 
 def _per_list(steps: float) -> Formula:
-    """Lists of tensors, as the optimisers use them. In place they return none, so the longest argument counts."""
+    """Count for lists of tensors, as optimisers use them. In place they return none, so the longest argument counts."""
     return lambda args, kwargs, out: steps * max(map(_numel, args))
 
 
 def _product(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Element by element: 6 FLOP where both factors are complex, else one per real number that comes out."""
+    """Count an element-wise product: 6 FLOP if both factors are complex, else one per real number that comes out."""
     both = all(isinstance(factor, Tensor) and factor.is_complex() for factor in args[:2])
     return (3.0 if both else 1.0) * _numel(out)
 
 
 def _pooling(axes: int) -> Formula:
-    """Every output element looks at its whole window."""
+    """Count a pooling: every output element looks at its whole window."""
 
     def window(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
         kernel = args[1] if isinstance(args[1], list | tuple) else [args[1]]
@@ -72,24 +72,24 @@ def _pooling(axes: int) -> Formula:
 
 
 def _matrix_vector(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """mv(matrix, vector) and addmv(added, matrix, vector): a multiply-add per element of the matrix."""
+    """Count mv(matrix, vector) and addmv(added, matrix, vector): a multiply-add per element of the matrix."""
     result: float = 2.0 * args[-2].numel() * _multiply_add(out)
     return result
 
 
 def _multiply_add(out: Tensor) -> float:
-    """How many real multiply-adds one of the numbers that come out costs."""
+    """Count the real multiply-adds that one of the numbers that come out costs."""
     return 4.0 if out.is_complex() else 1.0
 
 
 def _batches_added(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """addbmm(added, left, right): all products of the batch."""
+    """Count addbmm(added, left, right): all products of the batch."""
     result: float = 2.0 * args[1].numel() * args[2].shape[-1]
     return result
 
 
 def _trilinear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Two products and a sum for every element of three tensors broadcast to one another, as nn.Bilinear uses it."""
+    """Count two products and a sum per element of three tensors broadcast to one another, as in nn.Bilinear."""
     shapes = []
     for tensor, expanded in zip(args[:3], args[3:6], strict=True):
         shape = list(tensor.shape)
@@ -101,21 +101,21 @@ def _trilinear(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> floa
 
 
 def _attention(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Scaled dot products of ... x heads x tokens x channels: scores, their softmax, the mix of values."""
+    """Count attention over ... x heads x tokens x channels: scores, their softmax, the mix of values."""
     query, key, value = args[:3]
     scores = query[..., 0].numel() * key.shape[-2]
     return float(scores * (2 * query.shape[-1] + 4 + 2 * value.shape[-1]))
 
 
 def _attention_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """The scores once more, two products each for the scores' and the values' gradients, and the softmax's own."""
+    """Count the scores again, two products each for the scores' and the values' gradients, and the softmax's own."""
     query, key, value = args[1:4]
     scores = query[..., 0].numel() * key.shape[-2]
     return float(scores * (2 * query.shape[-1] * 3 + 4 + 2 * value.shape[-1] * 2))
 
 
 def _multi_head_attention(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """nn.MultiheadAttention's fused evaluation: four projections around the attention of B x tokens x channels."""
+    """Count nn.MultiheadAttention's fused evaluation: four projections around attention over B x tokens x channels."""
     query, key, _, channels = args[:4]
     tokens, others = query[..., 0].numel(), key.shape[-2]
     projections = 2 * channels * channels * (2 * tokens + 2 * key[..., 0].numel())
@@ -123,7 +123,7 @@ def _multi_head_attention(args: Sequence[Any], kwargs: Mapping[str, Any], out: A
 
 
 def _transformer_layer(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """nn.TransformerEncoderLayer's fused evaluation: attention, two linear layers, two layer norms, what is added."""
+    """Count nn.TransformerEncoderLayer's fused evaluation: attention, two linear layers, two layer norms, two sums."""
     source, channels, heads, gelu, hidden = args[0], args[1], args[2], args[7], args[14].shape[0]
     attention = _multi_head_attention((source, source, source, channels, heads), {}, out)
     activation = 8 if gelu else 1
@@ -134,20 +134,20 @@ def _transformer_layer(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any)
 
 
 def _recurrent(places: Tensor, matrices: Sequence[Tensor], cells: int, steps: int) -> float:
-    """Each of B x L places is multiplied by every matrix and goes through `cells` hidden units in all."""
+    """Count a recurrent net: each of B x L places meets every matrix and goes through `cells` hidden units in all."""
     rows = places.numel() // places.shape[-1]
     return float(rows * (2 * sum(matrix.numel() for matrix in matrices) + steps * cells))
 
 
 def _mkldnn_layer(passes: int, weights: int, mode: int) -> Formula:
-    """One direction of one layer: its two matrices begin at the place `weights`, the hidden size follows the mode."""
+    """Count one direction of one layer: its matrices begin at the place `weights`, the hidden size follows the mode."""
     return lambda args, kwargs, out: (
         passes * _recurrent(args[0], args[weights : weights + 2], args[mode + 1], _CELL_STEPS[args[mode]])
     )
 
 
 def _fused_layers(passes: int, mode: int) -> Formula:
-    """All layers and directions of cudnn or MIOpen, their weights in a list."""
+    """Count all layers and directions of cudnn or MIOpen, their weights in a list."""
 
     def count(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
         kind = args[mode]
@@ -160,13 +160,13 @@ def _fused_layers(passes: int, mode: int) -> Formula:
 
 
 def _fourier(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """5 n log2 n for n complex values, half of that where the values or the spectrum are real."""
+    """Count 5 n log2 n for n complex values, half of that if the values or the spectrum are real."""
     full = next((side for side in (args[0], out) if not side.is_complex()), args[0])
     return 5.0 * _numel(full) / 2 * sum(math.log2(max(1, full.shape[dim])) for dim in args[1])
 
 
 def _matrices(count: Callable[[int, int], float]) -> Formula:
-    """A decomposition of every m x n matrix in the first argument: count(m, n), m >= n."""
+    """Count a decomposition of every m x n matrix in the first argument: count(m, n), m >= n."""
 
     def formula(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
         shape = args[0].shape
@@ -177,7 +177,7 @@ def _matrices(count: Callable[[int, int], float]) -> Formula:
 
 
 def _solved(factorised: bool, matrix: int, sides: int, triangles: int) -> Formula:
-    """Triangular systems of every n x n matrix for every right-hand side, and its LU factors where `factorised`."""
+    """Count triangular systems of every n x n matrix for every right-hand side, and its LU factors if `factorised`."""
 
     def formula(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
         shape = args[matrix].shape
@@ -189,7 +189,7 @@ def _solved(factorised: bool, matrix: int, sides: int, triangles: int) -> Formul
 
 
 def _distances(pairs: int, rows: int, steps: float) -> Formula:
-    """A difference, a product and a sum per channel for every pair of rows.
+    """Count a difference, a product and a sum per channel for every pair of rows.
 
     pairs, rows: places of the arguments that have an element per pair (-1: the result) and a channel per column.
     """
@@ -197,13 +197,13 @@ def _distances(pairs: int, rows: int, steps: float) -> Formula:
 
 
 def _transformed_kernel(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """A weight's norm (two steps per element), and the weight times its scale."""
+    """Count a weight's norm (two steps per element), and the weight times its scale."""
     result: float = 3.0 * args[0].numel() + args[1].numel()
     return result
 
 
 def _transformed_kernel_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Their inner product with the weight (two steps), the weight times that, a difference, and the scale."""
+    """Count the inner product with the weight (two steps), the weight times that, a difference, and the scale."""
     result: float = 5.0 * args[1].numel() + 4.0 * args[2].numel()
     return result
 
@@ -213,7 +213,7 @@ def _grid_sampler(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> f
 
 
 def _accumulated(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """index_put: an addition per value where they accumulate, else data that move."""
+    """Count index_put: an addition per value if they accumulate, else data that move."""
     accumulate = args[3] if len(args) > 3 else kwargs.get("accumulate", False)
     return float(_numel(args[2])) if accumulate else 0.0
 
@@ -258,20 +258,20 @@ def _deformable_convolution_backward(args: Sequence[Any], kwargs: Mapping[str, A
 
 
 def _grid_sampler_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """One sample for each of the gradients, of the map and of the grid, that is asked for."""
+    """Count one sample for each gradient that is asked for: the map's, the grid's."""
     grad, mode, wanted = args[0], args[3], args[6]
     return float((_SAMPLE_2D if grad.dim() == 4 else _SAMPLE_3D)[mode] * sum(wanted) * grad.numel())
 
 
 def _embedding_bag(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """A multiply-add for every value of every row that goes into a bag, forward and backward alike."""
+    """Count a multiply-add per value of every row that goes into a bag, forward and backward alike."""
     rows, index = args[0], args[1]
     result: float = 2.0 * index.numel() * rows.shape[1]
     return result
 
 
 def _embedding_bag_weights(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """The inner product of a bag's gradient with each of its rows."""
+    """Count the inner product of a bag's gradient with each of its rows."""
     result: float = 2.0 * args[2].numel() * args[1].shape[1]
     return result
 
@@ -281,7 +281,7 @@ def _lu(m: int, n: int) -> float:
 
 
 def _numel_of(position: int, steps: float = 1) -> Formula:
-    """Some steps per element of one argument."""
+    """Return a count of some steps per element of one argument."""
     return lambda args, kwargs, out: steps * _numel(args[position])
 
 
@@ -473,7 +473,7 @@ FORMULAS: dict[str, Formula] = {
 
 
 def formula_of(operator: Any) -> Formula | None:
-    """The formula of a dispatched operator (a torch `OpOverload`), or None for one that has none.
+    """Return the formula of a dispatched operator (a torch `OpOverload`), or None for one that has none.
 
     An operator in place costs what it does out of place; one that torch tags as element-wise and that is not in the
     table costs a step per output element.

@@ -263,7 +263,7 @@ def test_nothing_scored(make_run: MakeRun) -> None:
     assert verdict.best is None
 
 
-def test_cut_winner_and_missing_test_are_said(make_run: MakeRun) -> None:
+def test_cut_winner_and_missing_test_are_reported(make_run: MakeRun) -> None:
     text, _ = told(make_run, [record("a", val=0.9, test=None, status="cut"), record("b", 4)])
     assert "The winner was cut" in text
     assert "The winner has no test score" in text
@@ -371,7 +371,7 @@ def test_a_real_dilation_is_offered_as_a_layer_and_counted_by_the_nearest_whole_
     assert "inflated" not in text
 
 
-def test_two_paths_that_were_found_are_told_with_their_guidance_and_together(make_run: MakeRun) -> None:
+def test_two_paths_that_were_found_are_reported_with_their_guidance_and_together(make_run: MakeRun) -> None:
     guided = SitePath(Searched(2), ("left eye", "nose"))
     searched = Candidate({"conv6": (guided, Searched(2))}).to_json()
     trials = [
@@ -392,7 +392,7 @@ def test_one_search_is_not_counted(make_run: MakeRun) -> None:
     assert "searched the dilation" not in text
 
 
-def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> None:
+def test_a_dilation_found_in_training_is_reported_as_found(make_run: MakeRun) -> None:
     """Started at 2 and ended at 8, the largest of the space: no inflation anywhere."""
     searched = Candidate({"conv6": Searched(2)}).to_json()
     text, verdict = told(
@@ -413,7 +413,7 @@ def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> Non
         ({}, "Dilation 2 with layer dcls at conv6 won"),
     ],
 )
-def test_a_layer_is_told_with_what_it_found(make_run: MakeRun, found: dict[str, float], headline: str) -> None:
+def test_a_layer_is_reported_with_what_it_found(make_run: MakeRun, found: dict[str, float], headline: str) -> None:
     """No plain dilation stands in for it, so the trained network is what is offered."""
     layer = Candidate({"conv6": Guest(2, "peers.dcls:dcls")}).to_json()
     text, verdict = told(make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=layer, ends=found)])
