@@ -6,8 +6,8 @@
     model.onnx    the same for other runtimes
     export.json   what was written, its receptive field and scores, and how far each form is from the network
 
-Images are B x C x H x W as in training, H x W that of the run; out comes what the network gives, such as logits. In the
-last two forms f and gamma are constants, and so are the sizes of all maps.
+Images are B x C x H x W as in training, H x W that of the run. The output is the network's own, such as logits or
+depths. In the last two forms f and gamma are constants, and so are the sizes of all maps.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from rfsearch.trial.optimisation import Optimisation
 from rfsearch.trial.schedule import tuning_recipe
 
 FORMATS = ("onnx", "program")
-TOLERANCE = 1e-4  # of logits, between the network and what was exported
+TOLERANCE = 1e-4  # largest difference between the outputs of the network and of what was exported
 _COMPARED = 8  # images
 _EXTERNAL_BYTES = 2**30  # larger weights are written beside an ONNX file, which holds 2 GiB at most
 _FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data", "export.json")
@@ -68,7 +68,15 @@ _FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data"
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one network. name: trained, rounded or split. steps: of fine-tuning. chosen: this one was exported."""
+    """Hold the scores of one network.
+
+    Attributes:
+        name: Which network: trained, rounded or split.
+        steps: Number of steps of fine-tuning.
+        val: Validation score.
+        test: Test score, None without a test split.
+        chosen: Whether this network was exported.
+    """
 
     name: str
     steps: int
@@ -85,7 +93,7 @@ class Form:
         name: Its name.
         file: Its file, None where it could not be written.
         batch: Images at a time, None for any number.
-        difference: Largest difference of logits on real images, None where it was not measured.
+        difference: Largest difference of outputs on real images, None where it was not measured.
         said: What there is to know of it, or "".
         failed: Whether it is not what was asked for.
     """
@@ -100,13 +108,14 @@ class Form:
 
 @dataclass
 class Exported:
-    """What was exported.
+    """Describe what was exported.
 
     Attributes:
         searched: The candidate as it was searched.
         primary: Name of the score.
         direction: Whether a higher or a lower score is the better one.
         rf_px: Receptive field of the exported network.
+        out_channels: Channels of the network's output.
         input_shape: Of one image.
     """
 
@@ -118,6 +127,7 @@ class Exported:
     primary: str
     direction: Direction
     rf_px: int
+    out_channels: int
     input_shape: tuple[int, int, int, int]
     scores: list[Scored]
     forms: list[Form] = field(default_factory=list)
@@ -125,7 +135,7 @@ class Exported:
 
     @property
     def faults(self) -> list[str]:
-        """What went wrong with what was asked for, a sentence each."""
+        """What went wrong with the forms that were asked for, one sentence per form."""
         return [form.said for form in self.forms if form.failed]
 
     def to_json(self) -> dict[str, Any]:
@@ -162,7 +172,7 @@ def export(
 
     integer: with whole numbers instead of learned real ones, whichever of several ways validates best, also after
     `finetune_steps` optimiser steps. formats: of FORMATS, beside state dict and patch. folder: of the run's images,
-    where they are not where they were. device: to score and to fine-tune on. say: told what takes time.
+    where they are not where they were. device: to score and to fine-tune on. say: called with what takes time.
 
     Raises RequestError for what cannot be done; a form that fails or differs is said in the result.
     """
@@ -216,6 +226,7 @@ def export(
         bench.task.primary,
         bench.task.direction,
         bench.field_px(model),
+        bench.task.out_channels,
         data.input_shape,
         scores,
         notices=notices,
@@ -244,7 +255,7 @@ def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
 
 
 def _record(run: Run, trial: str | None) -> Record:
-    """The record of a trial, or of the one that leads so far."""
+    """Return the record of a trial, or of the one that leads so far."""
     records, run_dir = run.records, run.directory
     if trial:
         named = next((record for record in records if record.trial == trial), None)
@@ -259,7 +270,7 @@ def _record(run: Run, trial: str | None) -> Record:
 
 
 def _of_the_run(run: Run, space: Space) -> list[str]:
-    """What a reader must know of the run, a sentence each."""
+    """Return what a reader must know of the run, in sentences."""
     said = []
     if run.running:
         said.append(f"The run is still running ({run.running}): this is its leader so far.")
@@ -297,7 +308,7 @@ def _data(
 
 
 def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
-    """What the trial's network had become."""
+    """Return the patch that makes a fresh network what the trial's network had become."""
     candidate, outcome = Candidate.from_json(record.candidate), Candidate.from_json(record.outcome)
     started, bounds = dict(candidate), {"f": space.f_bounds, "gamma": space.sampling.bounds}
 
@@ -318,30 +329,30 @@ def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
 
 
 class _Bench:
-    """Scores networks on the run's images and trains them on."""
+    """Score networks on the run's images, and train them further."""
 
     def __init__(self, space: Space, data: ImageSet, device: torch.device, say: Callable[[str], None]) -> None:
         self._space, self._data, self._device, self._say = space, data, device, say
         self.task = task_of(space, data)
 
     def backbone(self) -> nn.Module:
-        """The space's network, fresh."""
+        """Build the space's network afresh."""
         network = fresh_backbone(self._space, self.task)
         give_sizes(network, self._data.input_shape)
         return network
 
     def images(self) -> Tensor:
-        """Up to 8 real images, of the test split where there is one: B x C x H x W as in training."""
+        """Return up to 8 real images, of the test split if there is one: B x C x H x W as in training."""
         splits = self._data.splits
         return normalised_images(splits.get("test", splits["val"]).some(_COMPARED))
 
     def field_px(self, model: nn.Module) -> int:
-        """Receptive field of a unit of the output, px: what it reads by itself where it also sees the whole image."""
+        """Return the receptive field of a unit of the output, px, without what sees the whole image."""
         read = receptive_field(model, self._data.input_shape)
         return read.local_px or read.px
 
     def rooms(self) -> dict[str, Room]:
-        """What every site of the space has room for."""
+        """Return what every site of the space has room for."""
         model, rooms = self.backbone(), {}
         for site in measure_sites(model, self._space.sites, self._data.image_size, self._data.in_channels):
             conv = lone_convolution(model, site.path)
@@ -362,7 +373,7 @@ class _Bench:
         return Scored(name, steps, found[0], found[1] if len(found) > 1 else None)
 
     def finetune(self, model: nn.Module, name: str, steps: int) -> nn.Module | None:
-        """The network, trained on by the space's recipe at a tenth of its rate; None where the loss is no number."""
+        """Train the network further, by the space's recipe at a tenth of its rate; None if the loss is no number."""
         self._say(f"Fine-tuning the {name} network for {steps} steps ...")
         recipe = self._space.recipe
         torch.manual_seed(0)
@@ -398,7 +409,7 @@ def take_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def _weights(model: nn.Module) -> Iterator[Tensor]:
-    """All that a state dict holds but for f, gamma and dilations, in the order of the modules."""
+    """Yield all that a state dict holds but for f, gamma and dilations, in the order of the modules."""
     for module in model.modules():
         if not isinstance(module, InflationFactor | SampleStride):
             dilation = {"log_dilation", "bounds"} if isinstance(module, FractionalConv2d) else {DILATION}
@@ -408,13 +419,13 @@ def _weights(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _telling(model: nn.Module) -> list[nn.Module]:
-    """The modules that keep more in a state dict than tensors of their own."""
+    """Return the modules that keep more in a state dict than tensors of their own."""
     plain = nn.Module.get_extra_state
     return [module for module in model.modules() if type(module).get_extra_state is not plain]
 
 
 def _channels(conv: nn.Module) -> int:
-    """Output channels of a convolution that can be split between two dilations, 0 where they cannot."""
+    """Return how many output channels of a convolution can be split between two dilations, 0 if none can."""
     try:
         split = SplitSite(conv, 1 + max(conv.dilation), 1)  # type: ignore[arg-type]
     except SpaceError:
@@ -422,8 +433,8 @@ def _channels(conv: nn.Module) -> int:
     return split.near.out_channels + split.far.out_channels
 
 
-class _Logits(nn.Module):
-    """Return a network's logits themselves, and nothing around them.
+class _MainOutput(nn.Module):
+    """Return a network's output itself, and nothing around it.
 
     In the network, which it takes over, f and gamma become plain numbers: what is traced then has maps of known sizes.
     """
@@ -439,12 +450,12 @@ class _Logits(nn.Module):
                 module.stride = _Constant(gamma=float(module.stride.gamma))  # type: ignore[assignment]
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = main_output(self.network(image))
-        return logits
+        output: Tensor = main_output(self.network(image))
+        return output
 
 
 class _Constant(nn.Module):
-    """Numbers in the place of a module with parameters of these names."""
+    """Hold numbers in the place of a module with parameters of these names."""
 
     def __init__(self, **numbers: float) -> None:
         super().__init__()
@@ -457,17 +468,17 @@ def _forms(
 ) -> list[Form]:
     """Write the model in every form asked for, and hold each against it on real images."""
     images = bench.images()
-    logits = _Logits(model)
+    network = _MainOutput(model)
     with torch.no_grad():
-        expected = logits(images)
+        expected = network(images)
     again = Patch.read(directory / "patch.json").install(bench.backbone())
     again.load_state_dict(torch.load(directory / "model.pt", weights_only=True))
-    forms = [_compared("state dict", "model.pt", None, _Logits(again), images, expected)]
+    forms = [_compared("state dict", "model.pt", None, _MainOutput(again), images, expected)]
     if not formats:
         return forms
     say("Tracing the network with torch.export ...")
     try:
-        program, batch = _traced(logits, images[:1])
+        program, batch = _traced(network, images[:1])
     except Exception as error:
         said = f"torch.export does not take this network: {_brief(error)}"
         return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]
@@ -481,7 +492,7 @@ def _forms(
 
 
 def _traced(network: nn.Module, image: Tensor) -> tuple[torch.export.ExportedProgram, int | None]:
-    """A network as a program, and how many images at a time it takes: None for any number, where that can be."""
+    """Return a network as a program, and how many images it takes at a time: any number, None, if possible."""
     with _quiet():
         if any(isinstance(module, LSDFN) for module in network.modules()):  # its work is cut up by the batch's size
             return torch.export.export(network, (image,), strict=False), 1
@@ -507,7 +518,7 @@ def _onnx(
     try:
         with _quiet():
             made = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=["image"], output_names=["logits"]
+                program, dynamo=True, verbose=False, input_names=["image"], output_names=["output"]
             )
             assert made is not None
             made.save(file, external_data=size > _EXTERNAL_BYTES)
@@ -522,7 +533,7 @@ def _onnx(
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
+        return torch.from_numpy(session.run(["output"], {"image": image.numpy()})[0])
 
     return _compared("onnx", file.name, batch, run, images, expected)
 
@@ -530,18 +541,18 @@ def _onnx(
 def _compared(
     name: str, file: str, batch: int | None, run: Callable[[Tensor], Tensor], images: Tensor, expected: Tensor
 ) -> Form:
-    """A form that was written, with its distance from the network's own logits on some images."""
+    """Return a form that was written, with the largest difference from the network's own output on some images."""
     with torch.no_grad():
         got = torch.cat([run(some) for some in images.split(batch or len(images))])
     difference = float((got - expected).abs().max())
     said = ""
     if not difference <= TOLERANCE:  # nor if it is no number
-        said = f"{file} differs from the network by {difference:.3g} in its logits; at most {TOLERANCE:g} is allowed."
+        said = f"{file} differs from the network by {difference:.3g} in its output; at most {TOLERANCE:g} is allowed."
     return Form(name, file, batch, difference, said, failed=bool(said))
 
 
 def _onnx_missing() -> str:
-    """What to do for ONNX, or "" where it can be written."""
+    """Return what to install for ONNX, or "" if it can be written."""
     missing = [package for package in ("onnx", "onnxscript") if importlib.util.find_spec(package) is None]
     if not missing:
         return ""
@@ -560,7 +571,7 @@ def _clear(directory: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No chatter of exporters, whose failures are told in our words."""
+    """Silence the exporters, whose failures are reported in our words."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

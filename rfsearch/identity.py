@@ -1,8 +1,9 @@
 """Identify the network that a run trains, so that a resumed run or an export notices when it has become another one.
 
 Shapes alone do not show everything that a network's file decides, so the user's files are identified by their content
-too, with the neighbours that they import. Networks of installed packages are identified by their shapes: their versions
-are in the manifest.
+too, with the neighbours that they import: those of the network and those of the task, the metric and the layouts, which
+decide its scores. Strategies are left out, since one that failed may be mended and its run resumed. Networks of
+installed packages are identified by their shapes: their versions are in the manifest.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from torch.nn.parameter import is_lazy
 from rfsearch import plugins, sources
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.manifest import Network
+from rfsearch.space import Space
 
 
-def network_of(spec: str, model: nn.Module, layers: Iterable[str] = ()) -> Network:
+def network_of(
+    spec: str, model: nn.Module, layers: Iterable[str] = (), code: Mapping[str, Mapping[str, str]] | None = None
+) -> Network:
     """Describe a network as its backbone makes it, before any site is changed.
 
     Args:
         spec: The backbone's SPEC.
         model: What it makes.
         layers: SPECs of layers that trials put into it.
+        code: What else of the user's decides its scores; see `code_of`.
     """
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
@@ -35,7 +40,18 @@ def network_of(spec: str, model: nn.Module, layers: Iterable[str] = ()) -> Netwo
         digest.update(f"{name} {shape}\n".encode())
     parameters = sum(p.numel() for p in model.parameters() if not is_lazy(p))
     of_layers = {path: sha for layer in layers for path, sha in sources_of(layer).items()}
-    return Network(digest.hexdigest(), parameters, sources_of(spec), of_layers)
+    return Network(digest.hexdigest(), parameters, sources_of(spec), of_layers, code or {})
+
+
+def code_of(space: Space) -> dict[str, dict[str, str]]:
+    """Return the SHA-256 of the user's files that score a space's networks, by what they make and by path."""
+    specs = {
+        "task": space.task,
+        "metric": space.metric,
+        "layout": space.data.layout,
+        "default images": space.data.default,
+    }
+    return {what: files for what, spec in specs.items() if spec and (files := sources_of(spec))}
 
 
 def sources_of(spec: str) -> dict[str, str]:
@@ -60,7 +76,7 @@ def _module_file(module: str) -> Path | None:
 
 
 def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -> None:
-    """Check that a run would go on with the network, and the layers, that it began with.
+    """Check that a run would go on with the network, and the user's code, that it began with.
 
     Raises:
         RunDirectoryError: It would not.
@@ -68,13 +84,19 @@ def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -
     require_same_tensors(then, now, spec, run_dir)
     if then is None:
         return
-    computed = f"what backbone {spec} computes"
-    for files, of_now, what in ((then.sources, now.sources, computed), (then.layers, now.layers, "its layers")):
-        if changed := edited(files, of_now):
+    of_now = _files(now, spec)
+    for what, files in _files(then, spec).items():
+        if changed := edited(files, of_now.get(what, {})):
             raise RunDirectoryError(
                 f"{run_dir}: {', '.join(changed)} has changed since this run started, which may have changed {what}: "
                 "its trials would not be comparable. Restore the file as it was, or start a new run."
             )
+
+
+def _files(network: Network, spec: str) -> dict[str, Mapping[str, str]]:
+    """Return the SHA-256 of the user's files by what they may change, in words, and by path."""
+    of_network = {f"what backbone {spec} computes": network.sources, "its layers": network.layers}
+    return of_network | {f"its {what}": files for what, files in network.code.items()}
 
 
 def require_same_tensors(then: Network | None, now: Network, spec: str, run_dir: Path) -> None:

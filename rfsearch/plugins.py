@@ -41,7 +41,7 @@ ZOOS = ("torchvision", "timm", "smp")
 
 
 def names(group: Group) -> list[str]:
-    """Every name that a group knows."""
+    """Return every name that a group knows."""
     found = {point.name for point in _points(group)}
     if group == "spaces":
         found |= {path.stem for path in shipped("search_spaces").glob("*.toml")}
@@ -49,7 +49,7 @@ def names(group: Group) -> list[str]:
 
 
 def load(group: Group, name: str) -> Any:
-    """The object behind a name of a group, or a SpaceError that names the nearest one."""
+    """Return the object behind a name of a group; the SpaceError for an unknown name has the nearest one."""
     for point in _points(group):
         if point.name == name:
             return _load_point(point)
@@ -134,14 +134,14 @@ def _file_of(name: str, give: Callable[[], str | Path]) -> Path:
 
 
 def shipped(folder: Literal["search_spaces", "baselines"]) -> Path:
-    """A data folder of the project: inside the package when installed from a wheel, beside it in a checkout."""
+    """Return a data folder of the project: inside the package if installed from a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     inside = package / "_shipped" / folder
     return inside if inside.is_dir() else package.parent / folder
 
 
 def space_file(name_or_file: str) -> Path:
-    """The file of a space, by its name or its own path."""
+    """Return the file of a space, by its name or its own path."""
     path = Path(name_or_file)
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
@@ -247,10 +247,15 @@ def _require_source(spec: str, found: Any) -> type[DataSource]:
 
 
 def backbone(spec: str) -> Callable[..., Any]:
-    """The callable behind a backbone SPEC, `(num_classes, in_channels=3) -> nn.Module`.
+    """Return the callable behind a backbone SPEC, `(num_classes, in_channels=3) -> nn.Module`.
 
-    spec: a plugin's name, `torchvision:NAME`, `timm:NAME`, `smp:ARCH/ENCODER`, `package.module:callable` or
-    `path/to/file.py:callable`. Raises SpaceError for an unknown name, ModelError for a network that is not there.
+    Args:
+        spec: A plugin's name, `torchvision:NAME`, `timm:NAME`, `smp:ARCH/ENCODER`, `package.module:callable` or
+            `path/to/file.py:callable`.
+
+    Raises:
+        SpaceError: The name is unknown.
+        ModelError: There is no such network.
     """
     zoo, _, network = spec.partition(":")
     if zoo in ZOOS and network:
@@ -263,11 +268,17 @@ def backbone(spec: str) -> Callable[..., Any]:
 
 
 def named(spec: str, what: str) -> Callable[..., Any]:
-    """The callable that a SPEC names: `package.module:callable` or `path/to/file.py:callable`.
+    """Return the callable that a SPEC names: `package.module:callable` or `path/to/file.py:callable`.
 
     The module may be one of the working directory, and the file may import its neighbours; `sources.absolute` makes of
-    such a SPEC one that means the same elsewhere. what: what it makes, for messages. Raises ModelError where it is not
-    there.
+    such a SPEC one that means the same elsewhere.
+
+    Args:
+        spec: The SPEC.
+        what: What it makes, for messages.
+
+    Raises:
+        ModelError: There is no such callable.
     """
     source, _, attribute = spec.rpartition(":")
     try:
@@ -285,7 +296,7 @@ def named(spec: str, what: str) -> Callable[..., Any]:
 
 
 def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Module:
-    """The network behind a backbone SPEC, made plain. Whatever is wrong with its callable is one ModelError."""
+    """Build the network behind a backbone SPEC, made plain. Whatever is wrong with its callable is one ModelError."""
     from torch import nn
 
     from rfsearch.compiled import strip_compilation

@@ -43,7 +43,7 @@ class Closing(nn.Module):
 
 
 class Uncopied(Closing):
-    """The same without a closure, and with something that no copy is made of."""
+    """Hold no closure, but something that cannot be copied."""
 
     def __init__(self, num_classes: int = 4, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels)

@@ -163,7 +163,7 @@ def test_a_file_that_is_something_else_is_named(damaged, name, body):
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )  # fmt: skip
-def test_a_damaged_line_of_a_ledger_is_told_by_its_number(damaged, event, parts):
+def test_a_damaged_line_of_a_ledger_is_reported_by_its_number(damaged, event, parts):
     path = damaged / "ledger.jsonl"
     path.write_text(path.read_text().replace("\n", f"\n{event}\n", 1))
     for reader in (resume, report):
@@ -179,7 +179,7 @@ def test_what_a_newer_version_adds_is_passed_over(damaged):
     assert read_history(damaged) == before
 
 
-def test_a_trial_of_an_arm_that_the_run_does_not_have_is_told(damaged):
+def test_a_trial_of_an_arm_that_the_run_does_not_have_is_reported(damaged):
     path = damaged / "ledger.jsonl"
     path.write_text(path.read_text().replace('"strategy":"exhaustive"', '"strategy":"exhausting"'))
     assert "of arm exhausting/0, which this run does not have. Its arms: exhaustive/0, optuna/0" in complaint(
@@ -197,7 +197,7 @@ def test_a_cost_that_is_no_amount_is_not_gone_on_from(damaged, cost):
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_damaged_checkpoint_is_told_by_its_file(damaged, keep):
+def test_a_damaged_checkpoint_is_reported_by_its_file(damaged, keep):
     best = max(read_run(damaged).records, key=lambda record: record.val or 0)
     path = damaged / "checkpoints" / best.trial / "model.pt"
     whole = path.read_bytes()

@@ -343,7 +343,7 @@ def test_paths_and_blocks_are_made_whole_too(kind, run_of, tmp_path):
     assert found.forms[0].difference == 0
 
 
-def test_whole_already_is_exported_as_it_is_and_said(run_of, tmp_path):
+def test_whole_already_is_exported_as_it_is_and_reported(run_of, tmp_path):
     found = export(run_of("dilated"), tmp_path, integer=True, finetune_steps=2, formats=())
     assert "Nothing to project" in found.notices[-1]
     assert [row.name for row in found.scores] == ["trained"]
@@ -407,7 +407,7 @@ def test_weights_are_taken_between_forms_of_one_network_only():
 # Wrong requests.
 
 
-def test_wrong_requests_are_told(call, run_of, tmp_path):
+def test_wrong_requests_are_reported(call, run_of, tmp_path):
     run_dir = run_of("learned")
     wrong(call("export", tmp_path / "nowhere"), "not a run", "manifest.json")
     wrong(call("export", run_dir, "--trial", "listed-0-0"), "no trial 'listed-0-0' has finished", "'listed-0-000'")
@@ -419,7 +419,7 @@ def test_wrong_requests_are_told(call, run_of, tmp_path):
     wrong(call("export", run_dir, "--out", tmp_path / "file"), "cannot be written", "--out")
 
 
-def test_a_run_without_a_winner_is_told(call, run_of, tmp_path):
+def test_a_run_without_a_winner_is_reported(call, run_of, tmp_path):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     shutil.copy(run_of("learned") / "manifest.json", run_dir)
@@ -427,13 +427,13 @@ def test_a_run_without_a_winner_is_told(call, run_of, tmp_path):
     wrong(call("export", run_dir), "no trial was scored", "no winner")
 
 
-def test_a_checkpoint_that_is_gone_is_told(call, run_of, tmp_path):
+def test_a_checkpoint_that_is_gone_is_reported(call, run_of, tmp_path):
     shutil.copytree(run_of("dilated"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "listed-0-001")
     wrong(call("export", tmp_path / "run", "--trial", "listed-0-001"), "no checkpoint", "'listed-0-000'")
 
 
-def test_other_images_are_told_or_refused(run_of, tmp_path):
+def test_other_images_are_reported_or_refused(run_of, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(run_of("learned"), run_dir)
     manifest = json.loads((run_dir / "manifest.json").read_text())
@@ -449,7 +449,7 @@ def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):
     run_dir = run_of("dilated")
     code, out, _ = call("export", run_dir, "--out", tmp_path / "out", "--formats", "program")
     assert code == 0
-    snippet = out.partition("To use it:")[2].replace("logits = ", "found = ")
+    snippet = out.partition("To use it:")[2].replace("output = ", "found = ")
     assert "onnxruntime" not in snippet
     known = {"images": real_images()}
     exec(compile(snippet, "told", "exec"), known)

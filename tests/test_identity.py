@@ -62,7 +62,7 @@ def test_a_network_with_other_weights_is_not_resumed_and_not_exported(edited, tm
         export(run_dir, tmp_path, formats=())
 
 
-def test_an_edited_file_whose_weights_still_fit_is_not_resumed_and_said_in_an_export(edited, tmp_path):
+def test_an_edited_file_whose_weights_still_fit_is_not_resumed_and_reported_in_an_export(edited, tmp_path):
     run_dir, edit = edited
     edit(more="# a remark\n")
     with pytest.raises(RunDirectoryError, match=r"net\.py has changed since this run started.*Restore the file"):
@@ -84,7 +84,7 @@ def test_an_unchanged_network_goes_on_and_so_does_a_run_that_never_said_which_it
         file.write_text(whole)
 
 
-def test_an_old_run_whose_network_was_edited_is_told_when_its_weights_do_not_fit(edited):
+def test_an_old_run_whose_network_was_edited_is_reported_when_its_weights_do_not_fit(edited):
     run_dir, edit = edited
     file = run_dir / "manifest.json"
     whole = file.read_text()
@@ -147,4 +147,33 @@ def test_an_edited_layer_of_the_users_is_not_resumed(tmp_path):
     reopen_run(run_dir, CPU)
     layer.write_text("def make(conv, dilations):\n    return conv.eval()\n")
     with pytest.raises(RunDirectoryError, match=r"layer\.py has changed since this run started.*its layers"):
+        reopen_run(run_dir, CPU)
+
+
+TASK = "from rfsearch.tasks.segmentation import Segmentation\n\n\nclass Mine(Segmentation):\n    pass\n"
+FACES = "from rfsearch.data.rendered_faces import RenderedFaces\n\n\nclass Mine(RenderedFaces):\n    pass\n"
+FOLDER = "from rfsearch.data.helen import Helen\n\n\nclass Mine(Helen):\n    pass\n"
+SCORE = "def Mine(prediction, target):\n    return (prediction == target).float().mean()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "named", "what"),
+    [
+        (TASK, 'title = "Toy faces"', 'title = "Toy faces"\ntask = "OWN:Mine"', "its task"),
+        (SCORE, 'metric = "helen-f"', 'metric = "OWN:Mine"', "its metric"),
+        (FACES, 'default = "rendered-faces"', 'default = "OWN:Mine"', "its default images"),
+        (FOLDER, 'layout = "helen"', 'layout = "OWN:Mine"', "its layout"),
+    ],
+)
+def test_an_edited_task_metric_or_layout_of_the_users_is_not_resumed(tmp_path, text, line, named, what):
+    own = tmp_path / "own.py"
+    own.write_text(text)
+    space = toy_file(tmp_path, budget="60x", steps=2)
+    space.write_text(space.read_text().replace(line, named.replace("OWN", str(own))))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    start_run(planned(Request(space=str(space), strategies=("random",)), tmp_path), run_dir, "rfsearch run", 1, "cpu")
+    reopen_run(run_dir, CPU)
+    own.write_text(text + "# a remark\n")
+    with pytest.raises(RunDirectoryError, match=rf"own\.py has changed since this run started.*{what}: its trials"):
         reopen_run(run_dir, CPU)

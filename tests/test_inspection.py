@@ -267,7 +267,7 @@ def test_a_network_that_returns_something_else_is_refused_before_training() -> N
 
 
 @pytest.mark.parametrize("normalise", [weight_norm, orthogonal, spectral_norm, old_weight_norm])
-def test_layers_whose_weight_is_computed_are_told_as_what_they_are(normalise: Callable[..., nn.Module]) -> None:
+def test_layers_whose_weight_is_computed_are_reported_as_what_they_are(normalise: Callable[..., nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 5, 2, 2), nn.Conv2d(4, 2, 3, padding=1))
     for conv in model:
         normalise(conv)
@@ -300,7 +300,7 @@ class Attending(nn.MultiheadAttention):
         return super().forward(pixels, pixels, pixels)[0].mT.reshape(x.shape)
 
 
-def test_layers_that_hold_modules_but_work_themselves_are_told() -> None:
+def test_layers_that_hold_modules_but_work_themselves_are_reported() -> None:
     model = nn.Sequential(Adapted(), Attending(3, 1, batch_first=True))
     found = inspection.inspect(model, (1, 3, 8, 8), effective=False)
     assert [(layer.path, layer.field.local_px, layer.field.whole) for layer in found.layers] == [

@@ -137,7 +137,7 @@ def test_a_split_keeps_the_weights_of_the_model_it_is_put_on():
         (nn.Linear(4, 4), 2, "plain convolution"),
     ],
 )
-def test_what_cannot_be_split_is_told(conv, channels, part):
+def test_what_cannot_be_split_is_reported(conv, channels, part):
     with pytest.raises(SpaceError, match=part):
         SplitSite(conv, 2, channels)
 
@@ -179,7 +179,7 @@ def sites(**choice: object) -> dict[str, object]:
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, list) else "",
 )
-def test_what_is_no_patch_is_told(source, parts, monkeypatch, tmp_path):
+def test_what_is_no_patch_is_reported(source, parts, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpaceError) as told:
         rfsearch.apply(Foreign(), source)
@@ -188,6 +188,6 @@ def test_what_is_no_patch_is_told(source, parts, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("site", ["body.2x", "stem:body.9"])
-def test_a_site_that_the_model_lacks_is_told(site):
+def test_a_site_that_the_model_lacks_is_reported(site):
     with pytest.raises(ModelError, match="the model has no module 'body.*Known: body.1, head, stem"):
         rfsearch.apply(Foreign(), {**GOOD, "sites": {site: {"dilation": 2}}})

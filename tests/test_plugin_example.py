@@ -164,6 +164,9 @@ def test_a_search_for_a_task_without_classes_is_resumed_reported_and_exported(en
     exported = rfsearch(environment, "export", "relief", "--integer", "--finetune", "2", "--formats", "program")
     assert exported["primary"] == "mae_pooled"
     assert exported["direction"] == "minimize"
+    printed = python(environment, *MAIN, "export", "relief", "--formats", "none")
+    assert "make_backbone('two-stage', 1)" in printed
+    assert "logit" not in printed
     tried = exported["scores"][1:] or exported["scores"]
     assert [row["val"] for row in exported["scores"] if row["chosen"]] == [min(row["val"] for row in tried)]
 

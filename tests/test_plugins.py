@@ -88,7 +88,7 @@ def test_a_faulty_callable_is_one_message(nets, attribute, message):
         plugins.make_backbone(f"{nets}:{attribute}", 5)
 
 
-def test_files_and_modules_that_are_not_there_are_told(tmp_path):
+def test_files_and_modules_that_are_not_there_are_reported(tmp_path):
     with pytest.raises(ModelError, match="no file .*absent.py"):
         plugins.make_backbone(f"{tmp_path}/absent.py:net", 5)
     with pytest.raises(ModelError, match="no_such_package does not import: ModuleNotFoundError"):

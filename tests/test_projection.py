@@ -82,7 +82,7 @@ def test_paths_are_projected_one_by_one_and_keep_their_labels():
     assert "2.5 px between taps. Rounded: 3. Split: 20 of 40 channels at 3, the others at 2." in notices[0]
 
 
-def test_what_does_not_fit_is_said():
+def test_what_does_not_fit_is_reported():
     (notice,) = project(patch(Inflated(8, 0.5)), {"a": ROOM}).notices
     assert "16 px between taps, above what is possible: 11. Rounded: 11." in notice
     (notice,) = project(patch(Inflated(1, 3.0)), {"a": ROOM}).notices

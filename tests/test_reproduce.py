@@ -88,7 +88,7 @@ def test_an_unknown_table_names_the_nearest():
         read_table("wei-tabel2")
 
 
-def test_an_unknown_scale_is_told(toy_table, call):
+def test_an_unknown_scale_is_reported(toy_table, call):
     code, _, err = call("reproduce", toy_table, "--scale", "large")
     assert code == 2
     assert "--scale is small. Got 'large'" in err

@@ -27,7 +27,7 @@ _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 
 class _Commands(TyperGroup):
-    """The commands; completion is refused for a shell that has none."""
+    """Hold the commands, and refuse completion for a shell that has none."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Check the shell before its completion is made."""

@@ -100,7 +100,7 @@ def _forms(exported: Exported) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("form", "file", "images at a time"):
         table.add_column(name, no_wrap=True)
-    table.add_column("largest difference of logits", justify="right")
+    table.add_column("largest difference of outputs", justify="right")
     for form in exported.forms:
         batch = "" if form.file is None else str(form.batch or "any")
         difference = form.said if form.difference is None else numbers.number(form.difference, 2)
@@ -110,25 +110,28 @@ def _forms(exported: Exported) -> Table:
 
 def _usage(exported: Exported) -> str:
     """Return lines that use what was exported."""
-    height, width = exported.input_shape[2:]
+    channels, height, width = exported.input_shape[1:]
+    built_for, values = f"{exported.out_channels}", "RGB"
+    if channels != 3:
+        built_for, values = f"{built_for}, {channels}", "values"
     files = {form.name: exported.directory / form.file for form in exported.forms if form.file}
     lines = [
-        f"# images: B x 3 x {height} x {width}, RGB / 255 minus mean over std as in export.json",
+        f"# images: B x {channels} x {height} x {width}, {values} / 255 minus mean over std as in export.json",
         "import rfsearch, torch",
         "from rfsearch.plugins import make_backbone  # or build your own network",
         "",
-        f"model = make_backbone({exported.patch.backbone!r}, {len(exported.patch.classes)})",
+        f"model = make_backbone({exported.patch.backbone!r}, {built_for})",
         f"model = rfsearch.apply(model, {str(exported.directory / 'patch.json')!r})",
         f"model.load_state_dict(torch.load({str(files['state dict'])!r}, weights_only=True))",
-        "logits = model.eval()(images)",
+        "output = model.eval()(images)",
     ]
     if "program" in files:
-        lines += ["", f"logits = torch.export.load({str(files['program'])!r}).module()(images)"]
+        lines += ["", f"output = torch.export.load({str(files['program'])!r}).module()(images)"]
     if "onnx" in files:
         lines += [
             "",
             "import onnxruntime",
             f"session = onnxruntime.InferenceSession({str(files['onnx'])!r})",
-            'logits = session.run(["logits"], {"image": images})[0]  # NumPy, float32',
+            'output = session.run(["output"], {"image": images})[0]  # NumPy, float32',
         ]
     return "\n".join(lines)

@@ -41,24 +41,32 @@ class LoadedModel:
     """Hold a network that is looked at.
 
     Attributes:
+        name: What the user calls it.
         network: The network.
         shape: Shape of one input, channels first.
         images: Labelled images, if there are any.
     """
 
+    name: str
     network: nn.Module
     shape: tuple[int, ...]
     images: ImageSet | None
 
 
-def load_model(model: str, input_shape: str | None, classes: int, folder: Path | None, space: str) -> LoadedModel:
+def load_model(
+    model: ModelArgument,
+    input_shape: InputOption = None,
+    classes: ClassesOption = 21,
+    data: FolderOption = None,
+    space: ModelSpaceOption = "folder",
+) -> LoadedModel:
     """Build a network, or load the winner of a run.
 
     Args:
         model: SPEC of a backbone, or the directory of a run.
         input_shape: Shape of one input as --input gives it, None for the images' or the default.
         classes: Number of classes, where no images say it.
-        folder: Folder of labelled images.
+        data: Folder of labelled images.
         space: Name of the space whose layout that folder has; with an embedded set, it needs none.
 
     Raises:
@@ -71,7 +79,7 @@ def load_model(model: str, input_shape: str | None, classes: int, folder: Path |
 
     run_dir = Path(model) if (Path(model) / MANIFEST_FILE).is_file() else None
     with tempfile.TemporaryDirectory() as cache:
-        found = _read_images(run_dir, folder, space, Path(cache))
+        found = _read_images(run_dir, data, space, Path(cache))
         images = found[1] if found else None
         if found is None:
             shape = _parse_shape(input_shape or "3x224x224")
@@ -83,7 +91,7 @@ def load_model(model: str, input_shape: str | None, classes: int, folder: Path |
                     "out, or change image_size in a copy of the space's file."
                 )
         network = trained(run_dir) if run_dir else inspection.build_network(model, classes, shape[0])
-        return LoadedModel(network, shape, images)
+        return LoadedModel(model, network, shape, images)
 
 
 def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> tuple[Space, ImageSet] | None:

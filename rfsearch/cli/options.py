@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rfsearch.ledger import Request
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 RunArgument = Annotated[Path, typer.Argument(help="Run directory, finished or not.")]
 SpaceOption = Annotated[str, typer.Option("--space", help="Name of a space, or a space file.")]
@@ -58,7 +59,7 @@ GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="May 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def _request(
+def make_request(
     space: SpaceOption,
     preset: PresetOption = None,
     data: DataOption = None,
@@ -72,7 +73,7 @@ def _request(
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
 ) -> Request:
-    """Make a request of the options that this function names."""
+    """Make the request that the options of `run` and `plan` describe."""
     from rfsearch.ledger import Request
 
     return Request(
@@ -91,24 +92,31 @@ def _request(
     )
 
 
-def with_request_options(command: Callable[Concatenate[Request, P], None]) -> Callable[..., None]:
-    """Give a command the options that make a request, in the place of its first parameter.
+def with_options_of(
+    make: Callable[..., T],
+) -> Callable[[Callable[Concatenate[T, P], None]], Callable[..., None]]:
+    """Give a command the options of a function, and what the function makes of them as its first argument.
 
     Args:
-        command: A function of a request and of the command's own options, each with a default.
+        make: The function; its parameters are options.
+
+    Returns:
+        A decorator of functions whose other parameters are options of the command's own, each with a default.
     """
-    shared = inspect.signature(_request, eval_str=True, locals={"Request": object}).parameters
-    own = list(inspect.signature(command, eval_str=True, locals={"Request": object}).parameters.values())[1:]
+    shared = inspect.signature(make, eval_str=True, locals={"Request": object}).parameters
 
-    make_request: Callable[..., Request] = _request
-    act: Callable[..., None] = command
+    def decorate(command: Callable[Concatenate[T, P], None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True, locals={"Request": object}).parameters.values())[1:]
+        act: Callable[..., None] = command
 
-    @wraps(command)
-    def called(**given: object) -> None:
-        request = make_request(**{name: given.pop(name) for name in shared})
-        act(request, **given)
+        @wraps(command)
+        def called(**given: object) -> None:
+            made = make(**{name: given.pop(name) for name in shared})
+            act(made, **given)
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
-    called.__dict__["__signature__"] = inspect.Signature(parameters)
-    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return called
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
+        called.__dict__["__signature__"] = inspect.Signature(parameters)
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return decorate

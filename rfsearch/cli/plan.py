@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rfsearch.cli.conduct import device_for, room_of, title_of
-from rfsearch.cli.options import JsonOption, with_request_options
+from rfsearch.cli.options import JsonOption, make_request, with_options_of
 from rfsearch.cli.printing import out_console, print_json, say
 from rfsearch.cli.run import warn_of_plugins
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rfsearch.planning.plan import Plan
 
 
-@with_request_options
+@with_options_of(make_request)
 def plan(
     request: Request,
     out: Annotated[Path | None, typer.Option("--out", help="As for run; nothing is written.")] = None,

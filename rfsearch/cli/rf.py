@@ -11,29 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rfsearch.cli.model import (
-    ClassesOption,
-    FolderOption,
-    InputOption,
-    ModelArgument,
-    ModelSpaceOption,
-    layer_in_short,
-    load_model,
-)
-from rfsearch.cli.options import JsonOption
+from rfsearch.cli.model import LoadedModel, layer_in_short, load_model
+from rfsearch.cli.options import JsonOption, with_options_of
 from rfsearch.cli.printing import out_console, print_json, say
 
 if TYPE_CHECKING:
     from rfsearch.inspection import Inspection, LayerRow
 
 
+@with_options_of(load_model)
 def rf(
-    model: ModelArgument,
-    input_shape: InputOption = None,
-    classes: ClassesOption = 21,
+    model: LoadedModel,
     at: Annotated[str, typer.Option("--at", help="Module path to look from. Default: the output.")] = "",
-    data: FolderOption = None,
-    space: ModelSpaceOption = "folder",
     every: Annotated[bool, typer.Option("--all", help="Every layer, not only those that change the field.")] = False,
     effective: Annotated[bool, typer.Option(help="Measure the effective field too.")] = True,
     out: Annotated[Path | None, typer.Option("--out", help="Where pictures go. Default: runs/rf-MODEL.")] = None,
@@ -42,13 +31,12 @@ def rf(
     """Measure a network's receptive field, in theory layer by layer and in effect, and hold it against your objects."""
     from rfsearch import inspection
 
-    loaded = load_model(model, input_shape, classes, data, space)
-    found = inspection.inspect(loaded.network, (1, *loaded.shape), at, loaded.images, effective)
-    sentences = [*found.sentences, *_run_notices(Path(model))]
-    folder = out or Path("runs") / f"rf-{re.sub(r'[^A-Za-z0-9_.-]+', '-', model).strip('-')}"
-    _write_pictures(found, f"{model}{f' at {at}' if at else ''}", sentences, folder)
+    found = inspection.inspect(model.network, (1, *model.shape), at, model.images, effective)
+    sentences = [*found.sentences, *_run_notices(Path(model.name))]
+    folder = out or Path("runs") / f"rf-{re.sub(r'[^A-Za-z0-9_.-]+', '-', model.name).strip('-')}"
+    _write_pictures(found, f"{model.name}{f' at {at}' if at else ''}", sentences, folder)
     if as_json:
-        about = {"model": model, "input": list(loaded.shape), "at": at}
+        about = {"model": model.name, "input": list(model.shape), "at": at}
         print_json({**about, **_as_json(found), "files": str(folder), "sentences": sentences})
         return
     out_console.print(_layers_table(found.layers, every))

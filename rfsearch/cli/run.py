@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rfsearch.cli.conduct import begin_run, device_for, go_on, resumable
-from rfsearch.cli.options import AddressOption, JsonOption, with_request_options
+from rfsearch.cli.options import AddressOption, JsonOption, make_request, with_options_of
 from rfsearch.cli.printing import progress_console, warn
 from rfsearch.cli.report import report_run
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rfsearch.ledger import Request
 
 
-@with_request_options
+@with_options_of(make_request)
 def run(
     request: Request,
     out: Annotated[Path | None, typer.Option("--out", help="Run directory. Default: runs/SPACE-TIME.")] = None,

@@ -10,36 +10,24 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from rfsearch.cli.model import (
-    ClassesOption,
-    FolderOption,
-    InputOption,
-    ModelArgument,
-    ModelSpaceOption,
-    layer_in_short,
-    load_model,
-)
-from rfsearch.cli.options import JsonOption
+from rfsearch.cli.model import LoadedModel, layer_in_short, load_model
+from rfsearch.cli.options import JsonOption, with_options_of
 from rfsearch.cli.printing import out_console, print_json, say
 
 if TYPE_CHECKING:
     from rfsearch.inspection import SiteFields
 
 
+@with_options_of(load_model)
 def sites(
-    model: ModelArgument,
-    input_shape: InputOption = None,
-    classes: ClassesOption = 21,
-    data: FolderOption = None,
-    space: ModelSpaceOption = "folder",
+    model: LoadedModel,
     every: Annotated[bool, typer.Option("--all", help="Also convolutions whose field may not be changed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List every convolution whose receptive field may be changed, why others may not, and what each dilation gives."""
     from rfsearch import inspection
 
-    loaded = load_model(model, input_shape, classes, data, space)
-    found = inspection.list_site_fields(loaded.network, (1, *loaded.shape))
+    found = inspection.list_site_fields(model.network, (1, *model.shape))
     if as_json:
         print_json([site.to_json() for site in found])
         return
@@ -48,7 +36,7 @@ def sites(
         for reason, count in _refusals(found).items():
             say(f"{count} more may not be changed: {reason}.")
     if any(field.whole for site in found for field, _ in site.by_dilation.values()):
-        say("The output also sees the whole image, through pooling or attention; told is what it reads by itself.")
+        say("The output also sees the whole image, through pooling or attention; shown is what it reads by itself.")
 
 
 def _sites_table(shown: Sequence[SiteFields]) -> Table:

@@ -77,7 +77,7 @@ class Motion:
 
 
 class Targets(Protocol[Target]):
-    """What makes the targets of batches; every task does. See `rfsearch.tasks.Task`."""
+    """Make the targets of batches, as every task does. See `rfsearch.tasks.Task`."""
 
     def target(self, stored: Tensor) -> Target:
         """Return a batch of a split's stored targets as the loss takes them."""
@@ -128,11 +128,11 @@ class Batches(Generic[Target]):
         return pixels, self._targets.moved(target, motion)
 
     def epochs(self, step: int) -> float:
-        """How often the split has been gone through before this step."""
+        """Return how many times the split has been gone through before this step."""
         return step * self._batch_size / len(self._split)
 
     def _indices(self, step: int) -> np.ndarray:
-        """Places step * B ... of the permutations, one after the other."""
+        """Return places step * B to (step + 1) * B - 1 of the permutations laid end to end."""
         places = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
         epochs, places = np.divmod(places, len(self._split))
         return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
@@ -165,7 +165,7 @@ def _normalised(images: Tensor) -> Tensor:
 
 
 def _fetch(split: Split, which: np.ndarray | slice, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Copies, for torch warns of memory it must not write, and a mapped file is such."""
+    """Return a copy of some rows, since torch warns of memory that it must not write, such as a mapped file."""
     images, targets = (np.array(array[which]) for array in (split.images, split.targets))
     return torch.from_numpy(images).to(device), torch.from_numpy(targets).to(device)
 
@@ -181,7 +181,7 @@ def channel_statistics(channels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _photometry(rng: np.random.Generator, shape: Sequence[int], augment: Augment) -> tuple[Tensor, Tensor]:
-    """B x C x 1 x 1 factor and summand that take bytes to normalised values, brightness and contrast included."""
+    """Return factor and summand, B x C x 1 x 1, that normalise bytes, brightness and contrast included."""
     count, channels = shape
     contrast = 1 + augment.contrast * rng.uniform(-1, 1, (count, 1))
     brightness = augment.brightness * rng.uniform(-1, 1, (count, 1))
@@ -206,7 +206,7 @@ def _motion(rng: np.random.Generator, shape: Sequence[int], augment: Augment, de
 
 
 def _axis(length: int, zoom: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """B x length: where each output pixel is read, -1 and 1 being the image's edges."""
+    """Return where each output pixel is read, B x length, -1 and 1 being the image's edges."""
     centres = (2 * np.arange(length) + 1) / length - 1
     result: np.ndarray = (centres[None] - shift[:, None]) / zoom[:, None]
     return result

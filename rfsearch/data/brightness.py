@@ -80,7 +80,7 @@ def _check_ranged(seen: Sequence[_Extent]) -> None:
     what = f"{brightest.path}: the brightest value of {len(seen)} images of more than 8 bits is {brightest.high:g}"
     if white < 256:
         raise DataError(
-            f"{what} of {white:g} after the low byte is cut off: almost black. Save them with 8 bits a channel."
+            f"{what} of {white:g} after the low byte is cut off: almost black. Save them with 8 bits per channel."
         )
     likely = 2 ** int(brightest.high).bit_length() - 1
     raise DataError(

@@ -70,8 +70,8 @@ def infer_classes(
         both += " and no ignore_index" if both and not guessed else ""
         held = " and ".join(map(str, stored))
         faults.add(
-            f"{where}: the labels hold only id {held}{ignored}, which is less than two classes. Write one id a class, "
-            f"0, 1, 2, ...{both}"
+            f"{where}: the labels hold only id {held}{ignored}, which is less than two classes. Write one id per "
+            f"class, 0, 1, 2, ...{both}"
         )
     elif mapping and missing:
         faults.add(
@@ -169,7 +169,7 @@ def class_names(
     if twice:
         raise DataError(f"{source}: class names must differ. Given twice: {', '.join(twice)}.")
     if not 2 <= len(names) <= 256:
-        raise DataError(f"{source}: 2 to 256 class names are needed, one a line. Got {len(names)}.")
+        raise DataError(f"{source}: 2 to 256 class names are needed, one per line. Got {len(names)}.")
     return names
 
 

@@ -1,6 +1,6 @@
 """The Helen face parsing set in the layout its authors published.
 
-    Smith, Zhang, Brandt, Lin, Yang, "Exemplar-Based Face Parsing", CVPR 2013: 11 soft label maps an image.
+    Smith, Zhang, Brandt, Lin, Yang, "Exemplar-Based Face Parsing", CVPR 2013: 11 soft label maps per image.
     Le, Brandt, Lin, Bourdev, Huang, "Interactive Facial Feature Localization", ECCV 2012: the photographs.
 
     root/images/<id>.jpg

@@ -77,7 +77,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with their targets, to train, choose and report on.
+    """Hold images with their targets, to train, choose and report on.
 
     Args:
         name: Of the data set.
@@ -134,7 +134,7 @@ class ImageSet:
         return 1, self.in_channels, *self.image_size
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that training can see: classes, ignore index, names, targets and images of every split."""
+        """Return the SHA-256 of all that training can see: classes, ignore index, and each split's names and arrays."""
         digest = hashlib.sha256(repr((self.classes, self.ignore_index)).encode())
         for title in sorted(self.splits):
             split = self.splits[title]

@@ -27,7 +27,7 @@ _PER_OCTAVE = 2
 
 @dataclass(frozen=True)
 class Extent:
-    """The objects of one class: how many, and the 10, 50 and 90 % quantiles of their sizes, px."""
+    """Hold how many objects one class has, and the 10, 50 and 90 % quantiles of their sizes, px."""
 
     count: int
     low: float
@@ -37,10 +37,13 @@ class Extent:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A receptive field beside the objects, classes by the size of their median object.
+    """Compare a receptive field with the objects of each class.
 
-    rf_px: of the field. larger: classes whose median object is larger than the field. smaller: whose median object
-    is not. absent: classes without objects.
+    Attributes:
+        rf_px: The receptive field, px.
+        larger: Classes whose median object is larger than the field.
+        smaller: Classes whose median object is not.
+        absent: Classes without objects.
     """
 
     rf_px: int
@@ -61,13 +64,18 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class ObjectSizes:
-    """Sizes of objects by class: px, the longer side of each one's bounding box, ascending. images: looked at."""
+    """Hold the sizes of objects.
+
+    Attributes:
+        px: Sizes by class, ascending: the longer side of each bounding box, px.
+        images: Number of images that were looked at.
+    """
 
     px: Mapping[str, np.ndarray]
     images: int
 
     def extents(self) -> dict[str, Extent]:
-        """Of every class that has objects."""
+        """Return the extent of every class that has objects."""
         return {
             name: Extent(len(sizes), *(float(q) for q in np.quantile(sizes, (0.1, 0.5, 0.9))))
             for name, sizes in self.px.items()
@@ -75,7 +83,7 @@ class ObjectSizes:
         }
 
     def compare(self, rf_px: int) -> Comparison:
-        """Which classes have objects that a receptive field of rf_px px does not cover, and which it does."""
+        """Return which classes have objects that a receptive field of rf_px px does not cover, and which it does."""
         medians = {name: extent.median for name, extent in self.extents().items()}
         ordered = sorted(medians, key=lambda name: medians[name])
         return Comparison(
@@ -86,9 +94,9 @@ class ObjectSizes:
         )
 
     def histogram(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(K + 1 edges, px, and K counts by class): bins of half an octave from 1 px, a size on an edge in the upper.
+        """Count sizes in bins of half an octave from 1 px: K + 1 edges, px, and K counts by class.
 
-        The edges are 1, 1.4, 2, 2.8, 4 ... and the last one is above every size.
+        The edges are 1, 1.4, 2, 2.8, 4 ... and the last one is above every size. A size on an edge is in the upper bin.
         """
         largest = max((sizes[-1] for sizes in self.px.values() if len(sizes)), default=1)
         bins = int(np.floor(np.log2(largest) * _PER_OCTAVE + 1e-9)) + 1
@@ -124,7 +132,7 @@ def object_sizes(
 
 
 def _sizes(mask: np.ndarray) -> list[int]:
-    """The longer side of each component's bounding box, px."""
+    """Return the longer side of each component's bounding box, px."""
     components, count = ndimage.label(mask, _EIGHT)
     areas = np.bincount(components.ravel(), minlength=count + 1)[1:]
     boxes = ndimage.find_objects(components)

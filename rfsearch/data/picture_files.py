@@ -185,7 +185,7 @@ def _header(path: Path, image: Image.Image) -> Header:
     )
     remarks = {
         "Images with an EXIF orientation, turned upright": orientation > 1,
-        "Images of more than 8 bits a channel in colour, read by the high byte": bits > 8 and not bare.deep,
+        "Images of more than 8 bits per channel in colour, read by the high byte": bits > 8 and not bare.deep,
         "Images with transparency, laid over white": has_alpha(image),
         "Images with a channel that is not said to be alpha, left out": isinstance(extra, tuple) and 0 in extra,
         "Images in CMYK, brought to RGB without a colour profile": image.mode == "CMYK",

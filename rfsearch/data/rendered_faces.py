@@ -60,7 +60,7 @@ class RenderedFaces(Embedded):
 
 
 def rendered_faces(train: int = 512, val: int = 128, test: int = 128, size: Size = _SIZE, seed: int = 0) -> ImageSet:
-    """Draw a face an image, in Helen's 11 classes, with random pose, size, place, hair, expression, light and clutter.
+    """Draw one face per image, in Helen's 11 classes, random in pose, size, place, hair, expression, light and clutter.
 
     Image i of a split depends on the seed, the split and i alone, not on how many there are. It is equal to the bit on
     one machine; another processor's arithmetic may differ in a last bit of a few pixels.
@@ -148,7 +148,7 @@ def _ellipse(a: float, b: float) -> Shape:
 
 
 def _bar(half_width: float, half_height: float, bend: float = 0.0) -> Shape:
-    """Shape a rounded bar, its middle raised against its ends by `bend`."""
+    """Return the shape of a rounded bar, its middle raised against its ends by `bend`."""
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         along = np.maximum(np.abs(u) - (half_width - half_height), 0)
@@ -159,7 +159,7 @@ def _bar(half_width: float, half_height: float, bend: float = 0.0) -> Shape:
 
 
 def _lens(half_width: float, half_height: float) -> Shape:
-    """Shape a lens, pointed at both ends like an opened eye."""
+    """Return the shape of a lens, pointed at both ends like an opened eye."""
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         result: np.ndarray = np.abs(v) - half_height * (1 - (u / half_width) ** 2)

@@ -18,7 +18,7 @@ _IDS = 256  # labels are 8-bit maps
 
 
 class LabelWeight(nn.Module):
-    """A weight a pixel: `weight` where the label is one of `ids`, 1 elsewhere. even: all pixels weigh the same.
+    """Weigh each pixel: `weight` where the label is one of `ids`, 1 elsewhere. even: all pixels weigh the same.
 
     Labels are known in training only: `guided` shows them. forward((h, w)) returns B x 1 x h x w for a map that spans
     the label map, each unit taking the label nearest to its centre, or None where there is nothing to weigh.
@@ -88,7 +88,7 @@ def guided(model: nn.Module, labels: Tensor | None) -> Iterator[None]:
 
 
 class WeightedGradient(nn.Module):
-    """The identity, whose gradient is multiplied by W where a pixel's label is in the set S (Wei eq. 12).
+    """Pass a map on, and multiply its gradient by W where a pixel's label is in the set S (Wei eq. 12).
 
     x: B x C x H x W behind the interpolation of one parallel path, returned as it is. ids: S, class ids. weight: W,
     1.2 in the paper. Without labels (see `guided`), so in evaluation, it does nothing.

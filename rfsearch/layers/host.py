@@ -11,7 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from rfsearch.errors import ModelError, SpaceError, TrialError
 
 _READ: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Of each tensor: what it was when it was read, and its values then."""
+"""What each tensor was when it was read, and its values then."""
 
 
 def on_host(values: Tensor) -> tuple[float, ...]:

@@ -51,13 +51,13 @@ class Assignment:
     heir_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Without what an older version does not know, unless it is needed."""
+        """Return the event as JSON, without what an older version does not know unless it is needed."""
         return {key: value for key, value in self.__dict__.items() if key != "heir_of" or value}
 
 
 @dataclass(frozen=True)
 class End:
-    """Why an arm ended with budget left. strategy, seed: of the arm."""
+    """Say why an arm, a strategy with a seed, ended with budget left."""
 
     strategy: str
     seed: int
@@ -66,7 +66,7 @@ class End:
 
 @dataclass
 class History:
-    """What a ledger tells: trials handed out, in order, and records, in the order they came in.
+    """Hold what a ledger says: trials handed out, in order, and records, in the order in which they came in.
 
     latencies: of trials' networks, by trial, all measured in one place: what was measured elsewhere before is left out.
     """
@@ -89,7 +89,7 @@ class History:
 
 
 class Journal:
-    """Appends events to a run's ledger, each one on disk before the call returns."""
+    """Append events to a run's ledger, each one on disk before the call returns."""
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / LEDGER_FILE
@@ -160,7 +160,7 @@ def _drop_torn_line(path: Path) -> int:
 
 
 def read_history(run_dir: Path) -> History:
-    """Everything a run's ledger tells. A torn last line is passed over; any other fault is an error with its line.
+    """Read all that a run's ledger says. A torn last line is passed over; any other fault is an error with its line.
 
     Events and keys that a newer version may have added are passed over too.
     """

@@ -124,7 +124,7 @@ def _acquire(path: Path) -> int:
 
 
 def _is_named(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one at a path."""
+    """Return whether an open file is still the one at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
@@ -140,7 +140,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _signature(descriptor: int) -> Holder:
-    """Who holds a lock by its file; a holder that has not signed is nameless."""
+    """Return who holds a lock according to its file; a holder that has not signed is nameless."""
     try:
         return Holder(**read_json(os.pread(descriptor, 4096, 0)))
     except (OSError, ValueError, TypeError):

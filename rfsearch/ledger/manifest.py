@@ -43,19 +43,21 @@ class ArmName:
 
 @dataclass(frozen=True)
 class Network:
-    """Identify the network that a run trains.
+    """Identify the network that a run trains, and the user's code that decides what trials score.
 
     Attributes:
         tensors: Digest of the names and shapes in its state dict, as its backbone makes it.
         parameters: Their number, likewise.
         sources: SHA-256 of the user's files that make it, by path.
         layers: SHA-256 of the user's files of layers that trials put into it, as far as they are known beforehand.
+        code: SHA-256 of the user's files of the task, the metric and the layouts, by what they make and by path.
     """
 
     tensors: str
     parameters: int
     sources: Mapping[str, str]
     layers: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +191,7 @@ class Machine:
     Attributes:
         cpu: Name of its processor.
         cores: Number of its cores that this process may use.
-        memory_bytes: Its memory, in bytes, if it can be told.
+        memory_bytes: Its memory, in bytes, if it is known.
         device: What trials train on.
         system: Operating system and architecture.
     """

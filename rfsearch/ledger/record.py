@@ -23,10 +23,12 @@ TRIAL_COLUMNS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What work has cost, in the three currencies a budget can name.
+    """Hold what work has cost, in the three currencies that a budget can name.
 
-    flop: floating-point operations (2 x MAC), training, optimiser and evaluation together.
-    device_s: seconds a device was held. epochs: passes over the training images.
+    Attributes:
+        flop: Floating-point operations (2 x MAC), training, optimiser and evaluation together.
+        device_s: Seconds that a device was held.
+        epochs: Passes over the training images.
     """
 
     flop: float = 0.0
@@ -39,7 +41,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rung:
-    """A look at a training in progress: its step, validation score, inflation factors (by path) and cost so far."""
+    """Hold one validation of a training in progress.
+
+    Attributes:
+        step: Training step.
+        val: Validation score.
+        f: Inflation factors, by path.
+        cost: Cost so far.
+    """
 
     step: int
     val: float
@@ -49,11 +58,16 @@ class Rung:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one image takes through a network in evaluation: measured after a run, with nothing else running.
+    """Hold how long one image takes through a network in evaluation, measured with nothing else running.
 
-    median_ms, low_ms, high_ms: median, 10th and 90th percentile of several passes; networks whose intervals from low to
-    high overlap are ties. where: the device and, for a CPU, its threads. shape: a fingerprint of everything that the
-    time depends on; networks of one shape share one measurement.
+    Networks whose intervals from low to high overlap are ties.
+
+    Attributes:
+        median_ms: Median of several passes, ms.
+        low_ms: Their 10th percentile, ms.
+        high_ms: Their 90th percentile, ms.
+        where: The device and, for a CPU, its threads.
+        shape: Fingerprint of everything that the time depends on; networks of one shape share one measurement.
     """
 
     median_ms: float
@@ -65,17 +79,38 @@ class Latency:
 
 @dataclass(frozen=True)
 class Record:
-    """One finished trial. `val`, `test` and the infer_* figures are None where the trial never got that far.
+    """Hold what one finished trial was, scored and cost.
 
-    candidate: JSON of the candidate as suggested. outcome: JSON of the candidate that the network ended training with,
-    written by who trained; the candidate itself where nothing moved.
-    path_rf_px: receptive fields behind the convolutions of parallel paths, by path: `site/1`, `site/2`.
-    trace: (step, path, value) points of what was learned, for Wei's Fig. 4. scores: every test score by name.
-    train_peak_bytes: measured peak memory of a training step; forecast: what the plan had said, None for an heir.
-    infer_latency_ms, infer_latency_spread_ms: the median and the spread of `Latency`. A latency without a spread is of
-    an older version, which measured it while other trials trained.
-    heir_of: the trial whose training this one went on with; `cost`, `rungs` and `trace` are of its own stretch, `steps`
-    of the network.
+    Attributes:
+        trial: Its name.
+        strategy: Label of its arm's strategy.
+        seed: Seed of its arm.
+        status: How it ended.
+        candidate: JSON of the candidate as suggested.
+        rf_px: Receptive field that the network ended with, px.
+        rf_init_px: Receptive field that it began with, px.
+        cost: What it cost.
+        path_rf_px: Receptive fields behind the convolutions of parallel paths, by path: `site/1`, `site/2`.
+        val: Validation score. This, `test` and the infer_* figures are None if the trial never got that far.
+        test: Test score.
+        infer_mac: MACs of one image in evaluation.
+        infer_latency_ms: Median of `Latency`.
+        infer_latency_spread_ms: Spread of `Latency`. A latency without one is of an older version, which measured it
+            while other trials trained.
+        infer_peak_bytes: Peak memory of one image in evaluation.
+        params: Number of the network's parameters.
+        cause: Why it failed, or why its cost is incomplete; else empty.
+        train_seed: Seed of its training.
+        steps: Steps that the network has trained.
+        rungs: Its validations on the way.
+        trace: (step, path, value) points of what was learned, for Wei's Fig. 4.
+        scores: Every test score, by name.
+        train_peak_bytes: Measured peak memory of a training step.
+        forecast: What the plan expected it to cost, None for an heir.
+        forecast_peak_bytes: Peak memory that the plan expected.
+        heir_of: Trial whose training this one continued; `cost`, `rungs` and `trace` are of its own stretch.
+        outcome: JSON of the candidate that the network ended training with, written by who trained; the candidate
+            itself if nothing moved.
     """
 
     trial: str
@@ -116,7 +151,7 @@ class Record:
         return self.val is not None and math.isfinite(self.val) and self.status in ("completed", "cut")
 
     def timed(self, latency: Latency | None) -> Record:
-        """This record with the latency of its network, where there is one."""
+        """Return this record with the latency of its network, if there is one."""
         if latency is None:
             return self
         spread = latency.low_ms, latency.high_ms
@@ -195,7 +230,7 @@ def _cell(values: Mapping[str, float], plain: bool) -> str | float | None:
 
 
 def parsed(candidate: str) -> Candidate | None:
-    """A candidate, or None where its JSON holds choices that this version does not know."""
+    """Return a candidate, or None if its JSON holds choices that this version does not know."""
     try:
         return Candidate.from_json(candidate)
     except (ValueError, KeyError, TypeError, AttributeError, RfsearchError):

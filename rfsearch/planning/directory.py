@@ -14,7 +14,7 @@ import torch
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.errors import RunDirectoryError
-from rfsearch.identity import network_of, require_same
+from rfsearch.identity import code_of, network_of, require_same
 from rfsearch.ledger.lock import hold
 from rfsearch.ledger.manifest import (
     MANIFEST_FILE,
@@ -162,7 +162,7 @@ def reopen_run(run_dir: Path, device: torch.device) -> Plan:
 
 
 def _network_now(space: Space, data: ImageSet, candidates: Sequence[Candidate]) -> Network:
-    """Describe the network of a run, and the layers that its candidates put into it, as their files make them now."""
+    """Describe the network of a run and the user's code that its scores depend on, as their files make them now."""
     paths = (path for candidate in candidates for _, path in candidate)
     layers = {spec: None for path in paths for spec in path.choice.specs}
-    return network_of(space.backbone, fresh_backbone(space, task_of(space, data)), layers)
+    return network_of(space.backbone, fresh_backbone(space, task_of(space, data)), layers, code_of(space))

@@ -42,7 +42,7 @@ _TIMED_S = 10.0  # after that many seconds, what has been timed must do
 
 @dataclass(frozen=True)
 class _Pass:
-    """Cost of one pass: FLOP, and peak memory in bytes."""
+    """Hold the cost of one pass: FLOP, and peak memory in bytes."""
 
     flop: float
     peak_bytes: int

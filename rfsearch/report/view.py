@@ -14,7 +14,7 @@ from rfsearch.numbers import finite, plain
 from rfsearch.report.facts import Facts, canonical, read_facts
 from rfsearch.report.statistics import Noise, noise, replicates, training_of
 
-NEVER_LEFT = 0.03  # |f - f0| / f0 below which what was learned counts as not moved
+AT_START = 0.03  # |f - f0| / f0 below which what was learned counts as being at its start
 _AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
 
 ScoreSplit = Literal["val", "test"]
@@ -202,11 +202,12 @@ class Motion:
         letter: What was learned: f or γ.
         start: Its value before training.
         end: Its value after training.
-        still: Whether it stayed at its start.
+        still: Whether it stayed at its start during the whole training.
+        returned: Whether it left its start and ended there again.
         bound: The bound that it ended at; None where it ended at none.
 
     Example:
-        >>> Motion("conv6", "f", start=1.0, end=4.0, still=False, bound=4.0).flag
+        >>> Motion("conv6", "f", start=1.0, end=4.0, still=False, returned=False, bound=4.0).flag
         'stopped at its bound of 4'
     """
 
@@ -215,12 +216,17 @@ class Motion:
     start: float
     end: float
     still: bool
+    returned: bool
     bound: float | None
 
     @property
     def flag(self) -> str:
-        """What a reader must know of this start, in a word or two; empty where there is nothing."""
-        return "never moved" if self.still else f"stopped at its bound of {plain(self.bound)}" if self.bound else ""
+        """What a reader must know of this start, in a few words; empty where there is nothing."""
+        if self.still:
+            return "never moved"
+        if self.bound:
+            return f"stopped at its bound of {plain(self.bound)}"
+        return "came back to its start" if self.returned else ""
 
 
 def motions(record: Record, facts: Facts) -> list[Motion]:
@@ -232,9 +238,11 @@ def motions(record: Record, facts: Facts) -> list[Motion]:
         if moved is None or moved not in LETTERS or name not in record.found:
             continue
         start, ended = path.choice.numbers[moved], record.found[name].numbers.get(moved, 1.0)
-        still = abs(ended - start) < NEVER_LEFT * start
+        left = any(abs(value - start) >= AT_START * start for _, at, value in record.trace if at == name)
+        back = abs(ended - start) < AT_START * start
+        still, returned = back and not left, back and left
         bound = next((b for b in bounds[moved] if abs(ended - b) <= _AT_BOUND * b), None)
-        found.append(Motion(name, LETTERS[moved], start, ended, still, bound))
+        found.append(Motion(name, LETTERS[moved], start, ended, still, returned, bound))
     return found
 
 

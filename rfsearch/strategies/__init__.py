@@ -1,4 +1,4 @@
-"""Strategies, one algorithm a file. They import neither torch nor Ray."""
+"""Strategies, one algorithm per file. They import neither torch nor Ray."""
 
 from rfsearch.strategies.base import (
     Budgeted,

@@ -29,7 +29,7 @@ _SIZE = (24, 32)
 
 
 def choice_is_a_value(choice: Choice) -> None:
-    """It is a frozen dataclass: hashable, and equal to another of the same values."""
+    """Check that it is a frozen dataclass: hashable, and equal to another of the same values."""
     frozen = is_dataclass(choice) and choice.__dataclass_params__.frozen
     hold(frozen, f"a kind of choice is a frozen dataclass. Got {type(choice).__name__}")
     again = type(choice).from_json(choice.to_json())
@@ -38,7 +38,7 @@ def choice_is_a_value(choice: Choice) -> None:
 
 
 def choice_survives_json(choice: Choice) -> None:
-    """A candidate with it is written and read back unchanged, alone and as a guided one of several paths."""
+    """Check that a candidate with it is written and read unchanged, alone and as a guided one of several paths."""
     together: Given = [SitePath(choice, ("mark",)), choice]
     for given in (choice, together):
         candidate = Candidate({_SITE: given})
@@ -55,7 +55,7 @@ def choice_survives_json(choice: Choice) -> None:
 
 
 def choice_says_what_it_is(choice: Choice) -> None:
-    """It has words for a line, a table, a sentence and a plot, one line each, and numbers that are finite."""
+    """Check that it has words for a line, a table, a sentence and a plot, one line each, and finite numbers."""
     said = {
         "str": str(choice),
         "cell": choice.cell(choice, str),
@@ -77,7 +77,7 @@ def choice_says_what_it_is(choice: Choice) -> None:
 
 
 def choice_becomes_something_that_stays(choice: Choice) -> None:
-    """What training has made of it moves no further, is a choice itself and survives JSON."""
+    """Check that what training has made of it moves no further, is a choice itself and survives JSON."""
     if choice.moves is None:
         return
     ended = choice.ended(2.5)
@@ -87,7 +87,7 @@ def choice_becomes_something_that_stays(choice: Choice) -> None:
 
 
 def choice_keeps_the_networks_output(choice: Choice) -> None:
-    """Installed, it gives maps of the size that the network takes, and gradients reach its parameters."""
+    """Check that, installed, it gives maps of the size that the network takes, and gets gradients."""
     net = _installed(choice)
     expected, output = _network()(_images()).shape, net(_images())
     hold(output.shape == expected, f"the network still maps to {tuple(expected)}. Got {tuple(output.shape)}")
@@ -97,7 +97,7 @@ def choice_keeps_the_networks_output(choice: Choice) -> None:
 
 
 def choice_leaves_the_model_alone(choice: Choice) -> None:
-    """It is installed on a copy: the model that was given computes what it did."""
+    """Check that it is installed on a copy: the model that was given computes what it did."""
     model = _network().eval()
     before = model(_images())
     build(model, Candidate({_SITE: choice}), _SETTINGS)
@@ -105,7 +105,7 @@ def choice_leaves_the_model_alone(choice: Choice) -> None:
 
 
 def choice_is_in_the_state_dict(choice: Choice) -> None:
-    """A network that is built again and given the state dict computes the same: nothing is kept elsewhere."""
+    """Check that a network built again and given the state dict computes the same: nothing is kept elsewhere."""
     torch.manual_seed(1)
     net = _installed(choice).train()
     net(_images())
@@ -116,7 +116,7 @@ def choice_is_in_the_state_dict(choice: Choice) -> None:
 
 
 def choice_can_be_exported(choice: Choice) -> None:
-    """Its patch, written and read, puts the same on a fresh network."""
+    """Check that its patch, written and read, puts the same on a fresh network."""
     if choice.searched:
         return
     patch = Patch("under-test", _SETTINGS.classes, Candidate({_SITE: choice}), PatchSettings(dilations=(1, 2, 4)))
@@ -127,7 +127,7 @@ def choice_can_be_exported(choice: Choice) -> None:
 
 
 def choice_can_be_weighed_and_traced(choice: Choice) -> None:
-    """Its training step can be forecast, and it has a receptive field.
+    """Check that its training step can be forecast, and that it has a receptive field.
 
     It runs on tensors without values (PyTorch's `meta` device), and every operator of it has a FLOP count.
     """
@@ -162,7 +162,7 @@ CHOICE_CHECKS: tuple[Callable[[Choice], None], ...] = (
 
 
 def _network() -> nn.Module:
-    """B x 3 x H x W to B x 5 x H x W; its convolution "1" is the site."""
+    """Build a network from B x 3 x H x W to B x 5 x H x W; its convolution "1" is the site."""
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 1))
 
 
@@ -174,7 +174,7 @@ def _installed(choice: Choice) -> nn.Module:
 
 
 def _images() -> Tensor:
-    """2 x 3 x H x W, noise, always the same."""
+    """Return noise, 2 x 3 x H x W, always the same."""
     return torch.randn(2, 3, *_SIZE, generator=torch.Generator().manual_seed(0))
 
 

@@ -15,7 +15,7 @@ from rfsearch.testing.rules import hold, same
 
 
 def layout_is_a_table_of_keys(layout: Layout, root: Path) -> None:
-    """It survives the manifest of a run unchanged, and no key that it does not know is passed over."""
+    """Check that it survives the manifest of a run unchanged, and that no key that it does not know is passed over."""
     body = layout.model_dump_json()
     again = type(layout).model_validate_json(body)
     hold(again == layout, f"a layout survives JSON unchanged. Got {layout!r}, read back as {again!r}")
@@ -44,20 +44,20 @@ def layout_reads_images_that_can_be_trained_on(layout: Layout, root: Path) -> No
 
 
 def layout_repeats_itself(layout: Layout, root: Path) -> None:
-    """The same folder gives the same images in the same order, so that a run can be resumed."""
+    """Check that a folder gives the same images in the same order every time, so that a run can be resumed."""
     first, second = (_read(layout, root).fingerprint() for _ in range(2))
     same(first, second, "reading a folder twice gives the same images, targets and names")
 
 
 def layout_gives_the_size_that_is_asked_for(layout: Layout, root: Path) -> None:
-    """Every image has the (H, W) of the space, whatever its own."""
+    """Check that every image has the (H, W) of the space, whatever its own."""
     for size in ((40, 56), (49, 35)):
         got = _read(layout, root, size).image_size
         hold(got == size, f"images get the size (H, W) that is asked for, {size}. Got {got}")
 
 
 def layout_reads_alike_within_any_memory(layout: Layout, root: Path) -> None:
-    """What is mapped from a cache, where the memory is too small, equals what is held in memory."""
+    """Check that what is mapped from a cache, if the memory is too small, equals what is held in memory."""
     held = _read(layout, root)
     with tempfile.TemporaryDirectory() as cache:
         mapped = layout.read(root, None, cache=cache, memory_limit_bytes=0)
@@ -71,14 +71,14 @@ def layout_reads_alike_within_any_memory(layout: Layout, root: Path) -> None:
 
 
 def layout_leaves_the_folder_alone(layout: Layout, root: Path) -> None:
-    """Reading writes nothing into the user's folder."""
+    """Check that reading writes nothing into the user's folder."""
     before = _files(root)
     _read(layout, root)
     same(sorted(_files(root).items()), sorted(before.items()), "reading changes no file of the folder")
 
 
 def layout_reports_a_folder_that_is_none_of_its_own(layout: Layout, root: Path) -> None:
-    """A missing folder and an empty one are a DataError, which names the folder."""
+    """Check that a missing folder and an empty one are a DataError, which names the folder."""
     with tempfile.TemporaryDirectory() as empty:
         for folder in (Path(empty), Path(empty) / "missing"):
             try:
@@ -113,5 +113,5 @@ def _read(layout: Layout, root: Path, size: tuple[int, int] | None = None) -> Im
 
 
 def _files(root: Path) -> dict[str, tuple[int, int]]:
-    """The size and time of every file below a folder, by its path."""
+    """Return the size and time of every file below a folder, by its path."""
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}

@@ -80,7 +80,7 @@ def strategy_resumes_by_replaying_records(make: MakeStrategy, space: Space) -> N
         again.observe(Record.from_json(record.to_json()))
     for number in range(len(records), len(records) + 3):
         answers = first.suggest([]), again.suggest([])
-        same(*answers, "a strategy that is told the records of a run goes on as the run would have")
+        same(*answers, "a strategy that observes the records of a run goes on as the run would have")
         _told_next((first, again), number, _usual(first))
 
 
@@ -105,7 +105,7 @@ def strategy_takes_pending_trials_into_account(make: MakeStrategy, space: Space)
         if candidate is None:
             break
         pending.append(candidate)
-    hold(bool(pending), "a strategy that was told nothing yet has something to try. Got Exhausted")
+    hold(bool(pending), "a strategy that has observed nothing yet has something to try. Got Exhausted")
     for number, candidate in enumerate(reversed(pending)):
         strategy.observe(_record(candidate, number))
         _suggested(strategy, pending[: len(pending) - number - 1])
@@ -128,7 +128,7 @@ def strategy_prunes_without_changing_its_state(make: MakeStrategy, space: Space)
 
 
 def strategy_heeds_the_direction(make: MakeStrategy, space: Space) -> None:
-    """Where a lower score is the better one, it makes of negated scores what it makes of scores elsewhere."""
+    """Check that, where lower is better, it makes of negated scores what it makes of the scores where higher is."""
     seen = []
     for direction in get_args(Direction):
         strategy, candidates = make(space.with_(direction=direction), 0), list[Candidate]()
@@ -231,7 +231,7 @@ def _played(strategy: Strategy, trials: int, order: Sequence[Status] = (), val: 
         if (candidate := _told_next([strategy], len(seen), status, val)) is None:
             break
         seen.append(candidate)
-    hold(bool(seen), "a strategy that was told nothing yet has something to try. Got Exhausted")
+    hold(bool(seen), "a strategy that has observed nothing yet has something to try. Got Exhausted")
     return seen
 
 

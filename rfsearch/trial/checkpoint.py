@@ -24,8 +24,8 @@ def write(path: Path, writer: Callable[[Any], object]) -> None:
     """Have a file written whole or not at all. writer: writes to the binary file that it is given.
 
     Raises:
-        RunDirectoryError: It cannot be written. A writer in C++ turns an error of the file into one of its own, from
-            which a full disk cannot be told, so the error is kept aside until it has ended.
+        RunDirectoryError: It cannot be written. A writer in C++ turns an error of the file into one of its own, which
+            does not show that the disk is full, so the error is kept aside until it has ended.
     """
     with whole_file(path) as file:
         watched = _Watched(file)
@@ -46,7 +46,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 class _Watched:
-    """A file that takes what comes after its first failure without writing it, and keeps that failure."""
+    """Wrap a file: after its first failure, keep that failure and take what comes without writing it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -61,4 +61,4 @@ class _Watched:
         return memoryview(data).nbytes
 
     def flush(self) -> None:
-        """Nothing: `whole_file` flushes."""
+        """Do nothing: `whole_file` flushes."""

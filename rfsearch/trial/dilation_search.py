@@ -219,7 +219,7 @@ class AveragedWeights:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Within it the model holds the average, evaluates, and normalises by the batch; afterwards it is as before."""
+        """Let the model hold the average, evaluate and normalise by the batch within; afterwards it is as before."""
         with restored(self._model):
             # What trains with its running statistics, as frozen ones do, goes on so.
             norms = [module for module in self._model.modules() if isinstance(module, _NormBase) and module.training]

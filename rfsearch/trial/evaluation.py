@@ -54,7 +54,7 @@ class Evaluation:
         self._model, self._task, self._data, self._recipe, self._device = model, task, data, recipe, device
         self._tally, self._costs, self._image_kind = tally, costs, image_kind
         self.estimating = 0.0
-        """FLOP of the passes that told what scoring would cost, not charged yet."""
+        """FLOP of the passes that showed what scoring would cost, not charged yet."""
 
     def score(self, split: Split) -> tuple[Scores, float]:
         """Score the present weights on a split; returns the scores and the FLOP of finding them.
@@ -94,7 +94,7 @@ class Evaluation:
         return Cost((self._costs.image(kind) or 0.0) * images, self._costs.image_s * images)
 
     def charge_estimates(self) -> None:
-        """Charge the passes that told what scoring would cost.
+        """Charge the passes that showed what scoring would cost.
 
         One pass is charged at least: a training that goes on from another, which knows already, costs as much.
         """

@@ -89,7 +89,7 @@ def _forward(model: nn.Module, input_shape: Sequence[int], device: torch.device)
 
 
 def _sizes(value: Any) -> tuple[tuple[int, ...], ...]:
-    """The sizes of all tensors in what a module reads or gives."""
+    """Return the sizes of all tensors in what a module reads or gives."""
     return tuple(tuple(tensor.shape) for tensor in _tensors(value))
 
 

@@ -13,7 +13,7 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Bytes by which memory grew at most since this object was made, or None where that cannot be measured.
+    """Measure by how many bytes memory grew at most since this object was made, or None if that cannot be measured.
 
     On a CPU this is the resident set, so it holds what the framework keeps beside the tensors; it needs Linux.
     """

@@ -23,14 +23,19 @@ from rfsearch.trial.operators import formula_of
 
 @dataclass(frozen=True)
 class Metered:
-    """flop: of all operators run. peak_bytes: most memory held at once by tensors made inside, workspaces aside."""
+    """Hold what a meter has counted.
+
+    Attributes:
+        flop: FLOP of all operators run.
+        peak_bytes: Most memory held at once by tensors made inside, workspaces aside.
+    """
 
     flop: float
     peak_bytes: int
 
 
 class Meter(TorchDispatchMode):
-    """Counts what runs inside `with Meter() as meter:`, forward and backward, on any device, `meta` included.
+    """Count what runs inside `with Meter() as meter:`, forward and backward, on any device, `meta` included.
 
     memory: whether to follow the memory of tensors too, which takes as long again.
     """
@@ -94,7 +99,7 @@ class Meter(TorchDispatchMode):
 
 
 def held_bytes(module: torch.nn.Module, copies: int = 1) -> int:
-    """Bytes of a module's parameters (`copies` times: with gradients and momentum, 3) and buffers."""
+    """Return the bytes of a module's parameters (`copies` times: with gradients and momentum, 3) and buffers."""
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     buffers = sum(b.numel() * b.element_size() for b in module.buffers())
     return copies * parameters + buffers

@@ -33,7 +33,7 @@ def build_network(space: Space, data: ImageSet, candidate: Candidate) -> tuple[n
     if space.weights != "none":
         loaded, said = load_imagenet_vgg16(model, space.weights)
         if not loaded:
-            raise ModelError(f"The run started from trained weights that are not to be had here. {said}")
+            raise ModelError(f"The run started from trained weights that are not available here. {said}")
     elif space.recipe.low_centre:
         low_centre_(model)
     return model, install(model, candidate, settings_of(space, data.classes))
@@ -41,7 +41,7 @@ def build_network(space: Space, data: ImageSet, candidate: Candidate) -> tuple[n
 
 @dataclass(frozen=True)
 class Fields:
-    """Receptive fields of a built network.
+    """Hold the receptive fields of a built network.
 
     Args:
         rf_px: Of a unit of its output, px: what it reads by itself where it also sees the whole image.

@@ -22,7 +22,7 @@ Point = tuple[int, str, float]
 
 @dataclass(frozen=True)
 class Progress:
-    """A training at a look.
+    """Hold a training as it is at one of its validations.
 
     Args:
         loop: State of its loop; see `TrainingLoop.state`.

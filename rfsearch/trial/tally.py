@@ -202,7 +202,7 @@ def _run_backward(loss: Tensor) -> None:
 
 
 def _described(value: Any) -> Hashable:
-    """What the cost of a call can depend on in an argument of it. Raises TypeError where that is not known."""
+    """Return what the cost of a call can depend on in one of its arguments. Raises TypeError if that is not known."""
     if type(value) in _USUAL:
         result: Hashable = value
         return result

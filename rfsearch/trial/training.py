@@ -132,12 +132,12 @@ class Training:
         return self._finish(loop)
 
     def _step_cost(self, loop: TrainingLoop) -> Cost:
-        """What the next step should cost: as forecast, until one has been metered."""
+        """Return what the next step should cost: as forecast, until one has been metered."""
         metered, forecast = loop.step_cost(), self._forecast_step
         return Cost(metered.flop or forecast.flop, metered.device_s or forecast.device_s, metered.epochs)
 
     def _exceeds(self, more: Cost) -> bool:
-        """Whether that much more would overshoot the limit."""
+        """Return whether that much more would overshoot the limit."""
         charged = self._charges.total_of(self._charges.measured + more)
         return bool(getattr(charged, self._currency) > self._assignment.limit)
 
@@ -240,7 +240,7 @@ class Training:
         )
 
     def _fields(self, loop: TrainingLoop) -> Fields:
-        """The receptive fields as they stand."""
+        """Return the present receptive fields."""
         if self._candidate.learned or self._known_fields is None:
             self._known_fields = fields_of(loop.model, loop.learnable, self._candidate, self._data.input_shape)
         return self._known_fields

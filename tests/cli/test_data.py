@@ -44,7 +44,7 @@ def test_a_plan_says_the_rules_by_which_pictures_were_read(call, tmp_path):
     assert any("Images of grey of 16 bits" in notice for notice in json.loads(out)["notices"])
 
 
-def test_a_held_out_split_and_that_it_is_too_small_are_said(call, tmp_path):
+def test_a_held_out_split_and_that_it_is_too_small_are_reported(call, tmp_path):
     data = images(tmp_path)
     (data / "val").rename(tmp_path / "elsewhere")
     code, out, _ = call("plan", "--space", space_file(tmp_path), "--data", data)
@@ -100,7 +100,7 @@ def test_a_large_picture_is_refused_with_the_setting_that_allows_it(call, tmp_pa
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_split_without_any_labelled_pixel_is_told_before_anything_is_trained(call, tmp_path, split):
+def test_a_split_without_any_labelled_pixel_is_reported_before_anything_is_trained(call, tmp_path, split):
     data = images(tmp_path)
     put(data, split, f"{split}0", np.zeros((24, 32, 3), np.uint8), np.full((24, 32), 255))
     for name in ("train1", "train2") if split == "train" else ():
@@ -113,7 +113,7 @@ def test_a_split_without_any_labelled_pixel_is_told_before_anything_is_trained(c
     assert not (tmp_path / "out").exists()
 
 
-def test_a_test_split_of_withheld_labels_is_left_out_and_said(call, tmp_path):
+def test_a_test_split_of_withheld_labels_is_left_out_and_reported(call, tmp_path):
     data = images(tmp_path)
     put(data, "test", "test0", np.zeros((24, 32, 3), np.uint8), np.full((24, 32), 255))
     code, out, _ = call("plan", "--space", space_file(tmp_path, "ignore_index = 255"), "--data", data)

@@ -120,7 +120,7 @@ class _Layered:
 
 
 class _LayeredList(_Layered):
-    """The same, its candidates known beforehand; the first of them needs no layer."""
+    """Know the candidates beforehand; the first of them needs no layer."""
 
     def describe(self):
         return Description((self._space.uniform(Dilated(2)), self.suggest([])))
@@ -135,7 +135,7 @@ class _LayeredList(_Layered):
         ("tests.toys:strided_layer", ["conv6: layer 'tests.toys:strided_layer' maps", "as the convolution does. Got"]),
     ],
 )
-def test_a_layer_that_cannot_stand_at_its_site_is_told_before_anything_is_trained(
+def test_a_layer_that_cannot_stand_at_its_site_is_reported_before_anything_is_trained(
     call, tmp_path, monkeypatch, command, strategy, spec, parts
 ):
     monkeypatch.setattr(strategy, "spec", spec)
@@ -148,13 +148,13 @@ def test_a_layer_that_cannot_stand_at_its_site_is_told_before_anything_is_traine
     assert not (tmp_path / "out").exists()
 
 
-def test_a_manual_path_too_large_for_its_map_is_told(call, tmp_path):
+def test_a_manual_path_too_large_for_its_map_is_reported(call, tmp_path):
     told = call("plan", "--space", toy_file(tmp_path), "--paths", "2")
     wrong(told, "dilation 6 in one of 2 paths spans 13 px", "12 x 12 px", "Largest dilation that fits: 5")
 
 
 @pytest.mark.parametrize("strategies", ["lsdfn", "exhaustive@lsdfn", "random@lsdfn", "optuna@lsdfn"])
-def test_a_sample_stride_too_large_for_its_map_is_told(call, tmp_path, strategies):
+def test_a_sample_stride_too_large_for_its_map_is_reported(call, tmp_path, strategies):
     """Also where it is drawn and not listed."""
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("reference = 1", "reference = 1\nsampling = { gammas = [1.0, 3.0] }"))
@@ -162,7 +162,7 @@ def test_a_sample_stride_too_large_for_its_map_is_told(call, tmp_path, strategie
     wrong(told, "5 x 5 regions at sample stride 3 span 15 px", "12 x 12 px", "Largest sample stride that fits: 2.25")
 
 
-def test_a_path_guided_by_a_class_that_the_data_lacks_is_told(call, paths_space):
+def test_a_path_guided_by_a_class_that_the_data_lacks_is_reported(call, paths_space):
     paths_space.write_text(paths_space.read_text().replace('"left eye"', '"lft eye"'))
     told = call("plan", "--space", paths_space, "--paths", "2")
     wrong(told, "conv6/1: guided by the label 'lft eye'", "Did you mean 'left eye'")

@@ -63,7 +63,7 @@ def test_a_plugin_that_does_not_load_keeps_no_other_from_being_planned(call, tmp
         (["--space", "helen", "--backbone", "b-net"], "b-net"),
     ],
 )
-def test_asking_for_a_plugin_that_does_not_load_is_told(call, broken_plugins, options, name):
+def test_asking_for_a_plugin_that_does_not_load_is_reported(call, broken_plugins, options, name):
     wrong(call("plan", *options), repr(name), BROKEN[name])
 
 

@@ -71,16 +71,16 @@ def plain_space(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_option_is_told(call, command, options, parts):
+def test_a_wrong_option_is_reported(call, command, options, parts):
     wrong(call(command, *options), *parts)
     assert not Path("runs").exists() or not any(Path("runs").iterdir())
 
 
-def test_a_site_that_matches_nothing_is_told(call, tmp_path):
+def test_a_site_that_matches_nothing_is_reported(call, tmp_path):
     wrong(call("plan", "--space", toy_file(tmp_path), "--site", "conv9"), "'conv9' matches no convolution", "'conv6'")
 
 
-def test_a_dilation_too_large_for_its_map_is_told(call, tmp_path):
+def test_a_dilation_too_large_for_its_map_is_reported(call, tmp_path):
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("[1, 2, 4]", "[1, 2, 16]"))
     wrong(call("plan", "--space", path), "dilation 16 spans 33 px", "12 x 12 px", "Largest dilation that fits: 5")
@@ -127,7 +127,7 @@ def _torn_jpeg(root: Path) -> Path:
         (_torn_jpeg, ["1.jpg"]),
     ],
 )
-def test_faulty_data_is_told_by_file(call, tmp_path, plain_space, make, parts):
+def test_faulty_data_is_reported_by_file(call, tmp_path, plain_space, make, parts):
     wrong(call("run", "--space", plain_space, "--data", make(tmp_path), "--out", tmp_path / "out"), *parts)
     assert not (tmp_path / "out").exists()
 
@@ -140,11 +140,11 @@ def test_an_output_folder_that_holds_a_run_is_not_touched(call, tmp_path):
     assert (out / "ledger.jsonl").read_text() == "precious\n"
 
 
-def test_a_budget_too_small_for_any_score_is_told(call, tmp_path):
+def test_a_budget_too_small_for_any_score_is_reported(call, tmp_path):
     wrong(call("plan", "--space", toy_file(tmp_path), "--budget", "1e-6x"), "1e-6x is less than one step")
 
 
-def test_a_fault_of_the_file_system_is_told_without_a_traceback(call, monkeypatch):
+def test_a_fault_of_the_file_system_is_reported_without_a_traceback(call, monkeypatch):
     def locked(self):
         raise PermissionError(13, "Permission denied", str(self))
 
@@ -152,19 +152,19 @@ def test_a_fault_of_the_file_system_is_told_without_a_traceback(call, monkeypatc
     wrong(call("run", "--space", "helen", "--out", "locked"), "Permission denied", "locked")
 
 
-def test_no_room_is_told(call, tmp_path, monkeypatch):
+def test_no_room_is_reported(call, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     wrong(call("run", "--space", "helen", "--out", tmp_path / "out"), "1,000 bytes free", "64.0 MiB")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs a place no one may write")
-def test_no_right_to_write_is_told(call):
+def test_no_right_to_write_is_reported(call):
     wrong(call("run", "--space", "helen", "--out", "/proc/rfsearch-run"), "cannot be written")
 
 
 @pytest.mark.parametrize("command", ["resume", "report"])
-def test_a_folder_that_is_no_run_is_told(call, tmp_path, command):
+def test_a_folder_that_is_no_run_is_reported(call, tmp_path, command):
     wrong(call(command, tmp_path), "not a run")
 
 

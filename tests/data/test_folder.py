@@ -108,7 +108,7 @@ def test_a_single_image_cannot_be_divided(tmp_path):
         read_folder(tmp_path)
 
 
-def test_unlabelled_test_images_and_spare_labels_are_left_out_and_said(root):
+def test_unlabelled_test_images_and_spare_labels_are_left_out_and_reported(root):
     (root / "test" / "labels").rename(root / "test" / "spare")
     put(root, "train", "zzz", np.zeros((6, 8)))
     s = read_folder(root)
@@ -224,7 +224,7 @@ def test_one_fault_is_one_clear_message(root, breakage, message, classes):
     assert "\n" not in str(caught.value)
 
 
-def test_many_faults_are_told_together(root):
+def test_many_faults_are_reported_together(root):
     for breakage in (break_label_missing, break_jpeg):
         breakage(root)
     for k in (0, 1, 2, 4):
@@ -257,7 +257,7 @@ def test_wrong_options(root, options, message):
         read_folder(root, **options)
 
 
-def test_class_names_in_another_encoding_are_told(root):
+def test_class_names_in_another_encoding_are_reported(root):
     (root / "classes.txt").write_bytes("straße\nb\nc\nd\n".encode("latin-1"))
     with pytest.raises(DataError, match="classes.txt: class names are read as UTF-8"):
         read_folder(root)

@@ -67,7 +67,7 @@ def of(data, name):
 # Pictures of more than 8 bits
 
 
-def test_16_bit_images_are_read_by_a_rule_that_is_said(root):
+def test_16_bit_images_are_read_by_a_rule_that_is_reported(root):
     values = np.linspace(0, 65_535, 48).reshape(SIZE).astype(np.uint16)
     put(root, "train", "train1", values)
     data = read_folder(root)
@@ -123,7 +123,7 @@ def test_a_label_drawn_on_the_upright_image_stays_as_it_is(root):
     assert "match only the stored" not in data.notice
 
 
-def test_a_label_that_matches_only_the_stored_image_is_turned_with_it_and_said(root):
+def test_a_label_that_matches_only_the_stored_image_is_turned_with_it_and_reported(root):
     pixels = turned(root, "train1", (8, 6), label=STORED)
     data = read_folder(root)
     image, label = of(data, "train1")
@@ -497,7 +497,7 @@ def test_a_label_of_another_shape_is_a_fault_all_the_same(root):
     assert "resize_labels" not in text
 
 
-def test_images_that_are_squashed_are_said(root):
+def test_images_that_are_squashed_are_reported(root):
     notice = read_folder(root, size=(8, 8)).notice
     assert "5 images (most commonly 8 x 6 px, W x H) are squashed to 8 x 8 px, which distorts shapes." in notice
     assert 'resize = "crop" or "pad"' in notice

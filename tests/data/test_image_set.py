@@ -137,7 +137,7 @@ def test_a_faulty_set_leaves_no_cache(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_unwritable_cache_is_said(tmp_path):
+def test_an_unwritable_cache_is_reported(tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(DataError, match="cannot be written"):
         load_splits({"train": items_of(tmp_path, 1, "t")}, read, (6, 7), Faults("toy"), None, 0, tmp_path / "cache")
@@ -170,7 +170,7 @@ def test_a_mapped_split_without_its_file_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(("n", "lines", "more"), [(1, 1, False), (5, 6, False), (8, 7, True)])
-def test_faults_are_told_at_once_and_the_rest_counted(n, lines, more):
+def test_faults_are_reported_at_once_and_the_rest_counted(n, lines, more):
     faults = Faults("here")
     faults.check()
     for k in range(n):
@@ -237,7 +237,7 @@ def test_a_palette_label_gives_its_indices(tmp_path):
     np.testing.assert_array_equal(np.asarray(label), ids)
 
 
-def test_the_most_common_size_wins_and_is_said(tmp_path):
+def test_the_most_common_size_wins_and_is_reported(tmp_path):
     paths = []
     for k, wh in enumerate([(5, 4), (6, 4), (6, 4)]):
         paths.append(tmp_path / f"{k}.png")

@@ -141,7 +141,7 @@ def test_a_white_says_nothing_of_8_bits_and_is_refused_for_colour(tmp_path):
 def test_colour_of_16_bits_is_read_by_its_high_byte(tmp_path):
     path = write_tiff(tmp_path / "a.tif", (COLOURS.astype(np.uint16) << 8) + 77, photometric=2, channels=3)
     np.testing.assert_array_equal(rgb(path), COLOURS)
-    assert "more than 8 bits a channel in colour, read by the high byte: 1" in notes(path)
+    assert "more than 8 bits per channel in colour, read by the high byte: 1" in notes(path)
 
 
 def test_a_tiff_in_which_0_is_white(tmp_path):
@@ -179,7 +179,7 @@ def test_an_opaque_alpha_changes_nothing(tmp_path):
     np.testing.assert_array_equal(rgb(saved(tmp_path / "a.png", image)), COLOURS)
 
 
-def test_a_channel_that_is_no_alpha_is_left_out_and_said(tmp_path):
+def test_a_channel_that_is_no_alpha_is_left_out_and_reported(tmp_path):
     near_infrared = np.dstack([COLOURS, np.full((6, 8), 7, np.uint8)])
     path = write_tiff(tmp_path / "a.tif", near_infrared, bits=8, photometric=2, channels=4, extra=[0])
     np.testing.assert_array_equal(rgb(path), COLOURS)
@@ -343,7 +343,7 @@ def test_images_that_hold_fewer_bits_than_their_files_are_refused_with_a_white(t
 def test_colour_that_holds_fewer_bits_than_its_files_is_refused(tmp_path):
     path = write_tiff(tmp_path / "a.tif", COLOURS.astype(np.uint16) * 8, photometric=2, channels=3)
     with pytest.raises(
-        DataError, match=r"brightest value of 1 images .* almost black\. Save them with 8 bits a channel"
+        DataError, match=r"brightest value of 1 images .* almost black\. Save them with 8 bits per channel"
     ):
         check_brightness(read_headers([path]), PictureRule())
 
@@ -364,7 +364,7 @@ def test_values_without_a_range_are_offered_one_white_for_all_images(tmp_path):
     check_brightness(read_headers([saved(tmp_path / "below.tif", (RAMP * 9 - 1).astype(np.float32))]), PictureRule())
 
 
-def test_an_empty_file_and_another_kind_of_file_are_told_in_plain_words(tmp_path):
+def test_an_empty_file_and_another_kind_of_file_are_reported_in_plain_words(tmp_path):
     for name, content, why in (("a.png", b"", "the file is empty"), ("b.png", b"<html>", "it is no image of a known")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=rf"{name}: cannot be decoded \({why}"):

@@ -226,13 +226,13 @@ def test_photographs_that_voc_lacks_are_sbds(root, voc):
     assert MORE[4] in names(data, "train", "val")
 
 
-def test_voc_alone_is_told(root):
+def test_voc_alone_is_reported(root):
     notice = read_voc(root).notice
     assert "neither SegmentationClassAug nor SBD" in notice
     assert "VOC train alone, 4; the papers train on 10,582" in notice
 
 
-def test_what_the_merged_annotation_adds_is_told(root, voc):
+def test_what_the_merged_annotation_adds_is_reported(root, voc):
     write_augmented(voc)
     assert "no list of it was found: all its maps" in read_voc(root).notice
     listing(voc / "ImageSets/Segmentation/trainaug.txt", [*MORE[:30], *TRAIN, VAL[0]])
@@ -241,7 +241,7 @@ def test_what_the_merged_annotation_adds_is_told(root, voc):
     assert "1 more of it are in VOC val and were left out. These are 34; the papers train on 10,582." in notice
 
 
-def test_what_sbd_adds_is_told(root):
+def test_what_sbd_adds_is_reported(root):
     write_sbd(root / "sbd")
     notice = read_voc(root).notice
     assert f"4 of VOC train and 40 that are added by SBD ({root / 'sbd'}); 3 more of it are in VOC val" in notice
@@ -439,7 +439,7 @@ def test_one_fault_of_sbd_is_one_clear_message(root, breakage, message):
     assert "\n" not in str(caught.value)
 
 
-def test_many_faults_are_told_together(root, voc):
+def test_many_faults_are_reported_together(root, voc):
     write_augmented(voc)
     listing(voc / "ImageSets/Segmentation/trainaug.txt", MORE)
     for breakage in (break_label, break_listed_label, break_image, break_jpeg, break_leak):

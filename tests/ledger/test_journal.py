@@ -190,7 +190,7 @@ def test_other_peoples_files_are_not_written_among(tmp_path):
         create(tmp_path)
 
 
-def test_a_file_in_the_way_is_told(tmp_path):
+def test_a_file_in_the_way_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="cannot be written"):
         create(tmp_path / "file" / "run")

@@ -122,7 +122,7 @@ def test_sweeps_begin_at_the_hand_default_and_try_every_dilation() -> None:
 
 
 @pytest.mark.parametrize(("strategy", "module"), [(LearnedSpacings, "DCLS"), (RFNext, "mmengine")])
-def test_a_missing_package_is_told_before_anything_is_trained(strategy, module, monkeypatch) -> None:
+def test_a_missing_package_is_reported_before_anything_is_trained(strategy, module, monkeypatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
     with pytest.raises(RequestError, match=rf"{strategy.name} calls .*{module} is not installed. Install it with: pip"):

@@ -29,7 +29,7 @@ class Lambda(nn.Module):
 def windows(
     function: Callable[..., Tensor], size: tuple[int, int], along: tuple[int, int] = (2, 3)
 ) -> list[list[tuple[int, int]]]:
-    """Of each axis: the first and the last pixel that any unit in each place of the axis depends on, by gradients.
+    """Return the first and the last pixel that any unit in each place of each axis depends on, by gradients.
 
     along: dimensions of the result along which the height and the width of the image run.
     """

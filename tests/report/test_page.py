@@ -294,7 +294,7 @@ def test_tables_have_the_contracts_columns(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("test", [0.69, None])
-def test_the_score_that_the_search_went_by_is_told_once(make_run: MakeRun, test: float | None) -> None:
+def test_the_score_that_the_search_went_by_is_reported_once(make_run: MakeRun, test: float | None) -> None:
     told = record("a", val=0.7, test=test, scores={"f_eye_pooled": 0.6, "f_classmean_pooled": test or 0.7})
     page = Page(write(make_run([told], space={"primary": "f_classmean_pooled"}).directory))
     head = page.row("trial")

@@ -31,7 +31,7 @@ def test_interval_holds_the_mean_and_repeats() -> None:
 
 
 def test_interval_of_two_values_is_the_exact_one() -> None:
-    """Of two values a resample's mean is low, middle or high with chances 1/4, 1/2, 1/4: 95 % go from end to end."""
+    """A resample of two values has a low, middle or high mean with chances 1/4, 1/2, 1/4: 95 % reach both ends."""
     assert bootstrap_interval([0.2, 0.4]) == (0.2, 0.4)
     low, high = bootstrap_interval([0.2, 0.4], level=0.4)
     assert (low, high) == pytest.approx((0.3, 0.3))

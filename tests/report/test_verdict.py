@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from rfsearch.choices import Candidate, Dilated, Guest, Searched, SitePath
+from rfsearch.choices import Candidate, Dilated, Guest, Inflated, Searched, SitePath
 from rfsearch.ledger import Cost, Record
 from rfsearch.report import Setting, Verdict, summarise
+from rfsearch.report.facts import read_facts
+from rfsearch.report.view import motions
 from tests.report.made_up import MakeRun, candidate, record
 
 
@@ -162,6 +164,26 @@ def test_f_that_moved(make_run: MakeRun) -> None:
     assert "a receptive field of 120 px, moved there from 92 px" in text
 
 
+def test_f_that_came_back_to_its_start_is_not_said_to_have_stayed(make_run: MakeRun) -> None:
+    wander = ((0, "conv6", 1.0), (50, "conv6", 1.4), (100, "conv6", 1.02))
+    back = learned("a", 2, 1.02, trace=wander)
+    text, _ = told(make_run, [back, learned("b", 4, 0.98, val=0.6, trace=((0, "conv6", 1.0), (50, "conv6", 0.99)))])
+    assert "The winner's learned f moved and came back to its start: it ended less than 3 % away." in text
+    assert "In 1 of 2 learned trials f never left its start: b." in text
+    assert "In 1 of 2 learned trials f moved and came back to its start: a." in text
+    facts = read_facts(make_run([]).manifest)
+    assert [motion.flag for motion in motions(back, facts)] == ["came back to its start"]
+    assert [motion.flag for motion in motions(learned("c", 2, 1.02), facts)] == ["never moved"]
+
+
+def test_a_path_that_never_moved_beside_one_that_came_back(make_run: MakeRun) -> None:
+    pair = Candidate({"conv6": (Inflated(2, 1.0, True), Inflated(4, 1.0, True))}).to_json()
+    wander = ((0, "conv6/1", 1.0), (0, "conv6/2", 1.0), (50, "conv6/1", 1.4), (50, "conv6/2", 1.0))
+    text, _ = told(make_run, [record("a", candidate=pair, ends={"conv6/1": 1.0, "conv6/2": 1.0}, trace=wander)])
+    assert "The winner's learned f moved and came back to its start" in text
+    assert "never left its start" not in text
+
+
 @pytest.mark.parametrize("bound", [0.25, 4.0])
 def test_f_at_a_bound(make_run: MakeRun, bound: float) -> None:
     text, _ = told(make_run, [learned("a", 2, bound), learned("b", 4, 1.3, val=0.6)])
@@ -241,7 +263,7 @@ def test_nothing_scored(make_run: MakeRun) -> None:
     assert verdict.best is None
 
 
-def test_cut_winner_and_missing_test_are_said(make_run: MakeRun) -> None:
+def test_cut_winner_and_missing_test_are_reported(make_run: MakeRun) -> None:
     text, _ = told(make_run, [record("a", val=0.9, test=None, status="cut"), record("b", 4)])
     assert "The winner was cut" in text
     assert "The winner has no test score" in text
@@ -349,7 +371,7 @@ def test_a_real_dilation_is_offered_as_a_layer_and_counted_by_the_nearest_whole_
     assert "inflated" not in text
 
 
-def test_two_paths_that_were_found_are_told_with_their_guidance_and_together(make_run: MakeRun) -> None:
+def test_two_paths_that_were_found_are_reported_with_their_guidance_and_together(make_run: MakeRun) -> None:
     guided = SitePath(Searched(2), ("left eye", "nose"))
     searched = Candidate({"conv6": (guided, Searched(2))}).to_json()
     trials = [
@@ -370,7 +392,7 @@ def test_one_search_is_not_counted(make_run: MakeRun) -> None:
     assert "searched the dilation" not in text
 
 
-def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> None:
+def test_a_dilation_found_in_training_is_reported_as_found(make_run: MakeRun) -> None:
     """Started at 2 and ended at 8, the largest of the space: no inflation anywhere."""
     searched = Candidate({"conv6": Searched(2)}).to_json()
     text, verdict = told(
@@ -391,7 +413,7 @@ def test_a_dilation_found_in_training_is_told_as_found(make_run: MakeRun) -> Non
         ({}, "Dilation 2 with layer dcls at conv6 won"),
     ],
 )
-def test_a_layer_is_told_with_what_it_found(make_run: MakeRun, found: dict[str, float], headline: str) -> None:
+def test_a_layer_is_reported_with_what_it_found(make_run: MakeRun, found: dict[str, float], headline: str) -> None:
     """No plain dilation stands in for it, so the trained network is what is offered."""
     layer = Candidate({"conv6": Guest(2, "peers.dcls:dcls")}).to_json()
     text, verdict = told(make_run, [*sweep(), record("t3", 2, val=0.8, test=0.8, candidate=layer, ends=found)])

@@ -223,7 +223,7 @@ def test_paths_without_label_sets_start_from_neighbouring_dilations(form, starts
     assert len({candidate.sites[0][1][0] for candidate in strategy.describe().candidates}) == starts
 
 
-def test_too_few_dilations_for_paths_without_label_sets_are_told():
+def test_too_few_dilations_for_paths_without_label_sets_are_reported():
     space = SPACE.with_(paths={"tri": PathSet(manual=(4, 6, 8))}, dilations=(1, 2)).with_form("tri")
     with pytest.raises(SpaceError, match=r"3 paths without label sets.*space has 2.*\[paths.tri\]"):
         made("inflation", space=space)
@@ -291,7 +291,7 @@ def test_bayesian_search_moves_towards_what_scores_well():
     assert sum(late) / len(late) > sum(blind) / len(blind) + 0.1
 
 
-def test_a_pruned_trial_is_not_told_as_a_completed_one():
+def test_a_pruned_trial_is_not_reported_as_a_completed_one():
     """A pruned trial's high score at an early look must not draw the search to it."""
     good, lure = SPACE.uniform(Dilated(4)), SPACE.uniform(Dilated(11))
 

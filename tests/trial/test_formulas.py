@@ -20,7 +20,7 @@ def flop_of(work: Callable[[], object]) -> float:
 
 
 def backward_flop_of(work: Callable[[], Tensor]) -> float:
-    """Of the gradients alone: the slope of the result is made outside, and no gradient is added to an older one."""
+    """Count the gradients alone: the slope of the result is made outside, and no gradient is added to an older one."""
     result = work()
     slope = torch.ones_like(result)
     for leaf in (X, ROWS, VOLUME):
@@ -123,7 +123,7 @@ def test_a_formula_of_a_gradient_counts_what_a_hand_counts(name: str) -> None:
 
 
 def attention(device: str, **keys: object) -> Callable[[], Tensor]:
-    """Of 3 heads, 10 queries, 12 keys; 8 channels of scores, 4 of values."""
+    """Attend with 3 heads, 10 queries, 12 keys; 8 channels of scores, 4 of values."""
     query, key, value = (
         torch.zeros(2, 3, *shape, device=device, requires_grad=True) for shape in ((10, 8), (12, 8), (12, 4))
     )

@@ -70,7 +70,7 @@ def _checkpointed(reentrant: bool) -> Callable[..., Tensor]:
 
 
 def _one_of_two(net: Whim, logits: Tensor, image: Tensor) -> Tensor:
-    """The same calls every time, and another graph behind the one that counts."""
+    """Make the same calls every time, with another graph behind the one that counts."""
     dear, cheap = net.extra(net.extra(logits)), logits * 2
     return dear if random.random() < 0.5 else cheap
 

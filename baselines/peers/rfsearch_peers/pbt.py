@@ -51,7 +51,7 @@ class PopulationBasedTraining:
         others = [d for d in self._dilations if d != space.reference]
         random.Random(seed).shuffle(others)
         self._members = [space.uniform(Dilated(d)) for d in (space.reference, *others)]
-        self._room: Callable[[Cost], int] = lambda spent: _FEWEST  # until it is told a budget
+        self._room: Callable[[Cost], int] = lambda spent: _FEWEST  # until it is given a budget
         self._records: dict[int, Record] = {}
 
     def describe(self) -> Description:

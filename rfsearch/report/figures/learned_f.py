@@ -19,8 +19,8 @@ def caption(view: RunView) -> str:
     """Return how to read the lines."""
     return (
         "Inflation factor f over the training, one line per start and path. Below 1 the receptive field grows, above 1 "
-        "it shrinks; dotted: f\u00a0=\u00a01; dashed: the bounds of f, where they are near. Starts that never "
-        "moved or were stopped at a bound are marked."
+        "it shrinks; dotted: f\u00a0=\u00a01; dashed: the bounds of f, where they are near. Lines that never "
+        "moved, came back to their start or were stopped at a bound are marked."
     )
 
 

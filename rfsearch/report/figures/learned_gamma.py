@@ -19,8 +19,8 @@ def caption(view: RunView) -> str:
     """Return how to read the lines."""
     return (
         "Sample stride γ over the training, one line per start and path. Above its start the block samples further "
-        "away; dashed: the bounds of γ, where they are near. Starts that never moved or were stopped at a bound are "
-        "marked."
+        "away; dashed: the bounds of γ, where they are near. Lines that never moved, came back to their start or "
+        "were stopped at a bound are marked."
     )
 
 

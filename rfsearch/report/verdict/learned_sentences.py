@@ -1,4 +1,4 @@
-"""Warnings about learned factors and sample strides that never moved or were stopped at a bound."""
+"""Warnings about learned factors and sample strides that ended at their start or at a bound."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rfsearch.ledger import Record
 from rfsearch.numbers import percent, plain
-from rfsearch.report.view import NEVER_LEFT, Motion, RunView, motions
+from rfsearch.report.view import AT_START, Motion, RunView, motions
 from rfsearch.report.wording import listing
 
 
 def warn_of_stuck_values(view: RunView, winner: Record) -> Iterator[str]:
-    """Warn of learned f and γ that never left their start or ended at a bound: of the winner, and of all trials."""
+    """Warn of learned f and γ that ended at their start or at a bound: of the winner, and of all trials."""
     for letter in ("f", "γ"):
         moved = {r.trial: [m for m in motions(r, view.facts) if m.letter == letter] for r in view.scored}
         yield from _sentences_of(letter, {trial: ms for trial, ms in moved.items() if ms}, winner)
@@ -29,8 +29,13 @@ def _sentences_of(letter: str, moved: Mapping[str, Sequence[Motion]], winner: Re
     own = "its dilation was given" if letter == "f" else "its sample stride was given"
     if ours and all(m.still for m in ours):
         yield (
-            f"The winner's learned {letter} never left its start (less than {percent(NEVER_LEFT, 1)} away): "
+            f"The winner's learned {letter} never left its start (less than {percent(AT_START, 1)} away): "
             f"{own}, not learned."
+        )
+    elif ours and all(m.still or m.returned for m in ours):
+        yield (
+            f"The winner's learned {letter} moved and came back to its start: "
+            f"it ended less than {percent(AT_START, 1)} away."
         )
     if ends := sorted({m.bound for m in ours if m.bound}):
         yield (
@@ -43,6 +48,10 @@ def _sentences_of(letter: str, moved: Mapping[str, Sequence[Motion]], winner: Re
         yield f"{where} learned {letter} never left its start, so it says nothing about the receptive field."
     elif still:
         yield f"In {len(still)} of {len(moved)} learned trials {letter} never left its start: {_name_trials(still)}."
+    returned = [trial for trial, ms in moved.items() if trial not in still and all(m.still or m.returned for m in ms)]
+    if returned:
+        count = f"In {len(returned)} of {len(moved)} learned trials"
+        yield f"{count} {letter} moved and came back to its start: {_name_trials(returned)}."
     held = [trial for trial, ms in moved.items() if any(m.bound for m in ms)]
     if held:
         bounds = listing([plain(b) for b in sorted({m.bound for ms in moved.values() for m in ms if m.bound})])

@@ -10,7 +10,7 @@ from rfsearch.ledger.record import parsed
 from rfsearch.numbers import counted
 from rfsearch.report.statistics import training_of
 from rfsearch.report.verdict.phrases import as_sentence
-from rfsearch.report.view import NEVER_LEFT, RunView, factors
+from rfsearch.report.view import AT_START, RunView, factors
 from rfsearch.report.wording import listing
 
 
@@ -91,4 +91,4 @@ def warn_of_weak_score(view: RunView, winner: Record) -> Iterator[str]:
 def _reaches_beyond(moved: Mapping[str, float], site: str, beyond: str) -> bool:
     """Return whether a site's inflation factor leaves its receptive field at or beyond that of its dilation."""
     f = moved.get(site, 1.0)
-    return f <= 1.0 + NEVER_LEFT if beyond == "larger" else f >= 1.0 - NEVER_LEFT
+    return f <= 1.0 + AT_START if beyond == "larger" else f >= 1.0 - AT_START

@@ -48,7 +48,7 @@ def test_underscores_will_do():
         ("score.py", "unknown metric 'score.py'. A callable of a file is named score.py:my_metric"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(name, message):
+def test_an_unknown_name_is_reported_with_the_nearest(name, message):
     with pytest.raises(SpaceError, match=message):
         make_metric(name, toy_faces())
 

@@ -160,7 +160,7 @@ def test_lower_may_be_better(spec):
         ("absent", "no callable 'absent'"),
     ],
 )
-def test_what_is_no_metric_is_told_before_anything_is_trained(spec, name, message):
+def test_what_is_no_metric_is_reported_before_anything_is_trained(spec, name, message):
     with pytest.raises(ModelError, match=message):
         make_metric(spec(name), toy_faces())
 
