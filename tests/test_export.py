@@ -17,13 +17,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import rfsearch
-from rfsearch import export as exports
 from rfsearch.backbones.small import wei_small
 from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, Searched, SitePath
 from rfsearch.data import Batches
 from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
-from rfsearch.export import export, take_weights
+from rfsearch.export import Scored, export, forms, take_weights
+from rfsearch.export.bench import Bench
 from rfsearch.layers import Inflation, interpolate
 from rfsearch.ledger import Assignment, Journal, Request, read_run
 from rfsearch.networks import trained
@@ -245,7 +245,7 @@ def test_an_unfinished_run_exports_who_leads_so_far(run_of, tmp_path):
 
 
 def test_a_difference_is_said_and_the_files_stay(run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(exports, "TOLERANCE", -1.0)
+    monkeypatch.setattr(forms, "TOLERANCE", -1.0)
     found = export(run_of("learned"), tmp_path, formats=("program",))
     assert [form.failed for form in found.forms] == [True, True]
     assert "model.pt2 differs from the network by" in found.faults[1]
@@ -354,9 +354,9 @@ def test_whole_already_is_exported_as_it_is_and_reported(run_of, tmp_path):
 def test_the_best_on_validation_is_exported_whatever_the_test_images_say(run_of, tmp_path, monkeypatch):
     known = {("trained", 0): 0.9, ("rounded", 0): 0.5, ("rounded", 2): 0.6, ("split", 0): 0.7, ("split", 2): 0.4}
     monkeypatch.setattr(
-        exports._Bench,
+        Bench,
         "score",
-        lambda self, model, name, steps=0: exports.Scored(name, steps, known[name, steps], 1 - known[name, steps]),
+        lambda self, model, name, steps=0: Scored(name, steps, known[name, steps], 1 - known[name, steps]),
     )
     found = export(run_of("learned"), tmp_path, integer=True, finetune_steps=2, formats=())
     assert [(row.name, row.steps) for row in found.scores if row.chosen] == [("split", 0)]
@@ -378,7 +378,7 @@ def test_fine_tuning_moves_weights_as_far_as_the_rate_says(run_of, tmp_path):
     """One step without momentum behind it: the weights move by rate times gradient, the recipe's 0.05 over ten."""
     run_dir = run_of("learned")
     space = read_run(run_dir).manifest.resolved_space
-    bench = exports._Bench(space, toy_faces(), CPU, lambda _: None)
+    bench = Bench(space, toy_faces(), CPU, lambda _: None)
     start = build(wei_small(11), Candidate({"conv6": Dilated(2)}), Settings())
     take_weights(trained(run_dir), start)
     tuned = bench.finetune(copy.deepcopy(start), "", 1)
@@ -460,7 +460,7 @@ def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):
 
 
 def test_a_form_that_differs_is_exit_code_1(call, run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(exports, "TOLERANCE", -1.0)
+    monkeypatch.setattr(forms, "TOLERANCE", -1.0)
     code, _, err = call("export", run_of("dilated"), "--out", tmp_path, "--formats", "none")
     assert code == 1
     assert "differs from the network" in err

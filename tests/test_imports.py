@@ -43,6 +43,11 @@ def test_neither_torch_nor_ray_is_imported(module):
     assert not {"torch", "ray"} & imported_by(module)
 
 
+def test_a_worker_imports_no_scipy():
+    """It takes a second, of which a worker that trains has no use."""
+    assert "scipy" not in imported_by("rfsearch.trial")
+
+
 def test_only_one_package_imports_ray():
     importers = set()
     for path in PACKAGE.rglob("*.py"):

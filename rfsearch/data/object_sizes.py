@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from rfsearch.data.image_set import Split, evenly
 
@@ -116,6 +115,8 @@ def object_sizes(
     classes: names in order of id. ignore_index: the id of pixels without a class. leave_out: classes that are no
     objects. At most `most_images` images, evenly spread. Components of less than SMALLEST_AREA px are dropped.
     """
+    from scipy import ndimage  # slow to import, and workers measure no objects
+
     labels = split.targets if isinstance(split, Split) else split
     if labels.ndim != 3:
         raise ValueError(f"Label maps must be N x H x W. Got {labels.shape=}.")
@@ -127,15 +128,14 @@ def object_sizes(
         ids = np.asarray(labels[index]).astype(np.int32) + 1
         for i, box in enumerate(ndimage.find_objects(ids, max_label=len(classes))):
             if box is not None and i in wanted:
-                found[wanted[i]] += _sizes(ids[box] == i + 1)
+                components, _ = ndimage.label(ids[box] == i + 1, _EIGHT)
+                found[wanted[i]] += _sizes(components, ndimage.find_objects(components))
     return ObjectSizes({name: np.sort(np.array(sizes, dtype=np.int64)) for name, sizes in found.items()}, len(chosen))
 
 
-def _sizes(mask: np.ndarray) -> list[int]:
+def _sizes(components: np.ndarray, boxes: Sequence[tuple[slice, ...]]) -> list[int]:
     """Return the longer side of each component's bounding box, px."""
-    components, count = ndimage.label(mask, _EIGHT)
-    areas = np.bincount(components.ravel(), minlength=count + 1)[1:]
-    boxes = ndimage.find_objects(components)
+    areas = np.bincount(components.ravel(), minlength=len(boxes) + 1)[1:]
     return [
         max(side.stop - side.start for side in box)
         for box, area in zip(boxes, areas, strict=True)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import optimize
 from torch import Tensor, nn
 
 from rfsearch.compiled import check_not_compiled
@@ -349,6 +348,8 @@ def _gaussian(share: npt.NDArray[np.float64]) -> _Fitted:
         return np.stack([column.ravel() for column in (bell, *by_centre, *by_log_sigma)], axis=1)
 
     start = np.array([1.0, *centre, *np.log(sigma)])
+    from scipy import optimize  # slow to import, and every worker imports this module
+
     try:
         fit = optimize.least_squares(residual, start, jacobian, method="lm")
     except (ValueError, OverflowError):  # the search went where a Gaussian is not finite

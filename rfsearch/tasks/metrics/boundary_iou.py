@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import ndimage
 from torch import Tensor
 
 from rfsearch.tasks.class_maps import IGNORE
@@ -75,6 +74,8 @@ def contour_bands(ids: np.ndarray, distance: int, none: int) -> np.ndarray:
         distance: d, px.
         none: Id that the other pixels get.
     """
+    from scipy import ndimage  # slow to import, and most runs have another metric
+
     lowest = highest = ids.astype(np.int16)
     for axis in (1, 2):
         window = {"size": 2 * distance + 1, "axis": axis, "mode": "constant", "cval": _BEYOND}
