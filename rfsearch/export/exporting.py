@@ -1,0 +1,240 @@
+"""Export a run's winner: choose its network, and write it in every form asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rfsearch.choices import Candidate, Choice
+from rfsearch.data.batches import channel_statistics
+from rfsearch.direction import Direction, merit
+from rfsearch.errors import RequestError, RunDirectoryError, nearest
+from rfsearch.export.bench import Bench, Scored, take_weights
+from rfsearch.export.forms import FORMATS, Form, onnx_missing, write_forms
+from rfsearch.export.origin import changes_since, read_images, record_of
+from rfsearch.ledger import Record, read_run
+from rfsearch.ledger.files import write_whole
+from rfsearch.ledger.typed_json import sound
+from rfsearch.networks import trained
+from rfsearch.patch import Patch, PatchSettings
+from rfsearch.projection import project
+from rfsearch.provenance import versions
+from rfsearch.space import Space
+from rfsearch.trial import checkpoint
+
+_FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data", "export.json")
+
+
+@dataclass
+class Exported:
+    """Describe what was exported.
+
+    Attributes:
+        searched: The candidate as it was searched.
+        primary: Name of the score.
+        direction: Whether a higher or a lower score is the better one.
+        rf_px: Receptive field of the exported network.
+        out_channels: Channels of the network's output.
+        input_shape: Of one image.
+    """
+
+    run: Path
+    directory: Path
+    trial: str
+    searched: str
+    patch: Patch
+    primary: str
+    direction: Direction
+    rf_px: int
+    out_channels: int
+    input_shape: tuple[int, int, int, int]
+    scores: list[Scored]
+    forms: list[Form] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong with the forms that were asked for, one sentence per form."""
+        return [form.said for form in self.forms if form.failed]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `export.json` holds."""
+        mean, std = channel_statistics(self.input_shape[1])
+        return {
+            "run": str(self.run),
+            "trial": self.trial,
+            "searched": json.loads(self.searched),
+            "sites": self.patch.to_json()["sites"],
+            "rf_px": self.rf_px,
+            "primary": self.primary,
+            "direction": self.direction,
+            "scores": [asdict(scored) for scored in self.scores],
+            "input": {"shape": ["B", *self.input_shape[1:]], "scale": 1 / 255, "mean": list(mean), "std": list(std)},
+            "forms": [asdict(form) for form in self.forms],
+            "notices": self.notices,
+            "versions": versions(),
+        }
+
+
+def export(
+    run_dir: Path,
+    out: Path | None = None,
+    trial: str | None = None,
+    integer: bool = False,
+    finetune_steps: int = 0,
+    formats: Sequence[str] = FORMATS,
+    folder: str | None = None,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write a run's winner, or another trial of it, in forms to use elsewhere; unfinished runs have one too.
+
+    Args:
+        run_dir: The run's directory.
+        out: Folder to write to; `run_dir/export` by default.
+        trial: Name of the trial; the winner by default.
+        integer: Whether to replace learned real numbers by whole ones, in whichever of several ways validates best.
+        finetune_steps: Optimiser steps after which networks of whole numbers are scored again.
+        formats: Those of FORMATS to write beside state dict and patch.
+        folder: The run's images, if they are not where they were.
+        device: Where to score and fine-tune; the CPU by default.
+        say: Called with a sentence before what takes time.
+
+    Returns:
+        What was written. A form that fails or differs is among its faults.
+
+    Raises:
+        RequestError: What is asked for cannot be done.
+        DataError: The images are not there, or not those of the run's shape and classes.
+        RunDirectoryError: The run has no such trial, or the folder cannot be written.
+    """
+    _check(integer, finetune_steps, formats)
+    directory = out or run_dir / "export"
+    run = read_run(run_dir)
+    space, image_size = sound(run.manifest.resolved_space), sound(run.manifest.space.image_size)
+    record = record_of(run, trial)
+    network = trained(run_dir, record.trial)
+    say("Reading the images ...")
+    data, notices = read_images(space, run.manifest.data, image_size, folder, run_dir / "cache")
+    notices += changes_since(run, space)
+    patch = patch_of(space, data.classes, record)
+    bench = Bench(space, data, device or torch.device("cpu"), say)
+    fill = partial(take_weights, network)
+
+    model = patch.install(bench.backbone(), fill)
+    model.eval()
+    tried = [(patch, model, Scored("trained", 0, record.val if record.val is not None else math.nan, record.test))]
+    if integer:
+        projected = project(patch, bench.rooms())
+        notices += projected.notices or ["Nothing to project: every value is whole, exported as it is."]
+        if projected.patches:
+            tried = [(patch, model, bench.score(network, "trained"))]
+            made, said = _in_whole_numbers(projected.patches, bench, fill, finetune_steps)
+            tried, notices = tried + made, notices + said
+    best = max(range(1, len(tried)), key=lambda i: merit(tried[i][2].val, run.direction), default=0)
+    patch, model, _ = tried[best]
+    reference = network if best == 0 else model
+
+    found = Exported(
+        run_dir,
+        directory,
+        record.trial,
+        record.candidate,
+        patch,
+        bench.task.primary,
+        bench.task.direction,
+        bench.field_px(model),
+        bench.task.out_channels,
+        data.input_shape,
+        [replace(scored, chosen=i == best) for i, (_, _, scored) in enumerate(tried)],
+        notices=notices,
+    )
+    _clear(directory)
+    try:
+        checkpoint.save(model.cpu().state_dict(), directory / "model.pt")
+        write_whole(directory / "patch.json", json.dumps(patch.to_json(), indent=1) + "\n")
+        found.forms = write_forms(directory, reference.cpu(), bench, formats, say)
+    except OSError as error:
+        raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror or error}.") from error
+    write_whole(directory / "export.json", json.dumps(found.to_json(), indent=1) + "\n")
+    return found
+
+
+def _in_whole_numbers(
+    patches: Mapping[str, Patch], bench: Bench, fill: Callable[[nn.Module], None], finetune_steps: int
+) -> tuple[list[tuple[Patch, nn.Module, Scored]], list[str]]:
+    """Make a network of each patch, and score it, also after fine-tuning.
+
+    Args:
+        patches: By what was done to the trained network's numbers.
+        bench: Scores and trains networks.
+        fill: Gives a network the trained weights.
+        finetune_steps: Optimiser steps after which each is scored again; 0 for none.
+
+    Returns:
+        Patch, network and scores of each, and sentences about what went wrong.
+    """
+    made, notices = [], []
+    for name, patch in patches.items():
+        start = patch.install(bench.backbone(), fill)
+        start.eval()
+        networks = {0: start}
+        if finetune_steps:
+            tuned = bench.finetune(patch.install(bench.backbone(), fill), name, finetune_steps)
+            if tuned is None:
+                notices.append(f"{name}: fine-tuning diverged and was left out.")
+            else:
+                networks[finetune_steps] = tuned
+        made += [(patch, network, bench.score(network, name, steps)) for steps, network in networks.items()]
+    return made, notices
+
+
+def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
+    for name in formats:
+        if name not in FORMATS:
+            raise RequestError(f"unknown format {name!r}.{nearest(name, FORMATS)}")
+    if finetune_steps < 0:
+        raise RequestError(f"--finetune is a number of optimiser steps, 0 or more. Got {finetune_steps}.")
+    if finetune_steps and not integer:
+        raise RequestError("--finetune trains what --integer has made of the winner. Give --integer too, or neither.")
+    if tuple(formats) == ("onnx",) and (said := onnx_missing()):
+        raise RequestError(said)
+
+
+def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
+    """Return the patch that makes a fresh network what the trial's network had become."""
+    candidate, outcome = Candidate.from_json(record.candidate), Candidate.from_json(record.outcome)
+    started, bounds = dict(candidate), {"f": space.f_bounds, "gamma": space.sampling.bounds}
+
+    def within(path: str, choice: Choice) -> Choice:
+        """Return what training moved within its bounds, which single precision may miss by its rounding."""
+        return choice.within(bounds) if started[path].choice.moves else choice
+
+    recipe = space.recipe
+    settings = PatchSettings(
+        f_bounds=space.f_bounds,
+        normalisation=recipe.normalisation,
+        guidance_weight=recipe.guidance_weight,
+        f_background=recipe.f_background,
+        sampling=space.sampling,
+        dilations=space.dilations if any(path.choice.tells_when_installed for _, path in candidate) else (),
+    )
+    return Patch(space.backbone, classes, outcome.changed(within), settings)
+
+
+def _clear(directory: Path) -> None:
+    """Make a folder ready: what an earlier export left there would not go with what comes."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            (directory / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror}. Choose another --out.") from error
