@@ -114,7 +114,7 @@ def test_strategies_of_files_and_modules_are_planned_and_called_by_their_class(c
         ("me@home/mine.py:OtherForm@tri", ["searches the form bi only"]),
         ("me@home/mine.py:NoMethods", ["strategy NoMethods: a strategy has the methods suggest", "has not both"]),
         ("me@home/mine.py:no_seed", ["strategy no_seed: its constructor (space, seed) failed with TypeError"]),
-        ("me@home/mine.py:BadStart", ["strategy BadStart: its constructor", "KeyError: 'grid'", "mine.py, line 32"]),
+        ("me@home/mine.py:BadStart", ["strategy BadStart: its constructor", "KeyError: 'grid'", "mine.py, line 31"]),
         ("me@home/mine.py:BadSuggest", ["strategy BadSuggest: suggest(pending) failed with ZeroDivisionError"]),
         ("me@home/mine.py:Number", ["strategy Number: suggest(pending) returns a Candidate, an Heir", "Got int 4."]),
         ("me@home/mine.py:Nothing", ["strategy Nothing: suggest(pending) returns", "Got NoneType None."]),

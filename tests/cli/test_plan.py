@@ -131,7 +131,7 @@ class _LayeredList(_Layered):
 @pytest.mark.parametrize(
     ("spec", "parts"),
     [
-        ("absent_package.layers:dcls", ["conv6: layer 'absent_package.layers:dcls'", "No module named", "install"]),
+        ("absent_package.layers:dcls", ["conv6: layer 'absent_package.layers:dcls'", "No module named", "Install"]),
         ("tests.toys:strided_layer", ["conv6: layer 'tests.toys:strided_layer' maps", "as the convolution does. Got"]),
     ],
 )

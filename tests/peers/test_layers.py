@@ -251,7 +251,7 @@ def test_a_training_with_it_ends_resumes_and_says_what_it_found(
     whole = finished(training(space, choice, tmp_path / "whole"))
     assert whole.cause == ""
     assert whole.status == "completed"
-    assert list(whole.dilation) == ([] if name == "deformable" else ["conv6"])
+    assert list(whole.found) == ([] if name == "deformable" else ["conv6"])
     training(space, choice, tmp_path / "half").advance()
     again = finished(training(space, choice, tmp_path / "half"))
     assert (again.val, again.cost.flop, again.outcome, again.rf_px) == (

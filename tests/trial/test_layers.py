@@ -31,7 +31,7 @@ def test_what_it_finds_is_the_records_and_the_trace_shows_how(space: Space, tmp_
     record = finished(training(space, CHOICE, tmp_path))
     assert record.status == "completed"
     assert (record.f, record.found["conv6"].found) == ({}, 4)
-    assert Candidate.from_json(record.outcome) == space.uniform(Guest(4, CLIMBING))
+    assert Candidate.from_json(record.outcome) == space.uniform(Guest(2, CLIMBING, found=4.0))
     # 8 steps, the fifth at the next dilation
     assert [dilation for _, _, dilation in record.trace] == [2.0] * 5 + [4.0] * 4
     expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_schema_1_goes_on_with_dilations_in_its_trace(space: Spa
 def test_an_exported_winner_keeps_its_layer_from_where_it_started(space: Space, tmp_path: Path) -> None:
     record = finished(training(space, CHOICE, tmp_path))
     patch = patch_of(space, DATA.classes, record)
-    assert patch.candidate == space.uniform(CHOICE)
+    assert patch.candidate == space.uniform(Guest(2, CLIMBING, found=4.0))
     assert patch.settings.dilations == space.dilations
     state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)["model"]
     model = patch.install(plugins.make_backbone(space.backbone, DATA.num_classes, 3))
