@@ -20,10 +20,9 @@ class Engine(Protocol):
     """Run the trials of a contest: in this process, on a cluster, or wherever a `Training` can run.
 
     An engine owns processes and devices, and decides nothing: the contest says what is trained next, whether it goes
-    on, and when all is done. What happens in the contest's process and what on a worker is kept apart by these rules:
+    on, and when all is done. These are the rules:
 
-    - All calls of the contest, `watch` and `check` come from one thread of the process that holds the contest.
-      Between them the contest must not be touched.
+    - All calls of the contest, `watch` and `check` come from the thread that called `run`.
     - While fewer than `workers` trials run, ask `contest.next()`. None means that nothing can be handed out for now:
       ask again once a trial has come back, and stop when `contest.done`. Never ask ahead of a free worker, or a
       strategy chooses before it knows the scores of what is in training.
@@ -35,10 +34,11 @@ class Engine(Protocol):
       is true, advance again; if not, hand in this record as it is.
     - Every assignment is handed in once, by `contest.finish(record)`, with its final record or with the provisional one
       that was not kept. `watch` gets what `finish` returns.
-    - If a worker dies, start a `Training` of the same assignment with `lost` and `lost_s`, how many workers died since
-      the trial's last rung and how long they held their devices, so that lost work is charged. It goes on from the
-      last checkpoint, reports that rung again, and is not asked about twice. If it keeps dying, hand in a record with
-      status `failed`, its `cause`, no `val`, and a cost of that last rung plus `contest.stretch(assignment)` per try.
+    - If a worker dies, start a `Training` of the same assignment with `lost` and `lost_s`: how many workers have died
+      since the trial's last rung, and how long they held their devices. So lost work is charged. It goes on from its
+      last checkpoint and reports that rung again, which is judged again. If it keeps dying, hand in its last record
+      with status `failed`, a `cause` and no `val`; add to its cost those seconds, and per try the FLOP and epochs of
+      `contest.stretch(assignment)`.
     - An exception of the contest, of `watch` or of `check`, and a RunDirectoryError of a training, end the run: stop
       the workers and raise it. Trials that have not ended are left as they are, neither finished nor failed; a resumed
       run is given them again by `contest.next()`.
