@@ -164,6 +164,7 @@ SCORE = "def Mine(prediction, target):\n    return (prediction == target).float(
         (FACES, 'default = "rendered-faces"', 'default = "OWN:Mine"', "its default images"),
         (FOLDER, 'layout = "helen"', 'layout = "OWN:Mine"', "its layout"),
     ],
+    ids=["task", "metric", "default-images", "layout"],
 )
 def test_an_edited_task_metric_or_layout_of_the_users_is_not_resumed(tmp_path, text, line, named, what):
     own = tmp_path / "own.py"

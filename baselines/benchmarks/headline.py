@@ -3,8 +3,8 @@
 Reads finished runs. A strategy's curve is the score of its incumbent, which validation chose, against the training
 compute that its trainings had taken, in the order in which they ended, averaged over its seeds; scores are of the test
 split wherever a run has one. The target is the score at which the exhaustive sweep ends, each dilation trained once and
-the best kept, less the standard error of its mean over seeds. A strategy is compared over the seeds that it shares with
-finished sweeps. Intervals hold 95 % of what paired resampling of the seeds gives; empty is never.
+the best kept, worse by the standard error of its mean over seeds. A strategy is compared over the seeds that it shares
+with finished sweeps. Intervals hold 95 % of what paired resampling of the seeds gives; empty is never.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pandas as pd
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.choices import Candidate
+from rfsearch.direction import Direction, merit
 from rfsearch.ledger import Record, incumbent, read_run
 from rfsearch.ledger.typed_json import sound
 from rfsearch.report.view import ArmRecords, build_view
@@ -29,7 +30,7 @@ COLUMNS = ["dataset", "strategy", "start", "seeds", "compute_to_target", "low", 
 RESAMPLES = 4000
 ANY = "any"
 Curve = list[tuple[float, float]]
-"""Compute spent (FLOP) and the incumbent's score from there on, one a change, in order."""
+"""Compute spent (FLOP) and the incumbent's merit from there on, one entry per change, in order."""
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
 def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[dict], dict]:
     """Return the rows of one data set, and what is written beside them."""
     runs = [build_view(read_run(folder)) for folder in folders]
-    split = runs[0].split
+    split, direction = runs[0].split, runs[0].run.direction
     arms: dict[str, dict[int, ArmRecords]] = {}
     for run in runs:
         for arm in run.arms:
@@ -66,33 +67,36 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
     def score(record: Record) -> float:
         return getattr(record, split)
 
+    def worth(record: Record) -> float:
+        return merit(score(record), direction)
+
     sweeps = {seed: arm.records[: len(dilations)] for seed, arm in arms["exhaustive"].items()
               if len(arm.records) >= len(dilations)}  # fmt: skip
     arms = {name: {seed: arm for seed, arm in by.items() if seed in sweeps} for name, by in arms.items()}
     paired = {name: sorted(by) for name, by in arms.items()}
     sweep_flop = float(np.mean([sum(r.cost.flop for r in sweep) for sweep in sweeps.values()]))
-    sweep_scores = {seed: score(best) for seed, sweep in sweeps.items()
-                    if (best := incumbent(sweep, runs[0].run.direction))}  # fmt: skip
-    curves = {(name, ANY): {seed: curve_of(arm, score) for seed, arm in by.items()} for name, by in arms.items()}
+    sweep_merits = {seed: worth(best) for seed, sweep in sweeps.items() if (best := incumbent(sweep, direction))}
+    curves = {(name, ANY): {seed: curve_of(arm, worth) for seed, arm in by.items()} for name, by in arms.items()}
     for name, by_seed in arms.items():
         if name.partition("@")[0] == "inflation":
             for seed, arm in by_seed.items():
                 for record in first_trainings(arm):
                     at = "/".join(str(path.choice.dilations[0]) for _, path in Candidate.from_json(record.candidate))
-                    curves.setdefault((name, at), {})[seed] = [(record.cost.flop, score(record))]
+                    curves.setdefault((name, at), {})[seed] = [(record.cost.flop, worth(record))]
 
     rows = []
     for (name, start), by_seed in curves.items():
         own = paired[name]
         if set(by_seed) < set(own):
             continue  # a budget that ended before every start had been tried in every arm
-        reached = resampled(own, lambda drawn, by_seed=by_seed: to_target(drawn, by_seed, sweep_scores) / sweep_flop)
+        reached = resampled(own, lambda drawn, by_seed=by_seed: to_target(drawn, by_seed, sweep_merits) / sweep_flop)
         final = resampled(own, lambda drawn, by_seed=by_seed: float(np.mean([by_seed[s][-1][1] for s in drawn])))
+        scores = as_scores(final, direction)
         rows.append(
             {
                 "strategy": name, "start": start, "seeds": len(own),
                 **dict(zip(("compute_to_target", "low", "high"), map(shown, reached), strict=True)),
-                **dict(zip(("final_score", "final_low", "final_high"), (round(x, 4) for x in final), strict=True)),
+                **dict(zip(("final_score", "final_low", "final_high"), (round(x, 4) for x in scores), strict=True)),
             }
         )  # fmt: skip
     rows.sort(key=lambda row: (row["strategy"], row["start"] != ANY, [int(d) for d in row["start"].split("/")]
@@ -110,7 +114,7 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
         "budget": asdict(manifest.budget),
         "machine": asdict(sound(manifest.machine)),
         "sweep_flop": sweep_flop,
-        "target": round(target_of(sorted(sweeps), sweep_scores), 4),
+        "target": round(merit(target_of(sorted(sweeps), sweep_merits), direction), 4),
         "exhaustive_by_dilation": {
             str(d): {"mean": round(float(np.mean(v)), 4), "scores": [round(x, 4) for x in v]}
             for d, v in by_dilation.items() if v
@@ -120,20 +124,20 @@ def of_dataset(folders: Sequence[Path], first: int | None = None) -> tuple[list[
                             for name, by in arms.items()},
         "fractional_minus": {
             other: differences([seed for seed in own if seed in arms["fractional"]], curves["fractional", ANY],
-                               curves[other, ANY])
+                               curves[other, ANY], direction)
             for other, own in paired.items() if other != "fractional" and "fractional" in arms
         },
     }  # fmt: skip
 
 
-def curve_of(arm: ArmRecords, score: Callable[[Record], float]) -> Curve:
+def curve_of(arm: ArmRecords, worth: Callable[[Record], float]) -> Curve:
     """Return the curve of an arm's incumbent."""
     curve, best, spent = [], None, 0.0
     for record in arm.records:
         spent += record.cost.flop
         if incumbent((best, record), arm.direction) is not best:
             best = record
-            curve.append((spent, score(record)))
+            curve.append((spent, worth(record)))
     return curve
 
 
@@ -152,21 +156,21 @@ def answer(arm: ArmRecords) -> Candidate | None:
     return best.ended if best else None
 
 
-def target_of(drawn: Sequence[int], sweep_scores: Mapping[int, float]) -> float:
-    """Return the sweep's mean score less its standard error.
+def target_of(drawn: Sequence[int], sweep_merits: Mapping[int, float]) -> float:
+    """Return the sweep's mean merit less its standard error.
 
     The error is that of all seeds, however often each was drawn.
     """
-    error = np.std(list(sweep_scores.values()), ddof=1) / math.sqrt(len(sweep_scores)) if len(sweep_scores) > 1 else 0.0
-    return float(np.mean([sweep_scores[seed] for seed in drawn]) - error)
+    error = np.std(list(sweep_merits.values()), ddof=1) / math.sqrt(len(sweep_merits)) if len(sweep_merits) > 1 else 0.0
+    return float(np.mean([sweep_merits[seed] for seed in drawn]) - error)
 
 
-def to_target(drawn: Sequence[int], by_seed: Mapping[int, Curve], sweep_scores: Mapping[int, float]) -> float:
+def to_target(drawn: Sequence[int], by_seed: Mapping[int, Curve], sweep_merits: Mapping[int, float]) -> float:
     """Return the compute (FLOP) at which the mean curve of the drawn seeds first reaches the target, infinite if never.
 
     An arm without an incumbent yet keeps the mean below every target.
     """
-    target = target_of(drawn, sweep_scores)
+    target = target_of(drawn, sweep_merits)
     moments = sorted({spent for seed in drawn for spent, _ in by_seed[seed]})
     for spent in moments:
         held = [held_at(by_seed[seed], spent) for seed in drawn]
@@ -176,11 +180,11 @@ def to_target(drawn: Sequence[int], by_seed: Mapping[int, Curve], sweep_scores: 
 
 
 def held_at(curve: Curve, spent: float) -> float:
-    """Return the score of a curve once that much is spent, FLOP."""
+    """Return the merit of a curve once that much is spent, FLOP."""
     value = -math.inf
-    for at, score in curve:
+    for at, worth in curve:
         if at <= spent:
-            value = score
+            value = worth
     return value
 
 
@@ -191,10 +195,19 @@ def resampled(seeds: Sequence[int], statistic: Callable[[Sequence[int]], float])
     return statistic(seeds), drawn[int(0.025 * len(drawn))], drawn[min(len(drawn) - 1, int(0.975 * len(drawn)))]
 
 
-def differences(seeds: Sequence[int], ours: Mapping[int, Curve], theirs: Mapping[int, Curve]) -> list[float]:
+def as_scores(merits: tuple[float, float, float], direction: Direction) -> tuple[float, float, float]:
+    """Return a merit and its interval as scores, the lower end of the interval first."""
+    value, *ends = (merit(one, direction) for one in merits)
+    return (value, min(ends), max(ends))
+
+
+def differences(
+    seeds: Sequence[int], ours: Mapping[int, Curve], theirs: Mapping[int, Curve], direction: Direction
+) -> list[float]:
     """Subtract final scores, paired by seed: mean and 95 % interval."""
     gaps = {seed: ours[seed][-1][1] - theirs[seed][-1][1] for seed in seeds}
-    return [round(x, 4) for x in resampled(seeds, lambda drawn: float(np.mean([gaps[s] for s in drawn])))]
+    found = resampled(seeds, lambda drawn: float(np.mean([gaps[s] for s in drawn])))
+    return [round(x, 4) for x in as_scores(found, direction)]
 
 
 def shown(value: float) -> float | None:

@@ -36,7 +36,7 @@ def sites(
         for reason, count in _refusals(found).items():
             say(f"{count} more may not be changed: {reason}.")
     if any(field.whole for site in found for field, _ in site.by_dilation.values()):
-        say("The output also sees the whole image, through pooling or attention; shown is what it reads by itself.")
+        say("The output also sees the whole image, through pooling or attention. The table leaves that out.")
 
 
 def _sites_table(shown: Sequence[SiteFields]) -> Table:

@@ -17,10 +17,49 @@ from rfsearch.space import Space
 
 
 class Engine(Protocol):
-    """Run the trials of a contest.
+    """Run the trials of a contest: in this process, on a cluster, or wherever a `Training` can run.
+
+    An engine owns processes and devices, and decides nothing: the contest says what is trained next, whether it goes
+    on, and when all is done. These are the rules:
+
+    - All calls of the contest, `watch` and `check` come from the thread that called `run`.
+    - While fewer than `workers` trials run, ask `contest.next()`. None means that nothing can be handed out for now:
+      ask again once a trial has come back, and stop when `contest.done`. Never ask ahead of a free worker, or a
+      strategy chooses before it knows the scores of what is in training.
+    - A worker trains an assignment with `rfsearch.trial.Training`, its checkpoints in
+      `run_dir / "checkpoints" / assignment.trial`, and its `step` from `contest.first_step(assignment)`. That folder
+      and those of other trials must be there for every worker, and writable: an heir reads its parent's.
+    - `Training.advance()` trains to the next rung or to the end, and never raises for what the user's model or data
+      does. A record with status `pruned` is provisional: show it to `watch`, then ask `contest.keep(record)`. If that
+      is true, advance again; if not, hand in this record as it is.
+    - Every assignment is handed in once, by `contest.finish(record)`, with its final record or with the provisional one
+      that was not kept. `watch` gets what `finish` returns.
+    - If a worker dies, start a `Training` of the same assignment with `lost` and `lost_s`: how many workers have died
+      since the trial's last rung, and how long they held their devices. So lost work is charged. It goes on from its
+      last checkpoint and reports that rung again, which is judged again. If it keeps dying, hand in its last record
+      with status `failed`, a `cause` and no `val`; add to its cost those seconds, and per try the FLOP and epochs of
+      `contest.stretch(assignment)`.
+    - An exception of the contest, of `watch` or of `check`, and a RunDirectoryError of a training, end the run: stop
+      the workers and raise it. Trials that have not ended are left as they are, neither finished nor failed; a resumed
+      run is given them again by `contest.next()`.
 
     Attributes:
         workers: Number of trials at a time.
+
+    Example:
+        >>> class OneAtATime:
+        ...     workers = 1
+        ...
+        ...     def run(self, contest, space, data, run_dir, currency, watch, check):
+        ...         while (assignment := contest.next()) is not None:
+        ...             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
+        ...             training = Training(space, data, assignment, currency, torch.device("cpu"), folder, step=step)
+        ...             while (record := training.advance()).status == "pruned":
+        ...                 check()
+        ...                 watch(record)
+        ...                 if not contest.keep(record):
+        ...                     break
+        ...             watch(contest.finish(record))
     """
 
     @property
@@ -40,13 +79,18 @@ class Engine(Protocol):
         """Train until the contest is done.
 
         Args:
-            contest: Says what to train, and takes the records.
-            space: What the candidates are of.
-            data: What they are trained on.
-            run_dir: Where checkpoints go.
-            currency: What the budgets count.
-            watch: Called with every record, those of rungs included.
-            check: Called many times a second; what it raises ends the run.
+            contest: Says what to train, and takes the records. It may hold trials that an interrupted run left.
+            space: The network, task and recipe of all candidates, for each `Training`. It can be pickled.
+            data: The images that they are trained and scored on, likewise. Send them to a worker once.
+            run_dir: The run's directory. The engine writes nothing there but what trainings write.
+            currency: Which field of `Cost` the limits of assignments count, for each `Training`.
+            watch: Shows progress, and deletes checkpoints that are needed no more. Call it with every record: each
+                rung's before `contest.keep`, and what `contest.finish` returned.
+            check: Raises what is to end the run, such as an interrupt by the user. Call it often, many times a second
+                while workers train if the engine has a loop of its own, since signals raise nowhere else.
+
+        Raises:
+            RfsearchError: What ended the run; everything that had been handed in is in the ledger.
         """
 
 
