@@ -18,7 +18,7 @@ from rfsearch.ledger.typed_json import sound
 from rfsearch.space import Space
 from rfsearch.surgery import install
 from rfsearch.tasks.base import Task
-from rfsearch.trial import checkpoint, settings_of
+from rfsearch.training import checkpoint, settings_of
 
 
 def fresh_backbone(space: Space, task: Task[object]) -> nn.Module:

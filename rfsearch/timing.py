@@ -1,7 +1,7 @@
 """Time the networks of a finished run, one after the other, when nothing of the run is training any more.
 
 A latency that is measured while other trials train says how busy the machine was. Every distinct shape of network is
-measured once, and the trials that ended with it share the measurement; see `rfsearch.trial.latency`.
+measured once, and the trials that ended with it share the measurement; see `rfsearch.training.latency`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rfsearch.provenance import machine
 from rfsearch.report.front import COST_AXES, trials_and_front
 from rfsearch.surgery import Changing, assemble
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trial import settings_of
-from rfsearch.trial.latency import shape_of, time_passes
+from rfsearch.training import settings_of
+from rfsearch.training.latency import shape_of, time_passes
 
 MOST_S = 120.0
 """Seconds after which no further network is measured: a search of thousands of real dilations has as many shapes."""

@@ -8,7 +8,7 @@ from rfsearch.ledger import Request
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan
-from rfsearch.trial import Training
+from rfsearch.training import Training
 from tests.planned import planned
 from tests.toys import toy_file
 

@@ -16,7 +16,7 @@ from rfsearch.ledger import Assignment, Record, Request
 from rfsearch.planning.plan import Plan
 from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.surgery import build
-from rfsearch.trial import Training
+from rfsearch.training import Training
 from tests.calls import wrong
 from tests.planned import planned
 from tests.toys import toy_file

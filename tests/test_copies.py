@@ -19,7 +19,7 @@ from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import Settings, assemble, build, install
 from rfsearch.surgery.inserts import SplitSite
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -32,12 +32,12 @@ from rfsearch.plugins import make_backbone
 from rfsearch.surgery import Settings, build
 from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
-from rfsearch.trial import Training
-from rfsearch.trial.batches import augment_of
+from rfsearch.training import Training
+from rfsearch.training.batches import augment_of
 from tests.calls import wrong
 from tests.planned import planned
 from tests.toys import toy_faces, toy_file
-from tests.trial.test_training import EYES
+from tests.training.test_training import EYES
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,7 @@ def imported_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["rfsearch", "rfsearch.layers", "rfsearch.receptive", "rfsearch.trial", "rfsearch.cli"]
+    "module", ["rfsearch", "rfsearch.layers", "rfsearch.receptive", "rfsearch.training", "rfsearch.cli"]
 )
 def test_ray_is_not_imported(module):
     assert "ray" not in imported_by(module)
@@ -45,7 +45,7 @@ def test_neither_torch_nor_ray_is_imported(module):
 
 def test_a_worker_imports_no_scipy():
     """It takes a second, of which a worker that trains has no use."""
-    assert "scipy" not in imported_by("rfsearch.trial")
+    assert "scipy" not in imported_by("rfsearch.training")
 
 
 def test_only_one_package_imports_ray():

@@ -17,7 +17,7 @@ from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.directory import reopen_run
 from rfsearch.report import summarise, write
-from rfsearch.trial import Training
+from rfsearch.training import Training
 from tests.small_run import CPU
 
 OLD_RUNS = sorted((Path(__file__).parent / "old_runs").iterdir())

@@ -17,8 +17,8 @@ from rfsearch.planning.plan import Plan, make_plan
 from rfsearch.planning.request import check_request
 from rfsearch.surgery import assemble
 from rfsearch.timing import time_networks
-from rfsearch.trial import settings_of
-from rfsearch.trial.latency import shape_of
+from rfsearch.training import settings_of
+from rfsearch.training.latency import shape_of
 from tests.report.made_up import record
 from tests.toys import CLIMBING, toy_faces, toy_file, toy_space
 

@@ -18,7 +18,7 @@ from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.surgery import list_sites, measure_sites
 from rfsearch.surgery.shapes import output_shape
-from rfsearch.trial import Training
+from rfsearch.training import Training
 from rfsearch.untouched import restored, untouched
 from tests.toys import toy_faces, toy_space
 

@@ -24,7 +24,7 @@ from rfsearch.data.batches import normalised_images
 from rfsearch.planning.plan import load_data
 from rfsearch.receptive.effective import THRESHOLD, EffectiveField, effective_receptive_field
 from rfsearch.space import read_space
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training.loop import TrainingLoop
 
 NAME = "effective_rf"
 DEPTHS = (5, 10, 20, 40)

@@ -28,7 +28,7 @@ from rfsearch.report.view import build_view
 from rfsearch.space import Space
 from rfsearch.surgery import set_dilation
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training.loop import TrainingLoop
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from rfsearch.choices import Inflated, SitePath
 from rfsearch.ledger import Assignment
 from rfsearch.planning.plan import load_data
 from rfsearch.space import read_space
-from rfsearch.trial import Training
+from rfsearch.training import Training
 
 NAME = "guidance_drift"
 STARTS = (2, 4, 8)

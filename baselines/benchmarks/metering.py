@@ -21,7 +21,7 @@ from rfsearch import plugins
 from rfsearch.choices import Choice, Dilated, Inflated, Searched
 from rfsearch.data import rendered_faces
 from rfsearch.space import Space, read_space
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training.loop import TrainingLoop
 
 NAME = "metering"
 WARM_UP = 10

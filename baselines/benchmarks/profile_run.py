@@ -32,9 +32,9 @@ from rfsearch.ledger.typed_json import sound
 from rfsearch.planning.plan import load_data
 from rfsearch.planning.request import check_request
 from rfsearch.tasks.segmentation import Segmentation
-from rfsearch.trial import Training
-from rfsearch.trial.evaluation import Evaluation
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training import Training
+from rfsearch.training.evaluation import Evaluation
+from rfsearch.training.loop import TrainingLoop
 
 OPTIMISING = "forward, backward and optimiser steps"
 STAGES: dict[str, tuple[type, str]] = {

@@ -21,7 +21,7 @@ from rfsearch.choices import Dilated
 from rfsearch.ledger import Assignment
 from rfsearch.planning.plan import load_data
 from rfsearch.space import read_space
-from rfsearch.trial import Training
+from rfsearch.training import Training
 
 NAME = "rendered_faces_spread"
 

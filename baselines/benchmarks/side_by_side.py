@@ -26,8 +26,8 @@ import torch
 from provenance import RESULTS, provenance, write_sidecar
 from torch import Tensor
 
-from rfsearch.trial import Meter
-from rfsearch.trial.memory import PeakMemory
+from rfsearch.training import Meter
+from rfsearch.training.memory import PeakMemory
 
 THREADS = 2
 SAMPLE_S = 0.3

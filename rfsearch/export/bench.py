@@ -24,9 +24,9 @@ from rfsearch.surgery.dilation import _KEY as DILATION
 from rfsearch.surgery.inserts import SplitSite
 from rfsearch.surgery.places import lone_convolution
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trial.batches import training_batches
-from rfsearch.trial.optimisation import Optimisation
-from rfsearch.trial.schedule import tuning_recipe
+from rfsearch.training.batches import training_batches
+from rfsearch.training.optimisation import Optimisation
+from rfsearch.training.schedule import tuning_recipe
 
 _COMPARED = 8  # images
 

@@ -28,7 +28,7 @@ from rfsearch.patch import Patch, PatchSettings
 from rfsearch.projection import project
 from rfsearch.provenance import versions
 from rfsearch.space import Space
-from rfsearch.trial import checkpoint
+from rfsearch.training import checkpoint
 
 _FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data", "export.json")
 

@@ -19,7 +19,7 @@ from rfsearch.export.bench import Bench
 from rfsearch.layers import LSDFN, Inflation, Interpolation
 from rfsearch.outputs import main_output
 from rfsearch.patch import Patch
-from rfsearch.trial import checkpoint
+from rfsearch.training import checkpoint
 
 FORMATS = ("onnx", "program")
 TOLERANCE = 1e-4  # largest difference between the outputs of the network and of what was exported

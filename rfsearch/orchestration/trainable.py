@@ -15,7 +15,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
 from rfsearch.orchestration.disk import with_way_on
 from rfsearch.space import Space
-from rfsearch.trial import Training
+from rfsearch.training import Training
 
 LOSSES = "lost"  # in the configuration of a worker, beside the fields of an assignment: what earlier tries lost
 

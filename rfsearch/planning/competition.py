@@ -26,7 +26,7 @@ class Engine(Protocol):
     - While fewer than `workers` trials run, ask `contest.next()`. None means that nothing can be handed out for now:
       ask again once a trial has come back, and stop when `contest.done`. Never ask ahead of a free worker, or a
       strategy chooses before it knows the scores of what is in training.
-    - A worker trains an assignment with `rfsearch.trial.Training`, its checkpoints in
+    - A worker trains an assignment with `rfsearch.training.Training`, its checkpoints in
       `run_dir / "checkpoints" / assignment.trial`, and its `step` from `contest.first_step(assignment)`. That folder
       and those of other trials must be there for every worker, and writable: an heir reads its parent's.
     - `Training.advance()` trains to the next rung or to the end, and never raises for what the user's model or data

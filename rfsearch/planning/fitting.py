@@ -19,8 +19,8 @@ from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measur
 from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trial import settings_of
-from rfsearch.trial.network import build_network
+from rfsearch.training import settings_of
+from rfsearch.training.network import build_network
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Space
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trial.dilation_search import decided_from, held_out, looked_at, prelude_steps
-from rfsearch.trial.loop import TrainingLoop
-from rfsearch.trial.meter import Meter, held_bytes
-from rfsearch.trial.network import build_network, fields_of
-from rfsearch.trial.optimisation import prime_momentum
-from rfsearch.trial.training import scored_at_the_end
+from rfsearch.training.dilation_search import decided_from, held_out, looked_at, prelude_steps
+from rfsearch.training.loop import TrainingLoop
+from rfsearch.training.meter import Meter, held_bytes
+from rfsearch.training.network import build_network, fields_of
+from rfsearch.training.optimisation import prime_momentum
+from rfsearch.training.training import scored_at_the_end
 from rfsearch.untouched import untouched
 
 _TIMED_STEPS = 3

@@ -12,7 +12,7 @@ from rfsearch.strategies.base import Description
 
 
 class Fractional:
-    """Repeat a training that finds its own dilations (see `rfsearch.trial.dilation_search`).
+    """Repeat a training that finds its own dilations (see `rfsearch.training.dilation_search`).
 
     It shares its weights between all dilations of the space at first, goes on with the best one and learns it on from
     there as a real number. Each is a whole search, so what a budget leaves after the first is spent on others with

@@ -12,7 +12,7 @@ from rfsearch.errors import ModelError
 from rfsearch.outputs import require_maps
 from rfsearch.planning.forecaster import shapes_only
 from rfsearch.testing.rules import hold, same
-from rfsearch.trial.meter import Meter
+from rfsearch.training.meter import Meter
 
 MakeBackbone = Callable[..., nn.Module]
 

@@ -21,7 +21,7 @@ from rfsearch.receptive import receptive_field
 from rfsearch.surgery import Settings, build
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.testing.rules import hold
-from rfsearch.trial.meter import Meter
+from rfsearch.training.meter import Meter
 
 _SITE = "1"
 _SETTINGS = Settings(dilations=(1, 2, 4), classes=("background", "mark"))

@@ -20,7 +20,7 @@ from rfsearch.planning.forecaster import shapes_only
 from rfsearch.plugins import backbone
 from rfsearch.receptive import receptive_field, receptive_field_at, receptive_fields
 from rfsearch.surgery import match_sites, measure_sites, set_dilation
-from rfsearch.trial import Meter
+from rfsearch.training import Meter
 
 SMALL = ["deeplab-small", "deeplab-lsdfn-small", "deeplab-dfn-small", "deeplab-deform-small"]
 VGG16 = ["deeplab-vgg16", "deeplab-lsdfn-vgg16", "deeplab-dfn-vgg16", "deeplab-deform-vgg16"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
 from rfsearch.layers import FractionalConv2d, fractional_conv2d, fractional_convolution, sampled_convolution
-from rfsearch.trial import Meter
+from rfsearch.training import Meter
 from tests.references import fractional_loops as loops
 
 ALGORITHMS = ["sampled", "splat"]

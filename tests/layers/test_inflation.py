@@ -24,7 +24,7 @@ from rfsearch.layers import (
     precision,
     resampling,
 )
-from rfsearch.trial import Meter
+from rfsearch.training import Meter
 from tests.references import inflation_loops as loops
 
 # On these maps no sample t / f or t f / 4 with t > 0 falls on a pixel, where the slope in f jumps and a finite

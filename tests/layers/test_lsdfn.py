@@ -17,7 +17,7 @@ from rfsearch.layers import LSDFN, SampleStride, lsdfn
 from rfsearch.layers import dynamic_filter as filtering
 from rfsearch.layers.dynamic_filter import dynamic_filter
 from rfsearch.layers.regions import RegionAxis
-from rfsearch.trial import Meter
+from rfsearch.training import Meter
 from tests.references import lsdfn_loops as loops
 
 

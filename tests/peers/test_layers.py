@@ -23,7 +23,7 @@ from rfsearch.errors import ModelError, RequestError
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import Undecayed, found_dilation, set_dilation
 from tests.toys import toy_space
-from tests.trial.test_training import finished, training
+from tests.training.test_training import finished, training
 
 DILATIONS = (1, 2, 4)
 Make = Callable[[nn.Conv2d, Sequence[int]], nn.Module]

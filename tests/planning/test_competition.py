@@ -5,7 +5,7 @@ import torch
 from rfsearch.ledger import Request, read_run
 from rfsearch.planning.competition import compete, contest_of
 from rfsearch.planning.directory import start_run
-from rfsearch.trial import Training
+from rfsearch.training import Training
 from tests.planned import planned
 from tests.toys import toy_file
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rfsearch.errors import ModelError
 from rfsearch.receptive import receptive_field, receptive_fields, register
 from rfsearch.receptive.rules.registry import BLIND, rule_of_operator
-from tests.trial.test_formulas import core_operators
+from tests.training.test_formulas import core_operators
 
 
 class Lambda(nn.Module):

@@ -13,7 +13,7 @@ from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import inflate, interpolate
 from rfsearch.surgery import Settings, assemble, build, match_sites, neutral, set_dilation
 from rfsearch.surgery.inserts import InflatedSite
-from rfsearch.trial.meter import Meter
+from rfsearch.training.meter import Meter
 
 
 class Block(nn.Module):

@@ -7,8 +7,8 @@ from torch import nn
 from rfsearch.choices import Dilated
 from rfsearch.layers.initialisation import low_centre_
 from rfsearch.space import Space
-from rfsearch.trial import build_network, network
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training import build_network, network
+from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
 DATA = toy_faces()

@@ -33,8 +33,8 @@ from rfsearch.data import ImageSet, Split
 from rfsearch.layers import FractionalConv2d
 from rfsearch.space import Recipe
 from rfsearch.surgery import Learnable, set_dilation
-from rfsearch.trial.optimisation import Optimisation
-from rfsearch.trial.tally import Tally
+from rfsearch.training.optimisation import Optimisation
+from rfsearch.training.tally import Tally
 from rfsearch.untouched import restored
 
 # Of a full training's steps: the prelude, and what of the training itself is still shared between neighbours. After the

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride, guided
 from rfsearch.space import Recipe
 from rfsearch.tasks.base import Task
-from rfsearch.trial.schedule import learning_rate
+from rfsearch.training.schedule import learning_rate
 
 Scalar = InflationFactor | SampleStride
 

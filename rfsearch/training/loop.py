@@ -19,14 +19,14 @@ from rfsearch.space import Space
 from rfsearch.surgery import Advancing, Undecayed, found_dilation
 from rfsearch.tasks.base import Scores
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trial.batches import training_batches
-from rfsearch.trial.dilation_search import DilationSearch, held_out, prelude_steps
-from rfsearch.trial.evaluation import Evaluation
-from rfsearch.trial.memory import PeakMemory
-from rfsearch.trial.network import build_network
-from rfsearch.trial.optimisation import Optimisation, Scalar, value_of
-from rfsearch.trial.step_costs import StepCosts, Work
-from rfsearch.trial.tally import Tally
+from rfsearch.training.batches import training_batches
+from rfsearch.training.dilation_search import DilationSearch, held_out, prelude_steps
+from rfsearch.training.evaluation import Evaluation
+from rfsearch.training.memory import PeakMemory
+from rfsearch.training.network import build_network
+from rfsearch.training.optimisation import Optimisation, Scalar, value_of
+from rfsearch.training.step_costs import StepCosts, Work
+from rfsearch.training.tally import Tally
 
 _NAN_CHECK_STEPS = 10
 

@@ -23,7 +23,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
 from rfsearch.layers.one_call import Working
-from rfsearch.trial.meter import Meter
+from rfsearch.training.meter import Meter
 
 # Calls that describe a tensor or move its data: no arithmetic (see the formulas of `Meter`), whatever their arguments.
 _FREE = frozenset(

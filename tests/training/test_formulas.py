@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rfsearch.trial import Meter
-from rfsearch.trial.operators import formula_of
+from rfsearch.training import Meter
+from rfsearch.training.operators import formula_of
 
 
 def flop_of(work: Callable[[], object]) -> float:

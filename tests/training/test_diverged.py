@@ -11,8 +11,8 @@ from rfsearch.choices import Dilated
 from rfsearch.data import ImageSet
 from rfsearch.ledger import Assignment, Cost, Record, incumbent
 from rfsearch.space import Space
-from rfsearch.trial import Training
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training import Training
+from rfsearch.training.loop import TrainingLoop
 from tests.toys import _Hostile, toy_faces, toy_space
 
 CPU = torch.device("cpu")

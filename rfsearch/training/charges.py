@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from rfsearch.ledger import Cost
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training.loop import TrainingLoop
 
 
 class Charges:

@@ -12,11 +12,11 @@ from rfsearch.choices import Candidate, Searched
 from rfsearch.layers import FractionalConv2d
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.surgery import Settings, assemble
-from rfsearch.trial.dilation_search import SharedDilations, decided_from
-from rfsearch.trial.loop import TrainingLoop
-from rfsearch.trial.network import build_network
+from rfsearch.training.dilation_search import SharedDilations, decided_from
+from rfsearch.training.loop import TrainingLoop
+from rfsearch.training.network import build_network
 from tests.toys import toy_faces, toy_space
-from tests.trial.test_training import finished, training
+from tests.training.test_training import finished, training
 
 CPU = torch.device("cpu")
 DATA = toy_faces()

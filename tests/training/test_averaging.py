@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rfsearch.trial.dilation_search import AveragedWeights
+from rfsearch.training.dilation_search import AveragedWeights
 
 
 def network() -> nn.Sequential:

@@ -18,10 +18,10 @@ from rfsearch.ledger import Cost
 from rfsearch.space import Recipe
 from rfsearch.tasks.base import Scores, Task
 from rfsearch.tasks.pictures import Pictures
-from rfsearch.trial.latency import LATENCY_PASSES
-from rfsearch.trial.meter import Meter, Metered
-from rfsearch.trial.step_costs import StepCosts
-from rfsearch.trial.tally import Tally
+from rfsearch.training.latency import LATENCY_PASSES
+from rfsearch.training.meter import Meter, Metered
+from rfsearch.training.step_costs import StepCosts
+from rfsearch.training.tally import Tally
 from rfsearch.untouched import restored
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from rfsearch.trial.formulas import (
+from rfsearch.training.formulas import (
     GRU_STEPS,
     LSTM_STEPS,
     Formula,

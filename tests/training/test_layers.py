@@ -14,10 +14,10 @@ from rfsearch.export import patch_of
 from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space
-from rfsearch.trial import checkpoint
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training import checkpoint
+from rfsearch.training.loop import TrainingLoop
 from tests.toys import CLIMBING
-from tests.trial.test_training import CPU, DATA, finished, toy_space, training
+from tests.training.test_training import CPU, DATA, finished, toy_space, training
 
 CHOICE = Guest(2, CLIMBING)
 

@@ -14,7 +14,7 @@ from rfsearch.errors import TrialError
 from rfsearch.ledger import Cost, Rung
 from rfsearch.ledger.schema import SCHEMA, split_looks
 from rfsearch.surgery import without_dilations
-from rfsearch.trial import checkpoint
+from rfsearch.training import checkpoint
 
 Point = tuple[int, str, float]
 """Step, path, and the value that is learned there."""

@@ -12,7 +12,7 @@ from rfsearch.choices import Choice, Dilated, Inflated
 from rfsearch.ledger import Assignment
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
-from rfsearch.trial import Meter, Training
+from rfsearch.training import Meter, Training
 from tests.toys import toy_faces, toy_space
 
 NETWORKS = """

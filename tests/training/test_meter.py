@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from rfsearch.errors import ModelError
 from rfsearch.layers import inflate, inflated_size, interpolate
-from rfsearch.trial import Meter, register_flop
+from rfsearch.training import Meter, register_flop
 
 
 def flop_of(work) -> float:

@@ -15,8 +15,8 @@ from rfsearch.ledger import Assignment, Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space
 from rfsearch.tasks.colours import coloured
-from rfsearch.trial import Training, build_network
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training import Training, build_network
+from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
 CPU = torch.device("cpu")

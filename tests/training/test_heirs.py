@@ -8,8 +8,8 @@ import torch
 from rfsearch.choices import Choice, Dilated, Inflated, Searched
 from rfsearch.ledger import Assignment, Record
 from rfsearch.space import Space
-from rfsearch.trial import Training
-from rfsearch.trial.loop import TrainingLoop
+from rfsearch.training import Training
+from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rfsearch.errors import ModelError
-from rfsearch.trial.operators import formula_of
+from rfsearch.training.operators import formula_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Meter(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         raise ModelError(
             f"operator {name} has no FLOP formula, so a budget cannot be metered. "
-            f'Register one: rfsearch.trial.register_flop("{name}", lambda args, kwargs, out: FLOP_OF_ONE_CALL).'
+            f'Register one: rfsearch.training.register_flop("{name}", lambda args, kwargs, out: FLOP_OF_ONE_CALL).'
         )
 
     def _hold(self, leaves: Iterable[Any], made_here: bool) -> None:

@@ -21,10 +21,10 @@ from rfsearch.layers.inflation import InflationFactor
 from rfsearch.layers.one_call import one_call
 from rfsearch.ledger import Assignment
 from rfsearch.space import Space
-from rfsearch.trial import Meter, Training
-from rfsearch.trial.latency import LATENCY_PASSES
-from rfsearch.trial.loop import TrainingLoop
-from rfsearch.trial.tally import Tally
+from rfsearch.training import Meter, Training
+from rfsearch.training.latency import LATENCY_PASSES
+from rfsearch.training.loop import TrainingLoop
+from rfsearch.training.tally import Tally
 from tests.toys import toy_faces, toy_space
 
 CPU = torch.device("cpu")

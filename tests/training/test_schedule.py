@@ -3,7 +3,7 @@
 import pytest
 
 from rfsearch.space import Recipe
-from rfsearch.trial.schedule import learning_rate, tuning_recipe
+from rfsearch.training.schedule import learning_rate, tuning_recipe
 
 
 def slow_rate(recipe: Recipe, step: int) -> float:

@@ -11,7 +11,7 @@ import pytest
 from rfsearch.choices import Candidate, Dilated, Searched
 from rfsearch.data import rendered_faces
 from rfsearch.space import Recipe
-from rfsearch.trial.dilation_search import SharedDilations, held_out, looked_at, prelude_steps
+from rfsearch.training.dilation_search import SharedDilations, held_out, looked_at, prelude_steps
 
 DILATIONS = (1, 2, 3, 4, 6, 8, 11)
 

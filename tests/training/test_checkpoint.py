@@ -5,10 +5,10 @@ import torch
 
 from rfsearch.choices import Dilated
 from rfsearch.errors import RunDirectoryError
-from rfsearch.trial import checkpoint
+from rfsearch.training import checkpoint
 from tests.disks import files_at_most
 from tests.toys import toy_space
-from tests.trial.test_heirs import training
+from tests.training.test_heirs import training
 
 CPU = torch.device("cpu")
 SMALL = 4096  # bytes, far less than a checkpoint of the toy network

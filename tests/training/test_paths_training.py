@@ -13,11 +13,11 @@ from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import PathSet, Space
 from rfsearch.surgery import Settings, assemble
-from rfsearch.trial.loop import TrainingLoop
-from rfsearch.trial.network import fields_of
+from rfsearch.training.loop import TrainingLoop
+from rfsearch.training.network import fields_of
 from tests.surgery.test_build import Foreign
 from tests.toys import toy_faces, toy_space
-from tests.trial.test_training import CPU, EYES, finished, training
+from tests.training.test_training import CPU, EYES, finished, training
 
 DATA = toy_faces()
 LEARNED = Inflated(2, learned=True)

@@ -15,14 +15,14 @@ from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.record import Status
 from rfsearch.space import Space
-from rfsearch.trial import checkpoint
-from rfsearch.trial.charges import Charges
-from rfsearch.trial.latency import LATENCY_PASSES
-from rfsearch.trial.loop import TrainingLoop
-from rfsearch.trial.memory import PeakMemory
-from rfsearch.trial.meter import held_bytes
-from rfsearch.trial.network import Fields, fields_of
-from rfsearch.trial.progress import Point, Progress, read_parent
+from rfsearch.training import checkpoint
+from rfsearch.training.charges import Charges
+from rfsearch.training.latency import LATENCY_PASSES
+from rfsearch.training.loop import TrainingLoop
+from rfsearch.training.memory import PeakMemory
+from rfsearch.training.meter import held_bytes
+from rfsearch.training.network import Fields, fields_of
+from rfsearch.training.progress import Point, Progress, read_parent
 
 _TRACE_POINTS = 200
 _EXAMPLES = 4

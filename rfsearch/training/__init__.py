@@ -1,0 +1,8 @@
+"""Train one candidate, score it, and meter what it costs."""
+
+from rfsearch.training.meter import Meter, Metered
+from rfsearch.training.network import build_network, settings_of
+from rfsearch.training.operators import register_flop
+from rfsearch.training.training import Training
+
+__all__ = ["Meter", "Metered", "Training", "build_network", "register_flop", "settings_of"]
