@@ -20,7 +20,7 @@ Trace = Iterable[tuple[int, str, float]]
 
 @dataclass(frozen=True)
 class Ends:
-    """Hold what a record of schema 1 said of the numbers that its paths ended with, by path."""
+    """What a record of schema 1 said of the numbers that its paths ended with, by path."""
 
     f: Mapping[str, float] = field(default_factory=dict)
     gamma: Mapping[str, float] = field(default_factory=dict)
