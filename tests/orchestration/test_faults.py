@@ -45,7 +45,7 @@ def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(tmp_path):
 
 
 OWN = """
-from rfsearch.choices import Choice
+from rfsearch.choices import Dilated
 from rfsearch.strategies import Exhausted
 
 class Mine:
