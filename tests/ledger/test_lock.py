@@ -44,11 +44,11 @@ def other(request):
         return child, children[-1]
 
     yield start
+    for pid in filter(None, children):  # first: a child holds its parent's pipe open
+        os.kill(pid, signal.SIGKILL)
     for process in started:
         process.kill()
         process.communicate()
-    for pid in filter(None, children):
-        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_second_process_is_told_who_works_there(tmp_path, other, monkeypatch):

@@ -124,7 +124,13 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(whole):
     assert json.loads(told.stdout)["report"] == str(whole / "report.html")
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(2, 2), (5, 1)], ids=["before a look", "behind a look"])
+@pytest.mark.parametrize(
+    ("kills", "steps"),
+    [
+        pytest.param(2, 2, id="before a look", marks=pytest.mark.slow),
+        pytest.param(5, 1, id="behind a look"),
+    ],
+)
 def test_what_a_lost_worker_did_is_charged_when_its_retry_succeeds(tmp_path, kills, steps):
     """A worker dies at one of 8 steps, which are looked at after the fourth; steps: lost since the last look."""
     trainings, costs = {}, {}

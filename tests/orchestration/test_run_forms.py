@@ -48,6 +48,7 @@ def forms(tmp_path_factory) -> Path:
     return root / "run"
 
 
+@pytest.mark.slow
 def test_paths_and_blocks_interrupted_and_resumed_end_as_if_uninterrupted(forms, tmp_path):
     run_dir = tmp_path / "run"
     child = subprocess.Popen(

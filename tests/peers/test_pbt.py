@@ -273,6 +273,7 @@ def test_a_run_trains_charges_and_reports_it_beside_a_sweep(whole) -> None:
     assert "exhaustive" in str(summarise(ledger))
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(site, whole, tmp_path) -> None:
     events = 24  # four trials of the sweep, seven of sixteen of the population
     child = subprocess.Popen(

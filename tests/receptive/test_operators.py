@@ -333,13 +333,13 @@ def test_raft_sees_both_frames_whole() -> None:
     assert field.jump_h == pytest.approx(8 * 15 / 127)  # its last enlarging, x 8, has corners aligned
 
 
-@pytest.mark.parametrize("name", ["volo_d1_224", "sequencer2d_s"])
-def test_networks_that_fold_and_recur(name: str) -> None:
+@pytest.mark.parametrize(("name", "options"), [("volo_d1_224", {}), ("sequencer2d_s", {"layers": [1, 1, 1, 1]})])
+def test_networks_that_fold_and_recur(name: str, options: dict[str, object]) -> None:
     timm = pytest.importorskip("timm")
     if name not in timm.list_models():
         pytest.skip(f"timm has no {name}")
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model = timm.create_model(name, **options)
     assert receptive_field(model, (1, 3, 224, 224)).whole
 
 
