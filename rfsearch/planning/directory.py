@@ -101,7 +101,7 @@ def _space_facts(space: Space, data: ImageSet) -> SpaceFacts:
         title=space.title,
         cite=space.cite,
         preset=space.preset,
-        metric=space.metric,
+        metric=space.task.keys.metric,
         backbone=space.backbone,
         primary=task.primary,
         direction=task.direction,
