@@ -107,13 +107,13 @@ def where_written(keys: tuple[str | int, ...], file: Mapping[str, Any]) -> tuple
             above, body = keys[:2], file["presets"][preset]
         case _:
             return keys
-    table = body.get("task")
+    table, recipe = body.get("task"), body.get("recipe")
     if isinstance(table, Mapping) and key in table:
         return keys
     if key == "name" and isinstance(table, str):
         return (*above, "task")
     if key == "metric" and key in body:
         return (*above, key, *rest)
-    if key == "class_weights" and key in body.get("recipe", ()):
+    if key == "class_weights" and isinstance(recipe, Mapping) and key in recipe:
         return (*above, "recipe", key, *rest)
     return keys
