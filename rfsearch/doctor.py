@@ -127,10 +127,12 @@ def _training_step() -> str:
     from rfsearch.data import rendered_faces
     from rfsearch.planning.forecaster import Forecaster
     from rfsearch.space import read_space
+    from rfsearch.tasks.from_space import task_of
 
     torch.set_num_threads(1)  # as in a worker of the default run
     space = read_space(plugins.space_file("helen"), None)
-    forecaster = Forecaster(space, rendered_faces(train=16, val=2, test=2), torch.device("cpu"))
+    data = rendered_faces(train=16, val=2, test=2)
+    forecaster = Forecaster(space, task_of(space, data), data, torch.device("cpu"))
     rate = forecaster.flop_per_s
     training = duration(forecaster.reference_flop() / rate)
     return f"{prefixed(rate, 'FLOP/s')} on one core: a full training of helen takes about {training}"

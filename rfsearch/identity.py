@@ -46,8 +46,8 @@ def network_of(
 def code_of(space: Space) -> dict[str, dict[str, str]]:
     """Return the SHA-256 of the user's files that score a space's networks, by what they make and by path."""
     specs = {
-        "task": space.task,
-        "metric": space.metric,
+        "task": space.task.name,
+        "metric": space.task.keys.metric,
         "layout": space.data.layout,
         "default images": space.data.default,
     }

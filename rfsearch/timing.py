@@ -25,7 +25,6 @@ from rfsearch.planning.plan import Plan
 from rfsearch.provenance import machine
 from rfsearch.report.front import COST_AXES, trials_and_front
 from rfsearch.surgery import Changing, assemble
-from rfsearch.tasks.from_space import task_of
 from rfsearch.training import settings_of
 from rfsearch.training.latency import shape_of, time_passes
 
@@ -117,7 +116,7 @@ def _network(the_plan: Plan, run_dir: Path, record: Record) -> nn.Module:
     """
     space, data = the_plan.space, the_plan.data
     candidate = patch_of(space, data.classes, record).candidate
-    backbone = fresh_backbone(space, task_of(space, data))
+    backbone = fresh_backbone(space, the_plan.task)
     model, learnable = assemble(backbone, candidate, settings_of(space, data.classes))
     changing = [path for path, layer in learnable.layers.items() if isinstance(layer, Changing)]
     if not changing:

@@ -19,6 +19,7 @@ from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
 from rfsearch.surgery import Settings, assemble, build, install
 from rfsearch.surgery.inserts import SplitSite
+from rfsearch.tasks.from_space import task_of
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
@@ -98,7 +99,7 @@ def test_a_search_trains_networks_that_cannot_be_copied(make, tmp_path, monkeypa
     monkeypatch.setattr(plugins, "make_backbone", lambda spec, classes, channels: make(classes, channels))
     space = space.with_(sites=("site" if make is Unsized else "body",), backbone="x")
     candidate = space.uniform(Inflated(2, learned=True))
-    assert Forecaster(space, data, CPU, flop_per_s=1e9)(candidate).rf_px > 1
+    assert Forecaster(space, task_of(space, data), data, CPU, flop_per_s=1e9)(candidate).rf_px > 1
     torch.manual_seed(0)
     loop = TrainingLoop(space, data, candidate, 0, CPU)
     assert loop.train_step(0) > 0

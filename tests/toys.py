@@ -50,9 +50,10 @@ def toy_file(folder: Path, backbone: str = "wei-small", budget: str = "3x", step
     return path
 
 
-def toy_space(folder: Path, **recipe: object) -> Space:
+def toy_space(folder: Path, class_weights: str = "sqrt", **recipe: object) -> Space:
     space = read_space(toy_file(folder), None)
-    return space.with_(recipe=space.recipe.model_copy(update=recipe))
+    task = space.task.model_copy(update={"class_weights": class_weights})
+    return space.with_(task=task, recipe=space.recipe.model_copy(update=recipe))
 
 
 def toy_faces() -> ImageSet:

@@ -169,7 +169,7 @@ def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, 
     from rfsearch.report import write
 
     try:
-        with Board(console, title_of(the_plan), the_plan.primary, contest) as board, deferred() as check:
+        with Board(console, title_of(the_plan), the_plan.task.primary, contest) as board, deferred() as check:
             compete(the_plan, contest, run_dir, engine, board.watch, check)
     except (Interrupted, StrategyError):
         write(run_dir)

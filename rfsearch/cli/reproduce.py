@@ -70,7 +70,7 @@ def reproduce(
         the_plan, unfit = _train_rows(console, request, run_dir, device)
         if the_plan is not None:
             departures.update(dict.fromkeys(tables.departures(published, the_plan)))
-            metric = the_plan.primary
+            metric = the_plan.task.primary
         found += tables.measure_rows(rows, run_dir, unfit)
     if as_json:
         body = {key: getattr(published, key) for key in ("title", "cite", "note")}

@@ -36,6 +36,7 @@ from rfsearch.planning.plan import Plan, forecast_rows, load_data, make_plan
 from rfsearch.planning.request import CheckedRequest
 from rfsearch.provenance import machine, versions
 from rfsearch.space import Space
+from rfsearch.tasks.base import Task
 from rfsearch.tasks.from_space import task_of
 
 
@@ -66,15 +67,15 @@ def start_run(the_plan: Plan, run_dir: Path, command: str, workers: int, device:
         workers: Number of trials at a time.
         device: What trials train on: cpu or cuda.
     """
-    space, data = the_plan.space, the_plan.data
+    space, task, data = the_plan.space, the_plan.task, the_plan.data
     manifest = Manifest(
         schema=SCHEMA,
         command=command,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         request=the_plan.request,
         resolved_space=space,
-        space=_space_facts(space, data),
-        network=_network_now(space, data, the_plan.candidates),
+        space=_space_facts(space, task, data),
+        network=_network_now(space, task, the_plan.candidates),
         arms=tuple(ArmName(entrant.label, seed) for entrant, seed in the_plan.arms),
         budget=BudgetFacts(
             the_plan.budget.text,
@@ -94,14 +95,13 @@ def start_run(the_plan: Plan, run_dir: Path, command: str, workers: int, device:
     write_manifest(run_dir, manifest)
 
 
-def _space_facts(space: Space, data: ImageSet) -> SpaceFacts:
-    task = task_of(space, data)
+def _space_facts(space: Space, task: Task[object], data: ImageSet) -> SpaceFacts:
     return SpaceFacts(
         name=space.name,
         title=space.title,
         cite=space.cite,
         preset=space.preset,
-        metric=space.metric,
+        metric=space.task.keys.metric,
         backbone=space.backbone,
         primary=task.primary,
         direction=task.direction,
@@ -150,7 +150,7 @@ def reopen_run(run_dir: Path, device: torch.device) -> Plan:
         )
     checked = CheckedRequest(request, space, find_entrants(request, space))
     descriptions = describe_entrants(checked.entrants, space)
-    now = _network_now(space, data, known_candidates(descriptions, space))
+    now = _network_now(space, task_of(space, data), known_candidates(descriptions, space))
     require_same(sound(manifest.network), now, space.backbone, run_dir)
     the_plan = make_plan(checked, data, device, rate, descriptions)
     if the_plan.space.weights != space.weights:
@@ -161,8 +161,8 @@ def reopen_run(run_dir: Path, device: torch.device) -> Plan:
     return replace(the_plan, budget=budget, reference_flop=reference_flop)
 
 
-def _network_now(space: Space, data: ImageSet, candidates: Sequence[Candidate]) -> Network:
+def _network_now(space: Space, task: Task[object], candidates: Sequence[Candidate]) -> Network:
     """Describe the network of a run and the user's code that its scores depend on, as their files make them now."""
     paths = (path for candidate in candidates for _, path in candidate)
     layers = {spec: None for path in paths for spec in path.choice.specs}
-    return network_of(space.backbone, fresh_backbone(space, task_of(space, data)), layers, code_of(space))
+    return network_of(space.backbone, fresh_backbone(space, task), layers, code_of(space))

@@ -18,7 +18,7 @@ from rfsearch.space import Space
 from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
-from rfsearch.tasks.from_space import task_of
+from rfsearch.tasks.base import Task
 from rfsearch.training import settings_of
 from rfsearch.training.network import build_network
 
@@ -31,6 +31,7 @@ class Fitted:
         space: The space, with names of sites for their patterns.
         model: Its network, with no site changed.
         sites: Its sites, measured.
+        task: Its task.
         data: Its data.
         notices: What a reader must know, one sentence each.
     """
@@ -38,19 +39,49 @@ class Fitted:
     space: Space
     model: nn.Module
     sites: tuple[Site, ...]
+    task: Task[object]
     data: ImageSet
     notices: tuple[str, ...]
 
     def check(self, candidates: Sequence[Candidate]) -> None:
-        """Check that candidates can be trained; see `check_candidates`."""
-        check_candidates(candidates, self.model, self.sites, self.space, self.data)
+        """Check that candidates can be trained on the network and the data.
+
+        Raises:
+            SpaceError: A site has no room for a candidate, or the data lacks its labels.
+            ModelError: A layer is not available or does not fit in its convolution's place.
+        """
+        space, data = self.space, self.data
+        check_fits(self.sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
+        dilations_at: dict[str, set[int]] = {}
+        for candidate in candidates:
+            for site, paths in candidate.sites:
+                dilations_at.setdefault(site, set()).update(d for path in paths for d in path.choice.dilations)
+        wanted = {site: sorted(dilations) for site, dilations in dilations_at.items()}
+        for site, reasons in refused_dilations(self.model, data.input_shape, wanted).items():
+            dilation, reason = next(iter(reasons.items()))
+            taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
+            raise SpaceError(
+                f"{site}: dilation {dilation} does not fit into the network: {reason}. Dilations that it takes: "
+                f"{taken}. Asked for by {space.source}, preset {space.preset}."
+            )
+        settings = settings_of(space, data.classes)
+        # An ignored id is no class that a path could be guided by, or a background.
+        labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
+        for candidate in candidates:
+            check_labels(candidate, replace(settings, classes=labelled))
+        # An installer is told of its own site only: each is asked once, in however many combinations its choice occurs.
+        at_a_site = {Candidate({site: paths}): None for candidate in candidates for site, paths in candidate.sites}
+        for alone in at_a_site:
+            if any(path.choice.tells_when_installed for _, path in alone):
+                build_network(space.with_(weights="none"), self.task, data, alone)
 
 
-def fit_space(space: Space, data: ImageSet, adapt: bool) -> Fitted:
+def fit_space(space: Space, task: Task[object], data: ImageSet, adapt: bool) -> Fitted:
     """Build the network of a space, and find the sites and dilations of the space that fit it.
 
     Args:
         space: The space.
+        task: Its task.
         data: Its data.
         adapt: Leave out sites and dilations that do not fit, because they were chosen for another network or other
             sites. Otherwise the space is taken as it is.
@@ -59,7 +90,7 @@ def fit_space(space: Space, data: ImageSet, adapt: bool) -> Fitted:
         ModelError: The network cannot be built.
         SpaceError: No site fits.
     """
-    model, weights, notices = _network(space, data)
+    model, weights, notices = _network(space, task, data)
     space = space.with_(weights=weights, sites=match_sites(model, space.sites))
     if adapt:
         space, left_out = _with_reached_sites(space, model, data)
@@ -68,17 +99,16 @@ def fit_space(space: Space, data: ImageSet, adapt: bool) -> Fitted:
     if adapt:
         space, changed = _with_fitting_dilations(space, model, sites, data)
         notices += changed
-    return Fitted(space, model, sites, data, tuple(notices))
+    return Fitted(space, model, sites, task, data, tuple(notices))
 
 
-def _network(space: Space, data: ImageSet) -> tuple[nn.Module, str, list[str]]:
+def _network(space: Space, task: Task[object], data: ImageSet) -> tuple[nn.Module, str, list[str]]:
     """Build the network of a space.
 
     Returns:
         The network; the weights that were available, "none" if it trains from scratch; and what a reader must know, one
         sentence each.
     """
-    task = task_of(space, data)
     model = plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
     give_sizes(model, data.input_shape)
     notices = [data.notice] if data.notice else []
@@ -138,37 +168,3 @@ def _with_fitting_dilations(
     if reference != space.reference:
         notices.append(f"Hand default: dilation {reference}, the network as it stands.")
     return space.with_(dilations=tuple(sorted(fitting)), reference=reference), notices
-
-
-def check_candidates(
-    candidates: Sequence[Candidate], model: nn.Module, sites: Sequence[Site], space: Space, data: ImageSet
-) -> None:
-    """Check that candidates can be trained on a network and its data.
-
-    Raises:
-        SpaceError: A site has no room for a candidate, or the data lacks its labels.
-        ModelError: A layer is not available or does not fit in its convolution's place.
-    """
-    check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
-    dilations_at: dict[str, set[int]] = {}
-    for candidate in candidates:
-        for site, paths in candidate.sites:
-            dilations_at.setdefault(site, set()).update(d for path in paths for d in path.choice.dilations)
-    wanted = {site: sorted(dilations) for site, dilations in dilations_at.items()}
-    for site, reasons in refused_dilations(model, data.input_shape, wanted).items():
-        dilation, reason = next(iter(reasons.items()))
-        taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
-        raise SpaceError(
-            f"{site}: dilation {dilation} does not fit into the network: {reason}. Dilations that it takes: {taken}. "
-            f"Asked for by {space.source}, preset {space.preset}."
-        )
-    settings = settings_of(space, data.classes)
-    # An ignored id is no class that a path could be guided by, or a background.
-    labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
-    for candidate in candidates:
-        check_labels(candidate, replace(settings, classes=labelled))
-    # An installer knows its own site only: each is asked once, in however many combinations its choice occurs.
-    at_a_site = {Candidate({site: paths}): None for candidate in candidates for site, paths in candidate.sites}
-    for alone in at_a_site:
-        if any(path.choice.tells_when_installed for _, path in alone):
-            build_network(space.with_(weights="none"), data, alone)

@@ -26,8 +26,9 @@ from rfsearch.ledger import Cost
 from rfsearch.planning.forecast import Forecast
 from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Space
+from rfsearch.surgery import Learnable
 from rfsearch.surgery.shapes import OnShapes
-from rfsearch.tasks.from_space import task_of
+from rfsearch.tasks.base import Task
 from rfsearch.training.dilation_search import decided_from, held_out, looked_at, prelude_steps
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
@@ -55,19 +56,26 @@ class Forecaster:
 
     Args:
         space: The space.
+        task: Its task.
         data: Its data.
         device: What trials train on.
         flop_per_s: Rate of one worker; None measures it at the first forecast.
 
     Example:
-        forecaster = Forecaster(space, data, torch.device("cpu"))
+        forecaster = Forecaster(space, task, data, torch.device("cpu"))
         forecaster(space.reference_candidate).cost.flop
     """
 
-    def __init__(self, space: Space, data: ImageSet, device: torch.device, flop_per_s: float | None = None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        task: Task[object],
+        data: ImageSet,
+        device: torch.device,
+        flop_per_s: float | None = None,
+    ) -> None:
         """Begin with nothing counted."""
-        self._space, self._data, self._device = space, data, device
-        self._task = task_of(space, data)
+        self._space, self._task, self._data, self._device = space, task, data, device
         self._rate = flop_per_s
         self._known: dict[Candidate, Forecast] = {}
         self._passes: dict[tuple[Candidate, bool, bool], _Pass] = {}
@@ -111,7 +119,7 @@ class Forecaster:
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
         scored = scored_at_the_end(self._data) + 1  # and at every look too one image, to know what scoring will cost
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
-        model, learnable = build_network(self._space.with_(weights="none"), self._data, candidate)
+        model, learnable = self._built(candidate)
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)
         moved = steps - decided_from(recipe) if searched else 0
@@ -156,7 +164,7 @@ class Forecaster:
                     f"backbone {self._space.backbone} normalises a map of 1 x 1 px by the statistics of its batch, "
                     "which one image does not have: it cannot be trained with batch_size = 1. Smallest: batch_size = 2."
                 ) from error
-            model, _ = build_network(self._space.with_(weights="none"), self._data, candidate)
+            model, _ = self._built(candidate)
             why = explain_precision(model, error) or f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             raise ModelError(
                 f"backbone {self._space.backbone} fails at {candidate} before anything is trained: {why}"
@@ -177,7 +185,7 @@ class Forecaster:
             training: Whether to count a training step.
             moving: Count it as of when the dilations that were found are learned, between two pixels.
         """
-        model, learnable = build_network(self._space.with_(weights="none"), self._data, candidate)
+        model, learnable = self._built(candidate)
         if moving:
             for layer in learnable.let_move(model, (1.0, max(self._space.dilations) + 1.0)).values():
                 layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
@@ -203,6 +211,10 @@ class Forecaster:
             optimizer.step()
         batch_bytes = sum(leaf.nbytes for leaf in tree_leaves((images, target)) if isinstance(leaf, Tensor))
         return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies=2) + batch_bytes)
+
+    def _built(self, candidate: Candidate) -> tuple[nn.Module, Learnable]:
+        """Build a network whose weights do not matter."""
+        return build_network(self._space.with_(weights="none"), self._task, self._data, candidate)
 
     def _check(self, output: Any, batch: int) -> None:
         self._task.check_output(output, batch, self._space.backbone)

@@ -29,6 +29,7 @@ from rfsearch.planning.request import CheckedRequest
 from rfsearch.space import LSDFN, Space
 from rfsearch.strategies import Description
 from rfsearch.surgery import Site
+from rfsearch.tasks.base import Task
 from rfsearch.tasks.from_space import task_of
 
 PLANNED_MOST = 100
@@ -43,26 +44,26 @@ class Plan:
     Attributes:
         request: What was asked for.
         space: The space that it means, fitted to its network and data.
+        task: Its task.
         data: The data.
         sites: The sites of the space, measured.
         entrants: The strategies that compete.
         descriptions: What each of them says of itself, by label.
         budget: Of each arm.
         reference_flop: Training FLOP of one full training of the reference candidate: what 1x means.
-        primary: Name of the score that the search goes by, its averaging in the name.
         forecaster: Gives the forecast of a candidate.
         notices: What a reader must know, one sentence each.
     """
 
     request: Request
     space: Space
+    task: Task[object]
     data: ImageSet
     sites: tuple[Site, ...]
     entrants: tuple[Entrant, ...]
     descriptions: Mapping[str, Description]
     budget: Budget
     reference_flop: float
-    primary: str
     forecaster: Forecaster
     notices: tuple[str, ...]
 
@@ -84,7 +85,7 @@ class Plan:
     @cached_property
     def sizes(self) -> ObjectSizes | None:
         """Sizes of the objects of the training images, None where the task's targets have none."""
-        return task_of(self.space, self.data).object_sizes(self.data.splits["train"])
+        return self.task.object_sizes(self.data.splits["train"])
 
     @cached_property
     def full_training(self) -> Cost:
@@ -132,13 +133,12 @@ def make_plan(
     """
     request, entrants = checked.request, checked.entrants
     task = task_of(checked.space, data)
-    fitted = fit_space(
-        checked.space.with_(direction=task.direction), data, adapt=bool(request.backbone or request.sites)
-    )
+    directed, adapt = checked.space.with_(direction=task.direction), bool(request.backbone or request.sites)
+    fitted = fit_space(directed, task, data, adapt)
     space = fitted.space
     described = describe_entrants(entrants, space) if descriptions is None else descriptions
     fitted.check([*_extremes(request, entrants, space), *known_candidates(described, space)])
-    forecaster = Forecaster(space, data, device, flop_per_s)
+    forecaster = Forecaster(space, task, data, device, flop_per_s)
     if request.address is None and device.type == "cpu":
         step_bytes = forecaster.step_bytes(space.reference_candidate)
         _require_memory(step_bytes, f"one training step of {space.recipe.batch_size} images takes", space)
@@ -148,13 +148,13 @@ def make_plan(
     return Plan(
         request,
         space,
+        task,
         data,
         fitted.sites,
         entrants,
         described,
         budget,
         reference_flop,
-        task.primary,
         forecaster,
         (*fitted.notices, *_unguided(entrants, space)),
     )
@@ -215,7 +215,8 @@ def drawn(the_plan: Plan) -> list[str]:
 def misfits(checked: CheckedRequest) -> dict[str, str]:
     """Return why some of a request's own candidates cannot be trained on its data, by their JSON."""
     with tempfile.TemporaryDirectory() as cache:
-        fitted = fit_space(checked.space, read_data(checked, Path(cache)), adapt=False)
+        data = read_data(checked, Path(cache))
+        fitted = fit_space(checked.space, task_of(checked.space, data), data, adapt=False)
     reasons = {}
     for text in checked.request.candidates:
         try:

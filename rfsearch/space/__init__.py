@@ -5,6 +5,7 @@ from rfsearch.space.file import SpaceFile, read_space
 from rfsearch.space.forms import LSDFN, SINGLE, PathSet, SamplingSpec
 from rfsearch.space.recipe import Recipe
 from rfsearch.space.space import Space
+from rfsearch.space.task_spec import TaskSpec
 
 __all__ = [
     "LSDFN",
@@ -15,5 +16,6 @@ __all__ = [
     "SamplingSpec",
     "Space",
     "SpaceFile",
+    "TaskSpec",
     "read_space",
 ]

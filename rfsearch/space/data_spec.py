@@ -8,22 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from rfsearch import plugins
 from rfsearch.errors import RequestError, nearest
 from rfsearch.sources import absolute
+from rfsearch.space.owned import OwnedTable, check_keys, join_faults, make_fault
 
 if TYPE_CHECKING:
     from rfsearch.data.base import DataSource, Embedded, Layout
 
 
-class DataSpec(BaseModel):
+class DataSpec(OwnedTable):
     """Name where a space's images come from, and hold the other keys of the table for the layouts that read them.
-
-    These are plain values, not objects of the layouts: a worker that trains can be sent a space without importing what
-    reads its data. The key `resize`, say, is `data_spec.resize`.
 
     Args:
         layout: Name or SPEC of the layout in which a `--data` folder lies.
@@ -34,8 +32,6 @@ class DataSpec(BaseModel):
         ('sky', 'ground')
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
-
     layout: str = "folder"
     default: str | None = None
 
@@ -43,7 +39,7 @@ class DataSpec(BaseModel):
     def folder_layout(self) -> Layout:
         """Return the layout that reads a `--data` folder."""
         kind = plugins.layout(self.layout)
-        return kind.model_validate(self._keys_of(kind))
+        return kind.model_validate(self.owned_by(kind))
 
     @property
     def embedded(self) -> Embedded | None:
@@ -51,7 +47,7 @@ class DataSpec(BaseModel):
         if self.default is None:
             return None
         kind = plugins.embedded(self.default)
-        return kind.model_validate(self._keys_of(kind))
+        return kind.model_validate(self.owned_by(kind))
 
     @field_validator("layout", "default")
     @classmethod
@@ -63,30 +59,17 @@ class DataSpec(BaseModel):
         """Put what the layouts make of their keys in their place, or raise all faults, each with its key."""
         kinds, faults = self._kinds()
         if faults:
-            raise _all(faults)  # whose keys they are is not known
+            raise join_faults(faults)  # whose keys they are is not known
         values: dict[str, Any] = {}
         for kind in kinds:
-            try:
-                values |= kind.model_validate(self._keys_of(kind)).model_dump()
-            except ValidationError as error:
-                faults += [
-                    _fault(fault["loc"], fault["msg"], fault["input"], fault["type"]) for fault in error.errors()
-                ]
-        faults += [_fault((key,), why) for key in self._keys if (why := self._why_misplaced(key, kinds))]
+            made, found = check_keys(kind, self.owned_by(kind))
+            values |= made
+            faults += found
+        faults += [make_fault((key,), why) for key in self.owned if (why := self._why_misplaced(key, kinds))]
         if faults:
-            raise _all(faults)
-        self._keys.clear()
-        self._keys.update(values)
+            raise join_faults(faults)
+        self.settle(values)
         return self
-
-    @property
-    def _keys(self) -> dict[str, Any]:
-        extra = self.__pydantic_extra__
-        assert extra is not None  # None where extra keys are not allowed
-        return extra
-
-    def _keys_of(self, kind: type[DataSource]) -> dict[str, Any]:
-        return {key: value for key, value in self._keys.items() if key in kind.model_fields}
 
     def _kinds(self) -> tuple[list[type[DataSource]], list[InitErrorDetails]]:
         """Return the layouts of this table, and what is wrong with their names."""
@@ -95,11 +78,11 @@ class DataSpec(BaseModel):
         try:
             kinds.append(plugins.layout(self.layout))
         except RequestError as error:
-            faults.append(_fault(("layout",), str(error)))
+            faults.append(make_fault(("layout",), str(error)))
         try:
             kinds += [plugins.embedded(self.default)] if self.default is not None else []
         except RequestError as error:
-            faults.append(_fault(("default",), str(error)))
+            faults.append(make_fault(("default",), str(error)))
         return kinds, faults
 
     def _why_misplaced(self, key: str, kinds: Sequence[type[DataSource]]) -> str:
@@ -116,30 +99,8 @@ class DataSpec(BaseModel):
         if not owners:
             known = {*type(self).model_fields, *(name for kind in kinds for name in kind.model_fields)}
             return f"no key of the layout {self.layout}.{nearest(key, known)}"
-        said_by_default = any(self._keys[key] == kind.model_fields[key].default for kind in owners.values())
+        said_by_default = any(self.owned[key] == kind.model_fields[key].default for kind in owners.values())
         if said_by_default or not all(issubclass(kind, Layout) for kind in owners.values()):
             return ""
         only = f"only the layout{'s' if len(owners) > 1 else ''} {' and '.join(owners)}"
         return f"{only} read{'' if len(owners) > 1 else 's'} this, and the layout here is {self.layout}"
-
-
-def _fault(keys: tuple[str | int, ...], message: str, value: Any = None, kind: str = "value_error") -> InitErrorDetails:
-    """Return a fault of the table as pydantic takes it.
-
-    Args:
-        keys: What leads to the faulty value, within the table.
-        message: What is wrong with it.
-        value: The faulty value.
-        kind: Pydantic's name for such a fault, by which a message in plainer words is chosen.
-    """
-    return {
-        "type": PydanticCustomError(kind, message),
-        "loc": keys,
-        "input": value,
-    }
-
-
-def _all(faults: Sequence[InitErrorDetails]) -> ValidationError:
-    """Return one error with all faults, which pydantic joins to those of the rest of the file."""
-    once = {(fault.get("loc"), str(fault["type"])): fault for fault in faults}  # both layouts may read a key
-    return ValidationError.from_exception_data("data", list(once.values()))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.space.choices import SpaceChoice
@@ -15,7 +16,8 @@ from rfsearch.space.faults import describe_fault
 from rfsearch.space.forms import LSDFN, PATHS, SINGLE, PathSet, SamplingSpec
 from rfsearch.space.recipe import Recipe
 from rfsearch.space.space import Space
-from rfsearch.space.table import FARTHEST, LARGEST_FACTOR, Side, Spec, Table
+from rfsearch.space.table import FARTHEST, LARGEST_FACTOR, Side, Table
+from rfsearch.space.task_spec import TaskSpec, where_written, with_task_table
 
 
 class Preset(Table):
@@ -33,6 +35,7 @@ class Preset(Table):
     f_search: tuple[float, float] = (0.7, 1.4)
     image_size: tuple[Side, Side] | None = None
     budget: str
+    task: TaskSpec
     recipe: Recipe
 
     @model_validator(mode="after")
@@ -57,12 +60,30 @@ class SpaceFile(Table):
     name: str
     title: str
     cite: str = ""
-    task: str = "segmentation"
-    metric: Spec | None = None
+    task: TaskSpec
     data: DataSpec
     paths: dict[str, PathSet] = Field(default={})
     default_preset: str = "mini"
     presets: dict[str, Preset] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_task_table(cls, body: Any) -> Any:
+        return with_task_table(body)
+
+    @field_validator("presets", mode="before")
+    @classmethod
+    def _shares_its_task(cls, presets: Any, info: ValidationInfo) -> Any:
+        """Give each preset the file's task, with the keys that its own table changes."""
+        task: TaskSpec | None = info.data.get("task")
+        if not isinstance(presets, Mapping):
+            return presets
+        bodies = {name: with_task_table(preset) for name, preset in presets.items()}
+        for body in bodies.values():
+            if isinstance(body, dict) and isinstance(body["task"], Mapping):
+                # Where the file's own table is faulty, whose keys these are is not known.
+                body["task"] = {"name": task.name, **task.owned, **body["task"]} if task else {}
+        return bodies
 
     @model_validator(mode="after")
     def _known_forms(self) -> SpaceFile:
@@ -118,11 +139,14 @@ def read_space(path: Path, preset: str | None) -> Space:
     try:
         file = SpaceFile.model_validate(body)
     except ValidationError as error:
-        faults = "\n".join(f"  {describe_fault(text, fault)}" for fault in error.errors())
-        raise SpaceError(f"{path}: {error.error_count()} fault(s):\n{faults}") from error
+        faults = error.errors()
+        for fault in faults:
+            fault["loc"] = where_written(fault["loc"], body)
+        lines = "\n".join(f"  {describe_fault(text, fault)}" for fault in faults)
+        raise SpaceError(f"{path}: {len(faults)} fault(s):\n{lines}") from error
     wanted = preset or file.default_preset
     chosen, form = file.preset_and_form(wanted)
-    shared = file.model_dump(include={"name", "title", "cite", "task", "metric"})
+    shared = file.model_dump(include={"name", "title", "cite"})
     return Space(
         **shared,
         source=str(path),

@@ -20,8 +20,6 @@ class Recipe(Table):
     Args:
         steps: Length of one full training.
         batch_size: Images of one step.
-        class_weights: Of the loss: none, or each class's pixels weighted by the inverse square root of their share of
-            the training split, so that small parts are not drowned.
         lr: Largest rate of new weights.
         momentum: Of the optimiser.
         weight_decay: Of the optimiser; a learned f or gamma has none.
@@ -51,7 +49,6 @@ class Recipe(Table):
 
     steps: int = Field(gt=0, le=MOST_STEPS)
     batch_size: int = Field(gt=0, le=MOST_IMAGES)
-    class_weights: Literal["none", "sqrt"] = "none"
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)

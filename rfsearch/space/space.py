@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rfsearch.choices import Candidate, Choice, Dilated, Given, Sampled
 from rfsearch.direction import Direction
@@ -13,7 +13,8 @@ from rfsearch.space.choices import SpaceChoice
 from rfsearch.space.data_spec import DataSpec
 from rfsearch.space.forms import LSDFN, PATHS, SINGLE, PathSet, SamplingSpec
 from rfsearch.space.recipe import Recipe
-from rfsearch.space.table import Dilation, Side, Spec, Table
+from rfsearch.space.table import Dilation, Side, Table
+from rfsearch.space.task_spec import TaskSpec, with_task_table
 
 
 class Space(Table):
@@ -25,8 +26,7 @@ class Space(Table):
         cite: Papers that it follows.
         source: Its file.
         preset: Which preset of the file this is.
-        task: Name of the task.
-        metric: Name or SPEC of the score that a search goes by; None for the task's default.
+        task: What its networks are trained and scored for.
         data: Where its images come from.
         backbone: SPEC of the network.
         weights: "none", "hub" or a file, for a backbone that can take trained weights.
@@ -51,8 +51,7 @@ class Space(Table):
     cite: str
     source: str
     preset: str
-    task: str
-    metric: Spec | None
+    task: TaskSpec
     data: DataSpec
     backbone: str
     weights: str
@@ -69,6 +68,11 @@ class Space(Table):
     paths: dict[str, PathSet] = PATHS
     sampling: SamplingSpec = SamplingSpec()
     direction: Direction = "maximize"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_task_table(cls, body: Any) -> Any:
+        return with_task_table(body, recorded=True)
 
     def uniform(self, given: Given) -> Candidate:
         """Return the candidate that gives every site the same choice, or the same parallel paths."""

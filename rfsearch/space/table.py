@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from rfsearch.sources import absolute
+from pydantic import BaseModel, ConfigDict, Field
 
 # Bounds against slips of the keyboard, far beyond what any training has used: without them such a number ends as a hang
 # or as a process without memory, long after the file was read.
@@ -21,7 +19,6 @@ LARGEST_FACTOR = 2.0**10  # of f, and of zooming images
 
 Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 Dilation = Annotated[int, Field(ge=1, le=FARTHEST)]
-Spec = Annotated[str, AfterValidator(absolute)]  # workers and resumed runs have other working directories
 
 
 class Table(BaseModel):

@@ -14,20 +14,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor, nn
 
 from rfsearch.data.batches import Motion
 from rfsearch.data.image_set import ImageSet, Split
 from rfsearch.data.object_sizes import ObjectSizes
 from rfsearch.direction import Direction
+from rfsearch.sources import absolute
 from rfsearch.tasks.pictures import Pictures
 
 Target = TypeVar("Target")
 
 
 class TaskKeys(BaseModel):
-    """Hold what a space file says to one task: the metric, and whatever keys of its own a task adds.
+    """Hold what the `[task]` table of a space file says to one task: the metric, and whatever keys of its own it adds.
 
     Every task gives `metric` a default. A faulty value is reported with the line of the file that sets it, so a
     validator's ValueError needs to say only what is wrong.
@@ -41,6 +42,11 @@ class TaskKeys(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: str
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _means_the_same_everywhere(cls, metric: object) -> object:
+        return absolute(metric) if isinstance(metric, str) else metric  # workers have other working directories
 
 
 @dataclass(frozen=True)

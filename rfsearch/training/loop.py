@@ -64,7 +64,7 @@ class TrainingLoop:
         """Build the network and its optimiser."""
         self._recipe, self._data, self._device, self._memory = space.recipe, data, device, memory
         self.task = task_of(space, data)
-        model, self.learnable = build_network(space, data, candidate)
+        model, self.learnable = build_network(space, self.task, data, candidate)
         self.model = model.to(device)
         scalars: dict[str, Scalar] = {**self.learnable.factors, **self.learnable.strides}
         self._learned = {path: scalar for path, scalar in scalars.items() if value_of(scalar).requires_grad}

@@ -18,16 +18,17 @@ from rfsearch.lazy import give_sizes
 from rfsearch.receptive import receptive_fields
 from rfsearch.space import Space
 from rfsearch.surgery import Learnable, Settings, install
-from rfsearch.tasks.from_space import task_of
+from rfsearch.tasks.base import Task
 
 
-def build_network(space: Space, data: ImageSet, candidate: Candidate) -> tuple[nn.Module, Learnable]:
+def build_network(
+    space: Space, task: Task[object], data: ImageSet, candidate: Candidate
+) -> tuple[nn.Module, Learnable]:
     """Build a space's network, its weights loaded and a candidate's receptive field set.
 
     Returns:
         The network, and what training can move in it.
     """
-    task = task_of(space, data)
     model = plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
     give_sizes(model, data.input_shape)
     if space.weights != "none":

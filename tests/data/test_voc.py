@@ -461,7 +461,7 @@ def test_a_single_training_image_cannot_be_divided(root, voc):
 @pytest.mark.parametrize("preset", ["mini", "paper"])
 def test_the_shipped_space_names_the_classes_that_are_read(preset):
     space = read_space(Path(__file__).parents[2] / "search_spaces/voc.toml", preset)
-    assert (space.name, space.data.layout, space.metric) == ("voc", "voc", "mean-iou")
+    assert (space.name, space.data.layout, space.task.metric) == ("voc", "voc", "mean-iou")
     assert (space.data.classes, space.data.ignore_index) == (VOC_CLASSES, 255)
 
 

@@ -13,6 +13,7 @@ from rfsearch.ledger import Budget, Cost
 from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
 from rfsearch.ledger.typed_json import Damaged, known, sound
 from rfsearch.report.facts import read_facts
+from rfsearch.space import TaskSpec
 
 FOLDER = Path(__file__).parent
 GOLDEN = sorted(FOLDER.glob("manifest_*.json"))
@@ -55,6 +56,7 @@ def test_the_manifest_of_every_version_is_read_whole(tmp_path, path):
     assert damaged(found) == {}
     assert sound(found.request).strategies == ("exhaustive", "inflation")
     assert sound(found.resolved_space).sites == ("conv6",)
+    assert sound(found.resolved_space).task == TaskSpec(metric="helen-f", class_weights="sqrt")
     assert found.budget.of_an_arm == Budget("3x", "flop", body["budget"]["limit"])
     assert [(arm.strategy, arm.seed) for arm in sound(found.arms)] == [("exhaustive", 0), ("inflation", 0)]
     assert [row.rf_px for row in sound(found.forecast)] == [row["rf_px"] for row in body["forecast"]]

@@ -53,8 +53,8 @@ def test_every_shipped_preset_is_sound_and_its_names_are_known(name, preset):
     space = read_space(plugins.space_file(name), preset)
     assert space.name == name
     assert callable(plugins.backbone(space.backbone))
-    plugins.load("tasks", space.task)
-    assert space.metric in METRICS
+    plugins.load("tasks", space.task.name)
+    assert space.task.metric in METRICS
 
 
 def test_the_shipped_spaces_have_a_small_preset_and_the_papers():
@@ -311,7 +311,7 @@ def test_a_metric_of_a_file_is_the_same_one_in_every_working_directory(tmp_path,
     monkeypatch.chdir(tmp_path)
     text = GOOD.replace('"mean-iou"', '"scores/mine.py:score"')
     assert text != GOOD
-    assert read_space(written(tmp_path, text), None).metric == f"{tmp_path / 'scores' / 'mine.py'}:score"
+    assert read_space(written(tmp_path, text), None).task.metric == f"{tmp_path / 'scores' / 'mine.py'}:score"
 
 
 def test_broken_toml_and_a_missing_file_are_told(tmp_path):

@@ -11,7 +11,7 @@ from rfsearch.backbones.small import wei_small
 from rfsearch.choices import Dilated, SitePath
 from rfsearch.data import ImageSet, Split
 from rfsearch.errors import DataError, SpaceError
-from rfsearch.planning.fitting import check_candidates
+from rfsearch.planning.fitting import Fitted
 from rfsearch.surgery import measure_sites
 from rfsearch.tasks.class_maps import IGNORE
 from rfsearch.tasks.segmentation import Segmentation
@@ -152,11 +152,12 @@ def test_a_path_cannot_be_guided_by_the_ignored_id(tmp_path):
     data, _ = ade()
     space = toy_space(tmp_path)
     model = wei_small(data.num_classes)
-    sites = measure_sites(model, space.sites, data.image_size, 3)
+    sites = tuple(measure_sites(model, space.sites, data.image_size, 3))
+    fitted = Fitted(space, model, sites, segmentation(data), data, ())
     candidates = [space.uniform([SitePath(Dilated(1), ("c0",)), Dilated(2)])]
     with pytest.raises(SpaceError, match="guided by the label 'c0', which the data does not have"):
-        check_candidates(candidates, model, sites, space, data)
-    check_candidates([space.uniform([SitePath(Dilated(1), ("c1",)), Dilated(2)])], model, sites, space, data)
+        fitted.check(candidates)
+    fitted.check([space.uniform([SitePath(Dilated(1), ("c1",)), Dilated(2)])])
 
 
 @pytest.mark.parametrize("class_weights", ["none", "sqrt"])

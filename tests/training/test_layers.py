@@ -14,6 +14,7 @@ from rfsearch.export import patch_of
 from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space
+from rfsearch.tasks.from_space import task_of
 from rfsearch.training import checkpoint
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import CLIMBING
@@ -34,7 +35,7 @@ def test_what_it_finds_is_the_records_and_the_trace_shows_how(space: Space, tmp_
     assert Candidate.from_json(record.outcome) == space.uniform(Guest(2, CLIMBING, found=4.0))
     # 8 steps, the fifth at the next dilation
     assert [dilation for _, _, dilation in record.trace] == [2.0] * 5 + [4.0] * 4
-    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)
+    expected = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)
     assert (record.rf_init_px, record.rf_px) == tuple(expected(space.uniform(Dilated(d))).rf_px for d in (2, 4))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from rfsearch.choices import Dilated
 from rfsearch.layers.initialisation import low_centre_
 from rfsearch.space import Space
+from rfsearch.tasks.from_space import task_of
 from rfsearch.training import build_network, network
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
@@ -16,7 +17,7 @@ DATA = toy_faces()
 
 def weights(space: Space, seed: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return build_network(space, DATA, space.uniform(Dilated(2)))[0].state_dict()
+    return build_network(space, task_of(space, DATA), DATA, space.uniform(Dilated(2)))[0].state_dict()
 
 
 def test_it_is_off_unless_asked_for_and_then_what_the_layer_package_does(tmp_path):

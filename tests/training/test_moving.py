@@ -12,6 +12,7 @@ from rfsearch.choices import Candidate, Searched
 from rfsearch.layers import FractionalConv2d
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.surgery import Settings, assemble
+from rfsearch.tasks.from_space import task_of
 from rfsearch.training.dilation_search import SharedDilations, decided_from
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.network import build_network
@@ -116,7 +117,7 @@ def test_its_cost_is_nearly_the_forecast(tmp_path):
     """What a step costs depends a little on where between two pixels the taps lie."""
     space = toy_space(tmp_path)
     record = finished(training(space, SEARCHED, tmp_path))
-    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(SEARCHED))
+    expected = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)(space.uniform(SEARCHED))
     assert record.cost.flop == pytest.approx(expected.cost.flop, rel=0.002)
 
 
@@ -130,7 +131,7 @@ def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
     assert path.choice == record.found["conv6"]
     assert record.outcome == candidate.to_json()
     assert record.f == {}
-    model, _ = build_network(space, DATA, candidate)
+    model, _ = build_network(space, task_of(space, DATA), DATA, candidate)
     model.load_state_dict(state["model"])
     assert model.get_submodule("conv6").value == pytest.approx(path.choice.dilation, rel=1e-6)
 

@@ -13,6 +13,7 @@ from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import PathSet, Space
 from rfsearch.surgery import Settings, assemble
+from rfsearch.tasks.from_space import task_of
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.network import fields_of
 from tests.surgery.test_build import Foreign
@@ -85,7 +86,7 @@ def test_paths_part_in_a_whole_training_and_the_record_tells(tmp_path):
 def test_the_receptive_field_of_every_path_is_the_one_by_hand(tmp_path):
     """wei-small: 15 px of features at a stride of 4 px, then a 3x3 convolution at dilation d."""
     space = toy_space(tmp_path).with_(paths={"tri": PathSet(manual=(1, 2, 4))}).with_form("tri")
-    forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)
+    forecast = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)
     fields = {f"conv6/{i}": 15 + 4 * 2 * d for i, d in enumerate((1, 2, 4), start=1)}
     expected = forecast(space.default_candidate)
     assert (dict(expected.path_rf_px), expected.rf_px) == (fields, 47)
@@ -102,7 +103,7 @@ def test_the_receptive_field_of_every_path_is_the_one_by_hand(tmp_path):
 
 def test_more_paths_cost_more(tmp_path):
     space = toy_space(tmp_path)
-    forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)
+    forecast = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)
     one, two, three = (forecast(space.uniform([Dilated(1)] * n)) for n in (1, 2, 3))
     assert two.cost.flop - one.cost.flop == pytest.approx(three.cost.flop - two.cost.flop, rel=0.01)
     assert one.cost.flop < two.cost.flop
@@ -198,7 +199,7 @@ def test_a_fixed_sample_stride_is_recorded_and_stays(tmp_path):
 def test_the_field_of_a_block_grows_with_its_sample_stride(tmp_path):
     """Behind a 3x3 convolution (23 px at dilation 1, a unit every 4 px) it reads gamma (s-1) + k - 1 units more."""
     space = toy_space(tmp_path)
-    forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)
+    forecast = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)
     for gamma, s in ((1.0, 1), (1.0, 3), (2.0, 3), (3.0, 5)):
         candidate = space.uniform(Sampled(1, gamma, s))
         assert forecast(candidate).rf_px == 23 + 4 * (gamma * (s - 1) + 2)

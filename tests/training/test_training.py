@@ -15,6 +15,7 @@ from rfsearch.ledger import Assignment, Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space
 from rfsearch.tasks.colours import coloured
+from rfsearch.tasks.from_space import task_of
 from rfsearch.training import Training, build_network
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
@@ -56,7 +57,7 @@ def space(tmp_path):
 @pytest.mark.parametrize("choice", [Dilated(1), Dilated(4), Inflated(2, 1.37), PATHS, GUIDED, *BLOCKS])
 def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
     record = finished(training(space, choice, tmp_path))
-    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(choice))
+    expected = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)(space.uniform(choice))
     assert record.status == "completed"
     assert (record.cost.flop, record.cost.epochs) == (expected.cost.flop, expected.cost.epochs)
     assert record.rf_px == expected.rf_px
@@ -86,7 +87,7 @@ def test_it_is_cut_within_one_step_of_its_limit(tmp_path, share):
 
 
 def test_no_step_is_begun_that_its_limit_has_no_room_for(space, tmp_path):
-    forecast = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Dilated(1)))
+    forecast = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)(space.uniform(Dilated(1)))
     for limit, steps in ((forecast.least.flop, 1), (forecast.least.flop - 1, 0)):
         given = assignment(space, Dilated(1), limit)
         record = finished(Training(space, DATA, given, "flop", CPU, tmp_path / str(steps), step=forecast.step))
@@ -112,7 +113,7 @@ def test_a_training_too_short_for_its_second_look_still_finds_dilations(tmp_path
     assert record.status == "completed"
     assert record.val is not None
     assert min(space.dilations) <= record.found["conv6"].numbers["dilation"] <= max(space.dilations)
-    expected = Forecaster(space, DATA, CPU, flop_per_s=1e9)(space.uniform(Searched(1)))
+    expected = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)(space.uniform(Searched(1)))
     assert record.cost.flop <= expected.cost.flop
 
 
@@ -185,7 +186,7 @@ def test_its_checkpoint_gives_its_predictions(space, tmp_path):
     record = finished(training(space, Inflated(4, learned=True), tmp_path))
     saved = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
     candidate = Candidate.from_json(saved["candidate"])
-    model, _ = build_network(space, DATA, candidate)
+    model, _ = build_network(space, task_of(space, DATA), DATA, candidate)
     model.load_state_dict(saved["model"])
     assert model.inflation.factor.f.item() == pytest.approx(record.f["conv6"])
     examples = np.load(tmp_path / "t" / "examples.npz")

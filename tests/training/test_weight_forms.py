@@ -12,6 +12,7 @@ from rfsearch.choices import Choice, Dilated, Inflated
 from rfsearch.ledger import Assignment
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
+from rfsearch.tasks.from_space import task_of
 from rfsearch.training import Meter, Training
 from tests.toys import toy_faces, toy_space
 
@@ -59,8 +60,9 @@ def test_a_network_with_normed_weights_trains_at_the_cost_forecast(tmp_path: Pat
     training = Training(space, data, order, "flop", cpu, tmp_path / "t")
     while (record := training.advance()).status == "pruned":
         pass
-    forecast = Forecaster(space, data, cpu, flop_per_s=1e9)(candidate)
-    plain = Forecaster(space.with_(backbone="wei-small"), data, cpu, flop_per_s=1e9)(candidate)
+    task = task_of(space, data)
+    forecast = Forecaster(space, task, data, cpu, flop_per_s=1e9)(candidate)
+    plain = Forecaster(space.with_(backbone="wei-small"), task, data, cpu, flop_per_s=1e9)(candidate)
     assert record.status == "completed"
     assert record.cost.flop > plain.cost.flop
     # A pass computes the kernels once. The forecast is of images one by one; they were scored as 2 x 4,

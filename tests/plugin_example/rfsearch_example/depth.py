@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate
 
 from rfsearch.data import ImageSet, Split, eval_batches
 from rfsearch.data.batches import Motion
-from rfsearch.errors import DataError
+from rfsearch.errors import DataError, TrialError
 from rfsearch.outputs import main_output, require_maps
 from rfsearch.tasks.base import Scores, Task, TaskKeys
 from rfsearch.tasks.pictures import Pictures, shown
@@ -24,9 +25,15 @@ class Depth(Task[Depths]):
     """Say how far each pixel is: mean absolute error. Targets are N x 1 x H x W floats, not finite where unknown."""
 
     class Keys(TaskKeys):
-        """metric: "mae" or "rmse", over all pixels whose depth is known."""
+        """Hold what a space file's [task] says to this task.
+
+        Args:
+            metric: "mae" or "rmse", over all pixels whose depth is known.
+            largest: Depth beyond which a pixel counts as unknown, such as the range of a sensor. None: any is known.
+        """
 
         metric: Literal["mae", "rmse"] = "mae"
+        largest: float | None = Field(default=None, gt=0)
 
     direction = "minimize"
 
@@ -40,7 +47,7 @@ class Depth(Task[Depths]):
                 )
         self.primary = f"{keys.metric}_pooled"
         self.in_channels, self.out_channels = data.in_channels, 1
-        self._size = data.image_size
+        self._size, self._largest = data.image_size, keys.largest or math.inf
 
     def loss(self, output: object, target: Depths) -> Tensor:
         depth, known = target
@@ -57,11 +64,13 @@ class Depth(Task[Depths]):
                 error = (self._at_size(model(images)) - depth)[known].double()
                 total, squares = total + float(error.abs().sum()), squares + float(error.square().sum())
                 count += error.numel()
+        if not count:
+            raise TrialError(f"{self.primary} is undefined: the split has no pixel whose depth is known.")
         scores = {"mae_pooled": total / count, "rmse_pooled": math.sqrt(squares / count)}
         return Scores(scores[self.primary], scores)
 
     def target(self, stored: Tensor) -> Depths:
-        known = stored.isfinite()
+        known = stored.isfinite() & (stored <= self._largest)
         return torch.where(known, stored, 0.0).float(), known
 
     def moved(self, target: Depths, motion: Motion) -> Depths:

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("rfsearch_example", reason="the plugin is installed by tests/test_plugin_example.py alone")
 
@@ -47,6 +48,33 @@ def test_figure(check):
 @pytest.mark.parametrize("check", testing.TASK_CHECKS, ids=by_name)
 def test_task_without_classes(check, metric):
     check(partial(Depth, Depth.Keys(metric=metric)), FacesInRelief(rendered=(6, 5, 2)).make((64, 64)))
+
+
+@pytest.mark.parametrize("check", testing.TASK_CHECKS, ids=by_name)
+def test_task_that_leaves_the_background_out(check):
+    check(partial(Depth, Depth.Keys(largest=0.9)), FacesInRelief(rendered=(6, 5, 2)).make((64, 64)))
+
+
+def test_depths_beyond_the_largest_are_unknown():
+    data = FacesInRelief(rendered=(2, 1, 1)).make((64, 64))
+    stored = torch.from_numpy(data.splits["train"].targets)
+    for largest, background in ((None, True), (FAR, True), (0.9, False)):
+        _, known = Depth(Depth.Keys(largest=largest), data).target(stored)
+        assert known[stored < 0.9].all()
+        assert set(known[stored == FAR].tolist()) == {background}
+
+
+def test_the_space_tells_the_task_its_keys(tmp_path):
+    assert read_space(relief(), None).task.keys == Depth.Keys(metric="mae", largest=FAR)
+    text = relief().read_text()
+    for wrong, message in (
+        ("largest = 0", r"line 6, task\.largest: must be greater than 0\. Got 0"),
+        ('metric = "mse"', r"line 6, task\.metric: must be 'mae' or 'rmse'\. Got 'mse'"),
+        ("largst = 1.0", r"line 6, task\.largst: no key of the task depth\. Did you mean 'largest'"),
+    ):
+        (tmp_path / "wrong.toml").write_text(text.replace("largest = 1.0", wrong))
+        with pytest.raises(SpaceError, match=message):
+            read_space(tmp_path / "wrong.toml", None)
 
 
 def test_depths_of_faces():
