@@ -20,6 +20,14 @@ def faces_are_drawn_once():
 
 
 @pytest.fixture
+def trained_here(monkeypatch):
+    """Let the command line train in this process and not start Ray."""
+    from tests.small_run import train_in_process
+
+    train_in_process(monkeypatch)
+
+
+@pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
     """Call the command line in this process: (exit code, standard output, standard error)."""
     from rfsearch import cli

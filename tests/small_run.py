@@ -1,18 +1,69 @@
-"""A run directory as a real run leaves it, made in this process: one worker, no Ray."""
+"""Real runs made in this process, one trial at a time: without Ray, whose start costs more than small trainings do."""
 
+import io
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+import pytest
 import torch
 
-from rfsearch.ledger import Request
+from rfsearch import cli
+from rfsearch.data import ImageSet
+from rfsearch.ledger import Record, Request
 from rfsearch.planning.competition import contest_of
+from rfsearch.planning.contest import Contest
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan
+from rfsearch.space import Space
 from rfsearch.training import Training
 from tests.planned import planned
 from tests.toys import toy_file
 
 CPU = torch.device("cpu")
+
+
+class InProcess:
+    """An engine that trains in this process."""
+
+    workers = 1
+
+    def run(
+        self,
+        contest: Contest,
+        space: Space,
+        data: ImageSet,
+        run_dir: Path,
+        currency: str,
+        watch: Callable[[Record], None],
+        check: Callable[[], None],
+    ) -> None:
+        while assignment := contest.next():
+            check()
+            folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
+            work = Training(space, data, assignment, currency, CPU, folder, step=step)
+            while (record := work.advance()).status == "pruned":
+                watch(record)
+                if not contest.keep(record):
+                    break
+            watch(contest.finish(record))
+
+
+def train_in_process(patch: pytest.MonkeyPatch) -> None:
+    """Let commands that are called in this process train here too."""
+    patch.setattr("rfsearch.cli.conduct.start_engine", lambda request: nullcontext(InProcess()))
+
+
+def run_in_process(*words: object) -> str:
+    """Call a command that succeeds, and return its standard output. For fixtures of a module."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
+        train_in_process(patch)
+        patch.setattr(sys, "argv", ["rfsearch", *map(str, words)])
+        with pytest.raises(SystemExit) as leave:
+            cli.main()
+    assert not leave.value.code, out.getvalue()
+    return out.getvalue()
 
 
 def begin(folder: Path, backbone: str = "wei-small") -> tuple[Path, Plan]:

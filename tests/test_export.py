@@ -155,7 +155,8 @@ def applied(directory: Path) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "plain" else kind for kind in KINDS]
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind in ("plain", "two_paths", "found") else ()) for kind in KINDS],
 )
 def test_every_form_is_the_trained_network(kind, run_of, tmp_path):
     found = export(run_of(kind), tmp_path)

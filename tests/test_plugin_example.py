@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.orchestration.runs import environment as variables
+
 pytest.importorskip("setuptools", reason="builds the plugin")
 
 MAIN = ("-c", "from rfsearch.cli import main; main()")
@@ -77,8 +79,8 @@ def interpreter(root: Path) -> str:
 
 
 def without_path() -> dict[str, str]:
-    """Variables in which only what is installed is found, not the checkout."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    """Variables in which only what is installed is found, not the checkout, and runs have one worker."""
+    return {name: value for name, value in variables().items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 def told(*command: str, at: Path) -> str:
@@ -107,7 +109,9 @@ def test_a_search_of_its_space_with_its_strategy_can_be_planned(environment):
     assert "Backbone two-stage: trains from scratch." in planned["notices"]
 
 
-def test_a_search_on_images_in_its_layout_runs(environment):
+@pytest.fixture(scope="module")
+def run_of_arrays(environment) -> Path:
+    """A run of its space with its strategy, on images in its layout."""
     draw = np.random.default_rng(0)
     data = environment / "arrays"
     data.mkdir()
@@ -118,17 +122,18 @@ def test_a_search_on_images_in_its_layout_runs(environment):
     planned = rfsearch(environment, "plan", *request)
     assert planned["data"].startswith("arrays: 2 classes, 64 x 64 px (W x H), train 8, val 2, test 2")
     python(environment, *MAIN, "run", *request, "--out", "run")
-    manifest = json.loads((environment / "run" / "manifest.json").read_text())
+    return environment / "run"
+
+
+def test_a_search_on_images_in_its_layout_runs(run_of_arrays):
+    manifest = json.loads((run_of_arrays / "manifest.json").read_text())
     assert manifest["resolved_space"]["data"]["layout"] == "npz"
     assert manifest["data"]["classes"] == ["dark", "light"]
-    assert "completed" in (environment / "run" / "trials.csv").read_text()
+    assert "completed" in (run_of_arrays / "trials.csv").read_text()
 
 
-def test_a_run_shows_its_figure_in_the_report(environment):
-    run_dir = environment / "shown"
-    options = ("--strategies", "halving", "--budget", "2x", "--out", str(run_dir))
-    rfsearch(environment, "run", "--space", "corners", *options)
-    page = (run_dir / "report.html").read_text(encoding="utf-8")
+def test_a_run_shows_its_figure_in_the_report(run_of_arrays):
+    page = (run_of_arrays / "report.html").read_text(encoding="utf-8")
     headings = [page.index(f"<h2>{h}</h2>") for h in ("Score against cost", "Where the time went", "Provenance")]
     assert headings == sorted(headings)
     assert '<figure class="plot" id="figure-cost-by-status">' in page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from rfsearch.errors import ModelError
 from rfsearch.ledger import Request
 from rfsearch.planning.request import resolve_space
 from rfsearch.sources import absolute
+from tests.orchestration.runs import environment
 from tests.toys import toy_file
 
 BLOCK = """
@@ -126,7 +126,7 @@ def test_a_space_knows_the_file_of_its_network(named, where, tmp_path, monkeypat
     assert resolve_space(request).backbone == f"{tmp_path}/{place}.py:make"
 
 
-def test_a_run_with_a_network_of_the_working_directory_is_trained_and_resumed_elsewhere(tmp_path):
+def test_a_run_with_a_network_of_the_working_directory_is_trained_and_resumed_elsewhere(call, tmp_path):
     """As the console script runs it, which does not look into the working directory; workers have another one."""
     home = write(tmp_path / "home", users_net="from blocks import block as make", blocks=BLOCK.format(channels=7))
     (elsewhere := tmp_path / "elsewhere").mkdir()
@@ -135,22 +135,21 @@ def test_a_run_with_a_network_of_the_working_directory_is_trained_and_resumed_el
     checkout = str(Path(__file__).parents[1])
     program = f"import sys; sys.path[0] = {checkout!r}; from rfsearch.cli import main; main()"
 
-    def command(folder: Path, *arguments: object) -> str:
+    def command(folder: Path, *arguments: object) -> None:
         done = subprocess.run(
             [sys.executable, "-c", program, *map(str, arguments)],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": checkout},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=600,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     out = tmp_path / "run"
     command(home, "run", "--space", file, "--strategies", "exhaustive", "--out", out)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["resolved_space"]["backbone"].startswith(str(home))
     command(elsewhere, "resume", out)
-    command(elsewhere, "export", out, "--formats", "none")
+    assert call("export", out, "--formats", "none")[0] == 0
     assert rfsearch.trained(str(out))[0].out_channels == 7

@@ -47,17 +47,16 @@ def test_the_even_kernel_of_the_helen_network_is_centred_at_even_dilations(dilat
 CLASSIFIERS = [
     "torchvision:resnet18",  # 15.5 px before the middle of its units
     "torchvision:squeezenet1_1",  # unpadded, with pools that round up
-    "torchvision:googlenet",
     "torchvision:vgg11",  # in the middle
-    "timm:test_resnet",
     "timm:tf_efficientnet_lite0",  # pads behind where the side is even
-    "timm:test_mambaout",
-    "timm:test_convnext",
     "timm:test_vit",
 ]
+MORE_CLASSIFIERS = ["torchvision:googlenet", "timm:test_resnet", "timm:test_mambaout", "timm:test_convnext"]
 
 
-@pytest.mark.parametrize("spec", CLASSIFIERS)
+@pytest.mark.parametrize(
+    "spec", [*CLASSIFIERS, *(pytest.param(spec, marks=pytest.mark.slow) for spec in MORE_CLASSIFIERS)]
+)
 def test_units_of_wrapped_classifiers_are_centred_on_their_pixels(spec: str) -> None:
     pytest.importorskip(spec.partition(":")[0])
     net = plugins.make_backbone(spec, 5)

@@ -46,6 +46,19 @@ STRIDES = {
     "smp:deeplabv3plus/mobilenet_v2": 1,
     "smp:dpt/tu-vit_tiny_patch16_224": 1,
 }
+# Their kinds are among the others.
+SLOW = {
+    "torchvision:shufflenet_v2_x0_5",
+    "torchvision:densenet121",
+    "torchvision:regnet_x_400mf",
+    "timm:swin_tiny_patch4_window7_224",
+    "smp:fpn/mobilenet_v2",
+    "smp:deeplabv3plus/mobilenet_v2",
+}
+
+
+def each(specs):
+    return [pytest.param(spec, marks=pytest.mark.slow if spec in SLOW else ()) for spec in specs]
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +75,14 @@ def offline(monkeypatch):
 
 
 @pytest.mark.parametrize("check", testing.BACKBONE_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("spec", SOUND)
+@pytest.mark.parametrize("spec", each(SOUND))
 def test_networks_of_other_packages_are_sound_backbones(check, spec):
     check(plugins.backbone(spec))
 
 
-@pytest.mark.parametrize(("spec", "stride"), STRIDES.items())
-def test_logits_are_enlarged_from_the_stride_of_the_last_map(spec, stride):
-    net, image = plugins.make_backbone(spec, 5).eval(), torch.zeros(1, 3, 64, 96)
+@pytest.mark.parametrize("spec", each(STRIDES))
+def test_logits_are_enlarged_from_the_stride_of_the_last_map(spec):
+    net, image, stride = plugins.make_backbone(spec, 5).eval(), torch.zeros(1, 3, 64, 96), STRIDES[spec]
     with torch.no_grad():
         logits = require_maps(net(image), 1, 5, spec)
         assert logits.shape[-2:] == (64, 96)

@@ -9,6 +9,7 @@ import pytest
 from tests.data.test_folder_kinds import IDS, offered, put
 from tests.toys import toy_file
 
+pytestmark = pytest.mark.usefixtures("trained_here")
 HIGH = np.kron(IDS, np.ones((4, 4), int))  # 24 x 32 px
 
 

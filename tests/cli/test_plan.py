@@ -14,6 +14,8 @@ from rfsearch.strategies import Description
 from tests.calls import wrong
 from tests.toys import toy_faces, toy_file
 
+pytestmark = pytest.mark.usefixtures("trained_here")
+
 
 def test_plan_shows_every_candidate_with_field_share_and_forecast(call, tmp_path):
     code, out, _ = call("plan", "--space", toy_file(tmp_path), "--json")

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.calls import wrong
 from tests.toys import toy_file
 
+pytestmark = pytest.mark.usefixtures("trained_here")
 RNG = np.random.default_rng(0)
 
 

@@ -15,22 +15,14 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-c", "from rfsearch.cli import main; main()", *map(str, words)]
 
 
-def environment(cpus: int | None = None) -> dict[str, str]:
-    """Return the variables of a run's process, in which Ray finds so many CPUs, None: as many as there are.
-
-    With one there is one worker, of one thread: a worker of several loses more by waiting for them than it gains.
-    """
-    found = {} if cpus is None else {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus})}
+def environment(workers: int = 1) -> dict[str, str]:
+    """Return the variables of a run's process, in which Ray finds as many CPUs as it is to start workers."""
+    found = {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": workers})}
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **found}
 
 
-def call(*words: object, cpus: int | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(cpus), timeout=300)
-
-
-def one_worker() -> list[object]:
-    """Options that leave room for a single trial at a time, of as many threads as there are CPUs."""
-    return ["--cpus-per-trial", len(os.sched_getaffinity(0))]
+def call(*words: object, workers: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(workers), timeout=300)
 
 
 def wait_for_events(run_dir: Path, count: int, child: subprocess.Popen[bytes]) -> None:

@@ -1,13 +1,13 @@
 """Whole runs in which something fails: a trial, every trial, a strategy."""
 
 import json
-import subprocess
 
 import pandas as pd
 import pytest
 
 from rfsearch.ledger import read_run
-from tests.orchestration.runs import call, command, environment, one_worker
+from tests.orchestration import runs
+from tests.small_run import train_in_process
 from tests.toys import toy_file
 
 
@@ -17,7 +17,7 @@ def harmed(tmp_path_factory) -> pd.DataFrame:
     root = tmp_path_factory.mktemp("harmed")
     path = toy_file(root, "tests.toys:harmful_net", budget="5x", steps=12)
     path.write_text(path.read_text().replace("[1, 2, 4]", "[1, 2, 3, 4, 5]"))
-    told = call("run", "--space", path, "--strategies", "exhaustive", "--out", root / "run")
+    told = runs.call("run", "--space", path, "--strategies", "exhaustive", "--out", root / "run", workers=2)
     assert told.returncode == 0, told.stderr
     return pd.read_csv(root / "run" / "trials.csv")
 
@@ -33,13 +33,13 @@ def test_a_fault_in_one_trial_fails_that_trial_and_the_run_goes_on(harmed, dilat
     assert not (unharmed.status == "failed").any()
 
 
-def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(tmp_path):
+def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(call, trained_here, tmp_path):
     path = toy_file(tmp_path, "tests.toys:nan_net", steps=12)
     path.write_text(path.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2"))
-    told = call("run", "--space", path, "--strategies", "exhaustive", "--out", tmp_path / "run", "--json")
-    assert told.returncode == 1, told.stderr
-    assert "Traceback" not in told.stderr
-    body = json.loads(told.stdout)
+    code, out, err = call("run", "--space", path, "--strategies", "exhaustive", "--out", tmp_path / "run", "--json")
+    assert code == 1, err
+    assert "Traceback" not in err
+    body = json.loads(out)
     assert body["verdict"]["best"] is None
     assert body["arms"][0]["trials"] >= 1
 
@@ -63,30 +63,32 @@ class Mine:
 """
 
 
-def test_a_run_resumes_from_another_folder_once_a_failing_strategy_is_fixed(tmp_path):
+def test_a_run_resumes_from_another_folder_once_a_failing_strategy_is_fixed(call, tmp_path, monkeypatch):
     file, run_dir = tmp_path / "own.py", tmp_path / "run"
     file.write_text(OWN.format(fault="raise KeyError('loss')"))
-    options = ["--space", toy_file(tmp_path, budget="6x"), "--out", run_dir, *one_worker()]
-    told = subprocess.run(
-        command("run", *options, "--strategies", "own.py:Mine"),
-        capture_output=True, text=True, env=environment(), timeout=300, cwd=tmp_path,
-    )  # fmt: skip
-    assert told.returncode == 2, told.stderr
-    assert "strategy Mine: observe(record) failed with KeyError: 'loss'. Raised in" in told.stderr
-    assert told.stderr.rstrip().endswith(f"Mend the strategy, then go on with: rfsearch resume {run_dir}")
-    assert "Traceback" not in told.stderr
+    options = ["--space", toy_file(tmp_path, budget="6x"), "--out", run_dir]
+    with monkeypatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 1}')
+        code, _, err = call("run", *options, "--strategies", "own.py:Mine")
+    assert code == 2, err
+    assert "strategy Mine: observe(record) failed with KeyError: 'loss'. Raised in" in err
+    assert err.rstrip().endswith(f"Mend the strategy, then go on with: rfsearch resume {run_dir}")
+    assert "Traceback" not in err
     assert [record.trial for record in read_run(run_dir).records] == ["Mine-0-000"]
     assert (run_dir / "report.html").exists()
     assert not (run_dir / "ray").exists()
     file.write_text(OWN.format(fault="pass"))
-    told = call("resume", run_dir)
-    assert told.returncode == 0, told.stderr
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    train_in_process(monkeypatch)
+    code, out, err = call("resume", run_dir)
+    assert code == 0, err
     run = read_run(run_dir)
     assert run.manifest.request.strategies == (f"{file}:Mine",)
     assert [record.trial for record in run.records] == ["Mine-0-000", "Mine-0-001"]
     assert {path.name for path in (run_dir / "checkpoints").iterdir()} < {"Mine-0-000", "Mine-0-001"}
-    assert "Left unspent: Mine/0 " in told.stdout
-    assert "since two are enough." in told.stdout
+    assert "Left unspent: Mine/0 " in out
+    assert "since two are enough." in out
     page = (run_dir / "report.html").read_text()
     assert "since two are enough." in page
     assert "full trainings of the hand default: one costs" in page

@@ -10,7 +10,8 @@ import pytest
 
 from rfsearch.ledger import read_run
 from rfsearch.ledger.record import TRIAL_COLUMNS
-from tests.orchestration.runs import SAME, call, command, environment, one_worker, wait_for_events
+from tests.orchestration.runs import SAME, call, command, environment, wait_for_events
+from tests.small_run import run_in_process
 from tests.toys import toy_file
 
 
@@ -20,7 +21,7 @@ def whole(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     told = call(
         "run", "--space", toy_file(root, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",
-        "--out", root / "run", cpus=1,
+        "--out", root / "run",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     (root / "told.txt").write_text(told.stdout)
@@ -81,16 +82,25 @@ def test_the_ledger_holds_forecast_and_measurement(whole):
             assert record.forecast.flop == record.cost.flop
 
 
-@pytest.mark.timeout(1200)  # four starts of the command
-def test_a_run_interrupted_repeatedly_ends_as_if_uninterrupted(whole, tmp_path):
+@pytest.mark.timeout(1200)  # up to three starts of Ray
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param(((signal.SIGINT, 6), (signal.SIGKILL, 12)), id="twice"),
+        pytest.param(
+            ((signal.SIGINT, 6), (signal.SIGKILL, 10), (signal.SIGTERM, 15)), id="thrice", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_run_interrupted_repeatedly_ends_as_if_uninterrupted(whole, tmp_path, signals):
     run_dir = tmp_path / "run"
     words: tuple[object, ...] = (
         "run", "--space", toy_file(tmp_path, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",
         "--out", run_dir,
     )  # fmt: skip
-    for how, events in ((signal.SIGINT, 6), (signal.SIGKILL, 10), (signal.SIGTERM, 15)):
+    for how, events in signals:
         child = subprocess.Popen(
-            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(1)
+            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
         )  # fmt: skip
         try:
             wait_for_events(run_dir, events, child)
@@ -105,23 +115,23 @@ def test_a_run_interrupted_repeatedly_ends_as_if_uninterrupted(whole, tmp_path):
             (run_dir / "report.html").unlink()  # the next one writes its own
             assert not (run_dir / "ray").exists()
         words = ("resume", run_dir)
-    told = call("resume", run_dir, cpus=1)
-    assert told.returncode == 0, told.stderr
+    run_in_process("resume", run_dir)
     expected = pd.read_csv(whole / "trials.csv")[SAME]
     assert pd.read_csv(run_dir / "trials.csv")[SAME].equals(expected)
 
 
-def test_resuming_a_finished_run_says_so_and_changes_nothing(whole):
+def test_resuming_a_finished_run_says_so_and_changes_nothing(call, whole):
     before = (whole / "ledger.jsonl").read_bytes()
     (whole / "ray").mkdir()  # as an older version that was killed left it
-    told = call("resume", whole)
-    assert told.returncode == 0, told.stderr
-    assert f"Nothing was left to train. Report: {whole / 'report.html'}" in told.stdout.splitlines()
+    code, out, err = call("resume", whole)
+    assert code == 0, err
+    assert f"Nothing was left to train. Report: {whole / 'report.html'}" in out.splitlines()
     assert (whole / "ledger.jsonl").read_bytes() == before
     assert not (whole / "ray").exists()
-    told = call("resume", whole, "--json")
-    assert "Nothing was left to train" in told.stderr
-    assert json.loads(told.stdout)["report"] == str(whole / "report.html")
+    code, out, err = call("resume", whole, "--json")
+    assert code == 0, err
+    assert "Nothing was left to train" in err
+    assert json.loads(out)["report"] == str(whole / "report.html")
 
 
 @pytest.mark.parametrize(
@@ -141,13 +151,16 @@ def test_what_a_lost_worker_did_is_charged_when_its_retry_succeeds(tmp_path, kil
         path = toy_file(folder, backbone, budget="3x", steps=8)
         text = path.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2")
         path.write_text(text.replace("rungs = 3", "rungs = 1"))
-        told = subprocess.run(
-            command("run", "--space", path, "--strategies", "exhaustive", "--out", folder / "run", *one_worker()),
-            capture_output=True, text=True, timeout=300,
-            env={**environment(), "TOY_STEPS": str(folder / "steps"), "TOY_DIED": str(folder / "died"),
-                 "TOY_KILLS": str(kills)},
-        )  # fmt: skip
-        assert told.returncode == 0, told.stderr
+        words = ("run", "--space", path, "--strategies", "exhaustive", "--out", folder / "run")
+        if net == "wei_small":
+            run_in_process(*words)
+        else:
+            told = subprocess.run(
+                command(*words), capture_output=True, text=True, timeout=300,
+                env={**environment(), "TOY_STEPS": str(folder / "steps"), "TOY_DIED": str(folder / "died"),
+                     "TOY_KILLS": str(kills)},
+            )  # fmt: skip
+            assert told.returncode == 0, told.stderr
         trainings[net] = read_run(folder / "run").records[0]
         costs[net] = trainings[net].cost
     lost, plain = costs["once_dying_net"], costs["wei_small"]

@@ -16,6 +16,7 @@ from rfsearch.ledger import read_run
 from rfsearch.networks import trained
 from rfsearch.tasks.colours import coloured
 from tests.orchestration.runs import SAME, call, command, environment, wait_for_events
+from tests.small_run import run_in_process
 from tests.toys import toy_file
 
 FORMS = ["--strategies", "inflation@bi,exhaustive@tri,optuna@lsdfn,lsdfn"]
@@ -41,10 +42,9 @@ manual = [1, 2, 4]
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory) -> Path:
-    """An uninterrupted run with one worker over parallel paths and LS-DFN."""
+    """An uninterrupted run over parallel paths and LS-DFN."""
     root = tmp_path_factory.mktemp("forms")
-    told = call("run", "--space", forms_file(root), *FORMS, "--out", root / "run", cpus=1)
-    assert told.returncode == 0, told.stderr
+    run_in_process("run", "--space", forms_file(root), *FORMS, "--out", root / "run")
     return root / "run"
 
 
@@ -53,7 +53,7 @@ def test_paths_and_blocks_interrupted_and_resumed_end_as_if_uninterrupted(forms,
     run_dir = tmp_path / "run"
     child = subprocess.Popen(
         command("run", "--space", forms_file(tmp_path), *FORMS, "--out", run_dir),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(1),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
     )  # fmt: skip
     try:
         wait_for_events(run_dir, 4, child)
@@ -61,7 +61,7 @@ def test_paths_and_blocks_interrupted_and_resumed_end_as_if_uninterrupted(forms,
         child.communicate(timeout=60)
     finally:
         child.kill()
-    assert call("resume", run_dir, cpus=1).returncode == 0
+    assert call("resume", run_dir).returncode == 0
     expected = pd.read_csv(forms / "trials.csv")[[*SAME, "f", "gamma", "rf_px"]]
     assert pd.read_csv(run_dir / "trials.csv")[[*SAME, "f", "gamma", "rf_px"]].equals(expected)
 

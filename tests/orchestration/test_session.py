@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 from rfsearch import cli, interrupt
 from rfsearch.errors import RequestError
 from rfsearch.orchestration import Engine, Resources, session
+from tests.orchestration.runs import command, environment
 from tests.toys import toy_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,15 +59,12 @@ def test_a_silent_server_is_reported_within_seconds(silent):
     assert time.monotonic() - began < 10
 
 
-def test_a_silent_server_ends_the_command_with_one_message(silent, tmp_path):
-    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space", toy_file(tmp_path)]
-    told = subprocess.run(
-        [*command, "--strategies", "random", "--out", tmp_path / "run", "--address", silent],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
-    )  # fmt: skip
-    assert told.returncode == 2, told.stderr
-    assert f"the Ray cluster at {silent} cannot be joined: something listens there but does not answer" in told.stderr
-    assert len(told.stderr.splitlines()) == 1
+def test_a_silent_server_ends_the_command_with_one_message(call, silent, tmp_path):
+    options = ["--strategies", "random", "--out", tmp_path / "run", "--address", silent]
+    code, _, err = call("run", "--space", toy_file(tmp_path), *options)
+    assert code == 2, err
+    assert f"the Ray cluster at {silent} cannot be joined: something listens there but does not answer" in err
+    assert len(err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -124,10 +122,29 @@ print("given back")
 """
 
 
-def test_ray_starts_despite_a_long_temporary_folder_and_restores_signal_handlers(tmp_path):
+NAMELESS = """
+import os, pwd
+
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+pwd.getpwuid = unknown
+"""
+
+
+@pytest.fixture
+def nameless(tmp_path) -> dict[str, str]:
+    """Variables of a process whose user has neither a name nor a home. Its Ray has one worker."""
+    (tmp_path / "sitecustomize.py").write_text(NAMELESS)
+    left_out = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+    env = {name: value for name, value in environment().items() if name not in left_out}
+    return {**env, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+
+def test_ray_starts_without_a_name_and_in_a_long_temporary_folder_and_restores_signal_handlers(nameless, tmp_path):
     long = tmp_path / ("a" * 90)
     long.mkdir()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
+    env = {**nameless, "TMPDIR": str(long)}
     env.pop("RAY_TMPDIR", None)
     told = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, env=env, timeout=120)
     assert told.stdout == "given back\n", told.stderr
@@ -162,25 +179,11 @@ def _handler(number, frame):
 HANDLERS = {signal.SIGINT: _handler, signal.SIGTERM: signal.SIG_IGN}
 
 
-NAMELESS = """
-import os, pwd
-
-def unknown(uid):
-    raise KeyError(f"getpwuid(): uid not found: {uid}")
-
-pwd.getpwuid = unknown
-"""
-
-
-def test_a_user_without_name_or_home_can_search(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(NAMELESS)
-    nameless = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
-    env = {name: value for name, value in os.environ.items() if name not in nameless}
-    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
-    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", "run", "--space"]
+@pytest.mark.slow
+def test_a_user_without_name_or_home_can_search(nameless, tmp_path):
     told = subprocess.run(
-        [*command, toy_file(tmp_path, budget="2x"), "--strategies", "exhaustive", "--out", tmp_path / "run"],
-        capture_output=True, text=True, env=env, timeout=200, cwd=tmp_path,
+        command("run", "--space", toy_file(tmp_path, budget="2x"), "--strategies", "exhaustive", "--out", "run"),
+        capture_output=True, text=True, env=nameless, timeout=200, cwd=tmp_path,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert not (tmp_path / "~").exists()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from rfsearch.errors import RequestError
 from rfsearch.ledger import Cost, Record, read_run
 from rfsearch.space import Space
 from rfsearch.strategies import Exhausted, Strategy
+from tests.orchestration.runs import command, environment
 from tests.peers.test_layers import needs
 from tests.toys import helen_space, toy_file
 
@@ -140,9 +139,8 @@ def test_a_run_searches_trains_and_reports(site: Path, tmp_path: Path) -> None:
         "--out",
         tmp_path / "run",
     ]
-    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from rfsearch.cli import main; main()", *map(str, words)]
-    told = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, cwd=tmp_path)
+    env = {**environment(), "PYTHONPATH": str(site)}
+    told = subprocess.run(command(*words), capture_output=True, text=True, env=env, timeout=300, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     search, plain = read_run(tmp_path / "run").records[:2]
     ((path, searching),) = Candidate.from_json(search.candidate)

@@ -28,7 +28,9 @@ from rfsearch.planning.forecast import Forecast
 from rfsearch.report import summarise
 from rfsearch.strategies import Exhausted, Heir
 from rfsearch.strategies.guard import Guarded
+from tests.orchestration import runs
 from tests.planned import planned
+from tests.small_run import run_in_process
 from tests.toys import helen_space, toy_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,20 +230,19 @@ def test_a_population_of_failures_ends(tmp_path) -> None:
 def whole(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run beside a sweep, one trial at a time."""
     root = tmp_path_factory.mktemp("whole")
-    done = subprocess.run(command(root), capture_output=True, text=True, env=environment(site), timeout=300)
-    assert done.returncode == 0, done.stderr
-    (root / "told.txt").write_text(done.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        (root / "told.txt").write_text(run_in_process(*words(root)))
     return root
 
 
-def command(root: Path) -> list[str]:
-    words = ["run", "--space", toy_file(root, budget="10.1x", steps=8), "--strategies", "exhaustive,pbt",
-             "--cpus-per-trial", len(os.sched_getaffinity(0)), "--out", root / "run"]  # fmt: skip
-    return [*RFSEARCH, *map(str, words)]
+def words(root: Path) -> list[object]:
+    return ["run", "--space", toy_file(root, budget="10.1x", steps=8), "--strategies", "exhaustive,pbt",
+            "--out", root / "run"]  # fmt: skip
 
 
 def environment(site: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    return {**runs.environment(), "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
 
 
 def test_a_run_trains_charges_and_reports_it_beside_a_sweep(whole) -> None:
@@ -277,7 +278,10 @@ def test_a_run_trains_charges_and_reports_it_beside_a_sweep(whole) -> None:
 def test_interrupted_and_resumed_it_ends_as_if_uninterrupted(site, whole, tmp_path) -> None:
     events = 24  # four trials of the sweep, seven of sixteen of the population
     child = subprocess.Popen(
-        command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(site)
+        [*RFSEARCH, *map(str, words(tmp_path))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(site),
     )
     ledger = tmp_path / "run" / "ledger.jsonl"
     try:

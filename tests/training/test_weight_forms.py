@@ -49,8 +49,21 @@ def spectral_parametrization(classes, channels=3):
 """
 
 
-@pytest.mark.parametrize("choice", [Dilated(2), Inflated(2, 1.3)], ids=str)
-@pytest.mark.parametrize("form", ["weight_hook", "weight_parametrization", "spectral_hook", "spectral_parametrization"])
+FORMS = ("weight_hook", "weight_parametrization", "spectral_hook", "spectral_parametrization")
+DILATED, INFLATED = Dilated(2), Inflated(2, 1.3)
+
+
+@pytest.mark.parametrize(
+    ("form", "choice"),
+    [
+        *zip(FORMS, (DILATED, INFLATED, INFLATED, DILATED), strict=True),
+        *(
+            pytest.param(form, choice, marks=pytest.mark.slow)
+            for form, choice in zip(FORMS, (INFLATED, DILATED, DILATED, INFLATED), strict=True)
+        ),
+    ],
+    ids=str,
+)
 def test_a_network_with_normed_weights_trains_at_the_cost_forecast(tmp_path: Path, form: str, choice: Choice) -> None:
     (tmp_path / "normed.py").write_text(NETWORKS)
     space = toy_space(tmp_path, steps=3).with_(backbone=f"{tmp_path}/normed.py:{form}")
