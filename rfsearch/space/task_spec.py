@@ -60,9 +60,12 @@ class TaskSpec(OwnedTable):
         except RequestError as error:
             raise join_faults([make_fault(("name",), str(error))]) from error  # whose keys they are is not known
         values, faults = check_keys(owner, self.owned_by(owner))
-        for key in self.owned.keys() - owner.model_fields.keys():
-            known = {*type(self).model_fields, *owner.model_fields}
-            faults.append(make_fault((key,), f"no key of the task {self.name}.{nearest(key, known)}"))
+        known = {*type(self).model_fields, *owner.model_fields}
+        faults += [
+            make_fault((key,), f"no key of the task {self.name}.{nearest(key, known)}")
+            for key in self.owned
+            if key not in known
+        ]
         if faults:
             raise join_faults(faults)
         self.settle(values)
