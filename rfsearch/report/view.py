@@ -136,6 +136,11 @@ class RunView:
         """Whether any path has an LS-DFN block."""
         return any("gamma" in path.choice.numbers for r in self.records for _, path in parsed(r.candidate) or ())
 
+    @property
+    def metric(self) -> str:
+        """The name of the score, and that a lower one is better where that is so."""
+        return f"{self.facts.metric}, lower is better" if self.run.direction == "minimize" else self.facts.metric
+
     def score(self, record: Record) -> float | None:
         """Return a record's reported score; None where it has none."""
         return finite(getattr(record, self.split))

@@ -38,6 +38,13 @@ def test_winner_is_chosen_on_validation_and_reported_on_test(make_run: MakeRun) 
     assert "nan" not in text
 
 
+def test_a_score_of_which_a_lower_one_is_better_says_so(make_run: MakeRun) -> None:
+    verdict = summarise(make_run(sweep(), space={"direction": "minimize"}))
+    assert verdict.best is not None
+    assert verdict.best.trial == "t0"
+    assert "(mean IoU, lower is better; chosen on validation, 0.600)" in verdict.headline
+
+
 def test_price_counts_everything_until_the_winner(make_run: MakeRun) -> None:
     text, _ = told(make_run, sweep())
     assert "Its training cost 1.00 TFLOP (1.00× one reference training) and 30.0 s of device time." in text

@@ -66,7 +66,7 @@ def _rings(name: str, symbol: str, size: int, records: Sequence[Record], split: 
 def caption(view: RunView) -> str:
     """Return how to read the marks."""
     return (
-        f"Every scored trial of every strategy; the score is {view.facts.metric}. The receptive field is the "
+        f"Every scored trial of every strategy; the score is {view.metric}. The receptive field is the "
         "theoretical one, in pixels of the input. Coincident trials show as nested marks."
     )
 

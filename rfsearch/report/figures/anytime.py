@@ -163,7 +163,7 @@ def _curve(rows: pd.DataFrame, clock: _Clock, split: ScoreSplit) -> _Curve:
 def caption(view: RunView) -> str:
     """Return how to read the curves."""
     return (
-        f"What each strategy would have answered with, had it been stopped there: the score ({view.facts.metric}) of "
+        f"What each strategy would have answered with, had it been stopped there: the score ({view.metric}) of "
         "its incumbent, chosen on validation, so a test curve may fall. A line starts with the first scored trial; "
         "with several seeds it is their mean, from where each has one, and the band reaches from the lowest to the "
         "highest."

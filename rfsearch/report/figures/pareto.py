@@ -157,7 +157,7 @@ def caption(view: RunView) -> str:
     """Return how to read the front."""
     return (
         "Ringed: the front, the trials that no other one beats both in cost and in validation score "
-        f"({view.facts.metric}); costs whose spreads overlap are ties. The same rows are in pareto.csv."
+        f"({view.metric}); costs whose spreads overlap are ties. The same rows are in pareto.csv."
     )
 
 

@@ -34,7 +34,7 @@ def say_what_won(view: RunView, winner: Record) -> str:
     chosen = f"; chosen on validation, {score(winner.val)}" if on == "test" else ""
     return (
         f"{capitalised(setting)} won, {field}. It scored {score(value)} on the {split_name(on)} {_name_images(view)} "
-        f"({view.facts.metric}{chosen}). Found by {winner.strategy}."
+        f"({view.metric}{chosen}). Found by {winner.strategy}."
     )
 
 
