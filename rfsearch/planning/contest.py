@@ -38,6 +38,8 @@ class Arm:
         running: Trials that have not come back, by name.
         tries: Trials by candidate, in the order they were handed out.
         best: The arm's incumbent, if any trial was scored.
+        excess: The most that a full training has cost over its forecast, as a ratio of at least 1: what it learns, such
+            as an inflation factor, can make it dearer.
         failures_in_a_row: Number of trials that failed since one did not.
         exhausted: Why no other trial is started; empty while one may be.
     """
@@ -50,6 +52,7 @@ class Arm:
     running: dict[str, Assignment] = field(default_factory=dict)
     tries: dict[str, list[Assignment]] = field(default_factory=dict)
     best: Record | None = None
+    excess: float = 1.0
     failures_in_a_row: int = 0
     exhausted: str = ""
 
@@ -88,8 +91,9 @@ class Contest:
         arms: In that order.
         journal: Where trials and records are entered.
         history: What the ledger holds already.
-        forecast: Estimated cost of fully training a candidate. It is reserved while the trial runs, and an arm with
-            less than this left starts no new trial. If it cannot be computed, the reference's forecast is used.
+        forecast: Estimated cost of fully training a candidate. It is reserved while the trial runs, times what earlier
+            trainings of the arm cost over theirs, and an arm with less than this left starts no new trial beside it. If
+            it cannot be computed, the reference's forecast is used.
         reference: The space's reference candidate.
         direction: Whether a higher or a lower score is the better one.
 
@@ -234,7 +238,8 @@ class Contest:
     @staticmethod
     def _reserve(arm: Arm, forecast: Forecast) -> float:
         """Return what a trial of an arm may take: a full training, or what comes before its next rung or its end."""
-        return arm.budget.spent(forecast.stretch + forecast.least if arm.strategy.relays else forecast.cost)
+        expected = forecast.stretch + forecast.least if arm.strategy.relays else forecast.cost
+        return arm.excess * arm.budget.spent(expected)
 
     def _over(self, arm: Arm) -> bool:
         """Return whether an arm starts no other trial with what is neither spent nor reserved."""
@@ -278,6 +283,9 @@ class Contest:
         arm = self._arm(record)
         arm.running.pop(record.trial, None)
         arm.spent = arm.spent + record.cost
+        if record.status == "completed" and record.forecast is not None:
+            expected = arm.budget.spent(record.forecast)
+            arm.excess = max(arm.excess, arm.budget.spent(record.cost) / expected if expected else 1.0)
         arm.strategy.observe(record)
         arm.failures_in_a_row = arm.failures_in_a_row + 1 if record.status == "failed" else 0
         if arm.failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:

@@ -83,6 +83,15 @@ def test_every_arm_spends_its_budget_and_no_more(tmp_path, workers, full):
         assert 0.97 * 750 <= spent(records, name) <= most
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_what_trainings_cost_over_their_forecast_is_reserved_for_the_next(tmp_path, workers):
+    """A learned factor makes them dearer. Those that are in training beside them must leave it room."""
+    records = play(contest(tmp_path, ("inflation",)), workers, full=130.0)
+    assert 0.97 * 750 <= spent(records, "inflation") <= 750
+    resumed = contest(tmp_path, ("inflation",))
+    assert [arm.excess for arm in resumed.arms] == [1.3]
+
+
 def test_trials_in_training_have_their_share_reserved(tmp_path):
     game = contest(tmp_path, ("exhaustive",), budget=250.0)
     first, second = game.next(), game.next()
