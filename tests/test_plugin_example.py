@@ -32,22 +32,7 @@ OF_THE_PLUGIN = {
     ("space", "relief"),
     ("figure", "cost-by-status"),
     ("kind of choice", "kernel"),
-    ("space", "kernels"),
 }
-
-LARGEST = """
-from rfsearch.strategies import Exhausted
-
-class Largest:
-    def __init__(self, space, seed):
-        self._candidate, self._tried = space.uniform(space.choices[-1]), 0
-
-    def suggest(self, pending):
-        return Exhausted("one is enough") if self._tried or pending else self._candidate
-
-    def observe(self, record):
-        self._tried += 1
-"""
 
 
 @pytest.fixture(scope="module")
@@ -109,71 +94,78 @@ def test_a_search_of_its_space_with_its_strategy_can_be_planned(environment):
     assert "Backbone two-stage: trains from scratch." in planned["notices"]
 
 
-@pytest.fixture(scope="module")
-def run_of_arrays(environment) -> Path:
-    """A run of its space with its strategy, on images in its layout."""
+def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(environment):
+    """Killed, resumed, reported and exported. Of depths the least error leads, and the page shows them."""
     draw = np.random.default_rng(0)
-    data = environment / "arrays"
+    data, out = environment / "arrays", environment / "run"
     data.mkdir()
     for title, count in (("train", 8), ("val", 2), ("test", 2)):
         images = draw.integers(0, 256, (count, 64, 64, 3), np.uint8)
-        np.savez(data / f"{title}.npz", images=images, labels=images[..., 0] // 128)
-    request = ("--space", "corners", "--data", str(data), "--strategies", "halving", "--budget", "2x")
+        np.savez(data / f"{title}.npz", images=images, depths=images[..., 0] / 255)
+    strategies = ("--strategies", "halving,exhaustive,random,optuna,inflation")
+    request = ("--space", "relief", "--data", str(data), *strategies)
     planned = rfsearch(environment, "plan", *request)
-    assert planned["data"].startswith("arrays: 2 classes, 64 x 64 px (W x H), train 8, val 2, test 2")
-    python(environment, *MAIN, "run", *request, "--out", "run")
-    return environment / "run"
+    assert planned["data"].startswith("arrays: 64 x 64 px (W x H), train 8, val 2, test 2")
+    kill_after_one_trial(environment, *MAIN, "run", *request, "--out", "run", "--gpus-per-trial", "0")
+    said = python(environment, *MAIN, "resume", "run")
+    assert "kernel 7" in said
 
-
-def test_a_search_on_images_in_its_layout_runs(run_of_arrays):
-    manifest = json.loads((run_of_arrays / "manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["resolved_space"]["data"]["layout"] == "npz"
-    assert manifest["data"]["classes"] == ["dark", "light"]
-    assert "completed" in (run_of_arrays / "trials.csv").read_text()
+    assert manifest["resolved_space"]["task"]["name"] == "depth"
+    trials = pd.read_csv(out / "trials.csv")
+    scored = trials[trials.status.isin(["completed", "cut"])]
+    assert set(scored.strategy) == {"halving", "exhaustive", "random", "optuna", "inflation"}
+    assert (scored.val > 0).all()
+    tried = {name: set(arm.candidate) for name, arm in scored.groupby("strategy")}
+    sized = {f'{{"6": {{"kind": "kernel", "size": {size}}}}}' for size in (5, 7)}
+    assert tried["exhaustive"] == {*sized, *(f'{{"6": {{"dilation": {dilation}}}}}' for dilation in (1, 2, 4))}
+    assert tried["random"] & sized
+    assert tried["optuna"] & sized
 
-
-def test_a_run_shows_its_figure_in_the_report(run_of_arrays):
-    page = (run_of_arrays / "report.html").read_text(encoding="utf-8")
+    verdict = rfsearch(environment, "report", "run")
+    assert verdict["verdict"]["best"]["trial"] == scored.loc[scored.val.idxmin()].trial
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "The figure is the mean absolute error of the depth." in page
+    assert all(text in page for text in ("mae_pooled, lower is better", "</i>near</li>", "</i>far</li>", "kernel 5"))
     headings = [page.index(f"<h2>{h}</h2>") for h in ("Score against cost", "Where the time went", "Provenance")]
     assert headings == sorted(headings)
     assert '<figure class="plot" id="figure-cost-by-status">' in page
     assert '{"name":"cost-by-status","data":[{"name":"completed"' in page
-
-
-def test_a_search_for_a_task_without_classes_is_resumed_reported_and_exported(environment):
-    """Lower is better there: the trial with the least error leads, and the page shows depths."""
-    request = ("--space", "relief", "--strategies", "halving,inflation", "--budget", "3x", "--out", "relief")
-    command = [interpreter(environment), *MAIN, "run", *request, "--gpus-per-trial", "0"]
-    with (environment / "killed.txt").open("w") as output:
-        killed = subprocess.Popen(
-            command, cwd=environment, env=without_path(), stdout=output, stderr=output, start_new_session=True
-        )
-    ledger = environment / "relief" / "ledger.jsonl"
-    while killed.poll() is None and not (ledger.exists() and b'"finish"' in ledger.read_bytes()):
-        time.sleep(0.05)
-    assert killed.poll() is None, (environment / "killed.txt").read_text()
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    python(environment, *MAIN, "resume", "relief")
-    trials = pd.read_csv(environment / "relief" / "trials.csv")
-    scored = trials[trials.status.isin(["completed", "cut"])]
-    assert set(scored.strategy) == {"halving", "inflation"}
-    assert (scored.val > 0).all()
-    verdict = rfsearch(environment, "report", "relief")
-    assert verdict["verdict"]["best"]["trial"] == scored.loc[scored.val.idxmin()].trial
-    page = (environment / "relief" / "report.html").read_text(encoding="utf-8")
-    assert "The figure is the mean absolute error of the depth." in page
-    assert all(text in page for text in ("mae_pooled", "</i>near</li>", "</i>far</li>"))
-    anytime = pd.read_csv(environment / "relief" / "anytime.csv").dropna(subset="val")
+    anytime = pd.read_csv(out / "anytime.csv").dropna(subset="val")
     assert all((arm.val.diff().dropna() <= 0).all() for _, arm in anytime.groupby(["strategy", "seed"]))
-    exported = rfsearch(environment, "export", "relief", "--integer", "--finetune", "2", "--formats", "program")
+
+    learned = scored[scored.strategy == "inflation"].iloc[0].trial
+    options = ("--integer", "--finetune", "2", "--formats", "program")
+    exported = rfsearch(environment, "export", "run", "--trial", learned, *options)
     assert exported["primary"] == "mae_pooled"
     assert exported["direction"] == "minimize"
-    printed = python(environment, *MAIN, "export", "relief", "--formats", "none")
+    tried_ways = exported["scores"][1:]
+    assert [row["val"] for row in exported["scores"] if row["chosen"]] == [min(row["val"] for row in tried_ways)]
+
+    of_size_7 = scored[scored.candidate == '{"6": {"kind": "kernel", "size": 7}}'].iloc[0].trial
+    printed = python(environment, *MAIN, "export", "run", "--trial", of_size_7, "--formats", "none")
     assert "make_backbone('two-stage', 1)" in printed
     assert "logit" not in printed
-    tried = exported["scores"][1:] or exported["scores"]
-    assert [row["val"] for row in exported["scores"] if row["chosen"]] == [min(row["val"] for row in tried)]
+    patch = json.loads((out / "export" / "patch.json").read_text())
+    assert patch["sites"] == {"6": {"kind": "kernel", "size": 7}}
+    load = f"import rfsearch; print(rfsearch.trained('run', {of_size_7!r})[6].kernel_size)"
+    assert python(environment, "-c", load).strip() == "(7, 7)"
+
+
+def kill_after_one_trial(root: Path, *arguments: str) -> None:
+    """Run rfsearch with --out run until its ledger holds a record, then end it by SIGKILL."""
+    ledger = root / "run" / "ledger.jsonl"
+    with (root / "killed.txt").open("w") as output:
+        killed = subprocess.Popen(
+            [interpreter(root), *arguments],
+            cwd=root, env=without_path(), stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    while killed.poll() is None and not (ledger.exists() and b'"finish"' in ledger.read_bytes()):
+        time.sleep(0.05)
+    assert killed.poll() is None, (root / "killed.txt").read_text()
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
 
 
 def test_guiding_paths_by_classes_that_a_task_has_none_of_is_one_message(environment):
@@ -186,26 +178,6 @@ def test_guiding_paths_by_classes_that_a_task_has_none_of_is_one_message(environ
     assert done.returncode == 2
     assert "guided by the label 'nose'" in " ".join(done.stderr.split())
     assert not any(text in done.stderr for text in ("Traceback", "Passed over"))
-
-
-def test_its_kind_of_choice_is_searched_reported_and_exported(environment):
-    (environment / "largest.py").write_text(LARGEST)
-    strategies, out = "exhaustive,random,optuna,largest.py:Largest", environment / "kernels"
-    said = python(environment, *MAIN, "run", "--space", "kernels", "--strategies", strategies, "--out", str(out))
-    assert "kernel 7" in said
-    events = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
-    tried = {(e["strategy"], e["candidate"]) for e in events if e["event"] == "finish" and e["status"] == "completed"}
-    sized = {f'{{"6": {{"kind": "kernel", "size": {size}}}}}' for size in (5, 7)}
-    assert {text for name, text in tried if name == "exhaustive"} == {*sized, '{"6": {"dilation": 1}}'}
-    assert all({text for name, text in tried if name == drawing} & sized for drawing in ("random", "optuna"))
-    assert "kernel 5" in (out / "report.html").read_text()
-    assert rfsearch(environment, "report", str(out))
-    exported = rfsearch(environment, "export", str(out), "--trial", "Largest-0-000", "--formats", "program")
-    patch = json.loads((out / "export" / "patch.json").read_text())
-    assert patch["sites"] == {"6": {"kind": "kernel", "size": 7}}
-    assert exported["trial"] == "Largest-0-000"
-    load = f"import rfsearch; print(rfsearch.trained({str(out)!r}, 'Largest-0-000')[6].kernel_size)"
-    assert python(environment, "-c", load).strip() == "(7, 7)"
 
 
 def test_its_own_tests_pass(environment):

@@ -86,12 +86,13 @@ class FocalSegmentation(Segmentation):
 
 
 class Arrays(Layout):
-    """DIR/{train,val,test}.npz: `images`, N x H x W x 3, and `labels`, N x H x W class ids, both uint8; test may lack.
+    """DIR/{train,val,test}.npz: `images`, N x H x W x 3 uint8, and what is known of each pixel; test may lack.
 
-    classes: names in the order of the ids, a key of the space file's [data]. The arrays are held in memory.
+    With `classes`, names in the order of the ids and a key of the space file's [data], that is `labels`, N x H x W
+    uint8 class ids; without, `depths`, N x H x W floats. The arrays are held in memory.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     def read(
         self,
@@ -112,12 +113,13 @@ class Arrays(Layout):
         return ImageSet(root.name, self.classes, None, splits)
 
     def _split(self, file: Path, size: tuple[int, int] | None) -> Split:
+        known = "labels" if self.classes else "depths"
         with np.load(file) as arrays:
-            if missing := {"images", "labels"} - set(arrays):
+            if missing := {"images", known} - set(arrays):
                 raise DataError(f"{file}: holds no array {' and no array '.join(sorted(missing))}.")
-            images, labels = arrays["images"], arrays["labels"]
-        if labels.size and labels.max() >= len(self.classes):
-            raise DataError(f"{file}: class id {labels.max()} is outside 0..{len(self.classes) - 1}.")
+            images, targets = arrays["images"], arrays[known]
+        if self.classes and targets.size and targets.max() >= len(self.classes):
+            raise DataError(f"{file}: class id {targets.max()} is outside 0..{len(self.classes) - 1}.")
         height, width = images.shape[1:3]
         rows, columns = (
             np.arange(wanted) * own // wanted
@@ -125,7 +127,8 @@ class Arrays(Layout):
         )
         nearest = np.ix_(range(len(images)), rows, columns)
         names = tuple(f"{file.stem}-{number}" for number in range(len(images)))
-        return Split(images[nearest].transpose(0, 3, 1, 2), labels[nearest], names)
+        targets = targets[nearest] if self.classes else targets[nearest][:, None].astype(np.float32)
+        return Split(images[nearest].transpose(0, 3, 1, 2), targets, names)
 
 
 def corners() -> Path:
@@ -134,10 +137,5 @@ def corners() -> Path:
 
 
 def relief() -> Path:
-    """The path of a space file, of a task without classes."""
+    """Return the path of a space file of a task without classes, which searches kernel sizes too."""
     return Path(__file__).with_name("relief.toml")
-
-
-def kernels() -> Path:
-    """Return the path of the space file that searches kernel sizes."""
-    return Path(__file__).with_name("kernels.toml")

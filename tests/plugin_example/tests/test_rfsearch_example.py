@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("rfsearch_example", reason="the plugin is installed by tests/test_plugin_example.py alone")
 
-from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, kernels, relief, two_stage
+from rfsearch_example import Arrays, FocalSegmentation, Halving, corners, relief, two_stage
 from rfsearch_example.cost_by_status import COST_BY_STATUS
 from rfsearch_example.depth import Depth
 from rfsearch_example.faces import FAR, FacesInRelief
@@ -86,16 +86,18 @@ def test_depths_of_faces():
     assert len({depth.tobytes() for depth in split.targets}) == 4
 
 
+@pytest.mark.parametrize("classes", [("dark", "light"), ()], ids=["labels", "depths"])
 @pytest.mark.parametrize("check", testing.LAYOUT_CHECKS, ids=by_name)
-def test_layout(check, tmp_path):
+def test_layout(check, classes, tmp_path):
     draw = np.random.default_rng(0)
     for title, count in (("train", 3), ("val", 2)):
         images = draw.integers(0, 256, (count, 24, 32, 3), np.uint8)
-        np.savez(tmp_path / f"{title}.npz", images=images, labels=images[..., 0] // 128)
-    check(Arrays(classes=("dark", "light")), tmp_path)
+        known = {"labels": images[..., 0] // 128} if classes else {"depths": images[..., 0] / 255}
+        np.savez(tmp_path / f"{title}.npz", images=images, **known)
+    check(Arrays(classes=classes), tmp_path)
 
 
-@pytest.mark.parametrize("space", [corners, kernels, relief], ids=by_name)
+@pytest.mark.parametrize("space", [corners, relief], ids=by_name)
 @pytest.mark.parametrize("check", testing.SPACE_CHECKS, ids=by_name)
 def test_space(check, space):
     check(space())
