@@ -174,7 +174,7 @@ BROKEN_STRATEGIES = [
     (_NeverBegins, "strategy_takes_pending_trials_into_account", "observed nothing yet has something to try"),
     (_GivesUpInSilence, "strategy_survives_every_outcome", "Exhausted says why"),
     (_EatsThePending, "strategy_takes_pending_trials_into_account", "leaves the list of pending"),
-    (_RemembersItsOwnSuggestions, "strategy_resumes_by_replaying_records", "told the records of a run"),
+    (_RemembersItsOwnSuggestions, "strategy_resumes_by_replaying_records", "observes the records of a run"),
     (_DescribesAnotherStart, DESCRIBED, "the first suggestion is described. Got conv6: d=1, which is not"),
     (_DescribesAList, DESCRIBED, r"describe gives a Description. Got \[Candidate"),
     (_DescribesNoCandidate, DESCRIBED, "described candidates are Candidates. Got 'conv6'"),
