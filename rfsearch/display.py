@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +18,9 @@ from rfsearch.numbers import MISSING, byte_size, duration, field_px, multiple, p
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.report.rows import trial_line
 from rfsearch.reproduce import Measured
+
+_UNBOUNDED = 100_000  # wider than any table
+_LABEL_WIDTH = 34  # of a published table that is wider than the terminal
 
 
 def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float) -> Table:
@@ -53,32 +57,90 @@ def _alike(row: PlannedCandidate) -> str:
     return f"{candidate} (alike: d={said})" if said else str(candidate)
 
 
-def side_by_side(rows: Sequence[Measured], metric: str) -> Table:
+def side_by_side(
+    rows: Sequence[Measured], metric: str, headings: Mapping[str, str] | None = None, console: Console | None = None
+) -> Group:
     """Return a published table with every printed number beside the measured one.
 
     Args:
         rows: Its rows. The numbers of parallel paths, f1, f2 ..., share a cell.
         metric: Name of what `score` measures here; empty where nothing was scored.
+        headings: What its columns are called, in their order.
+        console: Where it will be printed; what is too wide for that is shown as several tables, one below the other.
     """
-    titles = {"rf_px": "RF, px", "score": metric or "score", "f": "f", "gamma": "gamma"}
-    found = {name.rstrip("0123456789") for row in rows for name in (*row.printed, *row.measured)}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("row", overflow="fold")
+    titles = dict(headings or {})
+    titles |= {name: title for name, title in _titles(metric).items() if name not in titles}
+    found = {_column(name) for row in rows for name in (*row.printed, *row.marks, *row.measured)}
     columns = [name for name in titles if name in found]
+    whole = _compare(rows, columns, titles)
+    if console is None or _fits(console, whole):
+        return Group(whole)
+    width = min(_LABEL_WIDTH, max(len(row.label) for row in rows))
+    parts: list[list[str]] = [[]]
     for name in columns:
-        table.add_column(f"{titles[name]}\nprinted", justify="right")
-        table.add_column("\nmeasured", justify="right", min_width=8)
+        if parts[-1] and not _fits(console, _compare(rows, [*parts[-1], name], titles, width)):
+            parts.append([])
+        parts[-1].append(name)
+    return Group(*(_compare(rows, part, titles, width, reasons=part is parts[0]) for part in parts))
+
+
+def _fits(console: Console, table: Table) -> bool:
+    """Return whether a table can be printed without folding or cutting anything."""
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    return console.measure(table, options=unbounded).maximum <= console.width
+
+
+def _titles(metric: str) -> dict[str, str]:
+    return {"rf_px": "RF, px", "score": metric or "score", "f": "f", "gamma": "gamma"}
+
+
+def _compare(
+    rows: Sequence[Measured],
+    columns: Sequence[str],
+    titles: Mapping[str, str],
+    label_width: int | None = None,
+    reasons: bool = True,
+) -> Table:
+    """Return some columns of a published table, each printed beside measured where any row has that.
+
+    Args:
+        rows: Its rows.
+        columns: Their names.
+        titles: What they are called.
+        label_width: To which the labels of the rows are folded; None: as wide as they are.
+        reasons: Whether to say why rows were not measured.
+    """
+    printed = {_column(name) for row in rows for name in (*row.printed, *row.marks)}
+    measured = {_column(name) for row in rows for name in row.measured}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("row", overflow="fold", width=label_width)
+    for name in columns:
+        title = titles[name]
+        if name in printed:
+            table.add_column(f"{title}\nprinted", justify="right")
+            title = ""
+        if name in measured:
+            table.add_column(f"{title}\nmeasured", justify="right", min_width=8)
     for row in rows:
-        cells = [_by_path(values, name) for name in columns for values in (row.printed, row.measured)]
+        cells = []
+        for name in columns:
+            if name in printed:
+                cells.append(f"{_by_path(row.printed, name, str)}{row.marks.get(name, '')}" or "-")
+            if name in measured:
+                cells.append(_by_path(row.measured, name, plain) or "-")
         table.add_row(row.label, *cells)
-        if row.why:
+        if row.why and reasons:
             table.add_row(f"  {row.why}", style="yellow")
     return table
 
 
-def _by_path(values: Mapping[str, float], name: str) -> str:
-    shown = [value for key, value in sorted(values.items()) if key.rstrip("0123456789") == name]
-    return parallel(plain(value) for value in shown) or "-"
+def _column(name: str) -> str:
+    """Return the column that f1 and f2 share."""
+    return name.rstrip("0123456789")
+
+
+def _by_path(values: Mapping[str, Any], name: str, said: Callable[[Any], str]) -> str:
+    return parallel(said(value) for key, value in sorted(values.items()) if _column(key) == name)
 
 
 class Board:

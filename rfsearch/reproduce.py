@@ -1,110 +1,35 @@
 """Run a published table again: its protocol, its rows, and the printed and the measured numbers side by side.
 
-Tables are in `baselines/published/`, one TOML file each. What of a protocol a preset does not follow is worked out by
-comparing the two, never written down by hand.
+What of a protocol a preset does not follow is worked out by comparing the two. Only what no setting here does is
+written down by hand, in the table's file.
 """
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from rfsearch import plugins
-from rfsearch.choices import Candidate
-from rfsearch.errors import SpaceError, nearest
+from rfsearch.errors import SpaceError
 from rfsearch.ledger import Record, Request, read_run
+from rfsearch.numbers import number, percent
 from rfsearch.planning.plan import Plan
+from rfsearch.published import Printed, Protocol, PublishedTable, Row, candidate_of
+from rfsearch.space import Space
 
 _BUDGET_PER_ROW = 8  # trainings of the reference; no row of a table costs that much, so each is trained to its end
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Protocol(_Frozen):
-    """Describe what a paper did. What its text does not say is None.
-
-    Attributes:
-        data: Name of its data set.
-        kernel: Taps per axis of the searched convolution.
-        backbone: Its network.
-        weights: What its network was pretrained on.
-        steps: Steps of a training.
-        batch_size: Images per step.
-        image_size: (H, W), px.
-
-    Example:
-        >>> read_table("wei-table2").protocol.data
-    """
-
-    data: str
-    kernel: int | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    image_size: tuple[int, int] | None = None
-
-
-class Row(_Frozen):
-    """Describe one row of a table.
-
-    Attributes:
-        label: What it is called.
-        candidate: Site -> choice, as in a ledger.
-        printed: The paper's numbers, by column.
-        suspect: The columns whose printed number contradicts the paper's own formula.
-        backbone: Network of this row, by scale, if it has one of its own.
-
-    Example:
-        >>> [row.label for row in read_table("wei-table2").rows]
-    """
-
-    label: str
-    candidate: dict[str, Any]
-    printed: dict[str, float] = {}
-    suspect: tuple[str, ...] = ()
-    backbone: dict[str, str] = {}
-
-
-class PublishedTable(_Frozen):
-    """Describe a published table.
-
-    Attributes:
-        title: What it shows.
-        cite: Where it was published.
-        note: What else to know.
-        space: Space of its data.
-        fallback: Space that is used without --data.
-        presets: Presets of those spaces by scale: "small" (two CPU cores) and "paper".
-        protocol: What the paper did.
-        rows: Its rows.
-
-    Example:
-        >>> read_table("wei-table2").title
-    """
-
-    title: str
-    cite: str
-    note: str = ""
-    space: str
-    fallback: str
-    presets: dict[str, str]
-    protocol: Protocol
-    rows: tuple[Row, ...]
+_PER_CENT = 100
 
 
 @dataclass(frozen=True)
 class Measured:
     """Compare the printed and the measured numbers of one row.
+
+    Numbers of parallel paths are in columns of their own: f1, f2.
 
     Attributes:
         label: Name of the row.
@@ -112,58 +37,49 @@ class Measured:
         measured: Ours, by column.
         trainings: Over how many trainings they are averaged.
         why: Why the row was not measured.
+        marks: What is printed beside a number or in its place, by column.
+        suspect: Why a printed number cannot be right, by column.
+        not_followed: What of the paper's protocol its training did not follow, one sentence each.
 
     Example:
-        >>> [row.measured for row in measure_rows(rows, run_dir, {})]
+        >>> [row.measured for row in measure_rows(table, rows, run_dir, the_plan, {})]
     """
 
     label: str
-    printed: Mapping[str, float]
+    printed: Mapping[str, Decimal]
     measured: Mapping[str, float]
     trainings: int = 0
     why: str = ""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    suspect: Mapping[str, str] = field(default_factory=dict)
+    not_followed: tuple[str, ...] = ()
 
-
-def table_names() -> list[str]:
-    """List every table that can be run again, as paper-table."""
-    found = plugins.shipped("baselines").glob("published/*/table*.toml")
-    return sorted(f"{path.parent.name}-{path.stem}" for path in found)
-
-
-def read_table(name: str) -> PublishedTable:
-    """Read a table by its name, paper-table.
-
-    Raises:
-        SpaceError: There is no such table, or its file is faulty.
-    """
-    paper, _, stem = name.partition("-")
-    path = plugins.shipped("baselines") / "published" / paper / f"{stem}.toml"
-    if name not in table_names():
-        raise SpaceError(f"no table {name!r} to reproduce.{nearest(name, table_names())}")
-    try:
-        return PublishedTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise SpaceError(f"{path}: not a table: {error}") from error
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return {**vars(self), "printed": {name: _as_json(value) for name, value in self.printed.items()}}
 
 
 def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
     """Return what to run, by the name of its folder: one request per network, with the rows that it trains.
 
     Args:
-        table: The table.
+        table: The table. Where none of its rows can be trained, there is nothing to run.
         base: Options that all requests share.
         scale: A key of the table's presets.
 
     Raises:
         SpaceError: The scale is unknown.
     """
-    if scale not in table.presets:
-        raise SpaceError(f"--scale is {' or '.join(table.presets)}. Got {scale!r}.")
-    space = base.space or (table.space if base.data else table.fallback)
+    if table.run is None:
+        return {}
+    if scale not in table.run.presets:
+        raise SpaceError(f"--scale is {' or '.join(table.run.presets)}. Got {scale!r}.")
+    space = base.space or (table.run.space if base.data else table.run.fallback)
     found: dict[str, list[Row]] = {}
     for row in table.rows:
-        found.setdefault(row.backbone.get(scale, ""), []).append(row)
-    preset = base.preset or table.presets[scale]
+        if row.candidate:
+            found.setdefault(row.backbone.get(scale, ""), []).append(row)
+    preset = base.preset or table.run.presets[scale]
     return {
         backbone or "rows": (
             replace(
@@ -181,42 +97,82 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
     }
 
 
-def candidate_of(row: Row) -> Candidate:
-    """Return the candidate of a row."""
-    return Candidate.from_json(json.dumps(dict(row.candidate)))
-
-
-def departures(table: PublishedTable, the_plan: Plan) -> list[str]:
-    """List what of the paper's protocol a plan does not follow, one sentence each."""
-    protocol, space, data = table.protocol, the_plan.space, the_plan.data
+def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
+    """List what of the paper's protocol for a row a plan does not follow, one sentence each."""
+    protocol, space, data, recipe = table.protocol_of(row), the_plan.space, the_plan.data, the_plan.space.recipe
     found = []
     if data.rendered:
         found.append(f"Data: rendered drawings, not {protocol.data}.")
     elif space.data.layout != protocol.data and space.name != protocol.data:
         found.append(f"Data: {data.name}, not {protocol.data}.")
-    pairs = (
-        ("Network", space.backbone, protocol.backbone),
-        ("Steps", space.recipe.steps, protocol.steps),
-        ("Batch size", space.recipe.batch_size, protocol.batch_size),
-        ("Image size", tuple(data.image_size), protocol.image_size),
-    )
-    found += [
-        f"{what}: {_said(ours)}, not {_said(theirs)}." for what, ours, theirs in pairs if theirs not in (None, ours)
-    ]
+    pairs = {
+        "Network": (space.backbone, protocol.backbone),
+        "Steps": (recipe.steps, protocol.steps),
+        "Batch size": (recipe.batch_size, protocol.batch_size),
+        "Image size": (tuple(data.image_size), protocol.image_size),
+        "Learning rate": (recipe.lr, protocol.mean_lr),
+        "Weight decay": (recipe.weight_decay, protocol.mean_weight_decay),
+        "Momentum": (recipe.momentum, protocol.momentum),
+    }
+    found += [_differs(what, ours, theirs) for what, (ours, theirs) in pairs.items() if theirs not in (None, ours)]
+    if protocol.loss == "sum" and protocol.mean_lr is not None:
+        found.append(
+            f"The paper's loss is a sum over pixels, with the rate {protocol.lr:g} and the weight decay "
+            f"{protocol.weight_decay or 0:g}; above they are compared as those of the mean."
+        )
+    if protocol.stopped_after is not None:
+        found.append(
+            f"Trainings go on to their last step; the paper's stopped after {protocol.stopped_after:,} of "
+            f"{_said(protocol.steps)}."
+        )
+    if protocol.lr_drop is not None and not (recipe.lr_steps and recipe.lr_drop == protocol.lr_drop):
+        ours = _said(recipe.lr_drop) if recipe.lr_steps else "none"
+        found.append(f"Factor of the rate's drops: {ours}, not {_said(protocol.lr_drop)}.")
     if protocol.weights and space.weights == "none":
         found.append(f"No pretrained weights: the network trains from scratch, not from {protocol.weights}.")
-    unknown = [what.lower() for what, _, theirs in pairs if theirs is None]
+    paths = [path for _, path in candidate_of(row)]
+    if any(path.choice.moves == "f" for path in paths):
+        found += _departures_of_f(protocol, space)
+    if protocol.guidance_weight is not None and any(path.labels for path in paths):
+        found += _unless_equal("W of loss guidance", recipe.guidance_weight, protocol.guidance_weight)
+    found += protocol.beyond
+    unknown = [what.lower() for what, (_, theirs) in pairs.items() if theirs is None]
+    if not protocol.weights:
+        unknown.append("pretrained weights")
     if unknown:
         found.append(f"Not recorded for the paper, so not compared: {', '.join(unknown)}.")
     return found
 
 
-def measure_rows(rows: Sequence[Row], run_dir: Path, misfits: Mapping[str, str]) -> list[Measured]:
+def _departures_of_f(protocol: Protocol, space: Space) -> list[str]:
+    recipe, found = space.recipe, []
+    if protocol.f_lr_multiplier is not None:
+        low, high = protocol.f_lr_multiplier
+        if not low <= recipe.f_lr_multiplier <= high:
+            theirs = _said(low) if low == high else f"{_said(low)} to {_said(high)}"
+            found.append(f"Rate of f over that of the weights: {_said(recipe.f_lr_multiplier)}, not {theirs}.")
+    if protocol.f_bounds is not None and protocol.f_bounds != space.f_bounds:
+        ours, theirs = (f"{_said(low)} to {_said(high)}" for low, high in (space.f_bounds, protocol.f_bounds))
+        found.append(f"Bounds of f: {ours}, not {theirs}.")
+    if protocol.normalisation is not None:
+        found += _unless_equal("Normalisation of f's gradient", recipe.normalisation, protocol.normalisation)
+    if protocol.f_delay_steps is not None and protocol.steps:
+        share = protocol.f_delay_steps / protocol.steps
+        if not math.isclose(recipe.f_delay, share, abs_tol=1 / protocol.steps):
+            found.append(f"f waits for {percent(recipe.f_delay)} of the training, not for {percent(share)}.")
+    return found
+
+
+def measure_rows(
+    table: PublishedTable, rows: Sequence[Row], run_dir: Path, the_plan: Plan | None, misfits: Mapping[str, str]
+) -> list[Measured]:
     """Return the rows with what a run measured of them, averaged over seeds.
 
     Args:
-        rows: The rows.
+        table: The table.
+        rows: Those of its rows that share the run.
         run_dir: The run's directory. If it does not exist, nothing was measured.
+        the_plan: The run's plan; None where no row could be trained.
         misfits: Why a candidate could not be trained at all, by its JSON.
     """
     by_candidate: dict[str, list[Record]] = {}
@@ -225,32 +181,99 @@ def measure_rows(rows: Sequence[Row], run_dir: Path, misfits: Mapping[str, str])
     found = []
     for row in rows:
         text = candidate_of(row).to_json()
-        found.append(_measured(row, by_candidate.get(text, []), misfits.get(text, "")))
+        records = by_candidate.get(text, [])
+        done = [record for record in records if record.status == "completed"]
+        if the_plan is None or not done:
+            why = misfits.get(text) or next((r.cause or r.status for r in records), "not trained")
+            found.append(unmeasured(row, why))
+            continue
+        measured = _columns(table, done)
+        missing = [
+            table.columns[name].title
+            for name, value in row.printed.items()
+            if not table.columns[name].setting and not measured.keys() & by_path(name, value).keys()
+        ]
+        lacking = [f"Printed, and not measured on this data: {', '.join(missing)}."] if missing else []
+        found.append(
+            replace(
+                unmeasured(row),
+                measured=measured,
+                trainings=len(done),
+                not_followed=(*departures(table, row, the_plan), *lacking),
+            )
+        )
     return found
 
 
-def _measured(row: Row, records: Sequence[Record], misfit: str) -> Measured:
-    done = [r for r in records if r.status == "completed"]
-    if not done:
-        why = misfit or next((r.cause or r.status for r in records), "not trained")
-        return Measured(row.label, row.printed, {}, why=why)
-    columns: dict[str, list[float]] = {"rf_px": [float(r.rf_px) for r in done]}
-    for record in done:
+def unmeasured(row: Row, why: str = "") -> Measured:
+    """Return a row with its printed numbers only.
+
+    Args:
+        row: The row.
+        why: Why it was not measured; empty for what the row itself says.
+    """
+    printed = {column: number for name, value in row.printed.items() for column, number in by_path(name, value).items()}
+    return Measured(row.label, printed, {}, why=why or row.not_run, marks=row.marks, suspect=row.suspect)
+
+
+def in_common(rows: Sequence[Measured]) -> tuple[list[str], list[Measured]]:
+    """Take out of the rows what none of their trainings followed.
+
+    Returns:
+        That, and the rows with what is special to each.
+    """
+    trained = [row for row in rows if row.trainings]
+    first = trained[0].not_followed if trained else ()
+    common = [sentence for sentence in first if all(sentence in row.not_followed for row in trained)]
+    own = [
+        replace(row, not_followed=tuple(sentence for sentence in row.not_followed if sentence not in common))
+        for row in rows
+    ]
+    return common, own
+
+
+def by_path(name: str, value: Printed) -> dict[str, Decimal]:
+    """Return a printed value by column: one number, or f1, f2 ... of parallel paths."""
+    if isinstance(value, tuple):
+        return {f"{name}{number}": part for number, part in enumerate(value, start=1)}
+    return {name: value}
+
+
+def _columns(table: PublishedTable, records: Iterable[Record]) -> dict[str, float]:
+    """Return the means of what completed trainings measured, by column."""
+    columns: dict[str, list[float]] = {}
+    for record in records:
+        fields = {path.partition("/")[2]: px for path, px in record.path_rf_px.items()} or {"": record.rf_px}
+        for place, px in fields.items():
+            columns.setdefault(f"rf_px{place}", []).append(float(px))
         for letter, values in (("f", record.f), ("gamma", record.gamma)):
             for path, value in values.items():
-                _, _, number = path.partition("/")
-                columns.setdefault(f"{letter}{number}", []).append(value)
+                columns.setdefault(f"{letter}{path.partition('/')[2]}", []).append(value)
         score = record.test if record.test is not None else record.val
         if score is not None:
             columns.setdefault("score", []).append(score)
-    return Measured(row.label, row.printed, {name: fmean(values) for name, values in columns.items()}, len(done))
+        for name, column in table.columns.items():
+            value = record.scores.get(column.measured, math.nan)
+            if math.isfinite(value):
+                columns.setdefault(name, []).append(value * (_PER_CENT if column.unit == "%" else 1))
+    return {name: fmean(values) for name, values in columns.items()}
+
+
+def _unless_equal(what: str, ours: Any, theirs: Any) -> list[str]:
+    return [] if ours == theirs else [_differs(what, ours, theirs)]
+
+
+def _differs(what: str, ours: Any, theirs: Any) -> str:
+    return f"{what}: {_said(ours)}, not {_said(theirs)}."
 
 
 def _said(value: Any) -> str:
-    return (
-        " x ".join(map(str, value))
-        if isinstance(value, tuple)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    if isinstance(value, tuple):
+        return " x ".join(map(str, value))
+    if isinstance(value, float):
+        return number(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _as_json(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)

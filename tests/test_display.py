@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,39 @@ def test_printed_and_measured_share_a_row_and_paths_a_cell():
     assert told[2].split() == ["two", "paths", "316", "63", "-", "0.71", "0.9", "0.974", "|", "0.89"]
     assert told[3].split() == ["too", "far", "-", "-", "0.5", "-", "-", "-"]
     assert told[4].strip() == "it does not fit"
+
+
+def test_a_column_without_a_side_has_none_and_a_wide_table_is_continued_below():
+    rows = [
+        Measured("dilation 4", {"dilation": 4, "eye": Decimal("0.8460")}, {"score": 0.71}, 1, marks={"nose": "F"}),
+        Measured("of others", {"eye": Decimal("0.770")}, {}, why="nobody here has it", marks={"eye": "*"}),
+    ]
+    headings = {"dilation": "dilation", "eye": "eye", "nose": "nose"}
+    wide, narrow = (Console(file=io.StringIO(), width=width) for width in (100, 30))
+    for console in (wide, narrow):
+        console.print(side_by_side(rows, "f_classmean_pooled", headings, console))
+    lines = [line.split() for line in wide.file.getvalue().splitlines()]
+    assert lines[:2] == [
+        ["dilation", "eye", "nose", "f_classmean_pooled"],
+        ["row", *["printed"] * 3, "measured"],
+    ]
+    assert lines[2:] == [
+        ["dilation", "4", "4", "0.8460", "F", "0.71"],
+        ["of", "others", "-", "0.770*", "-", "-"],
+        ["nobody", "here", "has", "it"],
+    ]
+    lines = [line.split() for line in narrow.file.getvalue().splitlines()]
+    assert [line for line in lines if line[0] in ("dilation", "nose", "of", "nobody")] == [
+        ["dilation", "eye"],
+        ["dilation", "4", "4", "0.8460"],
+        ["of", "others", "-", "0.770*"],
+        ["nobody"],
+        ["nose"],
+        ["dilation", "4", "F"],
+        ["of", "others", "-"],
+        ["dilation", "4", "0.71"],
+        ["of", "others", "-"],
+    ]
 
 
 def line_of(folder: Path, candidate: Candidate, dilation: dict[str, float], heir_of: str = "") -> str:

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from rfsearch import cli, reproduce
+from rfsearch import cli, published
 from rfsearch.ledger import lock
-from rfsearch.reproduce import PublishedTable
+from rfsearch.published import PublishedTable
 from tests.ledger.test_lock import HOLD, ROOT
 from tests.small_run import begin, train
 from tests.toys import toy_file
@@ -90,13 +90,12 @@ def test_a_table_is_not_trained_in_a_run_in_progress(live, call, tmp_path, monke
     table = PublishedTable(
         title="Toy",
         cite="-",
-        space=str(toy_file(tmp_path)),
-        fallback=str(toy_file(tmp_path)),
-        presets={"small": "mini"},
+        columns={},
         protocol={"data": "helen"},
+        run={"space": str(toy_file(tmp_path)), "fallback": str(toy_file(tmp_path)), "presets": {"small": "mini"}},
         rows=({"label": "by hand", "candidate": {"conv6": {"dilation": 1}}},),
     )
-    monkeypatch.setattr(reproduce, "read_table", lambda name: table)
+    monkeypatch.setattr(published, "read_table", lambda name: table)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rows").symlink_to(run_dir)
     before = {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()}

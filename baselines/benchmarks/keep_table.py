@@ -24,7 +24,12 @@ def main() -> None:
     runs = [read_run(path.parent) for path in sorted(asked.folder.glob("*/manifest.json"))]
     name = f"reproduce-{body['table']}"
     rows = [
-        {"row": row["label"], "trainings": row["trainings"], "why": row["why"]}
+        {
+            "row": row["label"],
+            "trainings": row["trainings"],
+            "why": row["why"],
+            "not_followed": " ".join(row["not_followed"]),
+        }
         | {f"{column}_{side}": value for side in ("printed", "measured") for column, value in row[side].items()}
         for row in body["rows"]
     ]

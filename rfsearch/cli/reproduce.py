@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
     from rfsearch.ledger import Request
     from rfsearch.planning.plan import Plan
-    from rfsearch.reproduce import Measured, PublishedTable
+    from rfsearch.published import PublishedTable
+    from rfsearch.reproduce import Measured
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="wei-table2, wei-table3, wei-table4 or lsdfn-table5.")],
+    table: Annotated[str, typer.Argument(help="wei-table2 to wei-table5, lsdfn-table1 to lsdfn-table6.")],
     scale: Annotated[
         str, typer.Option("--scale", help="small: two CPU cores. paper: the paper's settings, a GPU.")
     ] = "small",
@@ -50,8 +51,9 @@ def reproduce(
     """Run a published table's protocol again: printed and measured numbers side by side, and what was not followed."""
     from rfsearch import reproduce as tables
     from rfsearch.ledger import Request
+    from rfsearch.published import read_table
 
-    published = tables.read_table(table)
+    published = read_table(table)
     base = Request(
         space=space,
         preset=preset,
@@ -61,23 +63,23 @@ def reproduce(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
     )
-    console, device = progress_console(as_json), device_for(base)
-    found: list[Measured] = []
-    departures: dict[str, None] = {}
+    console = progress_console(as_json)
+    measured: dict[str, Measured] = {}
     metric = ""
     for name, (request, rows) in tables.requests(published, base, scale).items():
         run_dir = (out or Path("runs") / table) / name
-        the_plan, unfit = _train_rows(console, request, run_dir, device)
-        if the_plan is not None:
-            departures.update(dict.fromkeys(tables.departures(published, the_plan)))
-            metric = the_plan.task.primary
-        found += tables.measure_rows(rows, run_dir, unfit)
+        the_plan, unfit = _train_rows(console, request, run_dir, device_for(base))
+        metric = the_plan.task.primary if the_plan else metric
+        for row in tables.measure_rows(published, rows, run_dir, the_plan, unfit):
+            measured[row.label] = row
+    common, found = tables.in_common([measured.get(row.label) or tables.unmeasured(row) for row in published.rows])
     if as_json:
-        body = {key: getattr(published, key) for key in ("title", "cite", "note")}
-        measured = {"not_followed": list(departures), "rows": [vars(row) for row in found]}
-        print_json({"table": table, **body, "metric": metric, **measured})
+        body = {key: getattr(published, key) for key in ("title", "cite", "note", "marks")}
+        print_json(
+            {"table": table, **body, "metric": metric, "not_followed": common, "rows": [row.to_json() for row in found]}
+        )
     else:
-        _print_table(published, found, metric, list(departures))
+        _print_table(published, found, metric, common)
     raise typer.Exit(0 if any(row.trainings for row in found) else 1)
 
 
@@ -116,8 +118,16 @@ def _train_rows(
 def _print_table(published: PublishedTable, rows: Sequence[Measured], metric: str, departures: Sequence[str]) -> None:
     from rfsearch.display import side_by_side
 
+    headings = {name: column.heading for name, column in published.columns.items()}
     say(f"{published.title}. {published.cite}", style="bold")
-    out_console.print(side_by_side(rows, metric))
-    for sentence in [published.note, "Not as in the paper:" if departures else "", *departures]:
+    out_console.print(side_by_side(rows, metric, headings, out_console))
+    for sentence in [
+        published.note,
+        *(f"{mark}: {meaning}." for mark, meaning in published.marks.items()),
+        *(f"{row.label}, {headings[name]}: {why}." for row in rows for name, why in row.suspect.items()),
+        "Not as in the paper:" if departures else "",
+        *departures,
+        *(f"{row.label}: {sentence}" for row in rows for sentence in row.not_followed),
+    ]:
         if sentence:
             say(sentence)
