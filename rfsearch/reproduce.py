@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -114,11 +115,11 @@ def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
         "Weight decay": (recipe.weight_decay, protocol.mean_weight_decay),
         "Momentum": (recipe.momentum, protocol.momentum),
     }
-    found += [_differs(what, ours, theirs) for what, (ours, theirs) in pairs.items() if theirs not in (None, ours)]
-    if protocol.loss == "sum" and protocol.mean_lr is not None:
+    differing = {what: _unless_equal(what, ours, theirs) for what, (ours, theirs) in pairs.items()}
+    found += chain.from_iterable(differing.values())
+    if protocol.loss == "sum" and (differing["Learning rate"] or differing["Weight decay"]):
         found.append(
-            f"The paper's loss is a sum over pixels, with the rate {protocol.lr:g} and the weight decay "
-            f"{protocol.weight_decay or 0:g}; above they are compared as those of the mean."
+            "The paper's loss is a sum over pixels; its rate and weight decay are compared as those of a mean."
         )
     if protocol.stopped_after is not None:
         found.append(
@@ -133,7 +134,7 @@ def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
     paths = [path for _, path in candidate_of(row)]
     if any(path.choice.moves == "f" for path in paths):
         found += _departures_of_f(protocol, space)
-    if protocol.guidance_weight is not None and any(path.labels for path in paths):
+    if any(path.labels for path in paths):
         found += _unless_equal("W of loss guidance", recipe.guidance_weight, protocol.guidance_weight)
     found += protocol.beyond
     unknown = [what.lower() for what, (_, theirs) in pairs.items() if theirs is None]
@@ -154,8 +155,7 @@ def _departures_of_f(protocol: Protocol, space: Space) -> list[str]:
     if protocol.f_bounds is not None and protocol.f_bounds != space.f_bounds:
         ours, theirs = (f"{_said(low)} to {_said(high)}" for low, high in (space.f_bounds, protocol.f_bounds))
         found.append(f"Bounds of f: {ours}, not {theirs}.")
-    if protocol.normalisation is not None:
-        found += _unless_equal("Normalisation of f's gradient", recipe.normalisation, protocol.normalisation)
+    found += _unless_equal("Normalisation of f's gradient", recipe.normalisation, protocol.normalisation)
     if protocol.f_delay_steps is not None and protocol.steps:
         share = protocol.f_delay_steps / protocol.steps
         if not math.isclose(recipe.f_delay, share, abs_tol=1 / protocol.steps):
@@ -194,6 +194,10 @@ def measure_rows(
             if not table.columns[name].setting and not measured.keys() & by_path(name, value).keys()
         ]
         lacking = [f"Printed, and not measured on this data: {', '.join(missing)}."] if missing else []
+        alike = [other.label for other in rows if other is not row and candidate_of(other).to_json() == text]
+        lacking += [
+            f"It shares its training with '{label}': nothing that a row can set tells them apart." for label in alike
+        ]
         found.append(
             replace(
                 unmeasured(row),
@@ -260,11 +264,9 @@ def _columns(table: PublishedTable, records: Iterable[Record]) -> dict[str, floa
 
 
 def _unless_equal(what: str, ours: Any, theirs: Any) -> list[str]:
-    return [] if ours == theirs else [_differs(what, ours, theirs)]
-
-
-def _differs(what: str, ours: Any, theirs: Any) -> str:
-    return f"{what}: {_said(ours)}, not {_said(theirs)}."
+    """Return a sentence where two settings differ; None is one that the paper does not say."""
+    same = math.isclose(ours, theirs) if isinstance(theirs, float) else ours == theirs
+    return [] if theirs is None or same else [f"{what}: {_said(ours)}, not {_said(theirs)}."]
 
 
 def _said(value: Any) -> str:

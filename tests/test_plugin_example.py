@@ -35,6 +35,21 @@ OF_THE_PLUGIN = {
 }
 
 
+LARGEST = """
+from rfsearch.strategies import Exhausted
+
+class Largest:
+    def __init__(self, space, seed):
+        self._candidate, self._tried = space.uniform(space.choices[-1]), 0
+
+    def suggest(self, pending):
+        return Exhausted("one is enough") if self._tried or pending else self._candidate
+
+    def observe(self, record):
+        self._tried += 1
+"""
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> Path:
     """A fresh virtual environment, with the plugin in it and the running interpreter's packages behind it."""
@@ -102,7 +117,8 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     for title, count in (("train", 8), ("val", 2), ("test", 2)):
         images = draw.integers(0, 256, (count, 64, 64, 3), np.uint8)
         np.savez(data / f"{title}.npz", images=images, depths=images[..., 0] / 255)
-    strategies = ("--strategies", "halving,exhaustive,random,optuna,inflation")
+    (environment / "largest.py").write_text(LARGEST)  # keeps the checkpoint of a kernel, as each arm does of its best
+    strategies = ("--strategies", "halving,exhaustive,random,optuna,inflation,largest.py:Largest")
     request = ("--space", "relief", "--data", str(data), *strategies)
     planned = rfsearch(environment, "plan", *request)
     assert planned["data"].startswith("arrays: 64 x 64 px (W x H), train 8, val 2, test 2")
@@ -115,7 +131,7 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     assert manifest["resolved_space"]["task"]["name"] == "depth"
     trials = pd.read_csv(out / "trials.csv")
     scored = trials[trials.status.isin(["completed", "cut"])]
-    assert set(scored.strategy) == {"halving", "exhaustive", "random", "optuna", "inflation"}
+    assert set(scored.strategy) == {"halving", "exhaustive", "random", "optuna", "inflation", "Largest"}
     assert (scored.val > 0).all()
     tried = {name: set(arm.candidate) for name, arm in trials.groupby("strategy")}  # `optuna` prunes some
     sized = {f'{{"6": {{"kind": "kernel", "size": {size}}}}}' for size in (5, 7)}
@@ -135,7 +151,7 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     anytime = pd.read_csv(out / "anytime.csv").dropna(subset="val")
     assert all((arm.val.diff().dropna() <= 0).all() for _, arm in anytime.groupby(["strategy", "seed"]))
 
-    learned = scored[scored.strategy == "inflation"].iloc[0].trial
+    learned = scored.loc[scored[scored.strategy == "inflation"].val.idxmin()].trial
     options = ("--integer", "--finetune", "2", "--formats", "program")
     exported = rfsearch(environment, "export", "run", "--trial", learned, *options)
     assert exported["primary"] == "mae_pooled"
@@ -143,13 +159,12 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     tried_ways = exported["scores"][1:]
     assert [row["val"] for row in exported["scores"] if row["chosen"]] == [min(row["val"] for row in tried_ways)]
 
-    of_size_7 = scored[scored.candidate == '{"6": {"kind": "kernel", "size": 7}}'].iloc[0].trial
-    printed = python(environment, *MAIN, "export", "run", "--trial", of_size_7, "--formats", "none")
+    printed = python(environment, *MAIN, "export", "run", "--trial", "Largest-0-000", "--formats", "none")
     assert "make_backbone('two-stage', 1)" in printed
     assert "logit" not in printed
     patch = json.loads((out / "export" / "patch.json").read_text())
     assert patch["sites"] == {"6": {"kind": "kernel", "size": 7}}
-    load = f"import rfsearch; print(rfsearch.trained('run', {of_size_7!r})[6].kernel_size)"
+    load = "import rfsearch; print(rfsearch.trained('run', 'Largest-0-000')[6].kernel_size)"
     assert python(environment, "-c", load).strip() == "(7, 7)"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,7 @@ from rfsearch import plugins, published
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Request, read_run
 from rfsearch.published import candidate_of, read_table, table_names
-from rfsearch.reproduce import requests
+from rfsearch.reproduce import departures, requests
 from rfsearch.space import read_space
 from tests.toys import toy_file
 
@@ -80,6 +81,10 @@ marks = { f = "*", time = "-" }
 suspect = { eye = "repeats the number beside it" }
 
 [[rows]]
+label = "by hand, again"
+candidate = { conv6 = { dilation = 2 } }
+
+[[rows]]
 label = "two paths"
 candidate = { conv6 = [{ dilation = 1 }, { dilation = 2 }] }
 printed = { dilation = [1, 2], rf_px = [260, 308], time = 12 }
@@ -137,7 +142,7 @@ def test_the_terminal_shows_the_marks_and_misprints_of_a_table_that_cannot_be_tr
 def test_rows_are_grouped_by_network(toy_table):
     found = requests(read_table(toy_table), Request(space=""), "small")
     assert {name: [row.label for row in rows] for name, (_, rows) in found.items()} == {
-        "rows": ["by hand", "learned", "too far", "after a delay", "two paths"],
+        "rows": ["by hand", "learned", "too far", "after a delay", "by hand, again", "two paths"],
         "deeplab-small": ["of its own"],
     }
     own, _ = found["deeplab-small"]
@@ -194,10 +199,33 @@ def test_printed_and_measured_side_by_side(toy_table, call, trained_here):
     assert "Network: wei-small, not wei-vgg16-helen." in own["by hand"]
     assert "Network: deeplab-small, not wei-vgg16-helen." in own["of its own"]
     assert "not measured on this data: time." in own["two paths"]
+    assert "It shares its training with 'by hand': nothing that a row can set" in own["by hand, again"]
+    assert rows["by hand, again"]["measured"] == rows["by hand"]["measured"]
 
     code, again, _ = call("reproduce", toy_table, "--out", "table", "--json")
     assert json.loads(again)["rows"] == body["rows"]  # nothing is trained twice
     assert len(read_run(Path("table/rows")).records) == 4
+
+
+def test_a_plan_that_follows_the_paper_departs_only_in_what_no_setting_does():
+    table = read_table("wei-table2")
+    space = read_space(plugins.space_file("helen"), "paper-single")
+    # 1e-7 and 5e-4 on a loss summed over 500 x 500 px, as rates of its mean.
+    follows = {"lr": 0.025, "weight_decay": 2e-9, "f_lr_multiplier": 5e4, "normalisation": "paper"}
+    data = SimpleNamespace(name="helen", rendered=False, image_size=(500, 500))
+    found = {}
+    for row in table.rows:
+        delay = {"f_delay": 10_000 / 55_000 if "delay" in row.label else 0.0}
+        recipe = space.recipe.model_copy(update=follows | delay)
+        found[row.label] = departures(table, row, SimpleNamespace(space=space.with_(recipe=recipe), data=data))
+    assert len(found) == 13
+    assert set(map(tuple, found.values())) == {
+        (
+            "Trainings go on to their last step; the paper's stopped after 50,000 of 55,000.",
+            "Faces aligned to a canonical position by their landmarks, then cropped or padded.",
+            "Not recorded for the paper, so not compared: pretrained weights.",
+        )
+    }
 
 
 @pytest.mark.parametrize(
