@@ -28,7 +28,8 @@ class InflatedSite(nn.Module):
 
     def __init__(self, conv: nn.Module, factor: InflationFactor) -> None:
         super().__init__()
-        self.inflation = Inflation(factor)
+        replicates = getattr(conv, "padding_mode", "zeros") == "replicate"
+        self.inflation = Inflation(factor, padding="replicate" if replicates else "zeros")
         self.conv = conv
         self.interpolation = Interpolation(factor, stride=1)
         self._sizes: dict[tuple[object, ...], tuple[int, ...]] = {}
