@@ -12,17 +12,17 @@ jumps back. The loss is a sawtooth in f, whose slope is not its trend. `border="
 - Eq. 1 and 4 stay: target t samples the source at t / f. The map goes on as the convolution behind it pads: it falls to
   0 within one pixel behind its last one, or repeats that one where the convolution replicates.
 - Eq. 2 becomes ceil(f (H - 1) + max(f, 1)), which is H at f = 1: every t with t / f < H, and for f < 1 as many as reach
-  the last pixel. A row that enters as f grows holds what padding had put there before.
+  the last pixel; more where the convolution needs them for the rows that are read, see `inflated_size`. A row that
+  enters as f grows holds what padding had put there before.
 - Eq. 8: label t reads min(t / F, H - 1) f, where the paper's layer reads min(t f / F, last inflated row). Both rows
   that it mixes exist at every f, and the one that enters has weight 0.
 
 So the pair computes what eq. 1-9 give for a map that zeros continue without end, of which labels read H px. That is
-exact, and the loss continuous in f, where one convolution of stride 1 that keeps its map's size lies between the two,
-padded by zeros or replicated pixels, besides functions of one pixel. Its slope still jumps, as that of any bilinear
-sampling: wherever a sample crosses a pixel, f gets the mean of both slopes, and where a row is about to enter, as at
-f = 1, the one without it. Not exact, with jumps of what the last rows contribute: a second convolution, which sees the
-new row of the first one's output; strides and lost borders in between; circular and reflected padding; statistics of a
-batch.
+exact, and the loss continuous in f, where one convolution, padded by zeros or replicated pixels, lies between the two
+besides functions of one pixel. Its slope still jumps, as that of any bilinear sampling: wherever a sample crosses a
+pixel, f gets the mean of both slopes, and where a row is about to enter, as at f = 1, the one without it. Not exact,
+with jumps of what the last rows contribute: a second convolution or a pooling, which sees the new row of the first
+one's output; circular and reflected padding; statistics of a batch.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from rfsearch.layers.resampling import ROUNDING, resample
 Normalisation = Literal["exact", "paper"]
 Border = Literal["continuous", "paper"]
 Padding = Literal["zeros", "replicate"]
+Window = tuple[int, int]
+"""What a convolution makes of one axis: the px by which its span exceeds its padding, and its stride."""
 Name = TypeVar("Name", bound=str)
 
 
@@ -52,6 +54,7 @@ def inflate(
     pixel_weight: Tensor | None = None,
     border: Border = "continuous",
     padding: Padding = "zeros",
+    windows: Sequence[Window] | None = None,
 ) -> Tensor:
     """Resample a feature map so that the next layer sees 1/f of its receptive field (Wei eq. 1-5).
 
@@ -68,6 +71,7 @@ def inflate(
         border: What happens at the far border; see the module.
         padding: How a map goes on beyond its last pixel where the border is continuous: as the convolution behind it
             pads.
+        windows: As for `inflated_size`.
 
     Returns:
         B x C x h x w, of `inflated_size`, in the type of x.
@@ -78,28 +82,37 @@ def inflate(
         TrialError: f is not finite.
     """
     value = _positive(f)
-    size = inflated_size(_map_size(x), value, border)
+    size = inflated_size(_map_size(x), value, border, windows)
     fades = border == "continuous" and _known(padding, Padding, "padding") == "zeros"
     # Most networks keep what is inflated, a ReLU's output, for that ReLU's gradient anyway.
     return _resample(x, f, size, 1 / value, -1 / value**2, normalisation, pixel_weight, held=True, fades=fades)
 
 
-def inflated_size(size: Sequence[int], f: float, border: Border = "continuous") -> tuple[int, ...]:
+def inflated_size(
+    size: Sequence[int], f: float, border: Border = "continuous", windows: Sequence[Window] | None = None
+) -> tuple[int, ...]:
     """Compute the size of an inflated map (Wei eq. 2).
 
     Args:
         size: (H, W) or other axes, px.
         f: Inflation factor, dimensionless, > 0.
-        border: As for `inflate`.
+        border: As for `inflate`. The paper's has the same size for all windows.
+        windows: Of the convolution behind the inflation, one for each axis, where it does not keep its map's size: its
+            output then has a row for every place f t that is read, t being a row of its output at f = 1.
 
     Returns:
-        ceil(f (n-1) + max(f, 1)) for each axis of n px; floor(f (n-1)) + 1 with the paper's border.
+        ceil(f (n-1) + max(f, 1)) or more for each axis of n px; floor(f (n-1)) + 1 with the paper's border.
     """
     f = _positive(f)
     # A size that misses a whole number by rounding only is that number.
     if _known(border, Border, "border") == "paper":
         return tuple(math.floor(f * (n - 1) * (1 + ROUNDING)) + 1 for n in size)
-    return tuple(math.ceil((f * (n - 1) + max(f, 1.0)) * (1 - ROUNDING)) for n in size)
+    found = []
+    for n, (lost, stride) in zip(size, windows or [(0, 1)] * len(size), strict=True):
+        last = max(0, (n - 1 - lost) // stride)  # of the output at f = 1
+        read = 1 + lost + stride * math.ceil(f * last * (1 - ROUNDING))
+        found.append(max(math.ceil((f * (n - 1) + max(f, 1.0)) * (1 - ROUNDING)), read))
+    return tuple(found)
 
 
 def interpolate(
@@ -208,6 +221,7 @@ class Inflation(nn.Module):
         pixel_weight: Weight of each target pixel in f's gradient, by its label. For 2-D maps only.
         border: As for `inflate`.
         padding: As for `inflate`.
+        windows: As for `inflate`.
 
     Example:
         >>> Inflation(InflationFactor(2.0))(torch.randn(1, 8, 9, 9)).shape
@@ -221,6 +235,7 @@ class Inflation(nn.Module):
         pixel_weight: LabelWeight | None = None,
         border: Border = "continuous",
         padding: Padding = "zeros",
+        windows: Sequence[Window] | None = None,
     ) -> None:
         super().__init__()
         self.factor = factor
@@ -228,17 +243,18 @@ class Inflation(nn.Module):
         self.pixel_weight = pixel_weight
         self.border = _known(border, Border, "border")
         self.padding = _known(padding, Padding, "padding")
+        self.windows = windows
 
     def forward(self, x: Tensor) -> Tensor:
         """Inflate B x C x H x W, or a map of one or three axes."""
         f = self.factor.f
-        weight = _shown(self.pixel_weight, inflated_size(_map_size(x), _positive(f), self.border))
-        return inflate(x, f, self.normalisation, weight, self.border, self.padding)
+        weight = _shown(self.pixel_weight, inflated_size(_map_size(x), _positive(f), self.border, self.windows))
+        return inflate(x, f, self.normalisation, weight, self.border, self.padding, self.windows)
 
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return what the cost of inflating a map of that size depends on."""
         f = on_host(self.factor.f)[0]
-        inflated = inflated_size(size, f, self.border)
+        inflated = inflated_size(size, f, self.border, self.windows)
         return inflated
 
     def extra_repr(self) -> str:

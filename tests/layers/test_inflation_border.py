@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,6 +16,7 @@ from rfsearch.backbones.small import wei_small
 from rfsearch.choices import Candidate, Inflated
 from rfsearch.layers import Inflation, InflationFactor, Interpolation, inflate, inflated_size, interpolate
 from rfsearch.surgery import Settings, build
+from rfsearch.surgery.inserts import InflatedSite
 
 STEP = 1e-3
 SWEPT = [round(0.4 + STEP * i, 3) for i in range(2101)]
@@ -45,10 +47,10 @@ def seen_through(
     return loss
 
 
-def steepest(loss: Callable[[Tensor | float], Tensor]) -> float:
+def steepest(loss: Callable[[Tensor | float], Tensor], swept: list[float] = SWEPT) -> float:
     """The largest slope of a loss, by its gradient at every tenth f."""
     slopes = []
-    for f in SWEPT[::10]:
+    for f in swept[::10]:
         factor = torch.tensor(f, dtype=torch.float64, requires_grad=True)
         slopes.append(abs(torch.autograd.grad(loss(factor), factor)[0].item()))
     return max(slopes)
@@ -58,7 +60,7 @@ def steepest(loss: Callable[[Tensor | float], Tensor]) -> float:
 def largest_step(loss: Callable[[Tensor | float], Tensor], swept: list[float] = SWEPT) -> float:
     """The largest |L(f + h) - L(f)| of a fine sweep of f, over h."""
     losses = [loss(f).item() for f in swept]
-    return max(abs(after - before) for before, after in pairwise(losses)) / STEP
+    return max(abs(after - before) for before, after in pairwise(losses)) / (swept[1] - swept[0])
 
 
 SWEEPS = {
@@ -98,6 +100,41 @@ def test_the_pair_is_the_papers_on_a_map_that_zeros_continue(f: float, size: tup
     entering = any(abs(f * m - round(f * m)) < 1e-9 for n in size for m in (n - 1, n))
     for continuous, paper in list(zip(*found, strict=True))[: 2 if entering else 3]:
         torch.testing.assert_close(continuous, paper)
+
+
+class Factor(nn.Module):
+    """A factor that is any function of what is learned."""
+
+    def __init__(self, f: Tensor | float) -> None:
+        super().__init__()
+        self.f = torch.as_tensor(f, dtype=torch.float64)
+
+
+CONVOLUTIONS = {
+    "a stride": nn.Conv1d(2, 3, 3, 2, 1),
+    "a stride of 3 and lost pixels": nn.Conv1d(2, 3, 4, 3, 0),
+    "no padding": nn.Conv1d(2, 3, 3, 1, 0, dilation=2),
+    "more padding than span": nn.Conv1d(2, 3, 2, 1, 2, padding_mode="replicate"),
+}
+
+
+@pytest.mark.parametrize("size", [12, 13])
+@pytest.mark.parametrize("conv", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_a_convolution_that_changes_its_maps_size_has_no_jumps_either(conv: nn.Conv1d, size: int) -> None:
+    conv, x = copy.deepcopy(conv).double(), noise(1, 2, size)
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.copy_(noise(*parameter.shape))
+    site = InflatedSite(conv, InflationFactor().double())
+    goal = noise(*conv(x).shape)
+    assert torch.equal(site(x), conv(x))
+
+    def loss(f: Tensor | float) -> Tensor:
+        site.inflation.factor = site.interpolation.factor = Factor(f)
+        return (torch.tanh(site(x)) - goal).square().mean()
+
+    swept = SWEPT[200:1400:2]
+    assert largest_step(loss, swept) < 1.5 * steepest(loss, swept)
 
 
 def test_sizes_grow_by_one_and_are_the_maps_own_at_1() -> None:
