@@ -74,12 +74,12 @@ SWEEPS = {
 
 @pytest.mark.parametrize(("size", "settings"), SWEEPS.values(), ids=SWEEPS)
 def test_a_loss_has_no_jumps_in_f(size: tuple[int, ...], settings: dict[str, object]) -> None:
-    """A jump of J is a step of J / h here, however small h: the paper's border has them between f = 1 and 1.5."""
+    """A jump of J is a step of J / h here, however small h. The paper's border has large ones below f = 1."""
     x = noise(1, 2, *size)
     continuous = seen_through(x, "continuous", **settings)
-    bound = 1.5 * steepest(continuous)
+    bound = 2 * steepest(continuous)
     assert largest_step(continuous) < bound
-    assert largest_step(seen_through(x, "paper", **settings), SWEPT[600:1101]) > 5 * bound
+    assert largest_step(seen_through(x, "paper", **settings), SWEPT[:602]) > 3 * bound
 
 
 @pytest.mark.parametrize("f", [0.4, 0.73, 0.99, 1.0, 1.01, 1.37, 2.0, 2.71])
@@ -134,7 +134,7 @@ def test_a_convolution_that_changes_its_maps_size_has_no_jumps_either(conv: nn.C
         return (torch.tanh(site(x)) - goal).square().mean()
 
     swept = SWEPT[200:1400:2]
-    assert largest_step(loss, swept) < 1.5 * steepest(loss, swept)
+    assert largest_step(loss, swept) < 2 * steepest(loss, swept)
 
 
 def test_sizes_grow_by_one_and_are_the_maps_own_at_1() -> None:
@@ -146,22 +146,22 @@ def test_sizes_grow_by_one_and_are_the_maps_own_at_1() -> None:
 
 
 def smooth_maps(side: int) -> Tensor:
-    """Maps whose values change within a few pixels."""
-    reach = torch.arange(-9.0, 10.0, dtype=torch.float64)
-    kernel = torch.exp(-(reach**2) / 8).expand(3, 1, -1)
-    x = noise(4, 3, side + 18, side + 18)
+    """Maps whose values change within some pixels: on rougher ones the loss has a local minimum at every other f."""
+    reach = torch.arange(-15.0, 16.0, dtype=torch.float64)
+    kernel = torch.exp(-(reach**2) / 2 / 5**2).expand(3, 1, -1)
+    x = noise(4, 3, side + 30, side + 30)
     x = F.conv2d(F.conv2d(x, kernel[..., None], groups=3), kernel[..., None, :], groups=3)
-    return x / x.std()
+    return x[:2] / x.std()
 
 
-def descended(dilation: int, answer: int, border: str, steps: int = 120) -> float:
+def descended(dilation: int, answer: int, border: str, steps: int = 100, rate: float = 0.05) -> float:
     """The dilation that gradient descent on log f ends at, from f = 1, with the weights known."""
     x, weight = smooth_maps(24), noise(4, 3, 3, 3)
     goal = F.conv2d(x, weight, padding=answer, dilation=answer)
     log_f = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([log_f], lr=0.06)
+    optimizer = torch.optim.Adam([log_f], betas=(0.9, 0.99))
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 0.06 * (1 - step / steps)
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
         f = log_f.exp()
         hidden = F.conv2d(inflate(x, f, border=border), weight, padding=dilation, dilation=dilation)
         loss = (interpolate(hidden, f, 1, x.shape[2:], border=border) - goal).square().mean()
