@@ -86,10 +86,10 @@ def test_an_inflated_site_is_the_written_out_composition():
 @pytest.mark.parametrize(("mode", "padding"), [("zeros", "zeros"), ("replicate", "replicate"), ("circular", "zeros")])
 def test_a_map_is_continued_as_its_convolution_pads(mode, padding):
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode))
-    made = build(model, one(Inflated(2, 1.3), "0"))
+    made = build(model, one(Inflated(2, 1.5), "0"))
     assert made[0].inflation.padding == padding
-    small = made[0].conv(inflate(X, 1.3, padding=padding))
-    assert torch.equal(made(X), interpolate(small, 1.3, 1, X.shape[2:]))
+    small = made[0].conv(inflate(X, 1.5, padding=padding))
+    assert torch.equal(made(X), interpolate(small, 1.5, 1, X.shape[2:]))
 
 
 @pytest.mark.parametrize("border", ["continuous", "paper"])
@@ -203,7 +203,7 @@ def test_an_inflated_site_of_any_number_of_axes_is_the_written_out_composition(r
     hidden = torch.relu(model.norm(model.stem(x)))
     conv = copy.deepcopy(model.body)
     set_dilation(conv, 2)
-    back = interpolate(conv(inflate(hidden, 1.5)), 1.5, 1, hidden.shape[2:])
+    back = interpolate(conv(inflate(hidden, 1.5, padding="replicate")), 1.5, 1, hidden.shape[2:])
     assert torch.equal(made(x), model.head(torch.relu(back)))
 
 
