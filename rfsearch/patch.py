@@ -68,7 +68,8 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool
 class PatchSettings(BaseModel):
     """Hold what the layers of a patched network need besides their choices. See `rfsearch.surgery.Settings`.
 
-    `dilations` is written only if a choice names a layer.
+    `dilations` is written only if a choice names a layer. A patch without a `border` is of a time that had the paper's
+    alone.
 
     Example:
         >>> PatchSettings().f_bounds
@@ -79,6 +80,7 @@ class PatchSettings(BaseModel):
 
     f_bounds: tuple[float, float] = (0.25, 4.0)
     normalisation: Literal["exact", "paper"] = "exact"
+    border: Literal["continuous", "paper"] = "paper"
     guidance_weight: float = 1.2
     f_background: float = 1.0
     sampling: SamplingSpec = SamplingSpec()

@@ -24,7 +24,7 @@ from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
 from rfsearch.export import Scored, export, forms, take_weights
 from rfsearch.export.bench import Bench
-from rfsearch.layers import Inflation, interpolate
+from rfsearch.layers import Inflation, Interpolation, interpolate
 from rfsearch.ledger import Assignment, Journal, Request, read_run
 from rfsearch.networks import trained
 from rfsearch.planning.directory import start_run
@@ -201,6 +201,23 @@ def test_what_was_learned_is_in_the_patch(kind, run_of, tmp_path):
     assert not found.patch.candidate.learned
     sites = json.loads((tmp_path / "patch.json").read_text())["sites"]
     assert Candidate.from_json(json.dumps(sites)) == found.patch.candidate
+
+
+@pytest.mark.parametrize("border", ["continuous", "paper"])
+def test_a_patch_has_the_border_of_its_run(border, run_of, tmp_path):
+    """A run's own, and the paper's for one from before there was a choice."""
+    run = tmp_path / "run"
+    shutil.copytree(run_of("learned"), run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["resolved_space"]["recipe"].pop("border") == "continuous"
+    if border == "paper":
+        (run / "manifest.json").write_text(json.dumps(manifest))
+    found = export(run, tmp_path / "out", formats=())
+    assert found.patch.settings.border == border
+    assert not found.faults
+    for network in (trained(run), applied(tmp_path / "out")):
+        layers = [layer for layer in network.modules() if isinstance(layer, Inflation | Interpolation)]
+        assert [layer.border for layer in layers] == [border, border]
 
 
 def test_the_files_of_an_export(run_of, tmp_path):

@@ -60,7 +60,7 @@ def test_a_patched_networks_state_dict_loads_into_another_one_strictly(patch):
 
 @pytest.mark.parametrize("patch", ALL[:5], ids=lambda patch: str(patch.candidate))
 def test_without_splits_it_is_the_candidate_built(patch):
-    by_hand = build(Foreign(), patch.candidate, Settings(classes=CLASSES))
+    by_hand = build(Foreign(), patch.candidate, Settings(classes=CLASSES, border="paper"))
     made = rfsearch.apply(Foreign(), patch.to_json())
     made.load_state_dict(by_hand.state_dict())
     assert torch.equal(made.eval()(X), by_hand.eval()(X))
@@ -100,6 +100,20 @@ def test_the_settings_reach_the_layers():
     sampled = Patch("", CLASSES, Candidate({"body.1": Sampled(1, 1.0, 3)}), settings)
     block = rfsearch.apply(Foreign(), sampled.to_json()).body[1].block
     assert (block.out_channels, block.features) == (5, 7)
+
+
+def test_a_patch_without_a_border_has_the_papers():
+    """As have all of a version that knew no other."""
+    candidate = Candidate({"body.1": Inflated(1, 1.3)})
+    by_hand = {border: build(Foreign(), candidate, Settings(border=border)) for border in ("continuous", "paper")}
+    body = Patch("", CLASSES, candidate, PatchSettings(border="continuous")).to_json()
+    assert body["settings"]["border"] == "continuous"
+    for expected in ("continuous", "paper"):
+        made = rfsearch.apply(Foreign(), body)
+        assert made.body[1].inflation.border == made.body[1].interpolation.border == expected
+        made.load_state_dict(by_hand[expected].state_dict())
+        assert torch.equal(made.eval()(X), by_hand[expected].eval()(X))
+        body["settings"].pop("border", None)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -76,7 +76,7 @@ class ParsingPath(nn.Module):
         x = self.inflation(self.bn(features))
         x = F.dropout(F.relu(self.conv6(x)), self.dropout, self.training)
         x = F.dropout(F.relu(self.conv7(x)), self.dropout, self.training)
-        parsed: Tensor = self.guidance(self.interpolation(self.output(x), size))
+        parsed: Tensor = self.guidance(self.interpolation(self.output(x), size, features.shape[-2:]))
         return parsed
 
     def fork(self, site: str, count: int) -> list[str] | None:

@@ -222,6 +222,7 @@ def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
     settings = PatchSettings(
         f_bounds=space.f_bounds,
         normalisation=recipe.normalisation,
+        border=recipe.border,
         guidance_weight=recipe.guidance_weight,
         f_background=recipe.f_background,
         sampling=space.sampling,

@@ -36,11 +36,12 @@ def resample(
     step_slope: float,
     pixel_weight: Tensor | None = None,
     held: bool = False,
+    last: Sequence[float] | None = None,
+    fades: bool = False,
 ) -> Tensor:
     """Sample every map of x bilinearly, every `step` px from its first pixel on.
 
-    Beyond its last pixel a map repeats that one. A sample on a pixel has two slopes, one on each side, and f gets their
-    mean. Differentiable once.
+    A sample on a pixel has two slopes, one on each side, and f gets their mean. Differentiable once.
 
     Args:
         x: B x C x one to three axes.
@@ -50,14 +51,18 @@ def resample(
         step_slope: d step / d f.
         pixel_weight: Weight of each target pixel in f's gradient, B x 1 x size.
         held: Whether x is kept for other gradients anyway, so that keeping it for f's costs nothing.
+        last: On each axis, the number of steps after which all further samples are taken; a real number. None: any.
+        fades: Whether a map is continued by pixels of 0 beyond its last one. Otherwise it repeats its last pixel.
 
     Returns:
         B x C x size, in the type of x.
     """
     learned = isinstance(f, Tensor) and f.requires_grad and torch.is_grad_enabled()
-    if step == 1 and size == x.shape[2:] and not learned:
+    ends = [math.inf] * len(size) if last is None else last
+    whole = all(end >= n - 1 for end, n in zip(ends, size, strict=True))
+    if step == 1 and size == x.shape[2:] and whole and not learned:
         return x
-    samples = [_samples(n, t, step) for n, t in zip(x.shape[2:], size, strict=True)]
+    samples = [_samples(*axis, step, fades) for axis in zip(x.shape[2:], size, ends, strict=True)]
     # The output keeps the type of x: autocast would otherwise round a single precision map to half.
     with no_autocast(x.device):
         if torch.compiler.is_exporting():
@@ -289,22 +294,29 @@ def _bags(along: _Samples, back: bool, groups: str, after: str) -> tuple[_Array,
 class _Samples(Working):
     """Hold where the targets of one axis sample its source, px, and how fast that moves with the step."""
 
-    def __init__(self, source: int, target: int, step: float) -> None:
+    def __init__(self, source: int, target: int, last: float, step: float, fades: bool) -> None:
         self.source, self.target = source, target
-        index = np.arange(target)
+        index = np.arange(target).clip(max=last)
         asked = _snapped(index * step)
-        inside = asked <= source - 1
-        position = asked.clip(max=source - 1)
+        end = source + 1 if fades else source - 1  # from `source` on, a map that fades is 0
+        inside = asked <= end
+        position = asked.clip(max=end)
         before = np.floor(position)
         part = position - before
         # Around a sample on a pixel lie its two neighbours, whose slope is the mean of the two sides'.
-        low, high = (np.ceil(position) - 1).clip(min=0), (before + 1).clip(max=source - 1)
+        low, high = (np.ceil(position) - 1).clip(min=0), (before + 1).clip(max=end)
         speed = index * inside / (high - low).clip(min=1)
-        twice = np.tile(index, 2)
-        self.weights = twice, np.concatenate([before, high]).astype(int), np.concatenate([1 - part, part])
+        self.weights = self._pairs(before, high, 1 - part, part)
         """Bilinear weights (eq. 1): target, source and max(0, 1 - |position of the target - source|) of each."""
-        self.slopes = twice, np.concatenate([low, high]).astype(int), np.concatenate([-speed, speed])
+        self.slopes = self._pairs(low, high, -speed, speed)
         """The derivative of the weights in the step, likewise."""
+
+    def _pairs(self, low: _Array, high: _Array, *values: _Array) -> tuple[_Array, _Array, _Array]:
+        """Pair every target with two sources; one beyond the last, which is 0, does not count."""
+        sources, factors = np.concatenate([low, high]), np.concatenate(values)
+        counts = sources < self.source
+        within = sources.clip(max=self.source - 1).astype(int)
+        return np.tile(np.arange(self.target), 2), within, np.where(counts, factors, 0.0)
 
     @property
     def work(self) -> Hashable:

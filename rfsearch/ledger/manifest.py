@@ -279,4 +279,13 @@ def read_manifest(run_dir: Path) -> Manifest:
         raise RunDirectoryError(f"{path}: cannot be read: {error}.") from error
     if not isinstance(body, dict):
         raise RunDirectoryError(f"{path}: a manifest is a JSON object. Got a {type(body).__name__}.")
+    _give_border(body)
     return read_parts(Manifest, body, path)
+
+
+def _give_border(body: dict[str, Any]) -> None:
+    """Give a run from before maps had a choice of borders the one that it was trained with, the paper's."""
+    space = body.get("resolved_space")
+    recipe = space.get("recipe") if isinstance(space, dict) else None
+    if isinstance(recipe, dict):
+        recipe.setdefault("border", "paper")

@@ -35,6 +35,7 @@ class Recipe(Table):
         f_background: What a background pixel counts in f's gradient; 1: like any other.
         guidance_weight: W of loss guidance (Wei eq. 12).
         normalisation: Of f's gradient, exact or the paper's (Wei eq. 10-11).
+        border: Of inflated maps: continuous, so that the loss is continuous in f, or the paper's, floored (Wei eq. 2).
         low_centre: Kernels start with less weight at their centre, see `rfsearch.layers.initialisation.low_centre_`;
             of no effect on a space with trained weights.
         rungs: Validations on the way.
@@ -64,6 +65,7 @@ class Recipe(Table):
     f_background: float = Field(default=1.0, ge=0)
     guidance_weight: float = Field(default=1.2, gt=0)
     normalisation: Literal["exact", "paper"] = "exact"
+    border: Literal["continuous", "paper"] = "continuous"
     low_centre: bool = False
     rungs: int = Field(default=3, ge=0, le=MOST_RUNGS)
     rung_images: int = Field(default=64, gt=0, le=MOST_IMAGES)

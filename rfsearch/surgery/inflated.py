@@ -35,5 +35,6 @@ def install(choice: Inflated, place: Place) -> Installed:
         weight = LabelWeight([settings.classes.index(BACKGROUND)], settings.f_background)
     for layer in root.modules():
         if isinstance(layer, Inflation | Interpolation) and layer.factor in old:
-            layer.factor, layer.normalisation, layer.pixel_weight = factor, settings.normalisation, weight
+            layer.factor, layer.pixel_weight = factor, weight
+            layer.normalisation, layer.border = settings.normalisation, settings.border
     return Installed(module, factor=factor)

@@ -29,6 +29,9 @@ class InflatedSite(nn.Module):
     def __init__(self, conv: nn.Module, factor: InflationFactor) -> None:
         super().__init__()
         self.inflation = Inflation(factor)
+        if isinstance(conv, Convolution) and is_plain(conv):
+            self.inflation.padding = "replicate" if conv.padding_mode == "replicate" else "zeros"
+            self.inflation.windows = tuple(zip(_lost(conv), conv.stride, strict=True))
         self.conv = conv
         self.interpolation = Interpolation(factor, stride=1)
         self._sizes: dict[tuple[object, ...], tuple[int, ...]] = {}

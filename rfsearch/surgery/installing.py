@@ -15,7 +15,7 @@ from rfsearch import plugins
 from rfsearch.choices import Choice
 from rfsearch.errors import ModelError, RfsearchError, SpaceError
 from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride
-from rfsearch.layers.inflation import Normalisation
+from rfsearch.layers.inflation import Border, Normalisation
 from rfsearch.lazy import is_unsized
 from rfsearch.space import SamplingSpec
 from rfsearch.surgery.dilation import Convolution, owns_weight, set_dilation
@@ -29,6 +29,7 @@ class Settings:
     Attributes:
         f_bounds: Smallest and largest learned factor.
         normalisation: How the gradient that reaches f is normalised.
+        border: What inflation does at the far border of a map; see `rfsearch.layers.inflation`.
         classes: Names in order of id, which a path's labels refer to.
         guidance_weight: W of Wei eq. 12.
         f_background: What a pixel of the class `background` counts in f's gradient.
@@ -38,6 +39,7 @@ class Settings:
 
     f_bounds: tuple[float, float] = (0.25, 4.0)
     normalisation: Normalisation = "exact"
+    border: Border = "continuous"
     classes: tuple[str, ...] = ()
     guidance_weight: float = 1.2
     f_background: float = 1.0

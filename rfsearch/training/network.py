@@ -83,6 +83,7 @@ def settings_of(space: Space, classes: tuple[str, ...]) -> Settings:
     return Settings(
         f_bounds=space.f_bounds,
         normalisation=space.recipe.normalisation,
+        border=space.recipe.border,
         classes=classes,
         guidance_weight=space.recipe.guidance_weight,
         f_background=space.recipe.f_background,

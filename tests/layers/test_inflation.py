@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -41,6 +42,20 @@ def feature_map(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
 
 
+BORDERS = ["continuous", "paper"]
+
+
+def continued(u: Tensor, f: float, border: str) -> tuple[Tensor, tuple[int, ...]]:
+    """The map that the loops inflate, and to which size."""
+    size_of = loops.continuous_size if border == "continuous" else loops.inflation_size
+    size = tuple(size_of(n, f) for n in u.shape[2:])
+    return loops.continued(u, f) if border == "continuous" else u, size
+
+
+def cut_back(u: Tensor, like: Tensor) -> Tensor:
+    return u[tuple(slice(n) for n in like.shape)]
+
+
 def gradients(output: Tensor, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A fixed random dL/d output and the gradients it gives."""
     grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
@@ -51,14 +66,16 @@ def gradients(output: Tensor, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ..
 # f = 1 and f = 2 sit on pixels: there both sides agree on the mean of the two slopes.
 @pytest.mark.parametrize("f", [*FACTORS, 1.0, 2.0, 0.5])
 @pytest.mark.parametrize("size", SIZES)
-def test_inflate_equals_the_loops(f: float, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("border", BORDERS)
+def test_inflate_equals_the_loops(f: float, size: tuple[int, int], border: str) -> None:
     x, factor = feature_map(2, 2, *size), scalar(f)
-    output = inflate(x, factor)
+    output = inflate(x, factor, border=border)
     grad, (grad_x, grad_f) = gradients(output, x, factor)
 
-    torch.testing.assert_close(output, loops.inflate(x.detach(), f))
-    torch.testing.assert_close(grad_x, loops.gradient_in_map(x.detach(), 1 / f, grad))
-    assert grad_f.item() == pytest.approx(loops.inflate_gradient_in_f(x.detach(), f, grad), rel=1e-9)
+    u, target = continued(x.detach(), f, border)
+    torch.testing.assert_close(output, loops.resample(u, 1 / f, target))
+    torch.testing.assert_close(grad_x, cut_back(loops.gradient_in_map(u, 1 / f, grad), x))
+    assert grad_f.item() == pytest.approx(loops.inflate_gradient_in_f(u, f, grad), rel=1e-9)
     assert abs(grad_f.item()) > 1e-3
 
 
@@ -80,30 +97,33 @@ OTHER_RANKS = [(6,), (9,), (3, 4, 5), (4, 1, 3), (3, 3, 3)]
 
 @pytest.mark.parametrize("f", [0.73, 1.37, 1.0, 2.0])
 @pytest.mark.parametrize("size", [*OTHER_RANKS, (4, 5)])
-def test_maps_of_one_and_three_axes_equal_the_loops(f: float, size: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("border", BORDERS)
+def test_maps_of_one_and_three_axes_equal_the_loops(f: float, size: tuple[int, ...], border: str) -> None:
     x, factor = feature_map(2, 1, *size), scalar(f)
-    output = inflate(x, factor)
+    output = inflate(x, factor, border=border)
     grad, (grad_x, grad_f) = gradients(output, x, factor)
-    u, inflated = x.detach(), tuple(loops.inflation_size(n, f) for n in size)
+    u, inflated = continued(x.detach(), f, border)
     torch.testing.assert_close(output, loops.resample_any(u, 1 / f, inflated))
-    torch.testing.assert_close(grad_x, loops.gradient_in_map_any(u, 1 / f, grad))
+    torch.testing.assert_close(grad_x, cut_back(loops.gradient_in_map_any(u, 1 / f, grad), x))
     assert grad_f.item() == pytest.approx(loops.gradient_in_step_any(u, 1 / f, grad) * (-1 / f**2), rel=1e-9, abs=1e-9)
-    assert inflated_size(size, f) == inflated
-    paper = gradients(inflate(x, factor, "paper"), factor)[1][0]
+    assert inflated_size(size, f, border) == inflated
+    paper = gradients(inflate(x, factor, "paper", border=border), factor)[1][0]
     torch.testing.assert_close(paper, grad_f / math.prod(inflated))
 
-    labels = tuple(n + 2 for n in size)
-    output = interpolate(x, factor, 2, labels)
+    u, labels, plain = x.detach(), tuple(n + 2 for n in size), tuple(max(1, n - 2) for n in size)
+    ends = tuple(2 * (n - 1) for n in plain) if border == "continuous" else None
+    output = interpolate(x, factor, 2, labels, border=border, plain=plain)
     grad, (grad_x, grad_f) = gradients(output, x, factor)
-    torch.testing.assert_close(output, loops.resample_any(u, f / 2, labels))
-    torch.testing.assert_close(grad_x, loops.gradient_in_map_any(u, f / 2, grad))
-    assert grad_f.item() == pytest.approx(loops.gradient_in_step_any(u, f / 2, grad) / 2, rel=1e-9, abs=1e-9)
+    torch.testing.assert_close(output, loops.resample_any(u, f / 2, labels, ends))
+    torch.testing.assert_close(grad_x, loops.gradient_in_map_any(u, f / 2, grad, ends))
+    assert grad_f.item() == pytest.approx(loops.gradient_in_step_any(u, f / 2, grad, ends) / 2, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("size", OTHER_RANKS)
 def test_gradcheck_of_one_and_three_axes(size: tuple[int, ...]) -> None:
     x, factor = feature_map(1, 2, *size), scalar(1.37)
-    assert torch.autograd.gradcheck(inflate, (x, factor))
+    for border in BORDERS:
+        assert torch.autograd.gradcheck(partial(inflate, border=border), (x, factor))
     assert torch.autograd.gradcheck(lambda u, g: interpolate(u, g, STRIDE, [n + 3 for n in size]), (x, factor))
 
 
@@ -111,7 +131,7 @@ def test_layers_of_three_axes_share_a_factor() -> None:
     factor = InflationFactor(1.5, learned=True)
     x = feature_map(1, 2, 3, 4, 5, dtype=torch.float32)
     inflated = Inflation(factor)(x)
-    assert inflated.shape == (1, 2, 4, 5, 7)
+    assert inflated.shape == (1, 2, 5, 6, 8)
     back = Interpolation(factor, 1)(inflated, x.shape[2:])
     assert back.shape == x.shape
     back.square().sum().backward()
@@ -122,8 +142,11 @@ def test_layers_of_three_axes_share_a_factor() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_gradcheck(f: float, size: tuple[int, int]) -> None:
     x, factor = feature_map(2, 1, *size), scalar(f)
-    assert torch.autograd.gradcheck(inflate, (x, factor))
+    for border in BORDERS:
+        assert torch.autograd.gradcheck(partial(inflate, border=border), (x, factor))
     assert torch.autograd.gradcheck(lambda u, g: interpolate(u, g, STRIDE, (9, 11)), (x, factor))
+    at_last = partial(interpolate, stride=STRIDE, size=(9, 11), plain=(2, 2))
+    assert torch.autograd.gradcheck(at_last, (x, factor))
 
 
 def test_gradient_in_f_is_differentiable_once() -> None:
@@ -149,9 +172,10 @@ def test_non_contiguous_input(f: float) -> None:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_f_one_is_the_identity(learned: bool) -> None:
+@pytest.mark.parametrize("border", BORDERS)
+def test_f_one_is_the_identity(learned: bool, border: str) -> None:
     x = feature_map(2, 3, 5, 4, dtype=torch.float32)
-    output = Inflation(InflationFactor(1.0, learned=learned))(x)
+    output = Inflation(InflationFactor(1.0, learned=learned), border=border)(x)
     assert torch.equal(output, x)
     assert (output is x) is not learned
 
@@ -166,8 +190,11 @@ def test_interpolation_is_the_identity_at_its_neutral_setting() -> None:
 @pytest.mark.parametrize("f", [2, 3])
 def test_integer_f_keeps_the_source_at_every_fth_pixel(f: int) -> None:
     x = feature_map(2, 2, 5, 7, dtype=torch.float32)
-    output = inflate(x, torch.tensor(float(f)))
+    output = inflate(x, torch.tensor(float(f)), border="paper")
     assert output.shape == (2, 2, 4 * f + 1, 6 * f + 1)
+    assert torch.equal(output[..., ::f, ::f], x)
+    output = inflate(x, torch.tensor(float(f)))
+    assert output.shape == (2, 2, 5 * f, 7 * f)
     assert torch.equal(output[..., ::f, ::f], x)
 
 
@@ -175,18 +202,21 @@ def test_the_size_is_floored_free_of_rounding() -> None:
     """0.29 * 100 is 28.999999999999996 in double precision and f is kept in single precision besides."""
     assert math.floor(0.29 * 100) == 28
     for f in (0.29, torch.tensor(0.29)):
-        assert inflate(torch.zeros(1, 1, 101, 1), f).shape == (1, 1, 30, 1)
+        assert inflate(torch.zeros(1, 1, 101, 1), f, border="paper").shape == (1, 1, 30, 1)
     for whole in range(1, 30):
         for n in range(2, 60):
             f = torch.tensor(whole / (n - 1))
-            assert inflate(torch.zeros(1, 1, n, 1), f).shape[2] == whole + 1
-    assert inflate(torch.zeros(1, 1, 101, 1), 0.2899).shape == (1, 1, 29, 1)
+            assert inflate(torch.zeros(1, 1, n, 1), f, border="paper").shape[2] == whole + 1
+            size = whole + 1 if f < 1 else loops.continuous_size(n, whole / (n - 1))
+            assert inflate(torch.zeros(1, 1, n, 1), f).shape[2] == size
+    assert inflate(torch.zeros(1, 1, 101, 1), 0.2899, border="paper").shape == (1, 1, 29, 1)
 
 
 def test_the_last_pixel_is_sampled_where_f_fits() -> None:
     """f = 1/3 in single precision is a little more than 1/3: the last target pixel is still the last source pixel."""
     x = feature_map(1, 1, 7, 10, dtype=torch.float32)
-    assert torch.equal(inflate(x, torch.tensor(1 / 3)), x[..., ::3, ::3])
+    for border in BORDERS:
+        assert torch.equal(inflate(x, torch.tensor(1 / 3), border=border), x[..., ::3, ::3])
 
 
 @pytest.mark.parametrize("f", FACTORS)
@@ -202,11 +232,11 @@ def test_empty_batch(f: float) -> None:
 @pytest.mark.parametrize("f", FACTORS)
 def test_one_pixel_axes(f: float) -> None:
     x, factor = feature_map(2, 1, 1, 1), scalar(f)
-    output = inflate(x, factor)
+    output = inflate(x, factor, border="paper")
     assert torch.equal(output, x)
     assert gradients(output, factor)[1][0] == 0
     line = feature_map(1, 1, 1, 6)
-    output = inflate(line, factor)
+    output = inflate(line, factor, border="paper")
     grad, (grad_f,) = gradients(output, factor)
     torch.testing.assert_close(output, loops.inflate(line.detach(), f))
     assert grad_f.item() == pytest.approx(loops.inflate_gradient_in_f(line.detach(), f, grad))
@@ -218,7 +248,7 @@ def test_paper_mode_divides_what_reaches_f_by_the_pixel_count() -> None:
         lambda mode: inflate(x, factor, mode),
         lambda mode: interpolate(x, factor, STRIDE, LABELS, mode),
     ]
-    for layer, pixels in zip(layers, [6 * 9, 17 * 23], strict=True):
+    for layer, pixels in zip(layers, [7 * 10, 17 * 23], strict=True):
         _, (exact_x, exact_f) = gradients(layer("exact"), x, factor)
         _, (paper_x, paper_f) = gradients(layer("paper"), x, factor)
         assert torch.equal(paper_x, exact_x)
@@ -226,10 +256,12 @@ def test_paper_mode_divides_what_reaches_f_by_the_pixel_count() -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper"])
-def test_a_shared_factor_gets_both_gradients(mode: str) -> None:
+@pytest.mark.parametrize("border", BORDERS)
+def test_a_shared_factor_gets_both_gradients(mode: str, border: str) -> None:
     """Eq. 10-11: dL/df is the sum of what the inflation and the interpolation of one path give."""
     factor = InflationFactor(1.37, learned=True).double()
-    inflation, interpolation = Inflation(factor, mode), Interpolation(factor, STRIDE, mode)
+    inflation = Inflation(factor, mode, border=border)
+    interpolation = Interpolation(factor, STRIDE, mode, border=border)
     x = feature_map(1, 2, 5, 7)
     inflated = inflation(x)
     inflated.retain_grad()
@@ -240,9 +272,11 @@ def test_a_shared_factor_gets_both_gradients(mode: str) -> None:
     source = inflated.detach().square()
     at_labels = loops.interpolate_gradient_in_f(source, f, STRIDE, grad)
     grad_inflated = loops.gradient_in_map(source, f / STRIDE, grad) * 2 * inflated.detach()
-    at_map = loops.inflate_gradient_in_f(x.detach(), f, grad_inflated)
+    u, size = continued(x.detach(), f, border)
+    assert size == ((7, 10) if border == "continuous" else (6, 9))
+    at_map = loops.inflate_gradient_in_f(u, f, grad_inflated)
     if mode == "paper":
-        at_labels, at_map = at_labels / (17 * 23), at_map / (6 * 9)
+        at_labels, at_map = at_labels / (17 * 23), at_map / math.prod(size)
     assert total.item() == pytest.approx(at_labels + at_map, rel=1e-9)
 
 
@@ -295,7 +329,7 @@ def test_a_layer_weighs_pixels_by_their_labels_while_they_are_shown() -> None:
     x, pixels = feature_map(2, 2, 5, 7), (20, 28)
     inflation, interpolation = Inflation(factor, pixel_weight=where), Interpolation(factor, 4, pixel_weight=where)
     with guided(where, labels):
-        weights = where((6, 9)), where(pixels)
+        weights = where((7, 10)), where(pixels)
         shown = [gradients(layer, x, factor.f)[1] for layer in (inflation(x), interpolation(x, pixels))]
     hidden = [gradients(layer, x, factor.f)[1] for layer in (inflation(x), interpolation(x, pixels))]
     f = factor.f
@@ -374,17 +408,18 @@ def test_resampling_in_pieces_equals_resampling_at_once(f: float, monkeypatch: p
         torch.testing.assert_close(piecewise, whole, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("f", "size", "most"), [(0.7, 44, 1.1), (1.3, 81, 1.2), (2.6, 162, 1.1)])
+@pytest.mark.parametrize(("f", "most"), [(0.7, 1.1), (1.3, 1.2), (2.6, 1.1)])
+@pytest.mark.parametrize("border", BORDERS)
 def test_resampling_holds_little_memory_besides_its_maps(
-    f: float, size: int, most: float, monkeypatch: pytest.MonkeyPatch
+    f: float, most: float, border: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forward and backward hold the output, its gradient, the inflated map's and the map's; pieces come on top."""
     monkeypatch.setattr(resampling, "_CACHED", 2 * resampling._CACHED / torch.get_num_threads())
     x, factor = torch.zeros(2, 128, 63, 63, requires_grad=True), scalar(f, torch.float32)
     with Meter() as meter:
-        output = interpolate(inflate(x, factor), factor, 1, (63, 63))
+        output = interpolate(inflate(x, factor, border=border), factor, 1, (63, 63), border=border)
         output.backward(torch.ones_like(output))
-    maps = 4 * 2 * 128 * (3 * 63**2 + size**2)
+    maps = 4 * 2 * 128 * (3 * 63**2 + inflated_size((63,), f, border)[0] ** 2)
     assert maps < meter.metered.peak_bytes < most * maps
 
 
@@ -441,9 +476,15 @@ def test_wrong_requests_are_refused() -> None:
         inflate(x[None, None], torch.tensor(1.5))
     with pytest.raises(ModelError, match="one size per axis"):
         interpolate(x, 1.5, 1, (3,))
+    with pytest.raises(ModelError, match="one size per axis"):
+        interpolate(x, 1.5, 1, (3, 3), plain=(3,))
     with pytest.raises(ModelError, match="2-D maps only"):
         inflate(x[0], 1.5, pixel_weight=torch.ones(1, 1, 4))
     with pytest.raises(ModelError, match="2-D maps only"):
         Inflation(InflationFactor(1.5), pixel_weight=LabelWeight([0], 0.5))(x[0])
     with pytest.raises(SpaceError, match="Did you mean 'paper'"):
         Inflation(InflationFactor(), "papers")
+    with pytest.raises(SpaceError, match="Unknown border 'continous'. Did you mean 'continuous'"):
+        Interpolation(InflationFactor(), 1, border="continous")
+    with pytest.raises(SpaceError, match="Unknown padding 'reflect'"):
+        inflate(x, 1.5, padding="reflect")

@@ -57,6 +57,7 @@ def test_the_manifest_of_every_version_is_read_whole(tmp_path, path):
     assert sound(found.request).strategies == ("exhaustive", "inflation")
     assert sound(found.resolved_space).sites == ("conv6",)
     assert sound(found.resolved_space).task == TaskSpec(metric="helen-f", class_weights="sqrt")
+    assert sound(found.resolved_space).recipe.border == "paper"  # none of them says so: they knew no other
     assert found.budget.of_an_arm == Budget("3x", "flop", body["budget"]["limit"])
     assert [(arm.strategy, arm.seed) for arm in sound(found.arms)] == [("exhaustive", 0), ("inflation", 0)]
     assert [row.rf_px for row in sound(found.forecast)] == [row["rf_px"] for row in body["forecast"]]
@@ -67,6 +68,15 @@ def test_the_manifest_of_every_version_is_read_whole(tmp_path, path):
         written = name in (body[table] if table else body)
         part = getattr(getattr(found, table) if table else found, name)
         assert written or part == default, key
+
+
+def test_the_border_of_a_run_is_the_one_that_it_was_trained_with(tmp_path):
+    body = json.loads(LATEST.read_text())
+    body["resolved_space"]["recipe"]["border"] = "continuous"
+    found = stored(tmp_path, body)
+    assert sound(found.resolved_space).recipe.border == "continuous"
+    write_manifest(tmp_path, stored(tmp_path, LATEST.read_text()))
+    assert json.loads((tmp_path / MANIFEST_FILE).read_text())["resolved_space"]["recipe"]["border"] == "paper"
 
 
 def test_a_manifest_is_written_as_it_was_read(tmp_path):

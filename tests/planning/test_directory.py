@@ -20,6 +20,7 @@ def test_a_run_of_every_earlier_version_is_reopened(tmp_path, path):
     body = json.loads(path.read_text())
     plan = reopen_run(tmp_path, torch.device("cpu"))
     assert plan.budget.limit == body["budget"]["limit"]
+    assert plan.space.recipe.border == "paper"
     assert plan.reference_flop == body["budget"]["reference_flop"]
     assert [(entrant.label, seed) for entrant, seed in plan.arms] == [("exhaustive", 0), ("inflation", 0)]
     assert plan.forecaster.flop_per_s == body["flop_per_s"]

@@ -3,6 +3,9 @@
 Every function takes a map U as B x C x H x W and returns tensors of the same type. `step` is the distance, in px of
 U, between the samples of neighbouring target pixels: 1 / f for inflation (eq. 3), f / F for interpolation (eq. 8).
 The loops read lists: they run many times faster than over the elements of a tensor.
+
+With a continuous border, `continued` maps are inflated, to `continuous_size`, and label pixels beyond the `ends` of a
+map read what those read, which are real numbers of label pixels.
 """
 
 from __future__ import annotations
@@ -17,6 +20,18 @@ from torch import Tensor
 def inflation_size(source: int, f: float) -> int:
     """Target pixels of one axis, eq. 2."""
     return math.floor(f * (source - 1)) + 1
+
+
+def continuous_size(source: int, f: float) -> int:
+    """The fewest target pixels of one axis that hold every t with t / f < source and one with t / f >= source - 1."""
+    inside = [t for t in range(math.ceil(f * source) + 3) if t / f < source - 1e-9]
+    reaching = next(t for t in itertools.count() if t / f > source - 1 - 1e-9)
+    return max(len(inside), reaching + 1)
+
+
+def continued(u: Tensor, f: float) -> Tensor:
+    """U with as many pixels of 0 behind its last ones as an inflation by f can read."""
+    return torch.nn.functional.pad(u, (0, 1 + math.ceil(1 / f)) * (u.dim() - 2))
 
 
 def hat(distance: float) -> float:
@@ -106,42 +121,53 @@ def interpolate_gradient_in_f(u: Tensor, f: float, stride: float, grad: Tensor) 
     return gradient_in_step(u, f / stride, grad) / stride
 
 
-def resample_any(u: Tensor, step: float, size: tuple[int, ...]) -> Tensor:
+Ends = tuple[float, ...] | None
+
+
+def indices(target: tuple[int, ...], ends: Ends) -> list[float]:
+    """The label pixel that each axis of a target stands for."""
+    return [min(i, end) for i, end in zip(target, ends or [math.inf] * len(target), strict=True)]
+
+
+def resample_any(u: Tensor, step: float, size: tuple[int, ...], ends: Ends = None) -> Tensor:
     """Eq. 1 for any number of axes: V[t] is the sum over n of U[n] times the product over axes a of hat(s_a - n_a)."""
     v = u.new_zeros(*u.shape[:2], *size)
     for t in itertools.product(*map(range, size)):
         for n in itertools.product(*map(range, u.shape[2:])):
-            weights = [hat(min(i * step, last - 1) - m) for i, m, last in zip(t, n, u.shape[2:], strict=True)]
+            index = indices(t, ends)
+            weights = [hat(min(i * step, last - 1) - m) for i, m, last in zip(index, n, u.shape[2:], strict=True)]
             if share := math.prod(weights):
                 v[(..., *t)] += u[(..., *n)] * share
     return v
 
 
-def gradient_in_map_any(u: Tensor, step: float, grad: Tensor) -> Tensor:
+def gradient_in_map_any(u: Tensor, step: float, grad: Tensor, ends: Ends = None) -> Tensor:
     """Eq. 4 for any number of axes."""
     result = torch.zeros_like(u)
     for n in itertools.product(*map(range, u.shape[2:])):
         for t in itertools.product(*map(range, grad.shape[2:])):
-            weights = [hat(min(i * step, last - 1) - m) for i, m, last in zip(t, n, u.shape[2:], strict=True)]
+            index = indices(t, ends)
+            weights = [hat(min(i * step, last - 1) - m) for i, m, last in zip(index, n, u.shape[2:], strict=True)]
             if share := math.prod(weights):
                 result[(..., *n)] += grad[(..., *t)] * share
     return result
 
 
-def gradient_in_step_any(u: Tensor, step: float, grad: Tensor) -> float:
+def gradient_in_step_any(u: Tensor, step: float, grad: Tensor, ends: Ends = None) -> float:
     """The sum over target pixels of dL/dV times, for each axis, the slope of U along it at the sampled place times the
     target's index on that axis, or 0 beyond the last pixel."""
     total, sizes = 0.0, u.shape[2:]
     for b, c in itertools.product(*map(range, u.shape[:2])):
         for t in itertools.product(*map(range, grad.shape[2:])):
-            places = [min(i * step, last - 1) for i, last in zip(t, sizes, strict=True)]
+            index = indices(t, ends)
+            places = [min(i * step, last - 1) for i, last in zip(index, sizes, strict=True)]
             for axis, last in enumerate(sizes):
-                if t[axis] * step > last - 1:
+                if index[axis] * step > last - 1:
                     continue
                 line = [0.0] * last  # U at the sampled place of every other axis
                 for n in itertools.product(*map(range, sizes)):
                     weights = [hat(s - m) for a, (s, m) in enumerate(zip(places, n, strict=True)) if a != axis]
                     if share := math.prod(weights):
                         line[n[axis]] += u[(b, c, *n)].item() * share
-                total += grad[(b, c, *t)].item() * slope(line, places[axis]) * t[axis]
+                total += grad[(b, c, *t)].item() * slope(line, places[axis]) * index[axis]
     return total

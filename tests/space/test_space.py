@@ -69,6 +69,15 @@ def test_the_paper_preset_of_helen_has_the_papers_settings():
     assert space.f_bounds == (0.25, 4.0)
 
 
+def test_only_presets_that_follow_the_paper_have_its_border(tmp_path):
+    borders = {name: read_space(plugins.space_file(name[0]), name[1]).recipe.border for name in PRESETS}
+    assert borders == {name: "paper" if name[1] == "paper" else "continuous" for name in PRESETS}
+    asked = GOOD.replace("steps =", 'border = "paper"\nsteps =')
+    assert read_space(written(tmp_path, asked), None).recipe.border == "paper"
+    with pytest.raises(SpaceError, match="border"):
+        read_space(written(tmp_path, asked.replace('"paper"', '"floored"')), None)
+
+
 def test_the_reference_candidate_gives_every_site_the_hand_default(tmp_path):
     space = read_space(written(tmp_path, GOOD.replace('["conv6"]', '["a", "b"]')), None)
     assert space.reference_candidate == Candidate({"a": Dilated(2), "b": Dilated(2)})

@@ -83,6 +83,21 @@ def test_an_inflated_site_is_the_written_out_composition():
     assert torch.allclose(made(X), model.head(torch.relu(small)), atol=1e-6)
 
 
+@pytest.mark.parametrize(("mode", "padding"), [("zeros", "zeros"), ("replicate", "replicate"), ("circular", "zeros")])
+def test_a_map_is_continued_as_its_convolution_pads(mode, padding):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode))
+    made = build(model, one(Inflated(2, 1.5), "0"))
+    assert made[0].inflation.padding == padding
+    small = made[0].conv(inflate(X, 1.5, padding=padding))
+    assert torch.equal(made(X), interpolate(small, 1.5, 1, X.shape[2:]))
+
+
+@pytest.mark.parametrize("border", ["continuous", "paper"])
+def test_layers_get_the_border_of_the_settings(border):
+    made = build(Foreign(), one(Inflated(2, 1.3)), Settings(border=border))
+    assert made.body[1].inflation.border == made.body[1].interpolation.border == border
+
+
 def test_factors_are_found_by_site_and_learn():
     candidate = one(Inflated(2, 1.3, learned=True))
     made, learnable = assemble(Foreign(), candidate, Settings())
@@ -188,7 +203,7 @@ def test_an_inflated_site_of_any_number_of_axes_is_the_written_out_composition(r
     hidden = torch.relu(model.norm(model.stem(x)))
     conv = copy.deepcopy(model.body)
     set_dilation(conv, 2)
-    back = interpolate(conv(inflate(hidden, 1.5)), 1.5, 1, hidden.shape[2:])
+    back = interpolate(conv(inflate(hidden, 1.5, padding="replicate")), 1.5, 1, hidden.shape[2:])
     assert torch.equal(made(x), model.head(torch.relu(back)))
 
 

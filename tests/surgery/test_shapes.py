@@ -26,7 +26,7 @@ def test_of_any_type(dtype: torch.dtype) -> None:
 def test_of_sizes_that_depend_on_a_number_inside() -> None:
     """An inflated site in what is asked: its f must still be read."""
     model = build(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1)), Candidate({"0": Inflated(1, 2.0, learned=True)}))
-    assert output_shape(model[0].inflation, (1, 1, 5, 4)) == (1, 1, 9, 7)
+    assert output_shape(model[0].inflation, (1, 1, 5, 4)) == (1, 1, 10, 8)
     outer = build(nn.Sequential(model), Candidate({"0": Inflated(1, 1.5)}))
     assert outer(torch.zeros(1, 1, 9, 8)).shape == (1, 2, 9, 8)
 

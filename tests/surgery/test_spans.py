@@ -92,7 +92,8 @@ def test_an_inflated_span_is_the_written_out_composition(site, f):
     for x in (X, X[..., :-3], X):
         hidden = nn.Sequential(*flat[:start])(x)
         span = nn.Sequential(*flat[start:end])
-        back = interpolate(span(inflate(hidden, f)), f, 1, span(hidden).shape[2:])
+        windows = [(0, 2)] * 2 if site == "0.2:0.2" else None  # one convolution of stride 2
+        back = interpolate(span(inflate(hidden, f, windows=windows)), f, 1, span(hidden).shape[2:])
         assert torch.equal(made(x), nn.Sequential(*flat[end:])(back))
     assert list(learnable.factors) == [site]
     made(X).square().sum().backward()
