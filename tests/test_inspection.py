@@ -219,6 +219,7 @@ class Deep(Net):
     assert plan.space.reference == 1
 
 
+@pytest.mark.slow
 def test_a_plan_collapses_what_cannot_be_told_apart(nets: Path, tmp_path: Path) -> None:
     """Behind a window of 95 px every unit of a 48 px image that is dilated on sees all of it, whatever the dilation."""
     space = toy_file(tmp_path)

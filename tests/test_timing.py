@@ -102,7 +102,7 @@ def space_folder(tmp_path):
         (Dilated(2), Dilated(4), False),
         (Dilated(2), [Dilated(2), Dilated(4)], False),
         (Inflated(2, 1.5), Dilated(2), False),
-        (Inflated(2, 1.5), Inflated(2, 1.5001), True),  # the same maps
+        (Inflated(2, 1.51), Inflated(2, 1.5101), True),  # the same maps
         (Inflated(2, 1.5, learned=True), Inflated(2, 1.5), True),
         (Fractional(2.6), Fractional(2.7), True),  # between the same pixels
         (Fractional(2.6), Fractional(3.6), False),

@@ -119,7 +119,12 @@ def choice_can_be_exported(choice: Choice) -> None:
     """Check that its patch, written and read, puts the same on a fresh network."""
     if choice.searched:
         return
-    patch = Patch("under-test", _SETTINGS.classes, Candidate({_SITE: choice}), PatchSettings(dilations=(1, 2, 4)))
+    patch = Patch(
+        "under-test",
+        _SETTINGS.classes,
+        Candidate({_SITE: choice}),
+        PatchSettings(dilations=(1, 2, 4), border=_SETTINGS.border),
+    )
     net = _installed(choice).eval()
     again = Patch.read(json.loads(json.dumps(patch.to_json()))).install(_network())
     again.load_state_dict(net.state_dict())
