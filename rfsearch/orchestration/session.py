@@ -27,22 +27,30 @@ _SOCKET_MOST = 107 if sys.platform != "darwin" else 103
 _SOCKET_ADDED = len("/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _SHORT = "/tmp"
 
+_TOO_SLOW = "timed out"  # in what Ray raises when a process of its own is not up in time
 _JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
 def start() -> None:
-    """Start Ray on this machine.
+    """Start Ray on this machine, a second time where it took too long the first time.
 
     Raises:
         RequestError: It cannot start.
     """
+    options = {"address": "local", "include_dashboard": False, "_temp_dir": _folder()}
     try:
-        _init(address="local", include_dashboard=False, _temp_dir=_folder())
+        try:
+            _init(**options)
+        except Exception as error:
+            if _TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()  # Ray waits 30 s, which a machine that is busy for a moment may take
+            _init(**options)
     except OSError as error:
         raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.") from error
     except Exception as error:
         hint = ""
-        if "timed out" in str(error):
+        if _TOO_SLOW in str(error):
             hint = " The machine is busy, or short of memory or of space for temporary files. Free some, and try again."
         raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.{hint}") from error
 

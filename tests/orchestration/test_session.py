@@ -110,6 +110,19 @@ def test_a_slow_start_of_ray_is_reported_in_one_message(monkeypatch):
         session.start()
 
 
+def test_ray_is_started_again_where_its_first_start_was_too_slow(monkeypatch):
+    starts = []
+
+    def slow_at_first(**options):
+        starts.append(options["address"])
+        if len(starts) == 1:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(ray, "init", slow_at_first)
+    session.start()
+    assert starts == ["local", "local"]
+
+
 STARTED = """
 import signal
 from rfsearch.orchestration import Engine, Resources
