@@ -99,7 +99,7 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
 
 
 def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
-    """List what of the paper's protocol for a row a plan does not follow, one sentence each."""
+    """List where a plan departs from the paper's protocol for a row, one sentence each."""
     protocol, space, data, recipe = table.protocol_of(row), the_plan.space, the_plan.data, the_plan.space.recipe
     found = []
     if data.rendered:

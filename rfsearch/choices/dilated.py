@@ -7,10 +7,11 @@ from typing import ClassVar, Self
 
 from rfsearch.choices import values
 from rfsearch.choices.base import Body, Choice, Number
+from rfsearch.choices.whole import WholeDilation
 
 
 @dataclass(frozen=True)
-class Dilated(Choice):
+class Dilated(WholeDilation):
     """Dilate a site's convolution by a whole number, or multiply the dilations in its container or span.
 
     Attributes:
@@ -24,11 +25,6 @@ class Dilated(Choice):
     kind: ClassVar[str] = "dilated"
     installer: ClassVar[str] = "rfsearch.surgery.dilated:install"
 
-    dilation: int
-
-    def __post_init__(self) -> None:
-        values.fix(self, dilation=values.dilation(self.dilation))
-
     def __str__(self) -> str:
         return f"d={self.dilation}"
 
@@ -40,33 +36,8 @@ class Dilated(Choice):
         return cls(values.dilation(body["dilation"]))
 
     @property
-    def numbers(self) -> dict[str, float]:
-        return {"dilation": self.dilation}
-
-    @property
-    def whole_dilation(self) -> int:
-        return self.dilation
-
-    @property
     def plain_dilation(self) -> int:
         return self.dilation
 
-    @property
-    def undilated(self) -> Dilated:
-        return Dilated(1)
-
-    @property
-    def dilations(self) -> tuple[int, ...]:
-        return (self.dilation,)
-
     def described(self, end: Choice | None, number: Number) -> tuple[str, str]:
         return f"dilation {number(self.dilation)}", ""
-
-    def cell(self, end: Choice, number: Number) -> str:
-        return number(self.dilation)
-
-    def setting(self, start: Choice, number: Number) -> tuple[str, str]:
-        return f"dilation {self.dilation}", ""
-
-    def started(self, number: Number) -> str:
-        return f"dilation {self.dilation}"

@@ -7,11 +7,12 @@ from typing import ClassVar, Self
 
 from rfsearch.choices import values
 from rfsearch.choices.base import Body, Choice, Number
+from rfsearch.choices.whole import WholeDilation
 from rfsearch.errors import SpaceError
 
 
 @dataclass(frozen=True)
-class Guest(Choice):
+class Guest(WholeDilation):
     """Put a user's layer in the place of a site's 2-D convolution; see `rfsearch.surgery.guest`.
 
     Attributes:
@@ -28,7 +29,6 @@ class Guest(Choice):
     kind: ClassVar[str] = "guest"
     installer: ClassVar[str] = "rfsearch.surgery.guest:install"
 
-    dilation: int
     layer: str
     found: float | None = None
 
@@ -72,16 +72,8 @@ class Guest(Choice):
         return self.dilation if self.found is None else max(1, round(self.found))
 
     @property
-    def undilated(self) -> Guest:
-        return replace(self, dilation=1)
-
-    @property
     def nearest(self) -> Guest:
         return Guest(self.whole_dilation, self.layer)
-
-    @property
-    def dilations(self) -> tuple[int, ...]:
-        return (self.dilation,)
 
     @property
     def specs(self) -> tuple[str, ...]:
@@ -112,6 +104,3 @@ class Guest(Choice):
 
     def setting(self, start: Choice, number: Number) -> tuple[str, str]:
         return f"dilation {self.whole_dilation}, with the layer {self.layer}", ""
-
-    def started(self, number: Number) -> str:
-        return f"dilation {self.dilation}"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rfsearch.choices import values
 from rfsearch.choices.base import Body, Choice, Number
 from rfsearch.choices.dilated import Dilated
 from rfsearch.choices.rounding import Room, Rounded, rounded_taps
+from rfsearch.choices.whole import WholeDilation
 from rfsearch.errors import SpaceError
 
 
 @dataclass(frozen=True)
-class Inflated(Choice):
+class Inflated(WholeDilation):
     """Inflate the input map of a site's dilated convolution by f, and bring its output map back.
 
     A fixed f is not 1, which is a plain dilation; `inflated` makes the one or the other.
@@ -32,7 +33,6 @@ class Inflated(Choice):
     kind: ClassVar[str] = "inflated"
     installer: ClassVar[str] = "rfsearch.surgery.inflated:install"
 
-    dilation: int
     f: float = 1.0
     learned: bool = False
 
@@ -68,20 +68,8 @@ class Inflated(Choice):
         return self.dilation / self.f
 
     @property
-    def whole_dilation(self) -> int:
-        return self.dilation
-
-    @property
     def plain_dilation(self) -> int:
         return max(1, round(self.spacing))
-
-    @property
-    def undilated(self) -> Inflated:
-        return replace(self, dilation=1)
-
-    @property
-    def dilations(self) -> tuple[int, ...]:
-        return (self.dilation,)
 
     @property
     def moves(self) -> str | None:
@@ -103,9 +91,6 @@ class Inflated(Choice):
         f = (end or self).numbers.get("f", 1.0)
         learned = f" learned from {number(self.f)}" if self.learned else ""
         return f"dilation {self.dilation} with f = {number(f)}{learned}", ""
-
-    def cell(self, end: Choice, number: Number) -> str:
-        return number(self.dilation)
 
     def setting(self, start: Choice, number: Number) -> tuple[str, str]:
         if self.f == 1.0:

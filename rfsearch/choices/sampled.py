@@ -10,11 +10,12 @@ from typing import ClassVar, Self
 from rfsearch.choices import values
 from rfsearch.choices.base import Body, Choice, MeasuredSite, Number
 from rfsearch.choices.rounding import Room, Rounded
+from rfsearch.choices.whole import WholeDilation
 from rfsearch.errors import SpaceError
 
 
 @dataclass(frozen=True)
-class Sampled(Choice):
+class Sampled(WholeDilation):
     """Put an LS-DFN block behind a site's convolution, concatenated to its output.
 
     Attributes:
@@ -31,7 +32,6 @@ class Sampled(Choice):
     kind: ClassVar[str] = "sampled"
     installer: ClassVar[str] = "rfsearch.surgery.sampled:install"
 
-    dilation: int
     gamma: float
     s: int = 5
     learned: bool = False
@@ -65,12 +65,8 @@ class Sampled(Choice):
         return {"dilation": self.dilation, "gamma": self.gamma, "s": self.s}
 
     @property
-    def undilated(self) -> Sampled:
-        return replace(self, dilation=1)
-
-    @property
-    def dilations(self) -> tuple[int, ...]:
-        return (self.dilation,)
+    def whole_dilation(self) -> None:
+        return None  # no dilation of a sweep stands for the block
 
     def misfit(self, site: MeasuredSite, kernel: int, where: str) -> str:
         if too_far := super().misfit(site, kernel, where):
@@ -104,9 +100,6 @@ class Sampled(Choice):
 
     def described(self, end: Choice | None, number: Number) -> tuple[str, str]:
         return f"dilation {self.dilation} and {self._block(self, (end or self).numbers['gamma'], number)}", ""
-
-    def cell(self, end: Choice, number: Number) -> str:
-        return number(self.dilation)
 
     def setting(self, start: Choice, number: Number) -> tuple[str, str]:
         return f"dilation {self.dilation}", self._block(start, self.gamma, number)

@@ -9,13 +9,14 @@ from rfsearch.choices import values
 from rfsearch.choices.base import Body, Choice, Number
 from rfsearch.choices.dilated import Dilated
 from rfsearch.choices.fractional import Fractional
+from rfsearch.choices.whole import WholeDilation
 
 # A dilation that misses a whole number by this fraction is whole: a learned one is kept in single precision.
 _WHOLE = 2.0**-20
 
 
 @dataclass(frozen=True)
-class Searched(Choice):
+class Searched(WholeDilation):
     """Let training find the dilation of a site's convolution, at the cost of one convolution.
 
     Attributes:
@@ -30,11 +31,6 @@ class Searched(Choice):
     kind: ClassVar[str] = "searched"
     installer: ClassVar[str] = "rfsearch.surgery.searched:install"
 
-    dilation: int
-
-    def __post_init__(self) -> None:
-        values.fix(self, dilation=values.dilation(self.dilation))
-
     def __str__(self) -> str:
         return "d to be found"
 
@@ -46,24 +42,8 @@ class Searched(Choice):
         return cls(values.dilation(body["dilation"]))
 
     @property
-    def numbers(self) -> dict[str, float]:
-        return {"dilation": self.dilation}
-
-    @property
-    def whole_dilation(self) -> int:
-        return self.dilation
-
-    @property
     def plain_dilation(self) -> int:
         return self.dilation
-
-    @property
-    def undilated(self) -> Searched:
-        return Searched(1)
-
-    @property
-    def dilations(self) -> tuple[int, ...]:
-        return (self.dilation,)
 
     @property
     def moves(self) -> str | None:
@@ -83,9 +63,3 @@ class Searched(Choice):
 
     def cell(self, end: Choice, number: Number) -> str:
         return f"found {number(end.numbers['dilation'])}"
-
-    def setting(self, start: Choice, number: Number) -> tuple[str, str]:
-        return f"dilation {self.dilation}", ""
-
-    def started(self, number: Number) -> str:
-        return f"dilation {self.dilation}"

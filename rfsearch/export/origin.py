@@ -52,15 +52,11 @@ def read_images(
     except DataError as error:
         hint = "" if folder else " If the images have moved, say where to with --data."
         raise DataError(f"{error}{hint}") from error
-    expected, got = (
-        (then_classes, image_size),
-        (data.classes, data.image_size),
-    )
-    if got != expected:
-        (classes, (height, width)), (other, (h, w)) = expected, got
+    if (data.classes, data.image_size) != (then_classes, image_size):
+        (height, width), (h, w) = image_size, data.image_size
         raise DataError(
-            f"{folder or data.name}: the run's images are {height} x {width} px (H x W) in {len(classes)} classes "
-            f"({', '.join(classes)}). Got {h} x {w} px, {len(other)} classes ({', '.join(other)})."
+            f"{folder or data.name}: the run's images are {height} x {width} px (H x W) in {len(then_classes)} classes "
+            f"({', '.join(then_classes)}). Got {h} x {w} px, {len(data.classes)} classes ({', '.join(data.classes)})."
         )
     if data.fingerprint() != then_fingerprint:
         return data, ["These are not the images of the run: what is scored here does not compare with its scores."]

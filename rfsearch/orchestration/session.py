@@ -39,13 +39,7 @@ def start() -> None:
     """
     options = {"address": "local", "include_dashboard": False, "_temp_dir": _folder()}
     try:
-        try:
-            _init(**options)
-        except Exception as error:
-            if _TOO_SLOW not in str(error):
-                raise
-            ray.shutdown()  # Ray waits 30 s, which a machine that is busy for a moment may take
-            _init(**options)
+        _init_in_time(**options)
     except OSError as error:
         raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.") from error
     except Exception as error:
@@ -67,6 +61,17 @@ def join(address: str) -> None:
         _init(address=address)
     except Exception as error:
         raise RequestError(f"{_unreachable(address)}: {_brief(error)}.") from error
+
+
+def _init_in_time(**options: Any) -> None:
+    """Start Ray, and once more if it was too slow: Ray waits for 30 s, which a busy machine may exceed."""
+    try:
+        _init(**options)
+    except Exception as error:
+        if _TOO_SLOW not in str(error):
+            raise
+        ray.shutdown()
+        _init(**options)
 
 
 def _init(**options: Any) -> None:

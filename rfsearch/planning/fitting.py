@@ -69,7 +69,7 @@ class Fitted:
         labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
         for candidate in candidates:
             check_labels(candidate, replace(settings, classes=labelled))
-        # An installer is told of its own site only: each is asked once, in however many combinations its choice occurs.
+        # An installer sees only its own site, so a choice is tried once per site, in however many candidates.
         at_a_site = {Candidate({site: paths}): None for candidate in candidates for site, paths in candidate.sites}
         for alone in at_a_site:
             if any(path.choice.tells_when_installed for _, path in alone):

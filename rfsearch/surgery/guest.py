@@ -4,8 +4,8 @@ The choice names it by a SPEC, `package.module:callable` or `path/to/file.py:cal
 `(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module`, with `conv` the site's own convolution, its weights kept and
 the choice's dilation set, and `dilations` those of the space. The layer maps B x C x H x W to what `conv` gives for it,
 B x C' x H' x W', also where tensors have no values (torch's `meta` device), which is how its cost is forecast. Whatever
-it learns lives in its state dict. It is metered and traced like everything else: operators that
-`rfsearch.training.register_flop` or `rfsearch.receptive.register` have to be told of are told by whoever brings it.
+it learns lives in its state dict. It is metered and traced like everything else: if it runs operators that rfsearch
+does not know, register them with `rfsearch.training.register_flop` and `rfsearch.receptive.register`.
 
 What a layer may have besides, each by itself, stands in the protocols below.
 """
