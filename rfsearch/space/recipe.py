@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -28,8 +29,11 @@ class Recipe(Table):
         lr_steps: Shares of the training after which the rate drops.
         lr_drop: Factor of each drop.
         pretrained_lr_multiplier: Rate of the weights that a backbone brings trained, over lr.
-        f_lr_multiplier: Rate of a learned f, over lr (Wei sec. 4.2 and 5.1).
-        gamma_lr_multiplier: Rate of a learned gamma, over lr.
+        f_step: Relative change of a learned f or gamma in one step, at the largest rate; see
+            `rfsearch.training.relative`. 0: they are moved as weights are, which a recipe that names one of the next two
+            means unless it says otherwise.
+        f_lr_multiplier: Rate of a learned f, over lr (Wei sec. 4.2 and 5.1), where f_step is 0.
+        gamma_lr_multiplier: Rate of a learned gamma, over lr, where f_step is 0.
         f_delay: Share of the training before f may move.
         f_clip: Largest size of f's gradient. None: any.
         f_background: What a background pixel counts in f's gradient; 1: like any other.
@@ -58,6 +62,7 @@ class Recipe(Table):
     lr_steps: tuple[float, ...] = ()
     lr_drop: float = Field(default=0.1, gt=0, le=1)
     pretrained_lr_multiplier: float = Field(default=1.0, gt=0)
+    f_step: float = Field(default=0.05, ge=0, le=1)
     f_lr_multiplier: float = Field(default=1.0, gt=0)
     gamma_lr_multiplier: float = Field(default=1.0, gt=0)
     f_delay: float = Field(default=0.0, ge=0, lt=1)
@@ -75,6 +80,13 @@ class Recipe(Table):
     shift: float = Field(default=0.0, ge=0, lt=1)
     brightness: float = Field(default=0.0, ge=0, lt=1)
     contrast: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_multipliers(cls, given: object) -> object:
+        if isinstance(given, Mapping) and {"f_lr_multiplier", "gamma_lr_multiplier"} & given.keys():
+            return {"f_step": 0.0, **given}
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

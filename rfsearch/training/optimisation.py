@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride, guided
 from rfsearch.space import Recipe
 from rfsearch.tasks.base import Task
+from rfsearch.training.relative import RelativeSteps
 from rfsearch.training.schedule import learning_rate
 
 Scalar = InflationFactor | SampleStride
@@ -23,8 +25,8 @@ def value_of(scalar: Scalar) -> nn.Parameter:
 class Optimisation:
     """Move a network's weights along the gradient of its task's loss, as a recipe says.
 
-    Stochastic gradient descent. A learned f or gamma has its own rate and no weight decay; weights that a backbone
-    brings trained have their own rate.
+    Stochastic gradient descent. A learned f or gamma takes relative steps, or has its own rate and no weight decay;
+    weights that a backbone brings trained have their own rate.
 
     Args:
         model: The network.
@@ -51,8 +53,11 @@ class Optimisation:
         self._model, self._task, self._recipe, self._learned = model, task, recipe, learned
         self._dilations: list[FractionalConv2d] = []
         kinds = {id(value_of(scalar)): "f" if isinstance(scalar, InflationFactor) else "gamma" for scalar in learned}
+        if recipe.f_step:
+            kinds = dict.fromkeys(kinds, "relative")
         kinds |= {id(parameter): "undecayed" for parameter in undecayed}
-        groups: dict[str, list[nn.Parameter]] = {"new": [], "trained": [], "f": [], "gamma": [], "undecayed": []}
+        names = ("new", "trained", "f", "gamma", "undecayed", "relative")
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
         for name, parameter in model.named_parameters():
             if id(parameter) in kinds:
                 groups[kinds[id(parameter)]].append(parameter)
@@ -62,6 +67,8 @@ class Optimisation:
                 groups["new"].append(parameter)
         multipliers = {"new": 1.0, "trained": recipe.pretrained_lr_multiplier, "f": recipe.f_lr_multiplier}
         multipliers |= {"gamma": recipe.gamma_lr_multiplier, "undecayed": 1.0}
+        relative = groups.pop("relative")
+        self._relative = RelativeSteps(relative, recipe.f_step) if relative else None
         self.optimizer = torch.optim.SGD(
             [
                 {
@@ -70,7 +77,7 @@ class Optimisation:
                     "weight_decay": 0.0 if kind in ("f", "gamma", "undecayed") else recipe.weight_decay,
                 }
                 for kind, parameters in groups.items()
-                if parameters
+                if parameters or kind == "new"  # which may be frozen, but no optimiser is without a group
             ],
             lr=recipe.lr,
             momentum=recipe.momentum,
@@ -82,6 +89,8 @@ class Optimisation:
         rate = learning_rate(self._recipe, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
+        for group in self._relative.param_groups if self._relative else ():
+            group["lr"] = self._recipe.f_step * rate / self._recipe.lr
 
     def free(self, moving: bool) -> None:
         """Let f and gamma move, or hold them for now."""
@@ -97,7 +106,8 @@ class Optimisation:
 
     def clear(self) -> None:
         """Forget the last batch's gradients."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def find_gradients(
         self, images: Tensor, target: object, backward: Callable[[Tensor], None] = Tensor.backward
@@ -117,8 +127,8 @@ class Optimisation:
     @property
     def work(self) -> Hashable:
         """What the cost of `move` depends on: which parameters have a gradient."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return tuple([parameter.grad is None for parameter in parameters])
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        return tuple([parameter.grad is None for group in groups for parameter in group["params"]])
 
     def move(self) -> None:
         """Move the weights along their gradients, and f, gamma and dilations within their bounds."""
@@ -127,17 +137,25 @@ class Optimisation:
             grad = value_of(scalar).grad
             if clip is not None and grad is not None:
                 grad.clamp_(-clip, clip)
-        self.optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         for layer in (*self._learned, *self._dilations):
             layer.project_()
 
     def state(self) -> dict[str, object]:
         """Return the optimiser's state."""
-        return self.optimizer.state_dict()
+        relative = {"relative": self._relative.state_dict()} if self._relative else {}
+        return {**self.optimizer.state_dict(), **relative}
 
-    def load_state(self, state: dict[str, object]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict({key: state[key] for key in ("state", "param_groups")})
+        if self._relative:
+            self._relative.load_state_dict(state["relative"])
+
+    @property
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer, *([self._relative] if self._relative else [])]
 
 
 def prime_momentum(optimizer: torch.optim.SGD) -> None:
