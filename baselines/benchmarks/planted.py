@@ -27,9 +27,9 @@ from rfsearch.data import ImageSet, Split
 from rfsearch.layers import LSDFN, FractionalConv2d
 from rfsearch.space import Recipe
 from rfsearch.surgery import Learnable, Settings, Undecayed, assemble, found_dilation
-from rfsearch.trial.dilation_search import DilationSearch, prelude_steps
-from rfsearch.trial.optimisation import Optimisation, Scalar
-from rfsearch.trial.tally import Tally
+from rfsearch.training.dilation_search import DilationSearch, prelude_steps
+from rfsearch.training.optimisation import Optimisation, Scalar
+from rfsearch.training.tally import Tally
 
 NAME = "planted"
 SIDE, CHANNELS, HIDDEN = 24, 3, 6
