@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-_MEMORY = 0.99
+_MEMORY = 0.9
 
 
 class RelativeSteps(torch.optim.Optimizer):
@@ -16,10 +16,10 @@ class RelativeSteps(torch.optim.Optimizer):
     log p -= lr g / sqrt(v), with v the running mean of g^2, g = p dL/dp, corrected for its start. A loss that is summed
     instead of averaged moves p as far.
 
-    Without momentum, so that steps go to and fro: where f is whole, no pixel is blurred, and the loss has a cusp with a
-    false minimum beside it, in which smooth paths end. With 4 px planted (`baselines/benchmarks/planted.py`, weights
-    known, rough maps, 200 steps of 0.05 and less) starts 2, 8 and 12 end so at 4.1, 4.0, 4.0; Adam's first moment of
-    0.9 leads to 3.8, 8.2, 6.1, one of 0.98 to 3.8, 8.3, 6.1, and signs alone to 3.9, 8.2, 4.0.
+    The mean is over some ten steps: gradients fall by orders of magnitude on the way to an answer, and a longer memory
+    makes steps too small there. Without momentum, so that steps go to and fro: the loss is wavy in f, with a wave for
+    each row that a map gains at its border, and a smooth path ends in the first trough. How near this comes to known
+    answers is measured by `baselines/benchmarks/planted.py`.
 
     Args:
         params: The numbers, each a tensor of one value above 0.
