@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import rfsearch
 from rfsearch.backbones.small import wei_small
-from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, Searched, SitePath
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Moved, Sampled, Searched, SitePath
 from rfsearch.data import Batches
 from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
@@ -121,7 +121,11 @@ def found(folder: Path) -> Path:
     return a_run(folder, Searched(3))
 
 
-KINDS = {f.__name__: f for f in (learned, two_paths, sampled, plain, plain_paths, dilated, found)}
+def moved(folder: Path) -> Path:
+    return a_run(folder, Moved(3))
+
+
+KINDS = {f.__name__: f for f in (learned, two_paths, sampled, plain, plain_paths, dilated, found, moved)}
 _made: dict[str, Path] = {}
 
 

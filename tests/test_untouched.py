@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rfsearch import plugins
-from rfsearch.choices import Inflated, Sampled, Searched
+from rfsearch.choices import Inflated, Moved, Sampled, Searched
 from rfsearch.errors import ModelError
 from rfsearch.ledger import Assignment
 from rfsearch.planning.forecaster import Forecaster
@@ -290,7 +290,7 @@ class Kept(nn.Module):
         return self.head(self.keeper(self.site(image)))
 
 
-@pytest.mark.parametrize("choice", [Inflated(2, learned=True), Searched(1), Sampled(1, 2.0)], ids=str)
+@pytest.mark.parametrize("choice", [Inflated(2, learned=True), Searched(1), Moved(1), Sampled(1, 2.0)], ids=str)
 def test_a_search_plans_and_trains_a_network_that_keeps_tensors(choice, tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "make_backbone", lambda spec, classes, channels: Kept(classes, channels))
     space, data = toy_space(tmp_path).with_(sites=("site",), backbone="x"), toy_faces()

@@ -6,6 +6,7 @@ from rfsearch.choices.dilated import Dilated
 from rfsearch.choices.fractional import Fractional
 from rfsearch.choices.guest import Guest
 from rfsearch.choices.inflated import Inflated, inflated
+from rfsearch.choices.moved import Moved
 from rfsearch.choices.reading import read_choice
 from rfsearch.choices.rounding import ChannelSplit, Room, Rounded
 from rfsearch.choices.sampled import Sampled
@@ -20,6 +21,7 @@ __all__ = [
     "Given",
     "Guest",
     "Inflated",
+    "Moved",
     "Room",
     "Rounded",
     "Sampled",

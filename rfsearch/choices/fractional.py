@@ -11,6 +11,9 @@ from rfsearch.choices.dilated import Dilated
 from rfsearch.choices.rounding import Room, Rounded, rounded_taps
 from rfsearch.errors import SpaceError
 
+# A dilation that misses a whole number by this fraction is whole: a learned one is kept in single precision.
+_WHOLE = 2.0**-20
+
 
 @dataclass(frozen=True)
 class Fractional(Choice):
@@ -80,3 +83,9 @@ class Fractional(Choice):
 
     def started(self, number: Number) -> str:
         return f"dilation {number(self.dilation)}"
+
+
+def real_dilation(value: float) -> Dilated | Fractional:
+    """Return a real dilation, a plain one where it is whole."""
+    whole = max(1, round(value))
+    return Dilated(whole) if abs(value - whole) <= _WHOLE * whole else Fractional(value)

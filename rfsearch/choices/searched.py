@@ -7,12 +7,8 @@ from typing import ClassVar, Self
 
 from rfsearch.choices import values
 from rfsearch.choices.base import Body, Choice, Number
-from rfsearch.choices.dilated import Dilated
-from rfsearch.choices.fractional import Fractional
+from rfsearch.choices.fractional import real_dilation
 from rfsearch.choices.whole import WholeDilation
-
-# A dilation that misses a whole number by this fraction is whole: a learned one is kept in single precision.
-_WHOLE = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,7 @@ class Searched(WholeDilation):
         return True
 
     def ended(self, value: float) -> Choice:
-        whole = max(1, round(value))
-        return Dilated(whole) if abs(value - whole) <= _WHOLE * whole else Fractional(value)
+        return real_dilation(value)
 
     def described(self, end: Choice | None, number: Number) -> tuple[str, str]:
         start = "" if end else " to start from"

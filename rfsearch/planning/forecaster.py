@@ -29,7 +29,7 @@ from rfsearch.space import Space
 from rfsearch.surgery import Learnable
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.base import Task
-from rfsearch.training.dilation_search import decided_from, held_out, looked_at, prelude_steps
+from rfsearch.training.dilation_search import bounds_of, decided_from, held_out, looked_at, prelude_steps, starts_of
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
 from rfsearch.training.network import build_network, fields_of
@@ -114,15 +114,15 @@ class Forecaster:
         step = self._pass(candidate, training=True)
         image = self._pass(candidate, training=False)
         searched = len(candidate.searched)
+        model, learnable = self._built(candidate)
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
-        looks += len(recipe.rung_steps()) - 1 + bool(searched)  # again when dilations begin to move
+        looks += len(recipe.rung_steps()) - 1 + bool(learnable.dilations)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
         scored = scored_at_the_end(self._data) + 1  # and at every look too one image, to know what scoring will cost
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
-        model, learnable = self._built(candidate)
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)
-        moved = steps - decided_from(recipe) if searched else 0
+        moved = steps - decided_from(recipe, candidate) if learnable.dilations else 0
         moving = self._pass(candidate, training=True, moving=True) if moved else step
         train = step.flop * (steps - moved) + moving.flop * moved
         whole = self._cost(train + image.flop * (scored + looks), epoch * steps)
@@ -187,7 +187,8 @@ class Forecaster:
         """
         model, learnable = self._built(candidate)
         if moving:
-            for layer in learnable.let_move(model, (1.0, max(self._space.dilations) + 1.0)).values():
+            low, high = bounds_of(self._space.dilations, starts_of(learnable, candidate))
+            for layer in learnable.let_move(model, (low, high + 1)).values():
                 layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
         if model.training != training:
             model.train(training)

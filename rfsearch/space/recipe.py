@@ -29,7 +29,7 @@ class Recipe(Table):
         lr_steps: Shares of the training after which the rate drops.
         lr_drop: Factor of each drop.
         pretrained_lr_multiplier: Rate of the weights that a backbone brings trained, over lr.
-        f_step: Relative change of a learned f or gamma in one step, at the largest rate; see
+        f_step: Relative change of a learned f, gamma or dilation in one step, at the largest rate; see
             `rfsearch.training.relative`. 0: they are moved as weights are, which a recipe that names one of the next
             two means unless it says otherwise.
         f_lr_multiplier: Rate of a learned f, over lr (Wei sec. 4.2 and 5.1), where f_step is 0.

@@ -1,10 +1,10 @@
-"""Trainings that find their own dilations first, each at the cost of one training and a third."""
+"""Trainings that find their own dilations: one that moves them from a start, then some that look for them first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rfsearch.choices import Candidate, Searched, SitePath
+from rfsearch.choices import Candidate, Moved, Searched, SitePath
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
 from rfsearch.space import LSDFN, Space
@@ -12,10 +12,14 @@ from rfsearch.strategies.base import Description
 
 
 class Fractional:
-    """Repeat a training that finds its own dilations (see `rfsearch.training.dilation_search`).
+    """Try one training that moves a dilation by its gradient, then repeat one that finds it first.
 
-    It shares its weights between all dilations of the space at first, goes on with the best one and learns it on from
-    there as a real number. Each is a whole search, so what a budget leaves after the first is spent on others with
+    The first costs one plain training: it starts from the middle of the space's dilations, or from those that the space
+    sets by hand for parallel paths, and learns them on as real numbers. Where the start was far off, it may end short
+    of the best.
+
+    The other shares its weights between all dilations of the space at first, and goes on likewise with the best one
+    (see `rfsearch.training.dilation_search`). Each is a whole search, so what a budget leaves is spent on others with
     fresh training seeds: they show how sure the first one was, and one that went astray is outdone.
 
     Raises:
@@ -23,21 +27,26 @@ class Fractional:
     """
 
     def __init__(self, space: Space, seed: int) -> None:
-        """Make the one candidate."""
+        """Make the two candidates."""
         if space.form == LSDFN:
             raise SpaceError("fractional finds dilations; lsdfn learns the sample stride of an LS-DFN block.")
         dilations, paths = sorted(space.dilations), space.path_set
         labels = paths.labels or ((),) * len(paths.manual) if paths else ((),)
         middle = dilations[(len(dilations) - 1) // 2]
+        starts = [min(max(d, dilations[0]), dilations[-1]) for d in paths.manual] if paths else [middle]
         self._finder = space.uniform([SitePath(Searched(middle), names) for names in labels])
+        moved = space.uniform([SitePath(Moved(d), names) for d, names in zip(starts, labels, strict=True)])
+        self._begun = False
+        self._first = [moved] if len(dilations) > 1 else []  # a single one has nowhere to move
 
     def describe(self) -> Description:
-        """Return the one candidate."""
-        return Description((self._finder,))
+        """Return the candidates."""
+        return Description((*self._first, self._finder))
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate:
-        """Return the one candidate."""
-        return self._finder
+        """Return the one that moves, then the one that finds again and again."""
+        return self._finder if self._begun or pending or not self._first else self._first[0]
 
     def observe(self, record: Record) -> None:
-        """Do nothing: the trainings do not depend on each other."""
+        """Note that the first has been tried; beyond that, trainings do not depend on each other."""
+        self._begun = True

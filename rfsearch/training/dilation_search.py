@@ -8,7 +8,8 @@ at the cost of one.
 2. A full training follows, from them, which the best dilation shares with its two neighbours for a while, until a
    second look decides. Where the search starts does not matter, and no gradient has to see farther than a pixel.
 3. What was found is near enough for one: from then on the dilation is a real number that training moves
-   (`rfsearch.layers.FractionalConv2d`), wherever it is that of one convolution whose output keeps its size.
+   (`rfsearch.layers.FractionalConv2d`), wherever it is that of one convolution whose output keeps its size. Where a
+   candidate gives a dilation to start from, training begins here.
 4. In the end, a dilation that has become a whole number is that of a plain convolution again.
 
 A look comes while the rate is still high, when two things shake a network: every step moves the weights about, and the
@@ -50,7 +51,8 @@ class DilationSearch:
 
     Args:
         model: The network in training.
-        learnable: What training can move in it; its `dilations` are those to find.
+        learnable: What training can move in it; its `dilations` are those to find, or to move from where they are.
+        candidate: What was built into it.
         dilations: What each path may get, px of its map.
         data: Its validation images are held out for the looks.
         recipe: Of the training.
@@ -64,6 +66,7 @@ class DilationSearch:
         self,
         model: nn.Module,
         learnable: Learnable,
+        candidate: Candidate,
         dilations: Sequence[int],
         data: ImageSet,
         recipe: Recipe,
@@ -75,8 +78,10 @@ class DilationSearch:
         """Begin with all dilations left on every path."""
         self._model, self._learnable, self._optimisation = model, learnable, optimisation
         self._tally, self._merit, self._data, self._recipe = tally, merit, data, recipe
-        self._bounds = float(min(dilations)), float(max(dilations))
-        self.shared = SharedDilations(list(learnable.dilations), dilations, recipe.steps, seed)
+        self._starts = starts_of(learnable, candidate)
+        self._bounds = bounds_of(dilations, self._starts)
+        self.shared = SharedDilations(candidate.searched, dilations, recipe.steps, seed)
+        self._decided = decided_from(recipe, candidate)
         self._average = AveragedWeights(model, recipe.steps)
         self.moving: dict[str, FractionalConv2d] = {}
         """The layers whose dilation the gradient moves, by path."""
@@ -90,7 +95,7 @@ class DilationSearch:
             with self._average.shown():
                 self.shared.look(step, lambda dilations: self._merit_of(dilations, images))
         self._dilate(self.shared.at(step))
-        if step == self.shared.over:
+        if step == self._decided:
             self._let_move()
 
     def show_best(self) -> None:
@@ -98,8 +103,8 @@ class DilationSearch:
         self._dilate(self.shared.best)
 
     def found(self) -> dict[str, float]:
-        """Return the dilation of every path that is searched, the best so far, px of its map."""
-        return {**self.shared.best, **{path: layer.value for path, layer in self.moving.items()}}
+        """Return the dilation of every path that is searched or moved, the best so far, px of its map."""
+        return {**self._starts, **self.shared.best, **{path: layer.value for path, layer in self.moving.items()}}
 
     def settle(self) -> None:
         """Put plain convolutions where the dilation has become a whole number."""
@@ -128,7 +133,7 @@ class DilationSearch:
         return self._merit(images)
 
     def _let_move(self) -> None:
-        """Let the gradient move the dilations that were found, between the space's smallest and largest."""
+        """Let the gradient move dilations from where they are, between the space's smallest and largest."""
         self.moving.update(self._learnable.let_move(self._model, self._bounds))
         if self.moving:
             self._optimisation.add_dilations(self.moving.values())
@@ -164,11 +169,6 @@ class SharedDilations:
     def looks(self, step: int) -> int:
         """Return how many times held-out images are scored before a step."""
         return sum(len(found) for found in self._open.values() if len(found) > 1) if self.due(step) else 0
-
-    @property
-    def over(self) -> int:
-        """The first step whose dilations are decided."""
-        return self._looks[-1]
 
     def sharing(self, step: int) -> bool:
         """Return whether several dilations still share the weights that go into a step."""
@@ -256,9 +256,24 @@ def prelude_steps(recipe: Recipe, candidate: Candidate) -> int:
     return _share(_PRELUDE, recipe.steps) if candidate.searched else 0
 
 
-def decided_from(recipe: Recipe) -> int:
-    """Return the index of the first training step at which all dilations are fixed."""
-    return _decided(recipe.steps)
+def decided_from(recipe: Recipe, candidate: Candidate) -> int:
+    """Return the index of the first training step at which no dilation is to be found any more, and all may move."""
+    return _decided(recipe.steps) if candidate.searched else math.ceil(recipe.f_delay * recipe.steps)
+
+
+def starts_of(learnable: Learnable, candidate: Candidate) -> dict[str, int]:
+    """Return the dilations that training moves from where they start, px, by path."""
+    return {
+        name: path.choice.whole_dilation
+        for name, path in candidate
+        if name in learnable.dilations and not path.choice.searched and path.choice.whole_dilation is not None
+    }
+
+
+def bounds_of(dilations: Sequence[int], starts: Mapping[str, int]) -> tuple[float, float]:
+    """Return the smallest and the largest dilation that training may move to, px."""
+    known = [*dilations, *starts.values()]
+    return float(min(known)), float(max(known))
 
 
 def looked_at(dilations: int, paths: int) -> int:

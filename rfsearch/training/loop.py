@@ -84,6 +84,7 @@ class TrainingLoop:
             self.search = DilationSearch(
                 self.model,
                 self.learnable,
+                candidate,
                 space.dilations,
                 data,
                 space.recipe,
@@ -177,7 +178,7 @@ class TrainingLoop:
         return {path: on_host(stride.gamma)[0] for path, stride in self.learnable.strides.items()}
 
     def dilation_values(self) -> dict[str, float]:
-        """Return the dilation, px of its map, of every path whose dilation training finds."""
+        """Return the dilation, px of its map, of every path whose dilation training finds or moves."""
         found = self.search.found() if self.search else {}
         for path, layer in self.learnable.layers.items():
             if (dilation := found_dilation(layer)) is not None:

@@ -25,8 +25,8 @@ def value_of(scalar: Scalar) -> nn.Parameter:
 class Optimisation:
     """Move a network's weights along the gradient of its task's loss, as a recipe says.
 
-    Stochastic gradient descent. A learned f or gamma takes relative steps, or has its own rate and no weight decay;
-    weights that a backbone brings trained have their own rate.
+    Stochastic gradient descent. A learned f, gamma or dilation takes relative steps, or has its own rate and no weight
+    decay; weights that a backbone brings trained have their own rate.
 
     Args:
         model: The network.
@@ -68,7 +68,7 @@ class Optimisation:
         multipliers = {"new": 1.0, "trained": recipe.pretrained_lr_multiplier, "f": recipe.f_lr_multiplier}
         multipliers |= {"gamma": recipe.gamma_lr_multiplier, "undecayed": 1.0}
         relative = groups.pop("relative")
-        self._relative = RelativeSteps(relative, recipe.f_step) if relative else None
+        self._relative = RelativeSteps([{"params": relative}], recipe.f_step) if recipe.f_step else None
         self.optimizer = torch.optim.SGD(
             [
                 {
@@ -98,9 +98,12 @@ class Optimisation:
             value_of(scalar).requires_grad_(moving)
 
     def add_dilations(self, layers: Iterable[FractionalConv2d]) -> None:
-        """Move real dilations too from now on, without weight decay."""
+        """Move real dilations too from now on, by relative steps or at the rate of weights, without weight decay."""
         self._dilations += layers
         moved = [layer.log_dilation for layer in self._dilations]
+        if self._relative:
+            self._relative.add_param_group({"params": moved, "logarithms": True})
+            return
         self.optimizer.add_param_group({"params": moved, "multiplier": 1.0, "weight_decay": 0.0})
         prime_momentum(self.optimizer)
 

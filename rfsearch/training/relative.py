@@ -1,8 +1,9 @@
-"""Steps of the positive numbers that a training learns of a receptive field: inflation factors and sample strides."""
+"""Steps of the numbers that a training learns of a receptive field: inflation factors, sample strides, dilations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +23,21 @@ class RelativeSteps(torch.optim.Optimizer):
     answers is measured by `baselines/benchmarks/planted.py`.
 
     Args:
-        params: The numbers, each a tensor of one value above 0.
+        params: The numbers, each above 0, or groups of them; those of a group with `logarithms` are the log p.
         lr: Root mean square of the relative steps.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(params, {"lr": lr})
+    def __init__(self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float) -> None:
+        super().__init__(params, {"lr": lr, "logarithms": False})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take a step with each number that has a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
+                if p.grad is not None and group["logarithms"]:
+                    p.sub_(group["lr"] * self._normalised(p, p.grad))
+                elif p.grad is not None:
                     p.mul_(torch.exp(-group["lr"] * self._normalised(p, p.grad * p)))
 
     def _normalised(self, p: nn.Parameter, g: Tensor) -> Tensor:

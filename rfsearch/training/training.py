@@ -200,7 +200,7 @@ class Training:
         loop.evaluation.charge_estimates()
         with whole_file(self._directory / "examples.npz") as file:
             loop.evaluation.pictures(examples_of(self._data).some(_EXAMPLES)).write(file)
-        found = {path: loop.dilation_values()[path] for path in self._candidate.searched}
+        found = {path: loop.dilation_values()[path] for path in loop.learnable.dilations}
         checkpoint.save(
             {"model": loop.model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
             self._directory / "model.pt",

@@ -14,6 +14,7 @@ from rfsearch.choices import (
     Fractional,
     Guest,
     Inflated,
+    Moved,
     Sampled,
     Searched,
     SitePath,
@@ -31,6 +32,7 @@ choices = (
     | st.builds(Inflated, dilations, reals, st.just(True))
     | st.builds(Sampled, dilations, reals, regions, st.booleans())
     | st.builds(Searched, dilations)
+    | st.builds(Moved, dilations)
     | st.builds(Fractional, st.floats(0.1, 64))
     | st.builds(Guest, dilations, st.just("a.b:c"), st.none() | reals)
 )

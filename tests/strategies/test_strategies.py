@@ -6,7 +6,7 @@ import math
 import pytest
 
 from rfsearch import plugins, testing
-from rfsearch.choices import Candidate, Dilated, Inflated, Sampled, SitePath
+from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Sampled, Searched, SitePath
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.space import PathSet, SamplingSpec, read_space
@@ -102,11 +102,21 @@ def test_what_it_suggests_is_learned_or_fixed_and_starts_within_what_is_searched
 @pytest.mark.parametrize("form", ["single", "bi", "tri"])
 def test_fractional_searches_again_whatever_came_of_the_first_and_guides_every_path(form):
     space = SPACE.with_form(form)
-    seen = played(made("fractional", space=space), 5)
+    first, *seen = played(made("fractional", space=space), 5)
     assert len(set(seen)) == 1
     assert seen[0].searched == [name for name, _ in seen[0]]
     labels = space.path_set.labels if space.path_set else [()]
-    assert [path.labels for _, path in seen[0]] == [tuple(names) for names in labels]
+    for candidate in (first, seen[0]):
+        assert [path.labels for _, path in candidate] == [tuple(names) for names in labels]
+
+
+def test_fractional_begins_with_a_dilation_that_moves_from_the_middle_or_from_those_set_by_hand():
+    assert made("fractional").suggest(()) == SPACE.uniform(Moved(4))  # of 1, 2, 3, 4, 6, 8, 11
+    paths = SPACE.with_form("tri")
+    started = [path.choice.whole_dilation for _, path in made("fractional", space=paths).suggest(())]
+    assert started == list(paths.path_set.manual)
+    one = SPACE.model_copy(update={"dilations": (4,)})
+    assert made("fractional", space=one).suggest(()) == one.uniform(Searched(4))
 
 
 @pytest.mark.parametrize("form", FORMS)

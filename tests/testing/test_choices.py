@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch import plugins, testing
-from rfsearch.choices import Choice, Dilated, Fractional, Guest, Inflated, Sampled, Searched
+from rfsearch.choices import Choice, Dilated, Fractional, Guest, Inflated, Moved, Sampled, Searched
 from rfsearch.surgery import Installed, Place
 from rfsearch.testing import choices as choice_checks
 from tests.toys import CLIMBING
@@ -28,6 +28,7 @@ SHIPPED = (
     Sampled(1, 2.0, 3),
     Sampled(1, 2.0, 3, learned=True),
     Searched(2),
+    Moved(2),
     Fractional(2.5),
     Guest(1, CLIMBING),
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rfsearch.backbones.small import wei_small
 from rfsearch.choices import Candidate, Inflated
-from rfsearch.layers import LSDFN
+from rfsearch.layers import LSDFN, FractionalConv2d
 from rfsearch.layers.inflation import Normalisation
 from rfsearch.space import Recipe, read_space
 from rfsearch.surgery import Settings, assemble
@@ -111,6 +111,20 @@ def test_what_does_not_move_yet_takes_no_part():
     (step,) = sizes(moved(network, optimisation, range(2, 3)))
     assert len(set(held)) == 1
     assert step == pytest.approx(torch.tensor(STEP).exp().item() - 1, rel=1e-4)  # its gradients begin here
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_a_dilation_moves_as_far_as_an_inflation_factor_does(size):
+    torch.manual_seed(0)
+    layer = FractionalConv2d(nn.Conv2d(3, 3, 3, padding=1), 2.3)
+    optimisation = Optimisation(layer, Scaled(size), RECIPE, False, [])
+    optimisation.add_dilations([layer])
+    before = layer.value
+    optimisation.set_rates(0)
+    images = torch.randn(2, 3, 24, 24)
+    optimisation.find_gradients(images, images)
+    optimisation.move()
+    assert max(layer.value / before, before / layer.value) == pytest.approx(torch.tensor(STEP).exp().item(), rel=1e-4)
 
 
 def test_a_state_that_is_loaded_goes_on_as_if_it_had_never_stopped():

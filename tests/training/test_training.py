@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled, Searched, SitePath
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Moved, Sampled, Searched, SitePath
 from rfsearch.data.batches import normalised_images
 from rfsearch.ledger import Assignment, Record
 from rfsearch.planning.forecaster import Forecaster
@@ -149,8 +149,9 @@ def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
         (LEARNED_PATHS, 1),
         (LEARNED_BLOCK, 1e6),
         (Searched(1), 1),
+        (Moved(2), 1),
     ],
-    ids=["fixed", "learned", "paths", "block", "found"],
+    ids=["fixed", "learned", "paths", "block", "found", "moved"],
 )
 def test_resumed_it_ends_as_if_never_stopped(tmp_path, looks, choice, f_rate):
     space = toy_space(tmp_path, f_lr_multiplier=f_rate, gamma_lr_multiplier=f_rate)
