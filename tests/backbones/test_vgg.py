@@ -89,9 +89,9 @@ def test_the_networks_of_table_1(build: type, kernel: int, conv7: int, classes: 
     found = []
     for layer in layers:
         values = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        assert len({n for value in values if isinstance(value, tuple) for n in value}) <= 3
-        numbers = [value[0] if isinstance(value, tuple) else value for value in values]
-        found.append((layer.out_channels if isinstance(layer, nn.Conv2d) else 0, *numbers))
+        height, width = zip(*(v if isinstance(v, tuple) else (v, v) for v in values), strict=True)
+        assert height == width
+        found.append((layer.out_channels if isinstance(layer, nn.Conv2d) else 0, *height))
     assert found == TABLE_1
     assert isinstance(layers[-1], nn.MaxPool2d)
     assert sum(isinstance(layer, nn.ReLU) for layer in model.features) == 13
