@@ -62,6 +62,7 @@ class Protocol(_Frozen):
         image_size: (H, W), px.
         loss: Over the pixels of an image: their sum, or their mean.
         lr: Rate of the weights on that loss.
+        power: Of the rate's decay; 0 where the rate only drops, or stays.
         lr_drop: Factor of each drop of the rate.
         momentum: Of the optimiser.
         weight_decay: Of the optimiser, on that loss.
@@ -69,8 +70,9 @@ class Protocol(_Frozen):
         f_bounds: Between which f was held.
         f_delay_steps: Steps before f may move.
         normalisation: Of f's gradient, as in a recipe.
+        border: Of inflated maps, as in a recipe.
         guidance_weight: W of loss guidance.
-        beyond: What it did that no setting here does, one sentence each.
+        beyond: What it did that no setting here repeats, or does not print, one sentence each.
         settings: Its other settings, by name: kept for the record.
 
     Example:
@@ -87,6 +89,7 @@ class Protocol(_Frozen):
     image_size: tuple[int, int] | None = None
     loss: Literal["sum", "mean"] = "mean"
     lr: float | None = None
+    power: float | None = None
     lr_drop: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
@@ -94,9 +97,22 @@ class Protocol(_Frozen):
     f_bounds: tuple[float, float] | None = None
     f_delay_steps: int | None = None
     normalisation: str | None = None
+    border: str | None = None
     guidance_weight: float | None = None
     beyond: tuple[str, ...] = ()
     settings: dict[str, Any] = {}
+
+    @property
+    def trained_steps(self) -> int | None:
+        """Steps that its trainings had in the end."""
+        return self.stopped_after or self.steps
+
+    @property
+    def f_delay(self) -> float | None:
+        """Share of its trainings before f may move."""
+        if self.f_delay_steps is None or self.trained_steps is None:
+            return None
+        return self.f_delay_steps / self.trained_steps
 
     @property
     def mean_lr(self) -> float | None:

@@ -61,7 +61,9 @@ class Measured:
 
 
 def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
-    """Return what to run, by the name of its folder: one request per network, with the rows that it trains.
+    """Return what to run, by the name of its folder, with the rows that it trains.
+
+    Rows share a request, and so a run, if they have one network and the same delay of f.
 
     Args:
         table: The table. Where none of its rows can be trained, there is nothing to run.
@@ -79,23 +81,30 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
     found: dict[str, list[Row]] = {}
     for row in table.rows:
         if row.candidate:
-            found.setdefault(row.backbone.get(scale, ""), []).append(row)
+            found.setdefault(_folder(table, row, scale), []).append(row)
     preset = base.preset or table.run.presets[scale]
     return {
-        backbone or "rows": (
+        folder: (
             replace(
                 base,
                 space=space,
                 preset=preset,
-                backbone=backbone or base.backbone,
+                backbone=rows[0].backbone.get(scale, base.backbone),
                 sites=tuple(dict.fromkeys(site for row in rows for site in row.candidate)),
                 candidates=tuple(dict.fromkeys(candidate_of(row).to_json() for row in rows)),
+                f_delay=table.protocol_of(rows[0]).f_delay,
                 budget=f"{_BUDGET_PER_ROW * len(rows)}x",
             ),
             rows,
         )
-        for backbone, rows in found.items()
+        for folder, rows in found.items()
     }
+
+
+def _folder(table: PublishedTable, row: Row, scale: str) -> str:
+    """Name the folder of the run that trains a row."""
+    network, waits = row.backbone.get(scale, "rows"), table.protocol_of(row).f_delay_steps
+    return network if waits == table.protocol.f_delay_steps else f"{network}-f-after-{waits}"
 
 
 def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
@@ -108,10 +117,11 @@ def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
         found.append(f"Data: {data.name}, not {protocol.data}.")
     pairs = {
         "Network": (space.backbone, protocol.backbone),
-        "Steps": (recipe.steps, protocol.steps),
+        "Steps": (recipe.steps, protocol.trained_steps),
         "Batch size": (recipe.batch_size, protocol.batch_size),
         "Image size": (tuple(data.image_size), protocol.image_size),
         "Learning rate": (recipe.lr, protocol.mean_lr),
+        "Power of the rate's decay": (recipe.power, protocol.power),
         "Weight decay": (recipe.weight_decay, protocol.mean_weight_decay),
         "Momentum": (recipe.momentum, protocol.momentum),
     }
@@ -121,14 +131,10 @@ def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
         found.append(
             "The paper's loss is a sum over pixels; its rate and weight decay are compared as those of a mean."
         )
-    if protocol.stopped_after is not None:
-        found.append(
-            f"Trainings go on to their last step; the paper's stopped after {protocol.stopped_after:,} of "
-            f"{_said(protocol.steps)}."
-        )
     if protocol.lr_drop is not None and not (recipe.lr_steps and recipe.lr_drop == protocol.lr_drop):
         ours = _said(recipe.lr_drop) if recipe.lr_steps else "none"
         found.append(f"Factor of the rate's drops: {ours}, not {_said(protocol.lr_drop)}.")
+    found += _additions(space)
     if protocol.weights and space.weights == "none":
         found.append(f"No pretrained weights: the network trains from scratch, not from {protocol.weights}.")
     paths = [path for _, path in candidate_of(row)]
@@ -145,21 +151,42 @@ def departures(table: PublishedTable, row: Row, the_plan: Plan) -> list[str]:
     return found
 
 
+def _additions(space: Space) -> list[str]:
+    """List what a training here has that no paper names, one sentence each."""
+    recipe = space.recipe
+    changes = {
+        "mirrored": recipe.flip,
+        "zoomed": recipe.scale != (1.0, 1.0),
+        "shifted": recipe.shift > 0,
+        "changed in brightness": recipe.brightness > 0,
+        "changed in contrast": recipe.contrast > 0,
+    }
+    found = [what for what, done in changes.items() if done]
+    said = [f"Training images are {', '.join(found)}; the paper names no such change."] if found else []
+    if (weights := space.task.owned.get("class_weights", "none")) != "none":
+        said.append(f"Classes are weighted in the loss ({weights}); the paper names no weights.")
+    return said
+
+
 def _departures_of_f(protocol: Protocol, space: Space) -> list[str]:
     recipe, found = space.recipe, []
     if protocol.f_lr_multiplier is not None:
         low, high = protocol.f_lr_multiplier
-        if not low <= recipe.f_lr_multiplier <= high:
-            theirs = _said(low) if low == high else f"{_said(low)} to {_said(high)}"
+        theirs = _said(low) if low == high else f"{_said(low)} to {_said(high)}"
+        if recipe.f_step:
+            found.append(
+                f"f moves by relative steps of {_said(recipe.f_step)}, not at {theirs} times the rate of the weights."
+            )
+        elif not low <= recipe.f_lr_multiplier <= high:
             found.append(f"Rate of f over that of the weights: {_said(recipe.f_lr_multiplier)}, not {theirs}.")
     if protocol.f_bounds is not None and protocol.f_bounds != space.f_bounds:
         ours, theirs = (f"{_said(low)} to {_said(high)}" for low, high in (space.f_bounds, protocol.f_bounds))
         found.append(f"Bounds of f: {ours}, not {theirs}.")
     found += _unless_equal("Normalisation of f's gradient", recipe.normalisation, protocol.normalisation)
-    if protocol.f_delay_steps is not None and protocol.steps:
-        share = protocol.f_delay_steps / protocol.steps
-        if not math.isclose(recipe.f_delay, share, abs_tol=1 / protocol.steps):
-            found.append(f"f waits for {percent(recipe.f_delay)} of the training, not for {percent(share)}.")
+    found += _unless_equal("Border of inflated maps", recipe.border, protocol.border)
+    share = protocol.f_delay
+    if share is not None and not math.isclose(recipe.f_delay, share, abs_tol=1e-4):
+        found.append(f"f waits for {percent(recipe.f_delay)} of the training, not for {percent(share)}.")
     return found
 
 

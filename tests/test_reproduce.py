@@ -139,11 +139,17 @@ def test_the_terminal_shows_the_marks_and_misprints_of_a_table_that_cannot_be_tr
     assert "C' = 24, with residual learning, with attention, %: two decimals" in text
 
 
-def test_rows_are_grouped_by_network(toy_table):
+def test_rows_are_grouped_by_network_and_delay(toy_table):
     found = requests(read_table(toy_table), Request(space=""), "small")
     assert {name: [row.label for row in rows] for name, (_, rows) in found.items()} == {
-        "rows": ["by hand", "learned", "too far", "after a delay", "by hand, again", "two paths"],
+        "rows": ["by hand", "learned", "too far", "by hand, again", "two paths"],
+        "rows-f-after-13750": ["after a delay"],
         "deeplab-small": ["of its own"],
+    }
+    assert {name: request.f_delay for name, (request, _) in found.items()} == {
+        "rows": 0.0,
+        "rows-f-after-13750": 0.25,
+        "deeplab-small": 0.0,
     }
     own, _ = found["deeplab-small"]
     assert (own.backbone, own.sites) == ("deeplab-small", ("features.0",))
@@ -166,7 +172,8 @@ def test_printed_and_measured_side_by_side(toy_table, call, trained_here):
     assert code == 0
     rows = {row["label"]: row for row in body["rows"]}
     # Two workers: which of the trainings ends first is chance.
-    records = {record.candidate: record for record in read_run(Path("table/rows")).records}
+    runs = [read_run(Path("table") / name) for name in ("rows", "rows-f-after-13750")]
+    records = {record.candidate: record for run in runs for record in run.records}
     trained = {row.label: candidate_of(row).to_json() for row in read_table(toy_table).rows if row.candidate}
     hand, learned, delayed = (records[trained[label]] for label in ("by hand", "learned", "after a delay"))
     assert rows["by hand"]["printed"] == {"rf_px": 260, "score": 0.5}
@@ -193,7 +200,8 @@ def test_printed_and_measured_side_by_side(toy_table, call, trained_here):
     assert "Faces were aligned." in said
     assert "waits" not in said  # that is of some rows only
     own = {label: " ".join(row["not_followed"]) for label, row in rows.items()}
-    assert "f waits for 25 % of the training, not for 0 %." in own["learned"]
+    assert [run.manifest.resolved_space.recipe.f_delay for run in runs] == [0.0, 0.25]
+    assert "f waits" not in own["learned"]
     assert "Rate of f over that of the weights: 1.00, not 3.00 to 9.00." in own["learned"]
     assert "waits" not in own["by hand"] + own["after a delay"]
     assert "Network: wei-small, not wei-vgg16-helen." in own["by hand"]
@@ -204,28 +212,95 @@ def test_printed_and_measured_side_by_side(toy_table, call, trained_here):
 
     code, again, _ = call("reproduce", toy_table, "--out", "table", "--json")
     assert json.loads(again)["rows"] == body["rows"]  # nothing is trained twice
-    assert len(read_run(Path("table/rows")).records) == 4
+    assert [len(read_run(Path("table") / name).records) for name in ("rows", "rows-f-after-13750")] == [3, 1]
 
 
-def test_a_plan_that_follows_the_paper_departs_only_in_what_no_setting_does():
-    table = read_table("wei-table2")
-    space = read_space(plugins.space_file("helen"), "paper-single")
-    # 1e-7 and 5e-4 on a loss summed over 500 x 500 px, as rates of its mean.
-    follows = {"lr": 0.025, "weight_decay": 2e-9, "f_lr_multiplier": 5e4, "normalisation": "paper"}
-    data = SimpleNamespace(name="helen", rendered=False, image_size=(500, 500))
-    found = {}
-    for row in table.rows:
-        delay = {"f_delay": 10_000 / 55_000 if "delay" in row.label else 0.0}
-        recipe = space.recipe.model_copy(update=follows | delay)
-        found[row.label] = departures(table, row, SimpleNamespace(space=space.with_(recipe=recipe), data=data))
-    assert len(found) == 13
+def planned(name: str, preset: str, **recipe: object) -> SimpleNamespace:
+    """A plan of a space's preset on its own data."""
+    space = read_space(plugins.space_file(name), preset)
+    data = SimpleNamespace(name=name, rendered=False, image_size=space.image_size)
+    return SimpleNamespace(space=space.with_(recipe=space.recipe.model_copy(update=recipe)), data=data)
+
+
+@pytest.mark.parametrize("name", ["wei-table2", "wei-table4", "wei-table5"])
+def test_the_paper_preset_of_helen_departs_only_in_what_no_setting_does(name):
+    table, found = read_table(name), {}
+    for request, rows in requests(table, Request(space=""), "paper").values():
+        assert request.preset == "paper-single"
+        for row in rows:
+            found[row.label] = departures(table, row, planned("helen", request.preset, f_delay=request.f_delay))
+    assert len(found) == {"wei-table2": 13, "wei-table4": 4, "wei-table5": 1}[name]
     assert set(map(tuple, found.values())) == {
         (
-            "Trainings go on to their last step; the paper's stopped after 50,000 of 55,000.",
             "Faces aligned to a canonical position by their landmarks, then cropped or padded.",
             "Not recorded for the paper, so not compared: pretrained weights.",
         )
     }
+
+
+def test_the_starred_row_waits_for_10_000_of_50_000_steps_in_a_run_of_its_own():
+    found = requests(read_table("wei-table2"), Request(space=""), "paper")
+    assert {folder: [row.label for row in rows] for folder, (_, rows) in found.items() if folder != "rows"} == {
+        "rows-f-after-10000": ["f learned from dilation 2, after a delay"]
+    }
+    assert found["rows-f-after-10000"][0].f_delay == 0.2
+    assert found["rows"][0].f_delay == 0.0
+
+
+def test_the_paper_preset_of_voc_departs_only_in_what_is_open():
+    table = read_table("wei-table3")
+    ((request, rows),) = requests(table, Request(space=""), "paper").values()
+    assert request.f_delay is None  # none is named for VOC: the recipe's, which has none
+    found = {tuple(departures(table, row, planned("voc", "paper-single"))) for row in rows}
+    assert found == {
+        (
+            "Images are cropped at random; at what size is not printed.",
+            "Where the two drops of its rate, 200 iterations apart, lie is not printed.",
+            "Exceptional gradients of f are clipped, and the background's weighted by less than 1; with what numbers "
+            "is not printed.",
+            "Not recorded for the paper, so not compared: image size, learning rate, weight decay, momentum, "
+            "pretrained weights.",
+        )
+    }
+
+
+def test_what_a_small_preset_does_otherwise_is_said_row_by_row():
+    table = read_table("wei-table2")
+    hand, learned = table.rows[0], table.rows[-1]
+    mini = planned("helen", "single", f_delay=0.0, f_step=0.0, f_lr_multiplier=0.05, border="continuous")
+    said = departures(table, hand, mini)
+    for sentence in (
+        "Steps: 300, not 50,000.",
+        "Power of the rate's decay: 0.900, not 0.",
+        "Training images are mirrored, zoomed, shifted, changed in brightness, changed in contrast; the paper names no "
+        "such change.",
+        "Classes are weighted in the loss (sqrt); the paper names no weights.",
+    ):
+        assert sentence in said
+    own = [sentence for sentence in departures(table, learned, mini) if sentence not in said]
+    assert own[:2] == [
+        "Rate of f over that of the weights: 0.0500, not 30,000 to 90,000.",
+        "Normalisation of f's gradient: exact, not paper.",
+    ]
+    assert "Border of inflated maps: continuous, not paper." in own
+    relative = planned("helen", "single", f_step=0.05)
+    assert "f moves by relative steps of 0.0500, not at 30,000 to 90,000 times the rate of the weights." in departures(
+        table, learned, relative
+    )
+
+
+def test_the_networks_of_table_5_are_the_papers_at_its_scale():
+    table = read_table("lsdfn-table5")
+    trained = [row for row in table.rows if row.candidate]
+    assert [row.backbone["paper"] for row in trained[:3]] == [
+        "deeplab-resnet101",
+        "deeplab-lsdfn-resnet101",
+        "deeplab-lsdfn-beside-resnet101",
+    ]
+    for row in trained:
+        space = planned("voc", "paper-single").space.with_(backbone=row.backbone["paper"])
+        plan = SimpleNamespace(space=space, data=SimpleNamespace(name="voc", rendered=False, image_size=(328, 328)))
+        assert not [sentence for sentence in departures(table, row, plan) if sentence.startswith("Network:")]
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,16 @@ DeepLab: Chen et al., "DeepLab: semantic image segmentation with deep convolutio
 connected CRFs", TPAMI 2018. LS-DFN: Wu et al., "Dynamic filtering with large sampling field for ConvNets", ECCV 2018.
 Deformable: Dai et al., "Deformable convolutional networks", ICCV 2017.
 
+The ResNet-101 networks are DeepLab V2's, with the LS-DFN paper's numbers (sec. 4.2): blocks in the place of the four
+dilations, or one beside them, which reads res5b, the last map but one, and is joined to res5c. Not there: the CRF and
+the three scales of the image. Wu et al. do not print how many channels a block filters; 128 is their example.
+
 Choices of ours:
+- ResNet-101 is torchvision's, whose stages stride in their 3x3 convolutions; DeepLab's stride in the 1x1 before.
 - Each branch is one 3x3 layer straight to the classes, DeepLab's ResNet variant, on VGG-16 too. Its VGG variant has two
   hidden 1x1 layers per branch (fc6, fc7, fc8).
-- The VGG-16 networks are built with the papers' numbers. The small ones, for images of about 96 px, scale them down to
-  their maps of 24 x 24: dilations to a third, sample strides to half, the widths of the LS-DFN blocks to a quarter.
+- The small networks, for images of about 96 px, scale the papers' numbers down to their maps of 24 x 24: dilations to a
+  third, sample strides to half, the widths of the LS-DFN blocks to a quarter.
 - With one sample (s = 1, the plain dynamic filter network) the sample stride has no effect and the four blocks would be
   one and the same, so there is one. A deformable convolution finds its own dilation, so there is one too.
 - An LS-DFN block multiplies the map by kernels made of that map, which diverges at the learning rates that convolutions
@@ -21,7 +26,9 @@ from collections.abc import Iterable
 from functools import reduce
 from operator import add
 
+import torch
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.ops import DeformConv2d
 
 from rfsearch.backbones import small, vgg
@@ -31,19 +38,26 @@ from rfsearch.layers.lsdfn import LSDFN
 
 KERNEL = 3
 VGG16_CHANNELS = 512
+RESNET_CHANNELS = 2048
+RESNET_STRIDE = 8
+RESNET_OFFSET = 0.0  # centre of the first unit behind the features, px
 
 # DeepLab's largest pyramid (its "ASPP-L"), and a third of it; px of the map.
-VGG16_DILATIONS = (6, 12, 18, 24)
+DILATIONS = (6, 12, 18, 24)
 SMALL_DILATIONS = (2, 4, 6, 8)
 
 # Sample strides of the LS-DFN blocks, and half of them: the widest of these reads gamma (s - 1) + k = 19 px of a map.
-VGG16_GAMMAS = (2, 4, 6, 8)
+GAMMAS = (2, 4, 6, 8)
 SMALL_GAMMAS = (1, 2, 3, 4)
 SAMPLES = 5
 
 # Channels inside an LS-DFN block.
-VGG16_HIDDEN = 128
+HIDDEN = 128
 SMALL_HIDDEN = 32
+
+# The block beside the dilations: its sample stride, its dynamic features C', and the channels of the 1x1 convolution
+# behind it.
+BESIDE, SMALL_BESIDE = (3.0, 24, 256), (1.5, 6, 64)
 
 # Standard deviation of the weights directly before the sum: small logits, as DeepLab initialises its last layers.
 _STD = 0.01
@@ -107,6 +121,31 @@ class Deformable(nn.Module):
         return output
 
 
+class Beside(nn.Module):
+    """Join what a block reads of a map to what a layer makes of it.
+
+    Maps B x C x H x W to B x (C1 + C2) x H x W, the layer's channels first.
+
+    Args:
+        layer: Maps the map to C1 channels of its size.
+        block: Maps it to C2.
+
+    Example:
+        >>> Beside(nn.Conv2d(8, 4, 1), nn.Conv2d(8, 2, 1))(torch.randn(1, 8, 12, 12)).shape
+        torch.Size([1, 6, 12, 12])
+    """
+
+    def __init__(self, layer: nn.Module, block: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.block = layer, block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map B x C x H x W to B x (C1 + C2) x H x W."""
+        # The block first: a layer that works in place, as ReLU does, may change the map.
+        joined = self.block(x)
+        return torch.cat([self.layer(x), joined], dim=1)
+
+
 def deeplab_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build four atrous convolutions at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
     branches = [_atrous(small.CHANNELS, num_classes, dilation) for dilation in SMALL_DILATIONS]
@@ -115,7 +154,7 @@ def deeplab_small(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 def deeplab_vgg16(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build four atrous convolutions at a stride of 8 px: B x in_channels x H x W to B x num_classes x H x W."""
-    branches = [_atrous(VGG16_CHANNELS, num_classes, dilation) for dilation in VGG16_DILATIONS]
+    branches = [_atrous(VGG16_CHANNELS, num_classes, dilation) for dilation in DILATIONS]
     return _vgg16(in_channels, branches)
 
 
@@ -127,8 +166,53 @@ def deeplab_lsdfn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 def deeplab_lsdfn_vgg16(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build four LS-DFN blocks at a stride of 8 px: B x in_channels x H x W to B x num_classes x H x W."""
-    branches = [_dynamic_vgg16(num_classes, SAMPLES, gamma) for gamma in VGG16_GAMMAS]
+    branches = [_dynamic_vgg16(num_classes, SAMPLES, gamma) for gamma in GAMMAS]
     return _vgg16(in_channels, branches)
+
+
+def deeplab_lsdfn_beside_small(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build an LS-DFN block beside four atrous convolutions: B x in_channels x H x W to B x num_classes x H x W."""
+    layers = small.small_features(in_channels)
+    conv = layers[6]  # the third of three, each with its normalisation and ReLU
+    assert isinstance(conv, nn.Conv2d)
+    block = _block_beside(conv.in_channels, SMALL_HIDDEN, *SMALL_BESIDE)
+    features = nn.Sequential(*layers[:6], Beside(layers[6:], block))
+    channels = small.CHANNELS + SMALL_BESIDE[-1]
+    branches = [_atrous(channels, num_classes, dilation) for dilation in SMALL_DILATIONS]
+    return DeepLab(features, branches, Grid(small.OFFSET, small.STRIDE))
+
+
+def deeplab_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build DeepLab V2 without its CRF and scales: B x in_channels x H x W to B x num_classes x H x W."""
+    return _resnet101(in_channels, [_atrous(RESNET_CHANNELS, num_classes, dilation) for dilation in DILATIONS])
+
+
+def deeplab_lsdfn_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build DeepLab V2 with LS-DFN for its dilations: B x in_channels x H x W to B x num_classes x H x W."""
+    branches = [_dynamic(RESNET_CHANNELS, num_classes, HIDDEN, SAMPLES, gamma) for gamma in GAMMAS]
+    return _resnet101(in_channels, branches)
+
+
+def deeplab_lsdfn_beside_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build DeepLab V2 with LS-DFN from res5b to res5c: B x in_channels x H x W to B x num_classes x H x W."""
+    stages = resnet101_features(in_channels)
+    res5 = stages[-1]
+    assert isinstance(res5, nn.Sequential)
+    block = _block_beside(RESNET_CHANNELS, HIDDEN, *BESIDE)
+    features = nn.Sequential(*stages[:-1], res5[:-1], Beside(res5[-1], block))
+    channels = RESNET_CHANNELS + BESIDE[-1]
+    branches = [_atrous(channels, num_classes, dilation) for dilation in DILATIONS]
+    return DeepLab(features, branches, Grid(RESNET_OFFSET, RESNET_STRIDE))
+
+
+def deeplab_dfn_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build DeepLab V2 with one dynamic filter block: B x in_channels x H x W to B x num_classes x H x W."""
+    return _resnet101(in_channels, [_dynamic(RESNET_CHANNELS, num_classes, HIDDEN)])
+
+
+def deeplab_deform_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build DeepLab V2 with one deformable convolution: B x in_channels x H x W to B x num_classes x H x W."""
+    return _resnet101(in_channels, [Deformable(RESNET_CHANNELS, num_classes)])
 
 
 def deeplab_dfn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
@@ -151,12 +235,32 @@ def deeplab_deform_vgg16(num_classes: int, in_channels: int = 3) -> nn.Module:
     return _vgg16(in_channels, [Deformable(VGG16_CHANNELS, num_classes)])
 
 
+def resnet101_features(in_channels: int) -> nn.Sequential:
+    """Build ResNet-101 up to res5c at a stride of 8 px: res4 is dilated by 2, res5 by 4."""
+    net = models.resnet101(weights=None, replace_stride_with_dilation=[False, True, True])
+    if in_channels != 3:
+        net.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+    for stage, dilation in ((net.layer3, 2), (net.layer4, 4)):
+        for block in stage:
+            block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4)
+
+
 def _small(in_channels: int, branches: Iterable[nn.Module]) -> nn.Module:
     return DeepLab(small.small_features(in_channels), branches, Grid(small.OFFSET, small.STRIDE))
 
 
 def _vgg16(in_channels: int, branches: Iterable[nn.Module]) -> nn.Module:
     return DeepLab(vgg.vgg16_features(in_channels), branches, Grid(vgg.OFFSET, vgg.STRIDE))
+
+
+def _resnet101(in_channels: int, branches: Iterable[nn.Module]) -> nn.Module:
+    return DeepLab(resnet101_features(in_channels), branches, Grid(RESNET_OFFSET, RESNET_STRIDE))
+
+
+def _block_beside(channels: int, hidden: int, gamma: float, dynamic: int, post: int) -> nn.Module:
+    """Build an LS-DFN block of `dynamic` features C' and the 1x1 convolution to `post` channels behind it."""
+    return nn.Sequential(_dynamic(channels, dynamic, hidden, SAMPLES, gamma), nn.Conv2d(dynamic, post, 1))
 
 
 def _atrous(in_channels: int, num_classes: int, dilation: int) -> nn.Conv2d:
@@ -170,12 +274,12 @@ def _dynamic_small(num_classes: int, samples: int = 1, gamma: float = 1.0) -> nn
 
 
 def _dynamic_vgg16(num_classes: int, samples: int = 1, gamma: float = 1.0) -> nn.Module:
-    return _dynamic(VGG16_CHANNELS, num_classes, VGG16_HIDDEN, samples, gamma)
+    return _dynamic(VGG16_CHANNELS, num_classes, HIDDEN, samples, gamma)
 
 
-def _dynamic(channels: int, num_classes: int, hidden: int, samples: int, gamma: float) -> nn.Module:
-    block = LSDFN(channels, num_classes, features=hidden, s=samples, k=KERNEL, gamma=gamma)
-    return nn.Sequential(nn.BatchNorm2d(channels), block, nn.BatchNorm2d(num_classes))
+def _dynamic(channels: int, out_channels: int, hidden: int, samples: int = 1, gamma: float = 1.0) -> nn.Module:
+    block = LSDFN(channels, out_channels, features=hidden, s=samples, k=KERNEL, gamma=gamma)
+    return nn.Sequential(nn.BatchNorm2d(channels), block, nn.BatchNorm2d(out_channels))
 
 
 def _start_small(conv: nn.Conv2d | DeformConv2d) -> None:

@@ -1,6 +1,7 @@
-"""Build the parsing path of Wei et al.
+"""Build the parsing path of Wei et al.: features, then one convolution whose receptive field is set.
 
-(CVPR 2017, Fig. 2): features, then one convolution whose receptive field is set.
+Wei: Wei, Sun, Lin et al., "Learning adaptive receptive fields for deep image parsing networks", Computational Visual
+Media 4(3), 2018: Fig. 1 and Table 1.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ class ParsingPath(nn.Module):
     Args:
         features: Maps the image to `channels` maps, with one unit every `stride` px.
         channels: Channels of the features.
-        stride: Stride of the features, px.
+        stride: Stride of the features, px: a unit lies on every `stride`-th pixel, from the first on. None: on whatever
+            image, their outermost units lie on its outermost pixels (F of Wei eq. 8).
         num_classes: Channels of the output.
         kernel: Taps of conv6 per axis.
-        hidden: Channels of conv6 and conv7.
+        hidden: Channels of conv6 and of conv7.
         dropout: Probability behind each of the two.
+        affine: Whether bn scales and shifts what it has normalised.
 
     Example:
         >>> net = wei_small(num_classes=5)
@@ -40,21 +43,22 @@ class ParsingPath(nn.Module):
         self,
         features: nn.Module,
         channels: int,
-        stride: int,
+        stride: int | None,
         num_classes: int,
         kernel: int,
-        hidden: int,
-        dropout: float = 0.5,
+        hidden: tuple[int, int],
+        dropout: float = 0.0,
+        affine: bool = True,
     ) -> None:
         super().__init__()
         factor = InflationFactor()
         self.dropout = dropout
         self.features = features
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = nn.BatchNorm2d(channels, affine=affine)
         self.inflation = Inflation(factor)
-        self.conv6 = nn.Conv2d(channels, hidden, kernel, padding="same")
-        self.conv7 = nn.Conv2d(hidden, hidden, 1)
-        self.output = nn.Conv2d(hidden, num_classes, 1)
+        self.conv6 = nn.Conv2d(channels, hidden[0], kernel, padding="same")
+        self.conv7 = nn.Conv2d(*hidden, 1)
+        self.output = nn.Conv2d(hidden[1], num_classes, 1)
         self.interpolation = Interpolation(factor, stride)
         self.guidance = WeightedGradient()
         self.parallel = nn.ModuleList()
@@ -72,7 +76,7 @@ class ParsingPath(nn.Module):
         return logits
 
     def parse(self, features: Tensor, size: Sequence[int]) -> Tensor:
-        """Run one path: B x C x H/stride x W/stride to B x classes x h x w, (h, w) being `size` in px."""
+        """Run one path: B x C x H x W of the features to B x classes x h x w, (h, w) being `size` in px."""
         x = self.inflation(self.bn(features))
         x = F.dropout(F.relu(self.conv6(x)), self.dropout, self.training)
         x = F.dropout(F.relu(self.conv7(x)), self.dropout, self.training)
@@ -95,9 +99,9 @@ class ParsingPath(nn.Module):
 
 
 def initialise_he(model: nn.Module) -> None:
-    """Initialise convolutions as He et al.
+    """Initialise convolutions as He et al. do.
 
-    do: without it, thirteen of them with no normalisation in between do not start.
+    Without it, thirteen of them with no normalisation in between do not start.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

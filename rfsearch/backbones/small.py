@@ -17,7 +17,7 @@ CHANNELS = _LAYERS[-1][0]
 
 def wei_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build Wei's layout at a stride of 4 px: B x in_channels x H x W to B x num_classes x H x W."""
-    return ParsingPath(small_features(in_channels), CHANNELS, STRIDE, num_classes, kernel=3, hidden=HIDDEN, dropout=0.0)
+    return ParsingPath(small_features(in_channels), CHANNELS, STRIDE, num_classes, kernel=3, hidden=(HIDDEN, HIDDEN))
 
 
 def small_features(in_channels: int) -> nn.Sequential:

@@ -1,4 +1,12 @@
-"""Build the two parsing networks of Wei et al. (CVPR 2017), on VGG-16 with an output stride of 8 px.
+"""Build the parsing networks of Wei et al., to the letter and as we train them: VGG-16 with an output stride of 8 px.
+
+`wei_table1_*` are Table 1 of Wei, Sun, Lin et al., "Learning adaptive receptive fields for deep image parsing
+networks", Computational Visual Media 4(3), 2018, and what its text says of them. Its pools are padded on all sides, so
+that the map spans more than the image (65 units of 8 px for 500 px) and is squeezed onto it: a unit lies up to 7.5 px
+beside the pixel that it predicts, since eq. 8 has no offset.
+
+`wei_vgg16_*` put each unit where it predicts, and have dropout behind conv6 and conv7, as VGG-16 and DeepLab do, and as
+many channels in both.
 
 VGG-16: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015. A trous
 conversion: Chen et al., "Semantic image segmentation with deep convolutional nets and fully connected CRFs", ICLR 2015.
@@ -6,6 +14,7 @@ conversion: Chen et al., "Semantic image segmentation with deep convolutional ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
@@ -19,6 +28,7 @@ from rfsearch.errors import ModelError
 STRIDE = 8
 OFFSET = -0.5  # centre of the first unit behind the features, px
 HIDDEN = 1024
+DROPOUT = 0.5
 
 # Channels and dilation of the 3x3 convolutions in front of each pool, VGG-16's configuration D.
 _STAGES = (
@@ -30,14 +40,24 @@ _STAGES = (
 )
 
 
+def wei_table1_helen(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build Table 1's network for Helen: conv6 is 4x4. B x in_channels x H x W to B x num_classes x H x W."""
+    return _printed(num_classes, in_channels, kernel=4, conv7=512)
+
+
+def wei_table1_voc(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build Table 1's network for PASCAL VOC: conv6 is 3x3. B x in_channels x H x W to B x num_classes x H x W."""
+    return _printed(num_classes, in_channels, kernel=3, conv7=1024)
+
+
 def wei_vgg16_helen(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build Wei's network for Helen, whose conv6 is 4x4: B x in_channels x H x W to B x num_classes x H x W."""
-    return ParsingPath(vgg16_features(in_channels), 512, STRIDE, num_classes, kernel=4, hidden=HIDDEN)
+    """Build a network as Wei's for Helen, whose conv6 is 4x4: B x in_channels x H x W to B x num_classes x H x W."""
+    return _centred(num_classes, in_channels, kernel=4)
 
 
 def wei_vgg16_voc(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build Wei's network for PASCAL VOC, whose conv6 is 3x3: B x in_channels x H x W to B x num_classes x H x W."""
-    return ParsingPath(vgg16_features(in_channels), 512, STRIDE, num_classes, kernel=3, hidden=HIDDEN)
+    """Build a network as Wei's for VOC, whose conv6 is 3x3: B x in_channels x H x W to B x num_classes x H x W."""
+    return _centred(num_classes, in_channels, kernel=3)
 
 
 class Loading(NamedTuple):
@@ -97,20 +117,44 @@ def load_imagenet_vgg16(model: nn.Module, source: str) -> Loading:
 def vgg16_features(in_channels: int) -> nn.Sequential:
     """Build conv1_1 to pool5, numbered as torchvision's VGG-16, with an output stride of 8 px.
 
-    pool4 and pool5 keep the size of their map, and what follows pool4 is dilated instead. Their kernels, 2 and 3, are
-    our reading of Wei's Table 1: they give the 212 px that the paper prints. Where pool4 is padded is our choice.
+    pool4 and pool5 keep the size of their map, and what follows pool4 is dilated instead. Kernels are those of Wei's
+    Table 1, which gives 212 px; only pool4 and pool5 are padded, and pool4 in front alone.
     """
+    return _features(in_channels, _centred_pool)
+
+
+def _centred(num_classes: int, in_channels: int, kernel: int) -> nn.Module:
+    features = vgg16_features(in_channels)
+    return ParsingPath(features, 512, STRIDE, num_classes, kernel, (HIDDEN, HIDDEN), dropout=DROPOUT)
+
+
+def _printed(num_classes: int, in_channels: int, kernel: int, conv7: int) -> nn.Module:
+    """Build Table 1.
+
+    Sec. 4.2 leaves batch normalisation at "default settings", and names its other settings as Caffe does (a base rate,
+    a gamma of steps, a loss normalised by batch size). Caffe's default has no scale and shift.
+    """
+    features = _features(in_channels, _printed_pool)
+    return ParsingPath(features, 512, None, num_classes, kernel, (HIDDEN, conv7), affine=False)
+
+
+def _features(in_channels: int, pool: Callable[[int], nn.Module]) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = in_channels
     for stage, (widths, dilation) in enumerate(_STAGES, start=1):
         for width in widths:
             layers += [nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True)]
             channels = width
-        layers.append(_pool(stage))
+        layers.append(pool(stage))
     return nn.Sequential(*layers)
 
 
-def _pool(stage: int) -> nn.Module:
+def _printed_pool(stage: int) -> nn.Module:
+    # At every size as large as Caffe's, which rounds up and then drops a window that lies in the padding alone.
+    return nn.MaxPool2d(2 if stage <= 4 else 3, stride=2 if stage <= 3 else 1, padding=1)
+
+
+def _centred_pool(stage: int) -> nn.Module:
     if stage <= 3:
         return nn.MaxPool2d(2, stride=2)
     if stage == 4:

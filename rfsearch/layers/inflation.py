@@ -267,7 +267,8 @@ class Interpolation(nn.Module):
 
     Args:
         factor: The factor.
-        stride: Stride of the map before inflation, px of the label map per pixel.
+        stride: Stride of the map before inflation, px of the label map per pixel. None: whatever their sizes give
+            (Wei eq. 8), see `stride_between`.
         normalisation: As for `inflate`.
         pixel_weight: As for `Inflation`.
         border: As for `inflate`.
@@ -280,7 +281,7 @@ class Interpolation(nn.Module):
     def __init__(
         self,
         factor: InflationFactor,
-        stride: float,
+        stride: float | None,
         normalisation: Normalisation = "exact",
         pixel_weight: LabelWeight | None = None,
         border: Border = "continuous",
@@ -299,10 +300,24 @@ class Interpolation(nn.Module):
             x: The map.
             size: (h, w) of the label map, px.
             plain: (H, W) that x has at f = 1, px. Give it where the label map ends behind its last pixel, so that the
-                loss stays continuous in f.
+                loss stays continuous in f, and where no stride is set.
         """
-        weight = _shown(self.pixel_weight, size)
-        return interpolate(x, self.factor.f, self.stride, size, self.normalisation, weight, self.border, plain)
+        weight, stride = _shown(self.pixel_weight, size), self.stride_between(size, plain)
+        return interpolate(x, self.factor.f, stride, size, self.normalisation, weight, self.border, plain)
+
+    def stride_between(self, size: Sequence[int], plain: Sequence[int] | None) -> float:
+        """Return the stride of a map on a label map, px: the one set, or (h - 1) / (H - 1) of the axis with the most.
+
+        With that, the outermost pixels of this axis lie on the label map's, and no label pixel lies behind the map.
+
+        Raises:
+            ModelError: None is set, and the size of the map is not given.
+        """
+        if self.stride is not None:
+            return self.stride
+        if plain is None:
+            raise ModelError("An interpolation without a stride needs the size that its map has at f = 1.")
+        return max([(n - 1) / (m - 1) for n, m in zip(size, plain, strict=True) if min(n, m) > 1], default=1.0)
 
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return what the cost of interpolating to that size depends on, besides the size of the inflated map."""

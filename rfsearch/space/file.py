@@ -33,6 +33,7 @@ class Preset(Table):
     choices: tuple[SpaceChoice, ...] = ()
     f_bounds: tuple[float, float] = (0.25, 4.0)
     f_search: tuple[float, float] = (0.7, 1.4)
+    f_starts: dict[str, tuple[int, ...]] = Field(default={})
     image_size: tuple[Side, Side] | None = None
     budget: str
     task: TaskSpec
@@ -49,6 +50,10 @@ class Preset(Table):
                 raise ValueError(f"{name} = [low, high] needs 0 < low <= 1 <= high <= {LARGEST_FACTOR:g}")
         if not self.f_bounds[0] <= self.f_search[0] <= self.f_search[1] <= self.f_bounds[1]:
             raise ValueError(f"f_search {list(self.f_search)} lies within f_bounds {list(self.f_bounds)}")
+        for form, starts in self.f_starts.items():
+            if not starts or (strange := [d for d in starts if d not in self.dilations]):
+                got = f"{strange[0]}, which is none of {list(self.dilations)}" if starts else "none"
+                raise ValueError(f"f_starts of {form} are some of the dilations. Got {got}")
         if self.choices and self.form != SINGLE:
             raise ValueError(f"choices are what a site with one path may get: they go with the form {SINGLE!r}")
         return self
@@ -90,10 +95,9 @@ class SpaceFile(Table):
         if taken := {SINGLE, LSDFN} & set(self.paths):
             raise ValueError(f"paths are named bi, tri or anything but {' and '.join(sorted(taken))}")
         for name, preset in self.presets.items():
-            if preset.form not in self.forms:
-                raise ValueError(
-                    f"preset {name} has the unknown form {preset.form!r}.{nearest(preset.form, self.forms)}"
-                )
+            for form in (preset.form, *preset.f_starts):
+                if form not in self.forms:
+                    raise ValueError(f"preset {name} has the unknown form {form!r}.{nearest(form, self.forms)}")
         return self
 
     @property

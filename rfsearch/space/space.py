@@ -37,6 +37,7 @@ class Space(Table):
         reference: The hand default, whose one full training is the budget unit 1x.
         f_bounds: Of a learned f.
         f_search: Of a fixed real f in Bayesian and random search.
+        f_starts: Dilations that a learned f starts from, by form; where a form is not named, all.
         image_size: H x W px. None: as the data has it.
         budget: Of each arm.
         recipe: How every candidate is trained.
@@ -61,6 +62,7 @@ class Space(Table):
     choices: tuple[SpaceChoice, ...] = ()
     f_bounds: tuple[float, float]
     f_search: tuple[float, float]
+    f_starts: dict[str, tuple[Dilation, ...]] = Field(default={})
     image_size: tuple[Side, Side] | None
     budget: str
     recipe: Recipe
@@ -82,6 +84,12 @@ class Space(Table):
     def options(self) -> tuple[Choice, ...]:
         """What a site with one path may get: the dilations, then the choices that the space lists besides."""
         return tuple(dict.fromkeys([*map(Dilated, self.dilations), *self.choices]))
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Return the dilations that a learned f starts from in this form."""
+        named = self.f_starts.get(self.form, self.dilations)
+        return tuple(d for d in self.dilations if d in named) or self.dilations
 
     @property
     def reference_candidate(self) -> Candidate:

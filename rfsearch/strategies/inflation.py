@@ -12,7 +12,7 @@ from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 
 class LearnedInflation:
-    """Train from each initial dilation with f = 1 free to move (Wei, section 5.1), then repeat the leaders.
+    """Train from each of the space's starts with f = 1 free to move (Wei, section 5.1), then repeat the leaders.
 
     How f moves (its rate, delay, clipping and bounds) is the recipe's. Repeats are those of `Sweep`.
 
@@ -46,13 +46,12 @@ class LearnedInflation:
 def _starting_paths(space: Space) -> list[tuple[SitePath, ...]]:
     """Return the paths of a site that each training starts from."""
     if space.path_set is None:
-        return [(SitePath(Inflated(d, learned=True)),) for d in space.dilations]
+        return [(SitePath(Inflated(d, learned=True)),) for d in space.starts]
     if space.path_set.labels:
         return [
-            tuple(SitePath(Inflated(d, learned=True), labels) for labels in space.path_set.labels)
-            for d in space.dilations
+            tuple(SitePath(Inflated(d, learned=True), labels) for labels in space.path_set.labels) for d in space.starts
         ]
-    count, dilations = len(space.path_set.manual), sorted(space.dilations)
+    count, dilations = len(space.path_set.manual), sorted(space.starts)
     if count > len(dilations):
         raise SpaceError(
             f"inflation: {count} paths without label sets start from different dilations; the space has "

@@ -22,8 +22,21 @@ from rfsearch.receptive import receptive_field, receptive_field_at, receptive_fi
 from rfsearch.surgery import match_sites, measure_sites, set_dilation
 from rfsearch.training import Meter
 
-SMALL = ["deeplab-small", "deeplab-lsdfn-small", "deeplab-dfn-small", "deeplab-deform-small"]
+SMALL = [
+    "deeplab-small",
+    "deeplab-lsdfn-small",
+    "deeplab-dfn-small",
+    "deeplab-deform-small",
+    "deeplab-lsdfn-beside-small",
+]
 VGG16 = ["deeplab-vgg16", "deeplab-lsdfn-vgg16", "deeplab-dfn-vgg16", "deeplab-deform-vgg16"]
+RESNET = [
+    "deeplab-resnet101",
+    "deeplab-lsdfn-resnet101",
+    "deeplab-lsdfn-beside-resnet101",
+    "deeplab-dfn-resnet101",
+    "deeplab-deform-resnet101",
+]
 STRIDED = [pytest.param(name, 4, id=name) for name in SMALL] + [pytest.param(name, 8, id=name) for name in VGG16]
 
 
@@ -95,7 +108,7 @@ def test_the_logits_are_the_sum_of_the_branches(name: str) -> None:
     """At the resolution of the map: without its features the model resizes nothing."""
     model = backbone(name)(5).eval()
     model.features = nn.Identity()
-    x = torch.randn(2, 64, 24, 20)
+    x = torch.randn(2, 128 if "beside" in name else 64, 24, 20)
     total = torch.zeros(2, 5, 24, 20)
     for branch in model.branches:
         total += branch(x)
@@ -224,7 +237,7 @@ def test_shapes_alone_cost_the_same_as_numbers(name: str) -> None:
     assert one_step(shapes_only(model), "meta") == real > 0
 
 
-@pytest.mark.parametrize("name", VGG16)
+@pytest.mark.parametrize("name", [*VGG16, "deeplab-lsdfn-resnet101", "deeplab-lsdfn-beside-resnet101"])
 def test_the_large_networks_can_be_forecast(name: str) -> None:
     model = shapes_only(backbone(name)(5))
     features = sum(2 * conv.weight.numel() for conv in model.features.modules() if isinstance(conv, nn.Conv2d))
@@ -268,8 +281,62 @@ def test_trained_weights_fit_the_features(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(value, branches[key]) for key, value in model.branches.state_dict().items())
 
 
+def shaped(name: str, classes: int = 21) -> nn.Module:
+    with torch.device("meta"):
+        return backbone(name)(classes)
+
+
+@pytest.mark.parametrize("name", RESNET)
+def test_resnet_101_is_deeplabs(name: str) -> None:
+    """A stride of 8 px, res4 dilated by 2 and res5 by 4 (DeepLab V2), and as many layers as torchvision's."""
+    model = shapes_only(backbone(name)(21))
+    convs = [
+        layer for key, layer in model.features.named_modules() if isinstance(layer, nn.Conv2d) and ".block" not in key
+    ]
+    assert len(convs) == 100 + 4  # 33 blocks of three and the first one; four shortcuts have a convolution
+    middle = [conv for conv in convs if conv.kernel_size == (3, 3)]
+    assert [conv.dilation for conv in middle] == [(1, 1)] * 7 + [(2, 2)] * 23 + [(4, 4)] * 3
+    assert all(conv.padding == conv.dilation for conv in middle)
+    image = torch.zeros(1, 3, 65, 97, device="meta")
+    assert model.features(image).shape[2:] == (9, 13)
+    assert model(image).shape == (1, 21, 65, 97)
+
+
+def test_the_best_row_reads_res5b_and_is_joined_to_res5c() -> None:
+    """Wu et al. sec. 4.2: C' = 24, s = 5, gamma = 3, k = 3, a 1x1 convolution of 256 channels, then the dilations."""
+    model = shaped("deeplab-lsdfn-beside-resnet101")
+    (_, block, _), post = model.features[-1].block
+    assert (block.out_channels, block.s, block.k, block.stride.gamma.shape) == (24, 5, 3, ())
+    assert backbone("deeplab-lsdfn-beside-small")(5).features[-1].block[0][1].stride.gamma == 1.5
+    assert deeplab.BESIDE == (3.0, 24, 256)
+    assert (post.in_channels, post.out_channels, post.kernel_size) == (24, 256, (1, 1))
+    assert [branch.in_channels for branch in model.branches] == [2048 + 256] * 4
+    assert [branch.dilation for branch in model.branches] == [(d, d) for d in (6, 12, 18, 24)]
+    plain = shaped("deeplab-resnet101")
+    own = [(key, tuple(value.shape)) for key, value in plain.features.state_dict().items()]
+    joined = model.features.state_dict().items()
+    assert [tuple(value.shape) for key, value in joined if ".block" not in key] == [shape for _, shape in own]
+
+
+@torch.no_grad()
+def test_a_block_beside_a_layer_reads_what_the_layer_reads() -> None:
+    model = backbone("deeplab-lsdfn-beside-small")(5).eval()
+    image = torch.randn(1, 3, 40, 32)
+    x = model.features[:-1](image)
+    kept = x.clone()
+    joined = model.features(image)
+    layer, block = model.features[-1].layer(kept.clone()), model.features[-1].block(kept)
+    assert joined.shape[1] == 64 + 64
+    torch.testing.assert_close(joined, torch.cat([layer, block], dim=1))
+
+
+def test_networks_of_one_channel_have_another_first_layer() -> None:
+    with torch.device("meta"):
+        assert backbone("deeplab-resnet101")(2, in_channels=1).features[0].weight.shape == (64, 1, 7, 7)
+
+
 def test_every_network_has_a_name() -> None:
     named = [name for name in plugins.names("backbones") if name.startswith("deeplab")]
-    assert named == sorted(SMALL + VGG16)
+    assert named == sorted(SMALL + VGG16 + RESNET)
     for name in named:
         assert backbone(name) is getattr(deeplab, name.replace("-", "_"))

@@ -1,4 +1,4 @@
-"""Wei's two networks: the printed receptive field, torchvision's weight layout, and where their weights come from."""
+"""Wei's networks: Table 1, the printed receptive field, torchvision's weight layout, where their weights come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from rfsearch.backbones.vgg import load_imagenet_vgg16, wei_vgg16_helen, wei_vgg16_voc
+from rfsearch.backbones.vgg import (
+    load_imagenet_vgg16,
+    wei_table1_helen,
+    wei_table1_voc,
+    wei_vgg16_helen,
+    wei_vgg16_voc,
+)
 from rfsearch.errors import ModelError
 from rfsearch.receptive import receptive_fields
 from rfsearch.surgery import set_dilation
@@ -38,7 +44,15 @@ def imagenet(torchvision_features: nn.Sequential) -> dict[str, Tensor]:
     return state | {"classifier.0.weight": torch.zeros(1)}
 
 
-@pytest.mark.parametrize(("build", "conv6"), [(wei_vgg16_helen, 212 + 8 * 3), (wei_vgg16_voc, 212 + 8 * 2)])
+@pytest.mark.parametrize(
+    ("build", "conv6"),
+    [
+        (wei_table1_helen, 212 + 8 * 3),
+        (wei_table1_voc, 212 + 8 * 2),
+        (wei_vgg16_helen, 212 + 8 * 3),
+        (wei_vgg16_voc, 212 + 8 * 2),
+    ],
+)
 def test_the_printed_receptive_field(build: type, conv6: int) -> None:
     """212 px at pool5 (Wei sec. 3.3) with a stride of 8 px, and the plain arithmetic behind conv6."""
     with torch.device("meta"):
@@ -48,6 +62,86 @@ def test_the_printed_receptive_field(build: type, conv6: int) -> None:
     assert (fields["features"].height_px, fields["features"].width_px) == (212, 212)
     assert (fields["features"].jump_h, fields["features"].jump_w) == (8, 8)
     assert fields["conv6"].px == fields[""].px == conv6
+
+
+# Table 1, row by row: output channels, kernel, stride, padding, dilation; of a pool without channels.
+TABLE_1 = [
+    *[(64, 3, 1, 1, 1)] * 2,
+    (0, 2, 2, 1, 1),
+    *[(128, 3, 1, 1, 1)] * 2,
+    (0, 2, 2, 1, 1),
+    *[(256, 3, 1, 1, 1)] * 3,
+    (0, 2, 2, 1, 1),
+    *[(512, 3, 1, 1, 1)] * 3,
+    (0, 2, 1, 1, 1),
+    *[(512, 3, 1, 2, 2)] * 3,
+    (0, 3, 1, 1, 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("build", "kernel", "conv7", "classes"), [(wei_table1_helen, 4, 512, 11), (wei_table1_voc, 3, 1024, 21)]
+)
+def test_the_networks_of_table_1(build: type, kernel: int, conv7: int, classes: int) -> None:
+    with torch.device("meta"):
+        model = build(classes)
+    layers = [layer for layer in model.features if not isinstance(layer, nn.ReLU)]
+    found = []
+    for layer in layers:
+        values = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        height, width = zip(*(v if isinstance(v, tuple) else (v, v) for v in values), strict=True)
+        assert height == width
+        found.append((layer.out_channels if isinstance(layer, nn.Conv2d) else 0, *height))
+    assert found == TABLE_1
+    assert isinstance(layers[-1], nn.MaxPool2d)
+    assert sum(isinstance(layer, nn.ReLU) for layer in model.features) == 13
+    assert (model.conv6.in_channels, model.conv6.out_channels, model.conv6.kernel_size) == (512, 1024, (kernel, kernel))
+    assert (model.conv7.in_channels, model.conv7.out_channels, model.conv7.kernel_size) == (1024, conv7, (1, 1))
+    assert (model.output.in_channels, model.output.out_channels) == (conv7, classes)
+    # The default batch normalisation of Caffe: no scale, no shift.
+    assert (model.bn.weight, model.bn.bias, model.bn.eps) == (None, None, 1e-5)
+
+
+@torch.no_grad()
+def test_the_networks_of_table_1_have_no_dropout_and_the_others_have() -> None:
+    features = torch.randn(2, 512, 6, 6)
+    for build, same in ((wei_table1_helen, True), (wei_table1_voc, True), (wei_vgg16_voc, False)):
+        model = build(3).train()
+        once, again = (model.parse(features, (41, 41)) for _ in range(2))
+        assert torch.equal(once, again) == same
+
+
+def test_pools_of_table_1_are_as_large_as_caffes() -> None:
+    """Caffe rounds up, and drops a last window that begins in the padding behind the map."""
+    with torch.device("meta"):
+        model = wei_table1_helen(11)
+    pools = [layer for layer in model.features if isinstance(layer, nn.MaxPool2d)]
+    for pool in pools:
+        for side in range(1, 40):
+            size = -(-(side + 2 - pool.kernel_size) // pool.stride) + 1
+            size -= (size - 1) * pool.stride >= side + 1
+            assert pool(torch.zeros(1, 1, side, side, device="meta")).shape[2:] == (size, size)
+    sides = [500]
+    for pool in pools:
+        sides.append(pool(torch.zeros(1, 1, sides[-1], 1)).shape[2])
+    assert sides == [500, 251, 126, 64, 65, 65]
+
+
+def test_the_map_of_table_1_is_resized_to_the_label_map() -> None:
+    """F of eq. 8 is "determined by the desired output size": (500 - 1) / (65 - 1), not the 8.11 that is printed."""
+    with torch.device("meta"):
+        model = wei_table1_helen(11)
+    assert model.interpolation.stride_between((500, 500), (65, 65)) == 499 / 64
+    with torch.device("cpu"):
+        assert wei_vgg16_voc(21).interpolation.stride_between((500, 500), (62, 62)) == 8
+
+
+@pytest.mark.parametrize("build", [wei_table1_helen, wei_table1_voc])
+@torch.no_grad()
+def test_images_of_any_size_go_through_table_1(build: type) -> None:
+    model = build(11).eval()
+    for height, width in ((64, 80), (43, 57)):
+        assert model(torch.randn(2, 3, height, width)).shape == (2, 11, height, width)
 
 
 def test_the_layers_have_the_names_that_sites_use(helen: nn.Module) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rfsearch.errors import ModelError, SpaceError, TrialError
@@ -488,3 +489,33 @@ def test_wrong_requests_are_refused() -> None:
         Interpolation(InflationFactor(), 1, border="continous")
     with pytest.raises(SpaceError, match="Unknown padding 'reflect'"):
         inflate(x, 1.5, padding="reflect")
+
+
+def test_without_a_stride_the_map_spans_the_label_map():
+    """Its outermost pixels land on the label map's (eq. 8, F = (h - 1) / (H - 1)), whatever f is."""
+    ramp = torch.arange(5.0)[:, None] + 10 * torch.arange(5.0)
+    expected = F.interpolate(ramp[None, None], size=(13, 13), mode="bilinear", align_corners=True)
+    for f in (1.0, 2.0, 3.0):
+        factor = InflationFactor(f)
+        spanned = Interpolation(factor, None)(Inflation(factor)(ramp[None, None]), (13, 13), (5, 5))
+        torch.testing.assert_close(spanned, expected)
+
+
+def test_without_a_stride_one_axis_sets_it_and_no_label_lies_behind_the_map():
+    layer = Interpolation(InflationFactor(), None)
+    assert layer.stride_between((375, 500), (49, 65)) == 499 / 64
+    assert layer.stride_between((60, 500), (6, 65)) == 59 / 5
+    assert layer.stride_between((1, 1), (1, 1)) == 1
+    with pytest.raises(ModelError, match="without a stride needs the size that its map has at f = 1"):
+        layer(torch.zeros(1, 1, 4, 4), (8, 8))
+
+
+def test_without_a_stride_f_gets_the_gradient_of_that_stride():
+    torch.manual_seed(0)
+    x, goal = torch.randn(1, 2, 12, 12), torch.randn(1, 2, 33, 33)
+    found = []
+    for stride in (None, 32 / 8):
+        factor = InflationFactor(1.3, learned=True)
+        (Interpolation(factor, stride)(x, (33, 33), (9, 9)) - goal).square().mean().backward()
+        found.append(factor.f.grad)
+    assert found[0] == found[1] != 0

@@ -12,6 +12,7 @@ from rfsearch.data.helen import HELEN_CLASSES
 from rfsearch.errors import SpaceError
 from rfsearch.space import PathSet, Space, read_space
 from rfsearch.tasks.metrics import METRICS
+from rfsearch.training.schedule import learning_rate
 
 GOOD = """\
 name = "toy"
@@ -64,9 +65,70 @@ def test_the_shipped_spaces_have_a_small_preset_and_the_papers():
 def test_the_paper_preset_of_helen_has_the_papers_settings():
     space = read_space(plugins.space_file("helen"), "paper")
     assert space.image_size == (500, 500)
-    assert (space.recipe.batch_size, space.recipe.steps) == (2, 55_000)
+    # 55,000 steps were planned and training stopped after 50,000, at a rate that no schedule changed.
+    assert (space.recipe.batch_size, space.recipe.steps) == (2, 50_000)
     assert space.dilations == (2, 4, 6, 8, 10, 12, 14)
     assert space.f_bounds == (0.25, 4.0)
+    assert space.backbone == "wei-table1-helen"
+    assert space.reference == 4
+    recipe = space.recipe
+    assert (recipe.momentum, recipe.power, recipe.lr_steps, recipe.warmup) == (0.9, 0.0, (), 0)
+    assert (recipe.pretrained_lr_multiplier, recipe.f_delay, recipe.guidance_weight) == (1.0, 0.0, 1.2)
+    assert (recipe.normalisation, recipe.f_step, recipe.flip) == ("paper", 0.0, False)
+    assert 3e4 <= recipe.f_lr_multiplier <= 9e4
+    assert space.starts == (2, 6, 8, 10, 12)
+    assert [space.with_form(form).starts for form in ("bi", "tri")] == [(8,), (8,)]
+
+
+def test_the_paper_preset_of_helen_has_the_papers_rates_in_units_of_a_mean():
+    recipe = read_space(plugins.space_file("helen"), "paper").recipe
+    pixels = 500 * 500
+    # The paper's loss is the sum S = pixels x M of what is here the mean M. A step along S moves a weight w by
+    #     -1e-7 (dS/dw + 5e-4 w) = -1e-7 pixels (dM/dw + 5e-4 / pixels w).
+    assert recipe.lr == pytest.approx(1e-7 * pixels)
+    assert recipe.weight_decay == pytest.approx(5e-4 / pixels)
+    # A step along S moves f by -1e-7 m dS/df = -(1e-7 pixels) m dM/df: m stays, and so does what both are divided by.
+    assert 1e-7 * 3e4 * pixels <= recipe.lr * recipe.f_lr_multiplier <= 1e-7 * 9e4 * pixels
+
+
+def test_the_paper_preset_of_voc_has_the_papers_settings():
+    space = read_space(plugins.space_file("voc"), "paper")
+    recipe = space.recipe
+    assert (space.backbone, space.reference) == ("wei-table1-voc", 10)
+    assert space.dilations == (4, 6, 8, 10, 12, 14, 16, 18, 20)
+    assert space.starts == (4, 6, 16, 18, 20)
+    assert (recipe.batch_size, recipe.steps, recipe.f_lr_multiplier, recipe.f_step) == (20, 9600, 3e5, 0.0)
+    assert (recipe.power, recipe.f_delay, recipe.pretrained_lr_multiplier) == (0.0, 0.0, 1.0)
+    rates = [learning_rate(recipe, step) / recipe.lr for step in range(9600)]
+    drops = [step for step in range(1, 9600) if rates[step] != rates[step - 1]]
+    assert drops[1] - drops[0] == 200
+    assert sorted(set(rates), reverse=True) == pytest.approx([1, 0.32, 0.32**2])
+    assert recipe.f_clip is not None
+    assert recipe.f_background < 1
+    height, width = space.image_size
+    assert recipe.lr == pytest.approx(1e-7 * height * width, rel=0.01)
+    assert recipe.weight_decay == pytest.approx(5e-4 / (height * width), rel=0.02)
+
+
+def test_a_form_without_starts_of_its_own_starts_everywhere(tmp_path):
+    asked = GOOD.replace("reference = 2", "reference = 2\nf_starts = { bi = [1] }")
+    space = read_space(written(tmp_path, asked), None)
+    assert (space.starts, space.with_form("bi").starts) == (space.dilations, (1,))
+    assert space.with_form("bi").with_(dilations=(2, 3)).starts == (2, 3)  # none of its starts fits
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ("{ single = [3] }", "f_starts of single are some of the dilations. Got 3"),
+        ("{ single = [] }", "f_starts of single are some of the dilations. Got none"),
+        ("{ bo = [2] }", "unknown form 'bo'. Did you mean 'bi'"),
+    ],
+)
+def test_faulty_starts_are_refused(tmp_path, starts, message):
+    asked = GOOD.replace("reference = 2", f"reference = 2\nf_starts = {starts}")
+    with pytest.raises(SpaceError, match=message):
+        read_space(written(tmp_path, asked), None)
 
 
 def test_only_presets_that_follow_the_paper_have_its_border(tmp_path):

@@ -269,6 +269,14 @@ def test_a_hand_default_outside_the_searched_range_can_be_observed():
     assert played(made("optuna", space=space), 8)[0] == space.default_candidate
 
 
+def test_inflation_starts_where_its_space_says():
+    space = SPACE.with_(f_starts={"single": SPACE.dilations[1:], "bi": SPACE.dilations[:1]})
+    for form, starts in (("single", SPACE.dilations[1:]), ("bi", SPACE.dilations[:1])):
+        strategy = made("inflation", space=space.with_form(form))
+        listed = strategy.describe().candidates
+        assert [{path.choice.dilation for _, path in candidate} for candidate in listed] == [{d} for d in starts]
+
+
 def test_inflation_learns_from_every_dilation_with_f_at_one():
     seen = played(made("inflation"), len(SPACE.dilations))
     assert {c.sites[0][1][0].choice for c in seen} == {Inflated(d, learned=True) for d in SPACE.dilations}

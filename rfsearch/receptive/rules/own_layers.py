@@ -20,7 +20,8 @@ def _inflation(call: Call) -> Field:
 
 
 def _interpolation(call: Call) -> Field:
-    step, field = call.module.factor.f.item() / call.module.stride, call.field
+    stride = call.module.stride_between(call.output[2:], call.argument(2, "plain"))
+    step, field = call.module.factor.f.item() / stride, call.field
     for dim in range(2, len(call.output)):
         field = field.sampled(dim, np.arange(call.output[dim]) * step, stride=step)
     return field
