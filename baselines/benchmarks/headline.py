@@ -40,10 +40,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("protocol", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--only", default="", help="data sets whose key holds this")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables")
     asked = parser.parse_args()
     protocol = read_protocol(asked.protocol)
-    comparisons = [read_comparison(dataset, protocol, asked.work) for dataset in protocol.datasets]
+    comparisons = [
+        read_comparison(dataset, protocol, asked.work) for dataset in protocol.datasets if asked.only in dataset.key
+    ]
     table = pd.DataFrame([row for found in comparisons for row in found.rows()], columns=COLUMNS)
     table.to_csv(asked.out / f"{protocol.name}.csv", index=False)
     trials = pd.DataFrame([row for found in comparisons for row in found.trials()], columns=TRIAL_COLUMNS)
