@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -43,8 +43,8 @@ title = "toys"
 links = {{ "toys/images" = "images" }}
 
 [datasets.toys.runs]
-search = "--space {space} --budget 30x --strategies exhaustive,fractional"
-"nothing to find" = "--space {space} --set dilations=[2] --set reference=2 --budget 9x --strategies fractional"
+search = "--space {space} --budget 8x --strategies exhaustive,fractional"
+"nothing to find" = "--space {space} --set dilations=[2] --set reference=2 --budget 4x --strategies fractional"
 """
     )
     return path
@@ -63,7 +63,7 @@ def test_a_protocol_is_trained_taken_up_again_and_compared(
         code, _, said = call(*command[3:])
         assert code == 0, said
 
-    monkeypatch.setattr(benchmarks["train"].subprocess, "run", given)
+    monkeypatch.setattr(benchmarks["train"], "subprocess", SimpleNamespace(run=given))
     monkeypatch.setattr(benchmarks["retrained"], "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     (data / "images").mkdir(parents=True)
     out.mkdir()
