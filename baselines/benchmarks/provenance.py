@@ -29,6 +29,6 @@ def provenance(command: str | None = None) -> dict[str, Any]:
     }
 
 
-def write_sidecar(name: str, body: dict[str, Any]) -> None:
+def write_sidecar(name: str, body: dict[str, Any], folder: Path = RESULTS) -> None:
     """Write the JSON beside a table."""
-    (RESULTS / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")

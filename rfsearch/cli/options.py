@@ -27,6 +27,10 @@ PresetOption = Annotated[
         "--preset", help="Size of the space: mini (default), paper ..., and its form: bi, tri, lsdfn, paper-bi, ..."
     ),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a value of the space: KEY=VALUE, such as recipe.steps=600 (repeat)."),
+]
 DataOption = Annotated[str | None, typer.Option("--data", help="Folder of images. Default: the space's embedded set.")]
 BackboneOption = Annotated[
     str | None,
@@ -72,6 +76,7 @@ def make_request(
     address: AddressOption = None,
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
+    changes: SetOption = None,
 ) -> Request:
     """Make the request that the options of `run` and `plan` describe."""
     from rfsearch.ledger import Request
@@ -89,6 +94,7 @@ def make_request(
         address=address,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
+        changes=tuple(changes or ()),
     )
 
 

@@ -12,6 +12,7 @@ class Request:
     Attributes:
         space: Name of a space, or a space file.
         preset: Size of the space, its form, or both.
+        changes: KEY=VALUE each, in place of what the space file says; see `rfsearch.space.changes`.
         data: Folder of images.
         backbone: SPEC of the network.
         sites: Module paths or patterns.
@@ -44,3 +45,4 @@ class Request:
     address: str | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
+    changes: tuple[str, ...] = ()

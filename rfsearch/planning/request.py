@@ -38,7 +38,7 @@ def resolve_space(request: Request) -> Space:
     Raises:
         SpaceError: There is no such space, or an override does not fit it.
     """
-    space = read_space(plugins.space_file(request.space), request.preset)
+    space = read_space(plugins.space_file(request.space), request.preset, request.changes)
     backbone = absolute(request.backbone or space.backbone)  # workers and resumed runs have other working directories
     # A preset's trained weights belong to its own backbone.
     weights = "none" if backbone != absolute(space.backbone) else None

@@ -14,8 +14,16 @@ def describe_fault(text: str, fault: ErrorDetails) -> str:
         text: The file.
         fault: One entry of `ValidationError.errors()`.
     """
-    keys = [str(part) for part in fault["loc"] if part != "[key]"]  # pydantic's mark of a key that is wrong itself
-    return f"line {_line_of(text, keys)}, {'.'.join(keys) or 'file'}: {_in_plain_words(fault)}"
+    return f"line {_line_of(text, _keys_of(fault))}, {describe_change(fault)}"
+
+
+def describe_change(fault: ErrorDetails) -> str:
+    """Describe a fault of a value that replaces one of a space file, which is on no line of it, as `key: what`."""
+    return f"{'.'.join(_keys_of(fault)) or 'file'}: {_in_plain_words(fault)}"
+
+
+def _keys_of(fault: ErrorDetails) -> list[str]:
+    return [str(part) for part in fault["loc"] if part != "[key]"]  # pydantic's mark of a key that is wrong itself
 
 
 # What a value of a space file must be, by pydantic's name for the fault; its own words are of Python's types.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rfsearch.errors import SpaceError, nearest
+from rfsearch.space.changes import apply_changes
 from rfsearch.space.choices import SpaceChoice
 from rfsearch.space.data_spec import DataSpec
-from rfsearch.space.faults import describe_fault
+from rfsearch.space.faults import describe_change, describe_fault
 from rfsearch.space.forms import LSDFN, PATHS, SINGLE, PathSet, SamplingSpec
 from rfsearch.space.recipe import Recipe
 from rfsearch.space.space import Space
@@ -107,26 +108,32 @@ class SpaceFile(Table):
 
     def preset_and_form(self, wanted: str) -> tuple[Preset, str]:
         """Return a preset by its name, or in another form: `bi` is the default preset's, `paper-bi` that of `paper`."""
+        preset = self.presets[self.preset_of(wanted)]
+        return preset, preset.form if wanted in self.presets else wanted.rpartition("-")[2]
+
+    def preset_of(self, wanted: str) -> str:
+        """Return the name of a preset that may be wanted in another form."""
         if wanted in self.presets:
-            return self.presets[wanted], self.presets[wanted].form
+            return wanted
         base, _, form = wanted.rpartition("-")
         base = base or self.default_preset
         if base not in self.presets or form not in self.forms:
             known = [*self.presets, *self.forms, *(f"{name}-{form}" for name in self.presets for form in self.forms)]
             raise SpaceError(f"space {self.name!r} has no preset {wanted!r}.{nearest(wanted, known)}")
-        return self.presets[base], form
+        return base
 
 
-def read_space(path: Path, preset: str | None) -> Space:
+def read_space(path: Path, preset: str | None, changes: Sequence[str] = ()) -> Space:
     """Read one preset of a space file.
 
     Args:
         path: The file.
         preset: Name of a preset, of one in another form, such as `paper-bi`, or of a form. None: the default preset.
+        changes: KEY=VALUE each, in place of what the file says; see `rfsearch.space.changes`.
 
     Raises:
         SpaceError: The file cannot be read, has no such preset, or has faults; all of them in one message, each with
-            its line.
+            its line. Or the changes have faults.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
@@ -149,6 +156,8 @@ def read_space(path: Path, preset: str | None) -> Space:
         lines = "\n".join(f"  {describe_fault(text, fault)}" for fault in faults)
         raise SpaceError(f"{path}: {len(faults)} fault(s):\n{lines}") from error
     wanted = preset or file.default_preset
+    if changes:
+        file = _changed(body, file.preset_of(wanted), changes)
     chosen, form = file.preset_and_form(wanted)
     shared = file.model_dump(include={"name", "title", "cite"})
     return Space(
@@ -160,3 +169,16 @@ def read_space(path: Path, preset: str | None) -> Space:
         **{k: getattr(chosen, k) for k in Preset.model_fields if k != "form"},
         form=form,
     )
+
+
+def _changed(body: Mapping[str, Any], preset: str, changes: Sequence[str]) -> SpaceFile:
+    """Return a sound file with some values replaced."""
+    changed = apply_changes(body, preset, Preset.model_fields, changes)
+    try:
+        return SpaceFile.model_validate(changed)
+    except ValidationError as error:
+        faults = error.errors()
+        for fault in faults:
+            fault["loc"] = where_written(fault["loc"], changed)
+        lines = "\n".join(f"  {describe_change(fault)}" for fault in faults)
+        raise SpaceError(f"--set {' --set '.join(changes)}: {len(faults)} fault(s):\n{lines}") from error

@@ -64,7 +64,7 @@ def test_help_in_a_pipe_is_neither_folded_nor_cut(call, monkeypatch):
 def test_run_and_plan_take_the_same_request(call):
     told = [call(command, "--help")[1] for command in ("run", "plan")]
     for option in ("--space", "--preset", "--data", "--backbone", "--site", "--strategies", "--paths", "--budget",
-                   "--seeds", "--address", "--cpus-per-trial", "--gpus-per-trial"):  # fmt: skip
+                   "--seeds", "--set", "--address", "--cpus-per-trial", "--gpus-per-trial"):  # fmt: skip
         lines = [[line for line in text.splitlines() if line.split()[:1] == [option]] for text in told]
         assert lines[0] == lines[1] != [], option
 

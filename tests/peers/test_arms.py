@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rfsearch_peers.arms import SearchThenTrain
 from rfsearch_peers.dash import Dash
-from rfsearch_peers.dcls import LearnedSpacings
+from rfsearch_peers.dcls import LearnedGaussians, LearnedSpacings
 from rfsearch_peers.deformable import Deformables
-from rfsearch_peers.rfnext import RFNext
+from rfsearch_peers.rfnext import RFNext, RFNextBranches, RFNextNarrow, RFNextSingle
 
 from rfsearch import testing
 from rfsearch.choices import Candidate, Dilated, Guest
@@ -27,7 +27,11 @@ STRATEGIES = [
     Deformables,
     Dash,
     pytest.param(LearnedSpacings, marks=needs("DCLS", "dcls")),
-    pytest.param(RFNext, marks=needs("mmcv", "mmcv-lite")),
+    pytest.param(LearnedGaussians, marks=needs("DCLS", "dcls")),
+    *(
+        pytest.param(strategy, marks=needs("mmcv", "mmcv-lite"))
+        for strategy in (RFNext, RFNextSingle, RFNextBranches, RFNextNarrow)
+    ),
 ]
 SPACE = helen_space()  # dilations 1, 2, 3, 4, 6, 8, 11; 1 is the hand default
 
@@ -118,6 +122,14 @@ def test_sweeps_begin_at_the_hand_default_and_try_every_dilation() -> None:
         tell(strategy, candidate, 1.0, 0.5)
     assert seen[0] == of(SPACE, SPACE.reference, Deformables.layer)
     assert set(seen) == {of(SPACE, d, Deformables.layer) for d in SPACE.dilations}
+
+
+@needs("DCLS", "dcls")
+def test_a_layer_with_one_start_is_trained_from_there_only() -> None:
+    strategy = LearnedGaussians(SPACE, 0)
+    for _ in range(3):
+        assert strategy.suggest([]) == of(SPACE, SPACE.reference, LearnedGaussians.layer)
+        tell(strategy, of(SPACE, SPACE.reference, LearnedGaussians.layer), 1.0, 0.5)
 
 
 @pytest.mark.parametrize(("strategy", "module"), [(LearnedSpacings, "DCLS"), (RFNext, "mmengine")])

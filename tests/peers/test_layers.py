@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -11,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from rfsearch_peers.dash import MixedConvolution, dash
-from rfsearch_peers.dcls import PLACE_GRADIENT
+from rfsearch_peers.dcls import PLACE_GRADIENT, PLACE_RATE, WARMUP, dcls_gauss
 from rfsearch_peers.dcls import dcls as spaced
 from rfsearch_peers.deformable import deformable
-from rfsearch_peers.rfnext import ROUNDS, rfnext
+from rfsearch_peers.rfnext import ROUNDS, rfnext, rfnext_convnext, rfnext_deeplab
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -155,6 +156,67 @@ def test_rfnext_keeps_within_the_space() -> None:
         assert 3 <= found_dilation(layer) <= 5
 
 
+@needs("mmcv", "mmcv-lite")
+def test_rfnext_for_segmentation_has_eight_rounds_and_keeps_its_branches() -> None:
+    layer = rfnext_convnext(convolution(4), DILATIONS)
+    assert layer.search.dilation_rates == [(2, 2), (4, 4), (6, 6)]
+    rounds = []
+    for step in range(101):
+        before = layer.search.dilation_rates
+        with torch.no_grad():
+            layer.search.branch_weights.zero_()[len(before) - 1] = 1.0
+        layer.advance(step, 100)
+        if layer.search.dilation_rates != before:
+            rounds.append((step, [rate for rate, _ in layer.search.dilation_rates]))
+    # always the largest branch, half as much again, up to 24 px, beyond the space's own dilations
+    assert rounds == [(10, [3, 6, 9]), (20, [4, 9, 14]), (30, [7, 14, 21]), (40, [10, 21, 24]), (50, [12, 24])]
+    assert found_dilation(layer) == 24.0
+    assert layer.work == 2
+    assert rfnext_deeplab(convolution(4), DILATIONS).search.dilation_rates == [(3, 3), (4, 4), (5, 5)]
+
+
+@needs("mmcv", "mmcv-lite")
+def test_the_last_round_of_rfnext_for_segmentation_is_at_four_fifths() -> None:
+    layer = rfnext_convnext(convolution(4), DILATIONS)
+    ends = []
+    layer.search.estimate_rates = lambda: ends.append(step)
+    for step in range(101):
+        layer.advance(step, 100)
+    assert ends == [10, 20, 30, 40, 50, 60, 70, 80]
+
+
+@needs("DCLS", "dcls")
+@pytest.mark.parametrize("form", ["plain", "strided", "grouped, no bias", "oblong"])
+def test_gaussian_spacings_start_near_the_centre_of_kernels_of_their_own_size(form: str) -> None:
+    conv = convolution(2, **CONVOLUTIONS[form])
+    torch.manual_seed(0)
+    layer = dcls_gauss(conv, DILATIONS)
+    assert layer(image()).shape == conv(image()).shape
+    assert layer.spaced.dilated_kernel_size == tuple(8 * (k - 1) + 1 for k in conv.kernel_size)
+    assert layer.spaced.P.detach().std() == pytest.approx(0.5, rel=0.2)
+    assert torch.equal(layer.spaced.SIG, torch.full_like(layer.spaced.SIG, 0.23))
+
+
+@needs("DCLS", "dcls")
+def test_gaussian_places_move_by_the_authors_steps_alone() -> None:
+    """In the first step every place goes a rate's length against its gradient, and the optimiser moves none."""
+    torch.manual_seed(0)
+    layer, steps = copy.deepcopy(dcls_gauss(convolution(2), DILATIONS)), 10
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    before = {name: layer.get_parameter(f"spaced.{name}").detach().clone() for name in ("P", "SIG")}
+    layer.advance(0, steps)
+    layer(image()).square().sum().backward()
+    optimizer.step()
+    for name, places in before.items():
+        assert torch.equal(layer.get_parameter(f"spaced.{name}"), places)
+    gradient = layer.places.gradient.clone()
+    with torch.no_grad():
+        layer.advance(1, steps)
+    rate = PLACE_RATE * min(1.0, 1 / (WARMUP * steps)) * (1 + math.cos(math.pi / steps)) / 2
+    torch.testing.assert_close(layer.spaced.P, before["P"] - rate * gradient.sign(), rtol=0, atol=1e-5)
+    assert not torch.equal(layer.spaced.SIG, before["SIG"])
+
+
 LEARNED = {"deformable": "offset.weight", "dash": "alphas", "dcls": "spaced.P", "rfnext": "search.branch_weights"}
 
 
@@ -241,13 +303,21 @@ def test_a_missing_package_is_one_message(
         make(convolution(2), DILATIONS)
 
 
-@pytest.mark.parametrize("make", ALL)
+MODULES = {"rfnext_convnext": "rfnext", "dcls_gauss": "dcls"}
+AS_AUTHORS = [
+    pytest.param(rfnext_convnext, id="rfnext_convnext", marks=needs("mmcv", "mmcv-lite")),
+    # Kernels of 289 places for 9 taps: a minute.
+    pytest.param(dcls_gauss, id="dcls_gauss", marks=[needs("DCLS", "dcls"), pytest.mark.slow]),
+]
+
+
+@pytest.mark.parametrize("make", [*ALL, *AS_AUTHORS])
 def test_a_training_with_it_ends_resumes_and_says_what_it_found(
     make: Make, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     name = request.node.callspec.id
     space = toy_space(tmp_path)
-    choice = Guest(2, f"rfsearch_peers.{name}:{name}")
+    choice = Guest(2, f"rfsearch_peers.{MODULES.get(name, name)}:{name}")
     whole = finished(training(space, choice, tmp_path / "whole"))
     assert whole.cause == ""
     assert whole.status == "completed"

@@ -245,6 +245,39 @@ def test_a_preset_of_that_name_goes_before_a_form(tmp_path):
     )
 
 
+def test_values_of_a_file_are_changed_for_one_run(tmp_path):
+    path = written(tmp_path, GOOD + SETS)
+    given = read_space(path, "bi")
+    changes = ["recipe.steps=20", "dilations = [1, 8]", "reference=8", "paths.bi.manual=[1, 8]", "task.metric=dice",
+               "data.resize=crop", "title=Plain text", "recipe.steps=30"]  # fmt: skip
+    changed = read_space(path, "bi", changes)
+    assert (changed.recipe.steps, changed.dilations, changed.reference) == (30, (1, 8), 8)
+    assert changed.path_set is not None
+    assert changed.path_set.manual == (1, 8)
+    assert (changed.task.metric, changed.data.resize, changed.title) == ("dice", "crop", "Plain text")
+    assert changed.recipe.model_copy(update={"steps": 10}) == given.recipe
+    assert read_space(path, "bi") == given
+
+
+def test_a_changed_preset_is_the_one_in_use(tmp_path):
+    other = GOOD[GOOD.index("[presets.mini]") :].replace("mini", "large")
+    path = written(tmp_path, f"{GOOD}\n{other}")
+    assert read_space(path, "large", ["budget=9x"]).budget == "9x"
+    assert read_space(path, "large-bi", ["form=tri"]).form == "bi"
+    assert read_space(path, "large", ["form=tri"]).form == "tri"
+
+
+@pytest.mark.parametrize("wanted", ["mini", "tri"])
+def test_all_faults_of_changes_are_reported_at_once(tmp_path, wanted):
+    with pytest.raises(SpaceError) as told:
+        read_space(written(tmp_path, GOOD), wanted, ["recipe.steps=0.5", "recipe.lr=fast", "colour=red"])
+    lines = str(told.value).splitlines()
+    assert lines[0] == "--set recipe.steps=0.5 --set recipe.lr=fast --set colour=red: 3 fault(s):"
+    assert {line.split(":")[0].strip() for line in lines[1:]} == {
+        "presets.mini.recipe.steps", "presets.mini.recipe.lr", "colour"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("wanted", "nearest"), [("mini-trii", "mini-tri"), ("min-tri", "mini-tri"), ("lsdf", "lsdfn")])
 def test_an_unknown_preset_or_form_names_the_nearest(tmp_path, wanted, nearest):
     with pytest.raises(SpaceError, match=f"no preset '{wanted}'. Did you mean '{nearest}'"):

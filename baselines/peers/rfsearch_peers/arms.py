@@ -24,6 +24,7 @@ class LayerSweep:
         name: Name of the peer and of its extra. A subclass sets it, like the others.
         layer: SPEC of the layer.
         modules: Modules that it calls.
+        starts_anywhere: Whether the layer starts at the convolution's dilation; if not, one start is all.
 
     Example:
         >>> class Deformables(LayerSweep):
@@ -35,10 +36,12 @@ class LayerSweep:
     name: ClassVar[str]
     layer: ClassVar[str]
     modules: ClassVar[tuple[str, ...]] = ()
+    starts_anywhere: ClassVar[bool] = True
 
     def __init__(self, space: Space, seed: int) -> None:
         check_installed(self.name, self.modules)
-        self._starts = [space.uniform(Guest(d, self.layer)) for d in space.dilations]
+        dilations = space.dilations if self.starts_anywhere else (space.reference,)
+        self._starts = [space.uniform(Guest(d, self.layer)) for d in dilations]
         first = space.uniform(Guest(space.reference, self.layer))
         self._sweep = Sweep(self._starts, seed, first, space.direction)
 

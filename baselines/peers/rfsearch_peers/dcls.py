@@ -1,7 +1,11 @@
 """Convolve with learnable spacings: each tap of each kernel learns its place.
 
-Khalfaoui-Hassani et al., "Dilated convolution with learnable spacings", ICLR 2023. Called: `Dcls2d` of the package
-`dcls` (MIT by its licence file; the package's metadata names the GPL).
+Khalfaoui-Hassani et al., "Dilated convolution with learnable spacings", ICLR 2023, and "Dilated convolution with
+learnable spacings: beyond bilinear interpolation", 2023. Called: `Dcls2d` of the package `dcls` (MIT by its licence
+file; the package's metadata names the GPL).
+
+`dcls` is bilinear and starts at a dilation's grid. `dcls_gauss` is as in the package's examples: Gaussian, with a
+learned sigma for each tap, dense kernels of 17 x 17 places, and taps that start near the centre, N(0, 0.5).
 
 Its kernels are dense, as large as the places that a tap may take, and are assembled in every pass: on a CPU 4, 9, 30
 and 200 times a plain 3x3 convolution at 5, 7, 13 and 23 taps per axis, 64 to 64 channels on 8 maps of 24 x 24.
@@ -11,7 +15,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +33,10 @@ _NAME, _MODULES = "dcls", ("DCLS",)
 # a rate of 0.004, 0.02 px a step whatever the gradient's size; under stochastic gradient descent at a rate of 0.1 with
 # a momentum of 0.9 this is as fast, and the gradient as it comes moves none of them by a hundredth of a px.
 PLACE_GRADIENT = 0.02
+# What the authors train Gaussians with (`ConvNeXt-dcls`): AdamW with its usual betas at five times a rate of 0.004, no
+# decay of places, a cosine after a linear growth over 20 of 300 epochs. Sigmas move like places.
+PLACE_RATE, WARMUP, BETAS, EPSILON = 5 * 0.004, 20 / 300, (0.9, 0.999), 1e-8
+EXAMPLES_REACH = 8  # of a 3 x 3 kernel with 17 x 17 places
 
 
 class SpacedConvolution(nn.Module):
@@ -46,34 +56,14 @@ class SpacedConvolution(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, padding: tuple[int, int], reach: int) -> None:
         super().__init__()
-        kernel, dilation = conv.kernel_size, conv.dilation
-        size = [(k - 1) * reach + 1 for k in kernel]
-        more = [(k - 1) * (reach - d) // 2 for k, d in zip(kernel, dilation, strict=True)]
-        make = importlib.import_module("DCLS.construct.modules").Dcls2d
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # of a faster kernel for depthwise convolutions, which is not asked for
-        try:
-            self.spaced = make(
-                conv.in_channels,
-                conv.out_channels,
-                kernel_count=kernel[0] * kernel[1],
-                stride=conv.stride,
-                padding=tuple(p + m for p, m in zip(padding, more, strict=True)),
-                dilated_kernel_size=tuple(size),
-                groups=conv.groups,
-                bias=conv.bias is not None,
-                version="v0",  # the paper's own; its gradient does not vanish at whole places
-                use_implicit_gemm=False,
-            )
-        finally:
-            logging.disable(before)
-        axes = [torch.arange(k) - (k - 1) // 2 for k in kernel]
-        unit = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).float()
+        # The paper's own version; its gradient does not vanish at whole places.
+        self.spaced = _dense(conv, padding, reach, "v0")
+        unit = _unit_grid(conv)
         self._unit: Tensor
         self.register_buffer("_unit", unit, persistent=False)  # axis (y, x) x taps: the grid at a dilation of 1
         with torch.no_grad():
             self.spaced.weight.copy_(conv.weight.flatten(2))
-            self.spaced.P.copy_((unit * torch.tensor(dilation)[:, None])[:, None, None])
+            self.spaced.P.copy_((unit * torch.tensor(conv.dilation)[:, None])[:, None, None])
             if conv.bias is not None:
                 self.spaced.bias.copy_(conv.bias)
 
@@ -99,8 +89,7 @@ class SpacedConvolution(nn.Module):
 
         Taps part from their grid in all directions, so that their mean place hardly moves while they spread.
         """
-        spread = self.spaced.P.detach().square().mean() / self._unit.square().mean()
-        return float(spread.sqrt())
+        return _spread(self.spaced.P, self._unit)
 
     def undecayed(self) -> list[nn.Parameter]:
         """Return the places: decay would draw them together."""
@@ -109,6 +98,129 @@ class SpacedConvolution(nn.Module):
 
 def _scaled(gradient: Tensor) -> Tensor:
     return gradient * (PLACE_GRADIENT / (gradient.square().mean().sqrt() + torch.finfo(gradient.dtype).tiny))
+
+
+class AdamSteps(nn.Module):
+    """Move a parameter as the authors do, whatever the network's optimiser, which is shown no gradient of it.
+
+    Args:
+        parameter: What moves.
+    """
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        super().__init__()
+        self.gradient: Tensor
+        self.mean: Tensor
+        self.square: Tensor
+        for name in ("gradient", "mean", "square"):
+            self.register_buffer(name, torch.zeros_like(parameter.detach()))
+
+    def watched(self, parameter: Tensor) -> Tensor:
+        """Return a parameter whose gradient of this pass is kept for `move`."""
+        shown = parameter.view_as(parameter)
+        if shown.requires_grad:
+            shown.register_hook(self._keep)
+        return shown
+
+    def _keep(self, gradient: Tensor) -> Tensor:
+        self.gradient.copy_(gradient)
+        return torch.zeros_like(gradient)
+
+    def move(self, parameter: Tensor, step: int, steps: int) -> None:
+        """Take the step that the gradient of training step `step` - 1 asks for.
+
+        Args:
+            parameter: What moves.
+            step: Number of gradients so far, at least 1.
+            steps: Of a full training.
+        """
+        self.mean.lerp_(self.gradient, 1 - BETAS[0])
+        self.square.lerp_(self.gradient.square(), 1 - BETAS[1])
+        mean, square = self.mean / (1 - BETAS[0] ** step), self.square / (1 - BETAS[1] ** step)
+        rate = PLACE_RATE * min(1.0, step / (WARMUP * steps)) * (1 + math.cos(math.pi * step / steps)) / 2
+        parameter.sub_(rate * mean / (square.sqrt() + EPSILON))
+
+
+class GaussianSpacings(nn.Module):
+    """Convolve with Gaussian taps of learned places and widths: B x C x H x W to what `conv` gives.
+
+    Args:
+        conv: The convolution; it gives the weights of the taps.
+        padding: Zeros on either side, px, vertically and horizontally.
+
+    Example:
+        >>> GaussianSpacings(torch.nn.Conv2d(4, 4, 3, padding=1), (1, 1)).spaced.dilated_kernel_size
+        (17, 17)
+    """
+
+    def __init__(self, conv: nn.Conv2d, padding: tuple[int, int]) -> None:
+        super().__init__()
+        self.spaced = _dense(conv, padding, EXAMPLES_REACH, "gauss")
+        with torch.no_grad():
+            self.spaced.weight.copy_(conv.weight.flatten(2))
+            if conv.bias is not None:
+                self.spaced.bias.copy_(conv.bias)
+        self.places, self.sigmas = AdamSteps(self.spaced.P), AdamSteps(self.spaced.SIG)
+        self._unit: Tensor
+        self.register_buffer("_unit", _unit_grid(conv), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map B x C x H x W to what the convolution gives."""
+        spaced = self.spaced
+        spaced.DCK.IDX = spaced.DCK.lim = None  # as for `SpacedConvolution`
+        places, sigmas = self.places.watched(spaced.P), self.sigmas.watched(spaced.SIG)
+        output: Tensor = spaced._conv_forward(x, spaced.weight, spaced.bias, places, sigmas)
+        return output
+
+    def advance(self, step: int, steps: int) -> None:
+        """Move places and widths by the last step's gradient, and taps that have left the kernel back to its edge."""
+        if step:
+            self.places.move(self.spaced.P, step, steps)
+            self.sigmas.move(self.spaced.SIG, step, steps)
+        self.spaced.clamp_parameters()
+
+    @property
+    def dilation(self) -> float:
+        """Return the dilation of the regular grid whose taps are as far from the centre, px (root mean square)."""
+        return _spread(self.spaced.P, self._unit)
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Return places and widths, which the network's optimiser is to leave alone."""
+        return [self.spaced.P, self.spaced.SIG]
+
+
+def _dense(conv: nn.Conv2d, padding: tuple[int, int], reach: int, version: str) -> Any:
+    """Return the package's layer in the place of a convolution, its taps within the grid of dilation `reach`."""
+    kernel, dilation = conv.kernel_size, conv.dilation
+    more = [(k - 1) * (reach - d) // 2 for k, d in zip(kernel, dilation, strict=True)]
+    make = importlib.import_module("DCLS.construct.modules").Dcls2d
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # of a faster kernel for depthwise convolutions, which is not asked for
+    try:
+        return make(
+            conv.in_channels,
+            conv.out_channels,
+            kernel_count=kernel[0] * kernel[1],
+            stride=conv.stride,
+            padding=tuple(p + m for p, m in zip(padding, more, strict=True)),
+            dilated_kernel_size=tuple((k - 1) * reach + 1 for k in kernel),
+            groups=conv.groups,
+            bias=conv.bias is not None,
+            version=version,
+            use_implicit_gemm=False,
+        )
+    finally:
+        logging.disable(before)
+
+
+def _unit_grid(conv: nn.Conv2d) -> Tensor:
+    """Return the places of a convolution's taps at a dilation of 1, axis (y, x) x taps."""
+    axes = [torch.arange(k) - (k - 1) // 2 for k in conv.kernel_size]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).float()
+
+
+def _spread(places: Tensor, unit: Tensor) -> float:
+    return float((places.detach().square().mean() / unit.square().mean()).sqrt())
 
 
 def dcls(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
@@ -121,6 +233,17 @@ def dcls(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
     check_installed(_NAME, _MODULES)
     own = max(conv.dilation)
     return SpacedConvolution(conv, even_padding(conv, _NAME), min((d for d in dilations if d > own), default=own))
+
+
+def dcls_gauss(conv: nn.Conv2d, dilations: Sequence[int]) -> nn.Module:
+    """Build learnable Gaussian spacings as in the package's examples.
+
+    Raises:
+        RequestError: The package is missing.
+        ModelError: The convolution is not plain.
+    """
+    check_installed(_NAME, _MODULES)
+    return GaussianSpacings(conv, even_padding(conv, _NAME))
 
 
 def _field(call: Call) -> Field:
@@ -136,6 +259,7 @@ def _field(call: Call) -> Field:
 
 
 register(SpacedConvolution, _field)
+register(GaussianSpacings, _field)
 
 
 class LearnedSpacings(LayerSweep):
@@ -147,3 +271,15 @@ class LearnedSpacings(LayerSweep):
 
     name, modules = _NAME, _MODULES
     layer = f"{__name__}:dcls"
+
+
+class LearnedGaussians(LayerSweep):
+    """Train dilated convolutions with learnable Gaussian spacings, which have one start: near the centre.
+
+    Example:
+        >>> LearnedGaussians(space, seed=0).suggest([])
+    """
+
+    name, modules = _NAME, _MODULES
+    layer = f"{__name__}:dcls_gauss"
+    starts_anywhere = False
