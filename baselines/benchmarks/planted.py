@@ -222,27 +222,27 @@ class Student:
         else:
             self.candidate = case.planted.candidate([KINDS[case.kind](start) for start in case.starts])
             self.model, self.learnable = assemble(Network(case.planted), self.candidate, settings)
-        if case.kind == "FractionalConv2d":
-            self._free_dilations()
         if case.weights == "known":
             with torch.no_grad():
                 for ours, theirs in zip(weights_of(self.model), weights_of(data.teacher), strict=True):
                     ours.copy_(theirs.view_as(ours))
                     ours.requires_grad_(False)
 
-    def _free_dilations(self) -> None:
+    def free_dilations(self) -> list[FractionalConv2d]:
+        """Put layers that learn their dilation in the place of the convolutions, as `Moved` does."""
         for path, module in self.learnable.modules.items():
             conv = self.model.get_submodule(module)
             conv = conv[0] if isinstance(conv, nn.Sequential) else conv
             layer = FractionalConv2d(conv, conv.dilation, bounds=BOUNDS, shared=conv.dilation[0] == conv.dilation[1])
             self.model.set_submodule(self.learnable.modules[path], layer)
             self.layers.append(layer)
+        return self.layers
 
     @property
     def undecayed(self) -> list[nn.Parameter]:
-        """The dilations and places of taps, which are learned as weights are."""
+        """The places of taps, which are learned as weights are."""
         places = [layer.undecayed() for layer in self.learnable.layers.values() if isinstance(layer, Undecayed)]
-        return [*(layer.log_dilation for layer in self.layers), *(place for layer in places for place in layer)]
+        return [place for layer in places for place in layer]
 
     def found(self, search: DilationSearch | None) -> list[float]:
         """Return what each path has found: dilations, or gamma."""
@@ -264,10 +264,12 @@ def run(case: Case, recipe: Recipe | None = None) -> dict[str, Any]:
     learnable, model = student.learnable, student.model
     scalars: list[Scalar] = [*learnable.factors.values(), *learnable.strides.values()]
     optimisation = Optimisation(model, Distance(), recipe, False, scalars, student.undecayed)
+    if case.kind == "FractionalConv2d":
+        optimisation.add_dilations(student.free_dilations())
     prelude, search = 0, None
     if learnable.dilations:
         prelude, looks = prelude_steps(recipe, student.candidate), lambda split: -data.loss(model)
-        rest = learnable, DILATIONS, blank(), recipe, case.seed, optimisation, Tally(), looks
+        rest = learnable, student.candidate, DILATIONS, blank(), recipe, case.seed, optimisation, Tally(), looks
         search = DilationSearch(model, *rest)
     answered = case.kind == "answer" and case.weights == "known"
     for step in range(0 if answered else prelude + recipe.steps):
@@ -279,8 +281,6 @@ def run(case: Case, recipe: Recipe | None = None) -> dict[str, Any]:
         optimisation.clear()
         optimisation.find_gradients(*data.batch(recipe.batch_size), descend)
         optimisation.move()
-        for layer in student.layers:
-            layer.project_()
     answer = case.planted.answer
     found = list(answer) if case.kind == "answer" else student.found(search)
     if len(found) > len(answer):  # one on each axis
