@@ -132,9 +132,10 @@ class Comparison:
                 for dilation in found.dilations:
                     if (trained := found.trained_at(dilation)).keys() == found.by_seed.keys():
                         yield self.row(found.label, str(dilation), trained)
-        for dilation in self.sweep.dilations:
-            if trained := self.sweep.trained_at(dilation):
-                if all(self.sweep.view.is_default(one) for (one,) in trained.values()):
+        whole = next(found for found in self.arms if found.label == SWEEP)
+        for dilation in whole.dilations:
+            if trained := whole.trained_at(dilation):
+                if all(whole.view.is_default(one) for (one,) in trained.values()):
                     yield self.row(BY_HAND, str(dilation), trained)
                 yield self.row(PLAIN, str(dilation), trained)
 

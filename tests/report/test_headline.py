@@ -109,6 +109,7 @@ def test_a_seed_without_a_whole_sweep_is_left_out(make_run: MakeRun, benchmarks)
     records = [*sweep(0, 0.0), *sweep(1, 0.0)[:2], *sweep(0, 0.1, "random"), *sweep(1, 0.9, "random")]
     run = make_run(records, space={"dilations": [1, 2, 4]}, arms=arms("exhaustive", "random", seeds=2))
     found = compare(benchmarks, {"search": run})
+    assert {row["seeds"] for row in found.rows()} == {1}
     row = next(row for row in found.rows() if row["strategy"] == "random")
     assert (row["seeds"], row["final_score"]) == (1, 0.8)
     assert (row["low"], row["final_low"]) == (None, None)

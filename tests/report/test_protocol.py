@@ -43,7 +43,7 @@ title = "toys"
 links = {{ "toys/images" = "images" }}
 
 [datasets.toys.runs]
-search = "--space {space} --budget 8x --strategies exhaustive,fractional"
+search = "--space {space} --budget 16x --strategies exhaustive,fractional"
 "nothing to find" = "--space {space} --set dilations=[2] --set reference=2 --budget 4x --strategies fractional"
 """
     )
