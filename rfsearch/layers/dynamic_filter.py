@@ -22,6 +22,7 @@ from rfsearch.errors import ModelError
 from rfsearch.layers.host import check_positive
 from rfsearch.layers.once import differentiable_once
 from rfsearch.layers.one_call import one_call
+from rfsearch.layers.precision import no_autocast
 from rfsearch.layers.regions import GammaSlope, RegionAxis, blend, inside, padded, padded_pixels, spread_back
 
 # Values of a buffer that is filled and used up piece by piece: on a CPU it should stay in the caches (measured on
@@ -31,7 +32,14 @@ _CPU_PIECE = 2**21
 
 
 def dynamic_filter(
-    x: Tensor, channel: Tensor, tap: Tensor, sampling: Tensor, position: Tensor, gamma: Tensor | float
+    x: Tensor,
+    channel: Tensor,
+    tap: Tensor,
+    sampling: Tensor,
+    position: Tensor,
+    gamma: Tensor | float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Filter a map by kernels of its own at every position (LS-DFN eq. 2, 4, 5 and 7).
 
@@ -44,13 +52,18 @@ def dynamic_filter(
     Where gamma puts a place exactly on a pixel, gamma gets the mean of the two slopes. Differentiable once in all
     arguments.
 
+    U is by far the largest argument. It need not be made as a whole: given weight and bias, it is made of a map, some
+    rows at a time, in the type of the weight, and neither it nor its gradient leaves the caches before it is used.
+
     Args:
         x: Feature maps, B x C x H x W.
-        channel: Channel kernels U, B x H x W x C' x C.
+        channel: Channel kernels U, B x H x W x C' x C; with a weight, the map that they are made of, B x H x W x I.
         tap: Tap kernels V, B x k^2 x C' x H x W.
         sampling: Sampling attention S, B x s^2 x C' x H x W.
         position: Position attention A, B x k^2 x C' x H x W.
         gamma: Sample stride, a scalar, px of the map, > 0.
+        weight: C' C x I: U is this matrix times the vector of every position.
+        bias: C' C, added to U if it is made.
 
     Returns:
         B x C' x H x W.
@@ -66,50 +79,73 @@ def dynamic_filter(
     if _side(tap.shape[1]) % 2 == 0:
         raise ModelError(f"A kernel has k x k taps, k odd. Got {tap.shape=}.")
     _side(sampling.shape[1])
-    output: Tensor = _Filter.apply(x, channel.contiguous(), tap, sampling, position, gamma, value)
+    arguments = (x, channel.contiguous(), tap, sampling, position)
+    output: Tensor = _Filter.apply(*arguments, gamma, weight, bias, value)
     return output
 
 
 class _Filter(torch.autograd.Function):
     """Compute two sums over the sampled places, without a kernel of C' x C x k x k or a stack of s^2 maps.
 
-        y_v(p) s^2 = sum_j V'_v,j(p) N_v,j(p)  +  sum_ab T_v,ab(p) sum_u U_v,u(p) x_u(q_ab)
+        y_v(p) s^2 = sum_j V'_v,j(p) N_v,j(p)  +  sum_ab T_v,ab(p) G_v,ab(p),    G_v,ab(p) = sum_u U_v,u(p) x_u(q_ab)
         N_v,j(p) = sum_ab (1 + S_v,ab(p)) (1 + A_v,j(q_ab)) xbar(q_ab + j),    xbar = sum_u x_u
         T_v,ab(p) = (1 + S_v,ab(p)) (1 + A_v,centre(q_ab)),    V' = V, plus 1/C at the centre tap.
 
-    The first sum works on shifted planes of the map, the second on one small matrix product per position, over a few
-    image rows at a time.
+    G takes one small matrix product per position, over a few image rows at a time; all else works on shifted planes of
+    the map. The places of T and G are ordered by column, then by row.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, channel: Tensor, tap: Tensor, sampling: Tensor, position: Tensor, gamma: Any, value: float
+        ctx: Any,
+        x: Tensor,
+        channel: Tensor,
+        tap: Tensor,
+        sampling: Tensor,
+        position: Tensor,
+        gamma: Any,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        value: float,
     ) -> Tensor:
         s, k = _side(sampling.shape[1]), _side(tap.shape[1])
         axes = [RegionAxis.of(size, s, value, (k - 1) // 2) for size in x.shape[-2:]]
-        ctx.axes, ctx.learned = axes, ctx.needs_input_grad[5]
-        output, *kept = _filtered(x, channel, tap, sampling, position, axes)
-        ctx.save_for_backward(x, channel, tap, sampling, position, *kept, *([gamma] * ctx.learned))
+        ctx.axes, ctx.learned, ctx.made = axes, ctx.needs_input_grad[5], weight is not None
+        with no_autocast(x.device):
+            keep = any(ctx.needs_input_grad)
+            output, *kept = _filtered(x, channel, tap, sampling, position, weight, bias, axes, keep)
+        generator = [] if weight is None else [weight]
+        ctx.save_for_backward(x, channel, tap, sampling, position, *generator, *([gamma] * ctx.learned), *kept)
         return output
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, channel, tap, sampling, position, sums, both, mixed, *gammas = ctx.saved_tensors
-        gamma = gammas[0] if gammas else None
-        grads = _filtered_backward(grad, x, channel, tap, sampling, position, sums, both, mixed, gamma, ctx.axes)
-        return *grads, None
+        x, channel, tap, sampling, position, *saved = ctx.saved_tensors
+        weight = saved.pop(0) if ctx.made else None
+        gamma = saved.pop(0) if ctx.learned else None
+        with no_autocast(x.device):
+            grads = _filtered_backward(grad, x, channel, tap, sampling, position, weight, gamma, saved, ctx.axes)
+        return *(each if needed else None for each, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
 @one_call
 def _filtered(
-    x: Tensor, channel: Tensor, tap: Tensor, sampling: Tensor, position: Tensor, axes: list[RegionAxis]
+    x: Tensor,
+    channel: Tensor,
+    tap: Tensor,
+    sampling: Tensor,
+    position: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    axes: list[RegionAxis],
+    keep: bool,
 ) -> tuple[Tensor, ...]:
-    """Compute y, and N, T and G, which its gradients need."""
-    sums, both = _attend(_taps_of(x, _side(tap.shape[1]), axes), sampling, position, axes)
-    output = (_residual(tap, x.shape[1]) * sums).sum(1)
-    mixed = _mix(padded_pixels(x, axes), channel, both, output, axes)
-    return output.div_(sampling.shape[1]), sums, both, mixed
+    """Compute y, and N, T, G and the pieces of U that were made here, which its gradients need."""
+    mixed, made = _mix(padded_pixels(x, axes), channel, weight, bias, tap.shape[2], axes, keep)
+    sums, both, output = _attend(_taps_of(x, _side(tap.shape[1]), axes), sampling, position, mixed, axes)
+    output += (_residual(tap, x.shape[1]) * sums).sum(1)
+    return output.div_(sampling.shape[1]), sums, both, mixed, *made
 
 
 @one_call
@@ -120,22 +156,25 @@ def _filtered_backward(
     tap: Tensor,
     sampling: Tensor,
     position: Tensor,
-    sums: Tensor,
-    both: Tensor,
-    mixed: Tensor,
+    weight: Tensor | None,
     gamma: Tensor | None,
+    kept: list[Tensor],
     axes: list[RegionAxis],
 ) -> tuple[Tensor | None, ...]:
-    """Compute the gradients in x, U, V, S, A and gamma; the last is None if gamma is None."""
+    """Compute the gradients in x, U (or the map that it is made of), V, S, A, gamma, weight and bias.
+
+    The last three are None if gamma is fixed, or if U is given.
+    """
+    sums, both, mixed, *made = kept
     k, learned = _side(tap.shape[1]), gamma is not None
     grad = grad / sampling.shape[1]
     slopes = [grad.new_zeros(())]
-    grad_pixels, grad_channel, grad_both = _mix_backward(
-        grad, padded_pixels(x, axes), channel, both, mixed, axes, slopes if learned else None
+    grad_pixels, grad_channel, grad_weight, grad_bias = _mix_backward(
+        both * grad[:, None], padded_pixels(x, axes), channel, weight, made, axes, slopes if learned else None
     )
     weighted = grad[:, None] * _residual(tap, x.shape[1])
     grad_taps, grad_sampling, grad_position = _attend_backward(
-        grad_both, weighted, _taps_of(x, k, axes), sampling, position, axes, slopes if learned else None
+        grad, weighted, _taps_of(x, k, axes), sampling, position, mixed, axes, slopes if learned else None
     )
     grad_x = inside(grad_pixels.permute(0, 3, 1, 2), axes) + _untapped(grad_taps, k, axes)[:, None]
     grad_gamma = None
@@ -144,187 +183,272 @@ def _filtered_backward(
         # A tensor of shapes alone has no value to move to gamma's device.
         total = gamma.new_zeros(()) if total.is_meta else total.to(gamma)
         grad_gamma = total.reshape(gamma.shape)
-    return grad_x, grad_channel, grad[:, None] * sums, grad_sampling, grad_position, grad_gamma
+    grad_tap = grad[:, None] * sums
+    return grad_x, grad_channel, grad_tap, grad_sampling, grad_position, grad_gamma, grad_weight, grad_bias
 
 
-def _attend(taps: Tensor, sampling: Tensor, position: Tensor, axes: list[RegionAxis]) -> tuple[Tensor, Tensor]:
-    """Compute N, B x k^2 x C' x H x W, and T, B x H x W x s^2 x C', from xbar(. + j), padded, B x k^2 x 1 x H' x W'."""
-    batch, places, outputs, height, width = sampling.shape
+def _attend(
+    taps: Tensor, sampling: Tensor, position: Tensor, mixed: Tensor, axes: list[RegionAxis]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute N, T and sum_ab T G.
+
+    A map is first read at the places of the width, for whole columns: at those of the height, rows then follow one
+    another in memory.
+
+    Args:
+        taps: xbar(. + j), padded, B x k^2 x 1 x H' x W'.
+        sampling: S.
+        position: A.
+        mixed: G, B x s^2 x C' x H x W.
+        axes: The axes of the map.
+
+    Returns:
+        B x k^2 x C' x H x W, B x s^2 x C' x H x W and B x C' x H x W.
+    """
+    batch, _, outputs, height, width = sampling.shape
     rows, columns = axes
     sums = torch.zeros_like(position, memory_format=torch.contiguous_format)
-    both = sampling.new_empty(batch, height, width, places, outputs)
-    centre = taps.shape[1] // 2
+    both, output = torch.empty_like(mixed), torch.zeros_like(mixed[:, 0])
+    centre, side = taps.shape[1] // 2, len(rows.places)
     whole = rows.whole and columns.whole
     for b, v in _pieces(batch, outputs, taps.shape[1] * height * width, sampling.device):
-        seen, attention, total = taps[b], padded(position[b, :, v], axes), sums[b, :, v]
-        gate = sampling[b, :, v] + 1
-        marked = torch.addcmul(seen, attention, seen) if whole else attention
-        focus = torch.empty_like(gate)
-        for n, (row, column) in enumerate((row, column) for row in rows.places for column in columns.places):
-            if column is columns.places[0]:
-                marked_rows = blend(marked, -2, row, 0, height)
-                attention_rows = blend(attention[:, centre], -2, row, 0, height) if whole else marked_rows[:, centre]
-                seen_rows = blend(seen, -2, row, 0, height)
-            here = blend(marked_rows, -1, column, 0, width)
-            if whole:
-                at_centre = blend(attention_rows, -1, column, 0, width)
-            else:
-                at_centre = here[:, centre]
-                light = blend(seen_rows, -1, column, 0, width)
-                here = torch.addcmul(light, here, light)
-            total.addcmul_(gate[:, n, None], here)
-            torch.addcmul(gate[:, n], gate[:, n], at_centre, out=focus[:, n])
-        both[b, :, :, :, v] = focus.permute(0, 3, 4, 1, 2)
-    return sums, both
+        seen, attention = taps[b], padded(position[b, :, v], axes).add_(1)
+        gate, strength, total = sampling[b, :, v] + 1, both[b, :, v], sums[b, :, v]
+        marked = attention * seen if whole else attention
+        for c, column in enumerate(columns.places):
+            lit, light = (blend(t, -1, column, 0, width).contiguous() for t in (marked, seen))
+            focus = blend(attention[:, centre], -1, column, 0, width).contiguous() if whole else lit[:, centre]
+            for a, row in enumerate(rows.places):
+                here, at_centre = blend(lit, -2, row, 0, height), blend(focus, -2, row, 0, height)
+                if not whole:
+                    here = here * blend(light, -2, row, 0, height)
+                own, place = gate[:, a * side + c], c * side + a
+                total.addcmul_(own[:, None], here)
+                torch.mul(own, at_centre, out=strength[:, place])
+                output[b, v].addcmul_(strength[:, place], mixed[b, place, v])
+    return sums, both, output
 
 
 def _attend_backward(
-    grad_both: Tensor,
+    grad: Tensor,
     weighted: Tensor,
     taps: Tensor,
     sampling: Tensor,
     position: Tensor,
+    mixed: Tensor,
     axes: list[RegionAxis],
     slopes: list[Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients in taps, S and A.
 
     Args:
-        grad_both: dL/dT, B x s^2 x C' x H x W. It is overwritten.
+        grad: dL/d(y s^2), B x C' x H x W.
         weighted: dL/dN, B x k^2 x C' x H x W.
         taps: xbar(. + j), padded, B x k^2 x 1 x H' x W'.
         sampling: S.
         position: A.
+        mixed: G, B x s^2 x C' x H x W.
         axes: The axes of the map.
         slopes: Gets the parts of dL/dgamma, or None if gamma is fixed.
     """
     batch, _, outputs, height, width = sampling.shape
     rows, columns = axes
     grad_taps, grad_position = torch.zeros_like(taps), torch.empty_like(position, memory_format=torch.contiguous_format)
-    centre = taps.shape[1] // 2
+    grad_sampling = torch.empty_like(sampling, memory_format=torch.contiguous_format)
+    centre, side = taps.shape[1] // 2, len(rows.places)
     once = rows.whole and columns.whole and slopes is None
     for b, v in _pieces(batch, outputs, taps.shape[1] * height * width, sampling.device):
-        seen, attention, pull = taps[b], padded(position[b, :, v], axes), weighted[b, :, v]
-        gate, grad_focus = sampling[b, :, v] + 1, grad_both[b, :, v]
+        seen, attention, pull = taps[b], padded(position[b, :, v], axes).add_(1), weighted[b, :, v]
+        gate = sampling[b, :, v] + 1
         grad_attention = torch.zeros_like(attention)
         if once:
-            marked, grad_marked = torch.addcmul(seen, attention, seen), torch.zeros_like(attention)
+            marked, grad_marked = attention * seen, torch.zeros_like(attention)
             product = torch.empty_like(pull)
-            for n, (row, column) in enumerate((row, column) for row in rows.places for column in columns.places):
-                window = (..., slice(row.first, row.first + height), slice(column.first, column.first + width))
-                grad_marked[window].addcmul_(pull, gate[:, n, None])
-                grad_attention[:, centre][window].addcmul_(grad_focus[:, n], gate[:, n])
-                torch.mul(pull, marked[window], out=product)
-                grad_focus[:, n].addcmul_(grad_focus[:, n], attention[:, centre][window]).add_(product.sum(1))
+            for c, column in enumerate(columns.places):
+                lit = blend(marked, -1, column, 0, width).contiguous()
+                focus = blend(attention[:, centre], -1, column, 0, width).contiguous()
+                grad_lit, grad_focus = torch.zeros_like(lit), torch.zeros_like(focus)
+                for a, row in enumerate(rows.places):
+                    n = a * side + c
+                    drawn = grad[b, v] * mixed[b, c * side + a, v]
+                    blend(grad_lit, -2, row, 0, height).addcmul_(pull, gate[:, n, None])
+                    blend(grad_focus, -2, row, 0, height).addcmul_(drawn, gate[:, n])
+                    torch.mul(pull, blend(lit, -2, row, 0, height), out=product)
+                    drawn.mul_(blend(focus, -2, row, 0, height))
+                    torch.add(drawn, product.sum(1), out=grad_sampling[b, n, v])
+                spread_back(grad_marked, -1, column, 0, grad_lit)
+                spread_back(grad_attention[:, centre], -1, column, 0, grad_focus)
             grad_attention.addcmul_(grad_marked, seen)
-            grad_taps[b] += grad_marked.addcmul_(grad_marked, attention).sum(2, keepdim=True)
+            grad_taps[b] += grad_marked.mul_(attention).sum(2, keepdim=True)
         else:
-            for a, row in enumerate(rows.places):
-                attention_rows, seen_rows = (blend(t, -2, row, 0, height) for t in (attention, seen))
-                attention_slope, seen_slope = GammaSlope(attention_rows, -1), GammaSlope(seen_rows, -1)
-                grad_attention_rows, grad_seen_rows = torch.zeros_like(attention_rows), torch.zeros_like(seen_rows)
-                for c, column in enumerate(columns.places):
-                    n = a * len(columns.places) + c
-                    there, light = (blend(t, -1, column, 0, width) for t in (attention_rows, seen_rows))
-                    lit = torch.addcmul(pull, pull, there)
+            for c, column in enumerate(columns.places):
+                attentions, lights = (blend(t, -1, column, 0, width) for t in (attention, seen))
+                attention_slope, light_slope = GammaSlope(attentions, -2), GammaSlope(lights, -2)
+                grad_attentions, grad_lights = torch.zeros_like(attentions), torch.zeros_like(lights)
+                for a, row in enumerate(rows.places):
+                    n = a * side + c
+                    drawn = grad[b, v] * mixed[b, c * side + a, v]
+                    there, light = (blend(t, -2, row, 0, height) for t in (attentions, lights))
                     grad_there = pull * gate[:, n, None]
+                    lit = grad_there * there
+                    grad_light = lit.sum(2, keepdim=True)
                     grad_there.mul_(light)
-                    grad_there[:, centre].addcmul_(grad_focus[:, n], gate[:, n])
-                    grad_light = (lit * gate[:, n, None]).sum(2, keepdim=True)
-                    grad_focus[:, n].addcmul_(grad_focus[:, n], there[:, centre]).add_(lit.mul_(light).sum(1))
-                    spread_back(grad_attention_rows, -1, column, 0, grad_there)
-                    spread_back(grad_seen_rows, -1, column, 0, grad_light)
+                    grad_there[:, centre].addcmul_(drawn, gate[:, n])
+                    torch.mul(pull, there, out=lit)
+                    drawn.mul_(there[:, centre])
+                    torch.add(drawn, lit.mul_(light).sum(1), out=grad_sampling[b, n, v])
+                    spread_back(grad_attentions, -2, row, 0, grad_there)
+                    spread_back(grad_lights, -2, row, 0, grad_light)
                     if slopes is not None:
-                        slopes += [attention_slope(column, grad_there), seen_slope(column, grad_light)]
+                        slopes += [attention_slope(row, grad_there), light_slope(row, grad_light)]
                 if slopes is not None:
-                    slopes.append(GammaSlope(attention, -2)(row, grad_attention_rows))
-                    slopes.append(GammaSlope(seen, -2)(row, grad_seen_rows))
-                spread_back(grad_attention, -2, row, 0, grad_attention_rows)
-                spread_back(grad_taps[b], -2, row, 0, grad_seen_rows)
+                    slopes.append(GammaSlope(attention, -1)(column, grad_attentions))
+                    slopes.append(GammaSlope(seen, -1)(column, grad_lights))
+                spread_back(grad_attention, -1, column, 0, grad_attentions)
+                spread_back(grad_taps[b], -1, column, 0, grad_lights)
         grad_position[b, :, v] = inside(grad_attention, axes)
-    return grad_taps, grad_both, grad_position
+    return grad_taps, grad_sampling, grad_position
 
 
-def _mix(pixels: Tensor, channel: Tensor, both: Tensor, output: Tensor, axes: list[RegionAxis]) -> Tensor:
-    """Compute G, B x H x W x s^2 x C': sum_u U_v,u(p) x_u(q_ab). Adds sum_ab T G to the output.
+def _mix(
+    pixels: Tensor,
+    channel: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    outputs: int,
+    axes: list[RegionAxis],
+    keep: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """Compute G, B x s^2 x C' x H x W, and the pieces of U.
 
     Args:
         pixels: x, padded, B x H' x W' x C.
-        channel: U.
-        both: T.
-        output: B x C' x H x W, changed in place.
+        channel: U, or the map that it is made of.
+        weight: See `dynamic_filter`.
+        bias: See `dynamic_filter`.
+        outputs: C'.
         axes: The axes of the map.
+        keep: Whether to return the pieces of U if they are made here.
     """
-    batch, height, width, _, features = channel.shape
-    places = both.shape[3]
-    mixed = torch.empty_like(both)
-    for b, y in _pieces(batch, height, width * places * features, channel.device):
-        regions = _regions(pixels[b], y, axes)
-        piece = mixed[b, y]
-        torch.bmm(regions.view(-1, places, features), _matrices(channel[b, y]).mT, out=_matrices(piece))
-        output[b, :, y] += (both[b, y] * piece).sum(3).permute(0, 3, 1, 2)
-    return mixed
+    batch, height, width = channel.shape[:3]
+    features, places = pixels.shape[3], len(axes[0].places) ** 2
+    mixed, made = pixels.new_empty(batch, places, outputs, height, width), []
+    for b, y in _pieces(batch, height, width * max(places, outputs) * features, channel.device):
+        kernels = channel[b, y]
+        if weight is not None:
+            kernels = nn.functional.linear(kernels.to(weight.dtype), weight, None if bias is None else bias.to(weight))
+            kernels = kernels.to(pixels.dtype).unflatten(3, (outputs, features))
+            if keep:
+                made.append(kernels)
+        product = pixels.new_empty(*kernels.shape[:3], places, outputs)
+        _multiply(_regions(_columns(pixels[b], y, axes), axes), kernels.mT, product, axes)
+        mixed[b, :, :, y] = product.permute(0, 3, 4, 1, 2)
+    return mixed, made
 
 
 def _mix_backward(
-    grad: Tensor,
+    strength: Tensor,
     pixels: Tensor,
     channel: Tensor,
-    both: Tensor,
-    mixed: Tensor,
+    weight: Tensor | None,
+    made: list[Tensor],
     axes: list[RegionAxis],
     slopes: list[Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients in pixels, U and T, the last one B x s^2 x C' x H x W.
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Compute the gradients in pixels, in U or the map that it is made of, and in weight and bias.
 
-    See `_attend_backward` for `slopes`.
+    Args:
+        strength: dL/dG, B x s^2 x C' x H x W.
+        pixels: x, padded, B x H' x W' x C.
+        channel: U, or the map that it is made of.
+        weight: See `dynamic_filter`.
+        made: The pieces of U, if they were made.
+        axes: The axes of the map.
+        slopes: See `_attend_backward`.
     """
-    batch, height, width, _, features = channel.shape
+    batch, places, outputs, height, width = strength.shape
     rows, columns = axes
-    places = both.shape[3]
+    features = pixels.shape[3]
     grad_pixels, grad_channel = torch.zeros_like(pixels), torch.empty_like(channel)
-    grad_both = both.new_empty(batch, places, both.shape[4], height, width)
-    for b, y in _pieces(batch, height, width * places * features, channel.device):
-        pull = grad[b, :, y].permute(0, 2, 3, 1)[:, :, :, None]
-        grad_both[b, :, :, y] = (pull * mixed[b, y]).permute(0, 3, 4, 1, 2)
-        strength = _matrices(pull * both[b, y])
-        regions = _regions(pixels[b], y, axes)
-        torch.bmm(strength.mT, regions.view(-1, places, features), out=_matrices(grad_channel[b, y]))
-        grad_regions = regions if slopes is None else torch.empty_like(regions)
-        torch.bmm(strength, _matrices(channel[b, y]), out=grad_regions.view(-1, places, features))
-        length = grad_regions.shape[1]
-        for a, row in enumerate(rows.places):
-            if direct := slopes is None and not row.part:
-                grad_line = grad_pixels[b].narrow(1, row.first + y.start, length)
-            else:
-                grad_line = pixels.new_zeros(grad_regions.shape[0], length, *pixels.shape[2:])
-            for c, column in enumerate(columns.places):
-                spread_back(grad_line, 2, column, 0, grad_regions[:, :, :, a, c])
-            if slopes is not None:
-                slope = GammaSlope(blend(pixels[b], 1, row, y.start, length), 2)
-                slopes += [slope(column, grad_regions[:, :, :, a, c]) for c, column in enumerate(columns.places)]
-                band = pixels[b].narrow(1, row.first + y.start - 1, length + 2)
-                slopes.append(GammaSlope(band, 1, 1 - row.first)(row, grad_line))
-            if not direct:
-                spread_back(grad_pixels[b], 1, row, y.start, grad_line)
-    return grad_pixels, grad_channel, grad_both
-
-
-def _regions(pixels: Tensor, y: slice, axes: list[RegionAxis]) -> Tensor:
-    """Read x at the sampled places of some image rows: B x rows x W x s x s x C."""
-    rows, columns = axes
-    length, side = y.stop - y.start, len(rows.places)
-    regions = pixels.new_empty(pixels.shape[0], length, columns.size, side, side, pixels.shape[3])
-    if rows.step and columns.step:  # one copy takes 15 % less time overall than one per place
-        image, down, across, value = pixels.stride()
-        start = pixels.storage_offset() + (rows.places[0].first + y.start) * down + columns.places[0].first * across
-        strides = (image, down, across, rows.step * down, columns.step * across, value)
-        return regions.copy_(pixels.as_strided(regions.shape, strides, start))
-    for a, row in enumerate(rows.places):
-        line = blend(pixels, 1, row, y.start, length)
+    generator = None if weight is None else (weight, pixels.new_zeros(weight.shape), pixels.new_zeros(len(weight)))
+    for n, (b, y) in enumerate(_pieces(batch, height, width * max(places, outputs) * features, channel.device)):
+        kernels = made[n] if made else channel[b, y]
+        pull = strength[b, :, :, y].permute(0, 3, 4, 1, 2).contiguous()
+        stack = _columns(pixels[b], y, axes)
+        grad_kernels = torch.empty_like(kernels) if made else grad_channel[b, y]
+        _multiply(pull.mT, _regions(stack, axes), grad_kernels, axes)
+        if generator is not None:
+            grad_channel[b, y] = _generate_backward(grad_kernels, channel[b, y], *generator)
+        grad_regions = stack.new_empty(*kernels.shape[:3], places, features)
+        torch.bmm(_matrices(pull), _matrices(kernels), out=_matrices(grad_regions))
+        grad_regions = grad_regions.unflatten(3, (len(columns.places), len(rows.places)))
+        grad_stack = torch.zeros_like(stack)
         for c, column in enumerate(columns.places):
-            blend(line, 2, column, 0, columns.size, out=regions[:, :, :, a, c])
-    return regions
+            spread_back(grad_stack, 2, column, 0, grad_regions[:, :, :, c])
+        for a, row in enumerate(rows.places):
+            spread_back(grad_pixels[b], 1, row, y.start, grad_stack[..., a, :])
+        if slopes is not None:
+            slope = GammaSlope(stack, 2)
+            slopes += [slope(column, grad_regions[:, :, :, c]) for c, column in enumerate(columns.places)]
+            for a, row in enumerate(rows.places):
+                band = pixels[b].narrow(1, row.first + y.start - 1, stack.shape[1] + 2)
+                slopes.append(GammaSlope(band, 1, 1 - row.first)(row, grad_stack[..., a, :]))
+    return grad_pixels, grad_channel, *((None, None) if generator is None else generator[1:])
+
+
+def _columns(pixels: Tensor, y: slice, axes: list[RegionAxis]) -> Tensor:
+    """Read x at the places of the height around some image rows: B x rows x W' x s x C."""
+    rows, _ = axes
+    length = y.stop - y.start
+    images, _, across, features = pixels.shape
+    stack = pixels.new_empty(images, length, across, len(rows.places), features)
+    for a, row in enumerate(rows.places):
+        blend(pixels, 1, row, y.start, length, out=stack[..., a, :])
+    return stack
+
+
+def _regions(stack: Tensor, axes: list[RegionAxis]) -> Tensor:
+    """Read columns at the places of the width: B x rows x W x s^2 x C. A view where neighbours' regions overlap."""
+    _, columns = axes
+    side = len(columns.places)
+    if _overlap(stack, axes):
+        windows = stack.narrow(2, columns.places[0].first, columns.size + side - 1).unfold(2, side, 1)
+        return windows.movedim(-1, 3).flatten(3, 4)
+    regions = stack.new_empty(*stack.shape[:2], columns.size, side, *stack.shape[3:])
+    for c, column in enumerate(columns.places):
+        blend(stack, 2, column, 0, columns.size, out=regions[:, :, :, c])
+    return regions.flatten(3, 4)
+
+
+def _overlap(stack: Tensor, axes: list[RegionAxis]) -> bool:
+    """Return whether the regions of neighbours in a row share memory.
+
+    A GPU, and an exported program, want few large batches of matrices instead.
+    """
+    return axes[1].adjacent and stack.device.type not in _PIECE and not torch.compiler.is_exporting()
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor, axes: list[RegionAxis]) -> None:
+    """Multiply B x rows x W matrices, where one factor is `_regions`."""
+    if not _overlap(out, axes):
+        torch.bmm(_matrices(left), _matrices(right), out=_matrices(out))
+        return
+    for factors in zip(*(t.flatten(0, 1) for t in (left, right, out)), strict=True):
+        torch.bmm(*factors[:2], out=factors[2])
+
+
+def _generate_backward(
+    grad_kernels: Tensor, channel: Tensor, weight: Tensor, grad_weight: Tensor, grad_bias: Tensor
+) -> Tensor:
+    """Return the gradient in a piece of the map that U is made of, and add those in weight and bias to theirs."""
+    grads, vectors = grad_kernels.flatten(0, 2).flatten(1), channel.flatten(0, 2)
+    grad_bias += grads.sum(0)
+    grads, vectors = grads.to(weight.dtype), vectors.to(weight.dtype)
+    if weight.dtype == grad_weight.dtype:
+        torch.addmm(grad_weight, grads.mT, vectors, out=grad_weight)
+    else:  # half precision: the sum over pieces is wider than a piece
+        grad_weight += grads.mT @ vectors
+    return (grads @ weight).view(channel.shape)
 
 
 def _matrices(piece: Tensor) -> Tensor:

@@ -150,22 +150,30 @@ class LSDFN(nn.Module):
             raise ModelError(
                 f"This block reads B x {self.in_channels} x H x W with H, W >= 1. Got x.shape={tuple(x.shape)}."
             )
-        pixels = x.contiguous(memory_format=torch.channels_last)
-        channel = self.channel_kernels(pixels).permute(0, 2, 3, 1).unflatten(3, (self.out_channels, self.features))
-        tap, sampling, position = (
-            branch(x).unflatten(1, (side**2, self.out_channels))
-            for branch, side in (
-                (self.tap_kernels, self.k),
-                (self.sampling_attention, self.s),
-                (self.position_attention, self.k),
-            )
-        )
-        # Single precision under autocast too; the output keeps the type of x.
+        pixels = x.permute(0, 2, 3, 1).contiguous()
+        branches = (self.tap_kernels, self.sampling_attention, self.position_attention)
+        # One convolution for three branches: it reads the map once, and so does its gradient.
+        weights = [branch.weight for branch in branches]
+        biases = [branch.bias for branch in branches if branch.bias is not None]
+        planes = nn.functional.conv2d(x, torch.cat(weights), torch.cat(biases))
+        features = nn.functional.linear(pixels, self.feature.weight.flatten(1), self.feature.bias)
+        # Single precision under autocast too; the output keeps the type of x. Only the channel kernels are made in the
+        # type of a convolution.
         wide = torch.promote_types(x.dtype, torch.float32)
-        features, channel, tap, sampling, position = (
-            t.to(wide) for t in (self.feature(pixels), channel, tap, sampling, position)
+        tap, sampling, position = (
+            part.to(wide).unflatten(1, (-1, self.out_channels))
+            for part in planes.split([branch.out_channels for branch in branches], 1)
         )
-        filtered = dynamic_filter(features, channel, tap, sampling, position, self.stride.gamma)
+        filtered = dynamic_filter(
+            features.permute(0, 3, 1, 2).to(wide),
+            pixels.to(wide),
+            tap,
+            sampling,
+            position,
+            self.stride.gamma,
+            self.channel_kernels.weight.flatten(1).to(planes.dtype),
+            self.channel_kernels.bias,
+        )
         output: Tensor = self.post(filtered.to(x.dtype))
         return output
 

@@ -84,10 +84,9 @@ class RegionAxis(Working):
         return not any(place.part for place in self.places)
 
     @property
-    def step(self) -> int:
-        """Return the distance between neighbouring places if it is one whole number of pixels, else 0."""
-        steps = {after.first - before.first for before, after in pairwise(self.places)} or {1}
-        return min(steps) if self.whole and len(steps) == 1 else 0
+    def adjacent(self) -> bool:
+        """Return whether neighbouring places lie one pixel apart."""
+        return self.whole and all(after.first - before.first == 1 for before, after in pairwise(self.places))
 
 
 def blend(source: Tensor, dim: int, place: RegionPlace, start: int, length: int, out: Tensor | None = None) -> Tensor:

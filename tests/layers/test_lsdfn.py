@@ -147,6 +147,30 @@ def test_results_do_not_depend_on_the_pieces(gamma: float, piece: int, monkeypat
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("piece", [1, 60, 2**21])
+@pytest.mark.parametrize("gamma", [1.0, 2.0, 1.37])
+def test_kernels_that_are_made_equal_given_ones(gamma: float, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row at a time, some, several images at a time; also where neighbours' regions overlap and are not copied."""
+    values = arguments((5, 4), 3, 3, batch=3, outputs=3)
+    generator = torch.Generator().manual_seed(2)
+    image, weight, bias = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((3, 5, 4, 4), (6, 4), (6,))
+    )
+    given = F.linear(image, weight, bias).unflatten(3, (3, 2))
+    others = (values.x, values.tap, values.sampling, values.position, image, weight, bias)
+    monkeypatch.setattr(filtering, "_CPU_PIECE", piece)
+    outputs = [
+        dynamic_filter(*values._replace(channel=given), gamma),
+        dynamic_filter(*values._replace(channel=image), gamma, weight, bias),
+    ]
+    torch.testing.assert_close(outputs[1], outputs[0])
+    grad = torch.randn(outputs[0].shape, generator=generator, dtype=torch.float64)
+    whole, made = (torch.autograd.grad(output, others, grad) for output in outputs)
+    for one, other in zip(made, whole, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("gamma", [1.0, 1.37])
 def test_non_contiguous_arguments(gamma: float) -> None:
     values = arguments((4, 5), 3, 3, batch=2)
@@ -324,6 +348,17 @@ def test_the_meter_counts_what_the_factors_cost() -> None:
     # a real gamma blends two neighbours along each axis for every sample of x and A: 2 x 3 FLOP each at most
     blends = 6 * s**2 * (channels + k**2 * outputs) * positions
     assert forward < flop_and_peak(values, 1.37, backward=False)[0] < forward + blends
+
+
+def test_kernels_that_are_made_cost_what_their_convolution_does() -> None:
+    values = arguments((9, 8), 3, 3, channels=16, outputs=8, dtype=torch.float32)
+    image, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((1, 9, 8, 32), (128, 32), (128,)))
+    with Meter() as apart:
+        given = F.linear(image, weight, bias).unflatten(3, (8, 16))
+        dynamic_filter(*values._replace(channel=given), 1.0).sum().backward()
+    with Meter() as made:
+        dynamic_filter(*values._replace(channel=image), 1.0, weight, bias).sum().backward()
+    assert made.flop == pytest.approx(apart.flop, rel=0.01)
 
 
 def test_neither_kernels_nor_the_stack_of_samples_are_expanded() -> None:
