@@ -92,13 +92,18 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
                 backbone=rows[0].backbone.get(scale, base.backbone),
                 sites=tuple(dict.fromkeys(site for row in rows for site in row.candidate)),
                 candidates=tuple(dict.fromkeys(candidate_of(row).to_json() for row in rows)),
-                f_delay=table.protocol_of(rows[0]).f_delay,
+                changes=base.changes + _delayed(table.protocol_of(rows[0])),
                 budget=f"{_BUDGET_PER_ROW * len(rows)}x",
             ),
             rows,
         )
         for folder, rows in found.items()
     }
+
+
+def _delayed(protocol: Protocol) -> tuple[str, ...]:
+    """Return the change of a space that lets f wait as a protocol says."""
+    return () if protocol.f_delay is None else (f"recipe.f_delay={protocol.f_delay}",)
 
 
 def _folder(table: PublishedTable, row: Row, scale: str) -> str:

@@ -5,8 +5,30 @@ import os
 import sys
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Two clusters at once overload two cores: Ray gives its processes 30 s to start.
+STARTS_RAY = ("tests/orchestration/", "tests/test_plugin_example.py", "tests/test_sources.py")
+
+
+class ByFile(LoadScopeScheduling):
+    """Share tests out a file at a time, those that start Ray all to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if nodeid.startswith(STARTS_RAY) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Share tests out so."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the tests that start Ray: they take the longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(STARTS_RAY))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -17,18 +39,6 @@ def faces_are_drawn_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RenderedFaces, "make", functools.lru_cache(maxsize=2)(RenderedFaces.make))
         yield
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all that start Ray in one: two clusters overload two cores.
-
-    Those go first, since they take the longest.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("ray",))
 
 
 @pytest.fixture

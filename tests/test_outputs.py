@@ -65,6 +65,7 @@ def test_it_is_trained_scored_and_exported_in_every_format(make, tmp_path):
 
 @pytest.mark.parametrize("make", [labelled_net, logits_net, deeply_supervised_net])
 def test_its_receptive_fields_are_measured(make):
+    torch.manual_seed(0)
     net = make(5)
     assert receptive_field(net, (1, 3, 32, 32)).px == 3
     assert effective_receptive_field(net, 2, input_shape=(1, 3, 32, 32)).size_px == 3

@@ -17,8 +17,6 @@ import pytest
 
 from tests.orchestration.runs import environment as variables
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 pytest.importorskip("setuptools", reason="builds the plugin")
 
 MAIN = ("-c", "from rfsearch.cli import main; main()")

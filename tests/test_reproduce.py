@@ -1,6 +1,7 @@
 """A published table run again: its rows, what was not followed, and printed beside measured."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,10 +147,10 @@ def test_rows_are_grouped_by_network_and_delay(toy_table):
         "rows-f-after-13750": ["after a delay"],
         "deeplab-small": ["of its own"],
     }
-    assert {name: request.f_delay for name, (request, _) in found.items()} == {
-        "rows": 0.0,
-        "rows-f-after-13750": 0.25,
-        "deeplab-small": 0.0,
+    assert {name: request.changes for name, (request, _) in found.items()} == {
+        "rows": ("recipe.f_delay=0.0",),
+        "rows-f-after-13750": ("recipe.f_delay=0.25",),
+        "deeplab-small": ("recipe.f_delay=0.0",),
     }
     own, _ = found["deeplab-small"]
     assert (own.backbone, own.sites) == ("deeplab-small", ("features.0",))
@@ -215,11 +216,10 @@ def test_printed_and_measured_side_by_side(toy_table, call, trained_here):
     assert [len(read_run(Path("table") / name).records) for name in ("rows", "rows-f-after-13750")] == [3, 1]
 
 
-def planned(name: str, preset: str, **recipe: object) -> SimpleNamespace:
+def planned(name: str, preset: str, changes: Sequence[str] = ()) -> SimpleNamespace:
     """A plan of a space's preset on its own data."""
-    space = read_space(plugins.space_file(name), preset)
-    data = SimpleNamespace(name=name, rendered=False, image_size=space.image_size)
-    return SimpleNamespace(space=space.with_(recipe=space.recipe.model_copy(update=recipe)), data=data)
+    space = read_space(plugins.space_file(name), preset, changes)
+    return SimpleNamespace(space=space, data=SimpleNamespace(name=name, rendered=False, image_size=space.image_size))
 
 
 @pytest.mark.parametrize("name", ["wei-table2", "wei-table4", "wei-table5"])
@@ -228,7 +228,7 @@ def test_the_paper_preset_of_helen_departs_only_in_what_no_setting_does(name):
     for request, rows in requests(table, Request(space=""), "paper").values():
         assert request.preset == "paper-single"
         for row in rows:
-            found[row.label] = departures(table, row, planned("helen", request.preset, f_delay=request.f_delay))
+            found[row.label] = departures(table, row, planned("helen", request.preset, request.changes))
     assert len(found) == {"wei-table2": 13, "wei-table4": 4, "wei-table5": 1}[name]
     assert set(map(tuple, found.values())) == {
         (
@@ -243,14 +243,14 @@ def test_the_starred_row_waits_for_10_000_of_50_000_steps_in_a_run_of_its_own():
     assert {folder: [row.label for row in rows] for folder, (_, rows) in found.items() if folder != "rows"} == {
         "rows-f-after-10000": ["f learned from dilation 2, after a delay"]
     }
-    assert found["rows-f-after-10000"][0].f_delay == 0.2
-    assert found["rows"][0].f_delay == 0.0
+    assert found["rows-f-after-10000"][0].changes == ("recipe.f_delay=0.2",)
+    assert found["rows"][0].changes == ("recipe.f_delay=0.0",)
 
 
 def test_the_paper_preset_of_voc_departs_only_in_what_is_open():
     table = read_table("wei-table3")
     ((request, rows),) = requests(table, Request(space=""), "paper").values()
-    assert request.f_delay is None  # none is named for VOC: the recipe's, which has none
+    assert request.changes == ()  # no delay is named for VOC: the recipe's, which has none
     found = {tuple(departures(table, row, planned("voc", "paper-single"))) for row in rows}
     assert found == {
         (
@@ -267,7 +267,11 @@ def test_the_paper_preset_of_voc_departs_only_in_what_is_open():
 def test_what_a_small_preset_does_otherwise_is_said_row_by_row():
     table = read_table("wei-table2")
     hand, learned = table.rows[0], table.rows[-1]
-    mini = planned("helen", "single", f_delay=0.0, f_step=0.0, f_lr_multiplier=0.05, border="continuous")
+    mini = planned(
+        "helen",
+        "single",
+        ("recipe.f_delay=0.0", "recipe.f_step=0.0", "recipe.f_lr_multiplier=0.05", "recipe.border=continuous"),
+    )
     said = departures(table, hand, mini)
     for sentence in (
         "Steps: 300, not 50,000.",
@@ -283,7 +287,7 @@ def test_what_a_small_preset_does_otherwise_is_said_row_by_row():
         "Normalisation of f's gradient: exact, not paper.",
     ]
     assert "Border of inflated maps: continuous, not paper." in own
-    relative = planned("helen", "single", f_step=0.05)
+    relative = planned("helen", "single")
     assert "f moves by relative steps of 0.0500, not at 30,000 to 90,000 times the rate of the weights." in departures(
         table, learned, relative
     )

@@ -20,7 +20,6 @@ class Request:
             where it is not to search the run's own form, such as inflation@bi; none: those that suit the form.
         paths: Number of parallel paths of a site.
         candidates: JSON of candidates to train once each, with no strategy at all.
-        f_delay: Share of a training before f may move.
         budget: Of each arm, with its unit.
         seeds: Number of arms of each strategy.
         address: Ray cluster to join.
@@ -39,7 +38,6 @@ class Request:
     strategies: tuple[str, ...] = ()
     paths: int | None = None
     candidates: tuple[str, ...] = ()
-    f_delay: float | None = None
     budget: str | None = None
     seeds: int = 1
     address: str | None = None

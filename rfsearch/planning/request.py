@@ -43,8 +43,6 @@ def resolve_space(request: Request) -> Space:
     # A preset's trained weights belong to its own backbone.
     weights = "none" if backbone != absolute(space.backbone) else None
     space = space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
-    if request.f_delay is not None:
-        space = space.with_(recipe=space.recipe.model_copy(update={"f_delay": request.f_delay}))
     return space if request.paths is None else space.with_path_count(request.paths)
 
 

@@ -29,9 +29,10 @@ class Recipe(Table):
         lr_steps: Shares of the training after which the rate drops.
         lr_drop: Factor of each drop.
         pretrained_lr_multiplier: Rate of the weights that a backbone brings trained, over lr.
-        f_step: Relative change of a learned f, gamma or dilation in one step, at the largest rate; see
-            `rfsearch.training.relative`. 0: they are moved as weights are, which a recipe that names one of the next
-            two means unless it says otherwise.
+        f_step: Relative change of a learned f, gamma or dilation in one step of a training of 300, at the largest
+            rate; see `rfsearch.training.relative`. In one of n steps it is sqrt(300 / n) times that, so that noise
+            takes them as far. 0: they are moved as weights are, which a recipe that names one of the next two means
+            unless it says otherwise.
         f_lr_multiplier: Rate of a learned f, over lr (Wei sec. 4.2 and 5.1), where f_step is 0.
         gamma_lr_multiplier: Rate of a learned gamma, over lr, where f_step is 0.
         f_delay: Share of the training before f may move.

@@ -12,7 +12,7 @@ from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride, gui
 from rfsearch.space import Recipe
 from rfsearch.tasks.base import Task
 from rfsearch.training.relative import RelativeSteps
-from rfsearch.training.schedule import learning_rate
+from rfsearch.training.schedule import learning_rate, relative_step
 
 Scalar = InflationFactor | SampleStride
 
@@ -90,7 +90,7 @@ class Optimisation:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
         for group in self._relative.param_groups if self._relative else ():
-            group["lr"] = self._recipe.f_step * rate / self._recipe.lr
+            group["lr"] = relative_step(self._recipe, step)
 
     def free(self, moving: bool) -> None:
         """Let f and gamma move, or hold them for now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rfsearch.space import Recipe
 
 
@@ -15,6 +17,19 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     rate = recipe.lr * max(0.0, 1 - step / recipe.steps) ** recipe.power
     rate *= recipe.lr_drop ** sum(step >= share * recipe.steps for share in recipe.lr_steps)
     result: float = rate * (step + 1) / recipe.warmup if step < recipe.warmup else rate
+    return result
+
+
+_USUAL_STEPS = 300
+
+
+def relative_step(recipe: Recipe, step: int) -> float:
+    """Return the relative change of what is learned of a receptive field at a step, from 0.
+
+    It follows the learning rate. Steps in directions of noise take a number as far as the root of how many there are,
+    so longer trainings have smaller ones.
+    """
+    result: float = recipe.f_step * math.sqrt(_USUAL_STEPS / recipe.steps) * learning_rate(recipe, step) / recipe.lr
     return result
 
 

@@ -65,9 +65,12 @@ def test_plan_of_two_paths_shows_every_pair_with_the_field_of_each_path(call, pa
     pairs = [tuple(path["dilation"] for path in paths) for paths in found]
     assert {p for p in pairs if p[0] != p[1]} == {(1, 2), (1, 4), (2, 4)}
     alike = [paths for paths, p in zip(found, pairs, strict=True) if p[0] == p[1]]
-    assert len(found) == 7
+    assert len(found) == 8
     assert all(paths[0]["labels"] == ["left eye", "right eye"] and "labels" not in paths[1] for paths in alike)
     assert [[path.get("learned", False) for path in paths] for paths in alike] == [[True] * 2] * 3 + [[False] * 2]
+    moved = [paths for paths in found if "moved" in (path.get("kind") for path in paths)]
+    assert [[path["kind"] for path in paths] for paths in moved] == [["moved"] * 2]
+    assert all(paths[0]["labels"] == ["left eye", "right eye"] for paths in moved)
     assert all(path["fractional"] for path in alike[-1])
     for row, pair in zip(body["candidates"], pairs, strict=True):
         fields = {f"conv6/{i}": 15 + 8 * d for i, d in enumerate(pair, start=1)}

@@ -72,7 +72,13 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize(("size", "settings"), SWEEPS.values(), ids=SWEEPS)
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name in ("a line", "three axes") else [])
+        for name, case in SWEEPS.items()
+    ],
+)
 def test_a_loss_has_no_jumps_in_f(size: tuple[int, ...], settings: dict[str, object]) -> None:
     """A jump of J is a step of J / h here, however small h. The paper's border has large ones below f = 1."""
     x = noise(1, 2, *size)

@@ -46,7 +46,7 @@ def stored(folder: Path, body: Any) -> Manifest:
 
 def test_there_is_a_manifest_of_every_version():
     assert [path.stem for path in GOLDEN] == [f"manifest_{number}" for number in range(1, len(GOLDEN) + 1)]
-    assert len(GOLDEN) == 8
+    assert len(GOLDEN) == 9
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

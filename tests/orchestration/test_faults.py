@@ -10,8 +10,6 @@ from tests.orchestration import runs
 from tests.small_run import train_in_process
 from tests.toys import toy_file
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(scope="module")
 def harmed(tmp_path_factory) -> pd.DataFrame:

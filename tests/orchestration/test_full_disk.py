@@ -3,16 +3,12 @@
 import json
 import subprocess
 
-import pytest
-
 from rfsearch.ledger import read_run
 from rfsearch.ledger.journal import LEDGER_FILE
 from tests.disks import fill, small_disk
 from tests.orchestration.runs import command, environment, wait_for_events
 from tests.small_run import run_in_process
 from tests.toys import toy_file
-
-pytestmark = pytest.mark.xdist_group("ray")
 
 
 def test_a_full_disk_stops_the_run_which_resumes_once_there_is_room(tmp_path):

@@ -14,8 +14,6 @@ from tests.orchestration.runs import SAME, call, command, environment, wait_for_
 from tests.small_run import run_in_process
 from tests.toys import toy_file
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:

@@ -19,8 +19,6 @@ from tests.orchestration.runs import SAME, call, command, environment, wait_for_
 from tests.small_run import run_in_process
 from tests.toys import toy_file
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 FORMS = ["--strategies", "inflation@bi,exhaustive@tri,optuna@lsdfn,lsdfn"]
 
 

@@ -18,8 +18,6 @@ from rfsearch.orchestration import Engine, Resources, session
 from tests.orchestration.runs import command, environment
 from tests.toys import toy_file
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

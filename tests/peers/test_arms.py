@@ -140,7 +140,7 @@ def test_a_missing_package_is_reported_before_anything_is_trained(strategy, modu
         strategy(SPACE, 0)
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.slow
 def test_a_run_searches_trains_and_reports(site: Path, tmp_path: Path) -> None:
     """Through Ray, from an installed package: one search and one plain training, both charged."""
     words = [

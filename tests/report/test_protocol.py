@@ -50,6 +50,7 @@ search = "--space {space} --budget 16x --strategies exhaustive,fractional"
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained_here")
 def test_a_protocol_is_trained_taken_up_again_and_compared(
     benchmarks: dict[str, ModuleType], toy: Path, tmp_path: Path, call, monkeypatch

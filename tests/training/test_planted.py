@@ -35,6 +35,7 @@ def test_from_a_smaller_dilation_inflation_finds_the_one_of_least_loss(planted: 
     assert float(row["found"]) == pytest.approx(float(row["best"]), rel=0.05)
 
 
+@SLOW
 def test_inflation_finds_a_planted_dilation_while_weights_are_learned(planted: ModuleType) -> None:
     rows = {
         arm: planted.run(planted.Case(planted.ONE_SITE, arm, "learned", "rough", 2.0))

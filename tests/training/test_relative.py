@@ -16,11 +16,13 @@ from rfsearch.layers.inflation import Normalisation
 from rfsearch.space import Recipe, read_space
 from rfsearch.surgery import Settings, assemble
 from rfsearch.training.optimisation import Optimisation, Scalar, value_of
+from rfsearch.training.schedule import relative_step
 from tests.toys import toy_file
 
 STEP = 0.05
+SHORTER = 30**0.5  # a training of 10 steps takes larger ones than one of 300, by this
 # So small a rate that weights stay: what is tested moves by itself.
-RECIPE = Recipe(steps=10, batch_size=2, lr=1e-30, power=0.0, weight_decay=0.0, f_step=STEP)
+RECIPE = Recipe(steps=10, batch_size=2, lr=1e-30, power=0.0, weight_decay=0.0, f_step=STEP / SHORTER)
 
 
 class Scaled:
@@ -100,6 +102,15 @@ def test_steps_follow_the_schedule():
     network = inflated()
     found = sizes(moved(network, optimised(network, recipe=recipe), range(10)))
     assert max(found[5:]) < 0.02 * max(found[:5])
+
+
+def test_steps_that_noise_leads_take_it_as_far_in_a_training_of_any_length():
+    reached = {}
+    for steps in (300, 1200):
+        recipe = RECIPE.model_copy(update={"steps": steps, "f_step": STEP})
+        reached[steps] = steps * relative_step(recipe, 0) ** 2
+    assert reached[300] == pytest.approx(300 * STEP**2)
+    assert reached[1200] == pytest.approx(reached[300])
 
 
 def test_what_does_not_move_yet_takes_no_part():
