@@ -23,7 +23,7 @@ def test_a_full_disk_stops_the_run_which_resumes_once_there_is_room(tmp_path):
         try:
             wait_for_events(run_dir, 2, child)  # a trial is handed out; its worker takes seconds to start
             ballast = fill(disk)
-            assert child.wait(timeout=120) == 2
+            assert child.wait(timeout=300) == 2
         finally:
             child.kill()
         (message,) = errors.read_text().splitlines()
