@@ -28,7 +28,7 @@ BY_DILATION = (0.621, 0.688, 0.698, 0.699, 0.682, 0.668, 0.632)
 NOISE = 0.008
 """Standard deviation of a score between trainings, on validation and, apart from it, on test."""
 SHARED = 0.5
-"""Of their variance, the share that validation and test have in common."""
+"""The share of the variance of scores that validation and test have in common."""
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from rfsearch.choices import values
-from rfsearch.choices.base import Body, Choice, Number
+from rfsearch.choices.base import Choice, Number
 from rfsearch.choices.fractional import real_dilation
 from rfsearch.choices.whole import WholeDilation
 
@@ -31,10 +30,6 @@ class Moved(WholeDilation):
 
     def __str__(self) -> str:
         return f"d learned from {self.dilation}"
-
-    @classmethod
-    def from_json(cls, body: Body) -> Self:
-        return cls(values.dilation(body["dilation"]))
 
     @property
     def plain_dilation(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from rfsearch.choices import values
-from rfsearch.choices.base import Choice, Number
+from rfsearch.choices.base import Body, Choice, Number
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class WholeDilation(Choice):
 
     def __post_init__(self) -> None:
         values.fix(self, dilation=values.dilation(self.dilation))
+
+    @classmethod
+    def from_json(cls, body: Body) -> Self:
+        return cls(values.dilation(body["dilation"]))
 
     @property
     def numbers(self) -> dict[str, float]:

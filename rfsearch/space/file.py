@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from rfsearch.errors import SpaceError, nearest
 from rfsearch.space.changes import apply_changes
@@ -147,17 +149,11 @@ def read_space(path: Path, preset: str | None, changes: Sequence[str] = ()) -> S
         raise SpaceError(f"{path}: its values are nested too deeply.") from None
     except ValueError as error:  # a number of more digits than Python reads, a date that is none
         raise SpaceError(f"{path}: a value that cannot be read: {error}.") from error
-    try:
-        file = SpaceFile.model_validate(body)
-    except ValidationError as error:
-        faults = error.errors()
-        for fault in faults:
-            fault["loc"] = where_written(fault["loc"], body)
-        lines = "\n".join(f"  {describe_fault(text, fault)}" for fault in faults)
-        raise SpaceError(f"{path}: {len(faults)} fault(s):\n{lines}") from error
+    file = _checked(body, str(path), partial(describe_fault, text))
     wanted = preset or file.default_preset
     if changes:
-        file = _changed(body, file.preset_of(wanted), changes)
+        changed = apply_changes(body, file.preset_of(wanted), Preset.model_fields, changes)
+        file = _checked(changed, f"--set {' --set '.join(changes)}", describe_change)
     chosen, form = file.preset_and_form(wanted)
     shared = file.model_dump(include={"name", "title", "cite"})
     return Space(
@@ -171,14 +167,13 @@ def read_space(path: Path, preset: str | None, changes: Sequence[str] = ()) -> S
     )
 
 
-def _changed(body: Mapping[str, Any], preset: str, changes: Sequence[str]) -> SpaceFile:
-    """Return a sound file with some values replaced."""
-    changed = apply_changes(body, preset, Preset.model_fields, changes)
+def _checked(body: Mapping[str, Any], source: str, describe: Callable[[ErrorDetails], str]) -> SpaceFile:
+    """Check the values of a file; all faults go into one message, after where they come from."""
     try:
-        return SpaceFile.model_validate(changed)
+        return SpaceFile.model_validate(body)
     except ValidationError as error:
         faults = error.errors()
         for fault in faults:
-            fault["loc"] = where_written(fault["loc"], changed)
-        lines = "\n".join(f"  {describe_change(fault)}" for fault in faults)
-        raise SpaceError(f"--set {' --set '.join(changes)}: {len(faults)} fault(s):\n{lines}") from error
+            fault["loc"] = where_written(fault["loc"], body)
+        lines = "\n".join(f"  {describe(fault)}" for fault in faults)
+        raise SpaceError(f"{source}: {len(faults)} fault(s):\n{lines}") from error
