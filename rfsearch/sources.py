@@ -3,7 +3,8 @@
 A file is imported as a member of the package that it lies in, so that both `from .blocks import Block` and, as in a
 script, `from blocks import Block` work. That package has a name of its own for each folder, so that two files of one
 name do not collide. What a file imports as in a script is a top-level module, so the neighbours of a folder are hidden
-while a file of another folder is imported.
+while a file of another folder is imported. What a function imports later is looked for in its own folder first; there
+Python prefers a package of any folder to one without an `__init__.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -123,13 +124,16 @@ def test_a_network_of_another_image_size_is_one_message(command, spec, parts, tm
 FORMS = ["plain_net", "synchronised_net", "compiled_net", "partly_compiled_net", "rewritten_net"]
 
 
-@pytest.mark.parametrize("make", FORMS)
+@pytest.fixture(scope="module")
+def plain_score(tmp_path_factory):
+    """What the plain network scores with a choice."""
+    return functools.cache(lambda choice: trained(tmp_path_factory.mktemp("plain"), "plain_net", choice).val)
+
+
+@pytest.mark.parametrize("make", [make for make in FORMS if make != "plain_net"])
 @pytest.mark.parametrize("choice", [Dilated(2), Searched(2)], ids=["dilated", "searched"])
-def test_it_is_trained_like_the_plain_network(make, choice, tmp_path):
-    (tmp_path / "plain").mkdir()
-    record = trained(tmp_path, make, choice)
-    if make != "plain_net":
-        assert record.val == trained(tmp_path / "plain", "plain_net", choice).val
+def test_it_is_trained_like_the_plain_network(make, choice, plain_score, tmp_path):
+    assert trained(tmp_path, make, choice).val == plain_score(choice)
 
 
 @pytest.mark.parametrize("make", FORMS)

@@ -160,7 +160,7 @@ def applied(directory: Path) -> nn.Module:
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(kind, marks=pytest.mark.slow if kind in ("plain", "two_paths", "found") else ()) for kind in KINDS],
+    [pytest.param(kind, marks=() if kind in ("learned", "dilated") else pytest.mark.slow) for kind in KINDS],
 )
 def test_every_form_is_the_trained_network(kind, run_of, tmp_path):
     found = export(run_of(kind), tmp_path)

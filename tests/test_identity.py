@@ -107,18 +107,18 @@ def test_only_the_users_own_code_is_known_by_its_content(spec, file):
 
 def test_what_the_file_of_a_network_imports_from_its_folder_is_known_by_its_content(tmp_path):
     folder, run_dir = tmp_path / "nets", tmp_path / "run"
-    (folder / "parts").mkdir(parents=True)
+    (folder / "girders").mkdir(parents=True)
     write_net(folder / "bricks.py", more="import deeper\nimport torch\n")
     (folder / "net.py").write_text("def make(*words):\n    from bricks import make\n    return make(*words)\n")
-    (folder / "deeper.py").write_text("import bricks\nfrom parts import widths\n")
-    (folder / "parts" / "widths.py").write_text("NARROW = 1\n")
+    (folder / "deeper.py").write_text("import bricks\nfrom girders import widths\n")
+    (folder / "girders" / "widths.py").write_text("NARROW = 1\n")
     (folder / "stranger.py").write_text("import net\n")
     run_dir, _ = begin(tmp_path, f"{folder / 'net.py'}:make")
     known = json.loads((run_dir / "manifest.json").read_text())["network"]["sources"]
     assert {Path(path).name for path in known} == {"net.py", "bricks.py", "deeper.py", "widths.py"}
     (folder / "stranger.py").write_text("")
     reopen_run(run_dir, CPU)
-    (folder / "parts" / "widths.py").write_text("NARROW = 2\n")
+    (folder / "girders" / "widths.py").write_text("NARROW = 2\n")
     with pytest.raises(RunDirectoryError, match=r"widths\.py has changed since this run started"):
         reopen_run(run_dir, CPU)
 

@@ -19,6 +19,7 @@ from tests.orchestration.runs import environment as variables
 
 pytest.importorskip("setuptools", reason="builds the plugin")
 
+RESUME = "from tests.small_run import run_in_process; print(run_in_process('resume', 'run'))"  # as Ray would
 MAIN = ("-c", "from rfsearch.cli import main; main()")
 SOURCE = Path(__file__).parent / "plugin_example"
 OF_THE_PLUGIN = {
@@ -83,8 +84,8 @@ def without_path() -> dict[str, str]:
     return {name: value for name, value in variables().items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
-def told(*command: str, at: Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=at, env=without_path())
+def told(*command: str, at: Path, **more: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=at, env=without_path() | more)
     assert done.returncode == 0, f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -123,7 +124,7 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     planned = rfsearch(environment, "plan", *request)
     assert planned["data"].startswith("arrays: 64 x 64 px (W x H), train 8, val 2, test 2")
     kill_after_one_trial(environment, *MAIN, "run", *request, "--out", "run", "--gpus-per-trial", "0")
-    said = python(environment, *MAIN, "resume", "run")
+    said = told(interpreter(environment), "-c", RESUME, at=environment, PYTHONPATH=str(SOURCE.parents[1]))
     assert "kernel 7" in said
 
     manifest = json.loads((out / "manifest.json").read_text())

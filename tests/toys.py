@@ -127,11 +127,11 @@ def hungry_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 
 def harmful_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    return _Hostile(num_classes, in_channels, {2: _nan, 3: _hunger, 4: _die})
+    return _Hostile(num_classes, in_channels, {2: _nan, 3: _hunger})
 
 
-def once_dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
-    return _Hostile(num_classes, in_channels, {2: _die_once})
+def dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, {2: _die_once, 4: _die})
 
 
 CLIMBING = f"{__name__}:Climbing"

@@ -6,23 +6,21 @@ import pandas as pd
 import pytest
 
 from rfsearch.ledger import read_run
-from tests.orchestration import runs
-from tests.small_run import train_in_process
+from tests.small_run import run_in_process, train_in_process
 from tests.toys import toy_file
 
 
 @pytest.fixture(scope="module")
 def harmed(tmp_path_factory) -> pd.DataFrame:
-    """The trials of a run in which three dilations of five do harm, each in its own way."""
+    """The trials of a run in which two dilations of four do harm, each in its own way."""
     root = tmp_path_factory.mktemp("harmed")
     path = toy_file(root, "tests.toys:harmful_net", budget="5x", steps=12)
-    path.write_text(path.read_text().replace("[1, 2, 4]", "[1, 2, 3, 4, 5]"))
-    told = runs.call("run", "--space", path, "--strategies", "exhaustive", "--out", root / "run", workers=2)
-    assert told.returncode == 0, told.stderr
+    path.write_text(path.read_text().replace("[1, 2, 4]", "[1, 2, 3, 5]"))
+    run_in_process("run", "--space", path, "--strategies", "exhaustive", "--out", root / "run")
     return pd.read_csv(root / "run" / "trials.csv")
 
 
-@pytest.mark.parametrize(("dilation", "cause"), [(2, "nan"), (3, "out of memory"), (4, "died")])
+@pytest.mark.parametrize(("dilation", "cause"), [(2, "nan"), (3, "out of memory")])
 def test_a_fault_in_one_trial_fails_that_trial_and_the_run_goes_on(harmed, dilation, cause):
     failed = harmed[harmed.candidate.str.contains(f'"dilation": {dilation}')]
     assert len(failed) >= 1

@@ -142,14 +142,17 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(call, whole):
     ],
 )
 def test_what_a_lost_worker_did_is_charged_when_its_retry_succeeds(tmp_path, kills, steps):
-    """A worker dies at one of 8 steps, which are looked at after the fourth; steps: lost since the last look."""
-    trainings, costs = {}, {}
-    for net in ("once_dying_net", "wei_small"):
+    """A worker dies at one of 8 steps, which are looked at after the fourth; steps: lost since the last look.
+
+    At the other dilation every worker dies, which fails that trial and no other.
+    """
+    trainings = {}
+    for net in ("dying_net", "wei_small"):
         folder = tmp_path / net
         folder.mkdir()
         backbone = "wei-small" if net == "wei_small" else f"tests.toys:{net}"
-        path = toy_file(folder, backbone, budget="3x", steps=8)
-        text = path.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2")
+        path = toy_file(folder, backbone, budget="7x", steps=8)
+        text = path.read_text().replace("[1, 2, 4]", "[2, 4]").replace("reference = 1", "reference = 2")
         path.write_text(text.replace("rungs = 3", "rungs = 1"))
         words = ("run", "--space", path, "--strategies", "exhaustive", "--out", folder / "run")
         if net == "wei_small":
@@ -161,12 +164,16 @@ def test_what_a_lost_worker_did_is_charged_when_its_retry_succeeds(tmp_path, kil
                      "TOY_KILLS": str(kills)},
             )  # fmt: skip
             assert told.returncode == 0, told.stderr
-        trainings[net] = read_run(folder / "run").records[0]
-        costs[net] = trainings[net].cost
-    lost, plain = costs["once_dying_net"], costs["wei_small"]
-    assert (tmp_path / "once_dying_net" / "died").exists()
-    assert trainings["once_dying_net"].status == trainings["wei_small"].status == "completed"
+        trainings[net] = {
+            json.loads(record.candidate)["conv6"]["dilation"]: record
+            for record in reversed(read_run(folder / "run").records)
+        }
+    assert (tmp_path / "dying_net" / "died").exists()
+    assert trainings["dying_net"][4].status == "failed"
+    assert "died" in trainings["dying_net"][4].cause
+    assert trainings["dying_net"][2].status == trainings["wei_small"][2].status == "completed"
+    lost, plain = (trainings[net][2].cost for net in trainings)
     assert lost.epochs - plain.epochs >= steps * 2 / 12
-    forward = 2 * 2 * trainings["wei_small"].infer_mac  # FLOP of a batch of two
+    forward = 2 * 2 * trainings["wei_small"][2].infer_mac  # FLOP of a batch of two
     assert lost.flop - plain.flop >= steps * 2.5 * forward
     assert lost.device_s > 0

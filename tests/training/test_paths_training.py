@@ -205,8 +205,7 @@ def test_the_field_of_a_block_grows_with_its_sample_stride(tmp_path):
         assert forecast(candidate).rf_px == 23 + 4 * (gamma * (s - 1) + 2)
 
 
-@pytest.mark.parametrize("gammas", [(1.0, 2.0), (1.2, 2.3), (0.5, 0.7), (1.0, 1.5)])
-@pytest.mark.parametrize("s", [3, 5])
+@pytest.mark.parametrize(("s", "gammas"), [(3, (1.0, 2.0)), (5, (1.2, 2.3)), (3, (0.5, 0.7)), (5, (1.0, 1.5))])
 def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gammas):
     """How far a block reads, and how many of its places lie between pixels, changes what it costs."""
     space = toy_space(tmp_path, f_delay=0.0, f_lr_multiplier=1e-9, gamma_lr_multiplier=1e-9)

@@ -139,7 +139,7 @@ def test_cut_after_a_resume_it_has_cost_the_same(space, tmp_path, share):
     assert (half.status, half.steps, half.cost.flop) == (whole.status, whole.steps, whole.cost.flop)
 
 
-@pytest.mark.parametrize("looks", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("looks", [1, *(pytest.param(looks, marks=pytest.mark.slow) for looks in (2, 3))])
 # The block's sample stride leaves 2 and comes back within the 8 steps, which changes what a step costs.
 @pytest.mark.parametrize(
     ("choice", "f_rate"),
