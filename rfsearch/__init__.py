@@ -3,6 +3,7 @@
 Importing it imports neither torch nor Ray; what computes does.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rfsearch.choices import (
@@ -32,6 +33,7 @@ from rfsearch.space import Space
 
 if TYPE_CHECKING:
     from rfsearch.networks import trained
+    from rfsearch.own_loop import Learner, learn
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,7 @@ __all__ = [
     "Fractional",
     "Guest",
     "Inflated",
+    "Learner",
     "ModelError",
     "RequestError",
     "RfsearchError",
@@ -57,14 +60,16 @@ __all__ = [
     "TrialError",
     "__version__",
     "apply",
+    "learn",
     "trained",
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import `trained` on its first use: it needs torch, which `import rfsearch` does without."""
-    if name == "trained":
-        from rfsearch.networks import trained
+_WITH_TORCH = {"trained": "rfsearch.networks", "learn": "rfsearch.own_loop", "Learner": "rfsearch.own_loop"}
 
-        return trained
+
+def __getattr__(name: str) -> object:
+    """Import what needs torch on its first use: `import rfsearch` does without."""
+    if name in _WITH_TORCH:
+        return getattr(import_module(_WITH_TORCH[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

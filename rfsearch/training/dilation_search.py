@@ -157,7 +157,7 @@ class SharedDilations:
     def __init__(self, paths: Sequence[str], dilations: Sequence[int], steps: int, seed: int) -> None:
         """Begin with all dilations left on every path."""
         self._dilations, self._seed = sorted(dilations), seed
-        self._looks = _share(_PRELUDE, steps), _decided(steps)
+        self._looks = _share(_PRELUDE, steps), decided_step(steps)
         self._open = dict.fromkeys(paths, self._dilations)
         self.best = dict.fromkeys(paths, self._dilations[(len(self._dilations) - 1) // 2])
         """The dilations that scored best; before the first look, the middle of the space's."""
@@ -258,7 +258,7 @@ def prelude_steps(recipe: Recipe, candidate: Candidate) -> int:
 
 def decided_from(recipe: Recipe, candidate: Candidate) -> int:
     """Return the index of the first training step at which no dilation is to be found any more, and all may move."""
-    return _decided(recipe.steps) if candidate.searched else math.ceil(recipe.f_delay * recipe.steps)
+    return decided_step(recipe.steps) if candidate.searched else math.ceil(recipe.f_delay * recipe.steps)
 
 
 def starts_of(learnable: Learnable, candidate: Candidate) -> dict[str, int]:
@@ -292,5 +292,6 @@ def _share(share: float, steps: int) -> int:
     return max(1, round(share * steps))
 
 
-def _decided(steps: int) -> int:
+def decided_step(steps: int) -> int:
+    """Return the step, from the prelude's first, from which a training of so many holds what was found."""
     return _share(_PRELUDE, steps) + _share(_SHARED, steps)

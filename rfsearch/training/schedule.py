@@ -23,13 +23,18 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 _USUAL_STEPS = 300
 
 
-def relative_step(recipe: Recipe, step: int) -> float:
-    """Return the relative change of what is learned of a receptive field at a step, from 0.
+def length_factor(steps: int) -> float:
+    """Return by how much the relative steps of a training of so many are larger than those of one of 300.
 
-    It follows the learning rate. Steps in directions of noise take a number as far as the root of how many there are,
-    so longer trainings have smaller ones.
+    Steps in directions of noise take a number as far as the root of how many there are, so longer trainings have
+    smaller ones.
     """
-    result: float = recipe.f_step * math.sqrt(_USUAL_STEPS / recipe.steps) * learning_rate(recipe, step) / recipe.lr
+    return math.sqrt(_USUAL_STEPS / steps)
+
+
+def relative_step(recipe: Recipe, step: int) -> float:
+    """Return the relative change of what is learned of a receptive field at a step, from 0; it follows the rate."""
+    result: float = recipe.f_step * length_factor(recipe.steps) * learning_rate(recipe, step) / recipe.lr
     return result
 
 

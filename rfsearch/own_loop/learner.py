@@ -1,0 +1,390 @@
+"""Let the receptive field of one training learn itself, in whatever loop that training runs.
+
+A learner changes the sites of a model and then follows the steps of an optimiser: before a step it hides the gradients
+of what it learns from that optimiser, after the step it moves what is learned by relative steps of its own
+(`rfsearch.training.relative`) and sets up the next step. The loop stays as it is, whatever it does about batches,
+precision, accumulation or schedules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from rfsearch.choices import Candidate
+from rfsearch.compiled import check_not_compiled
+from rfsearch.errors import RequestError, SpaceError
+from rfsearch.own_loop.sharing import Sharing
+from rfsearch.own_loop.sites import LearnedSite, MovingSite, WholeSite, put_inflated_site, put_real_site
+from rfsearch.patch import Patch, PatchSettings
+from rfsearch.surgery import match_sites
+from rfsearch.surgery.installing import dilations_of
+from rfsearch.training.relative import RelativeSteps
+from rfsearch.training.schedule import length_factor
+
+Method = Literal["fractional", "inflation"]
+_PUT = {"fractional": put_real_site, "inflation": put_inflated_site}
+_POWER = 0.9  # of the decay of steps, as that of the built-in trainings' rate
+_TRACE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Report:
+    """Say what a training has learned of its receptive field so far.
+
+    Attributes:
+        steps: Steps taken.
+        starts: Dilation of every site at first, px of its map.
+        dilations: Dilation of every site now, px of its map.
+        trace: How they moved: step, site, dilation.
+
+    Example:
+        >>> print(learner.report())
+        After 10000 steps. layer4.0.conv2: dilation 1 -> 3. layer4.1.conv2: dilation 1 -> 4.
+    """
+
+    steps: int
+    starts: Mapping[str, int]
+    dilations: Mapping[str, float]
+    trace: Sequence[tuple[int, str, float]]
+
+    def __str__(self) -> str:
+        moved = (f"{site}: dilation {start} -> {self.dilations[site]:.4g}." for site, start in self.starts.items())
+        return " ".join((f"After {self.steps} steps.", *moved))
+
+
+def learn(
+    model: nn.Module,
+    sites: str | Sequence[str],
+    dilations: Sequence[int],
+    *,
+    steps: int | None = None,
+    method: Method = "fractional",
+    start: int | None = None,
+    look: Callable[[], float] | None = None,
+    delay: float = 0.0,
+    whole_from: float | None = 0.9,
+    rate: float = 0.05,
+    seed: int = 0,
+) -> Learner:
+    """Let one training learn the dilations of a model's sites, without a search.
+
+    The model is changed in place. Make its optimiser afterwards or before, of all parameters; move the model to its
+    device, and compile or wrap it, afterwards. Three lines in a training that exists:
+
+        learner = rfsearch.learn(model, "layer4.*.conv2", [1, 2, 3, 4, 6, 8], steps=10_000)
+        optimizer = ...; learner.attach(optimizer)
+        ...  # the training
+        learner.settle()
+
+    Args:
+        model: The network.
+        sites: Module paths of convolutions, shell patterns for several, or containers and spans; see
+            `rfsearch.surgery.match_sites`. Each learns a dilation of its own.
+        dilations: Legal dilations, px of the site's map; a dilation that moves stays between the smallest and largest.
+        steps: Steps of the optimiser in the whole training; here or when the learner is attached.
+        method: "fractional" moves a real dilation, at the cost of one convolution. "inflation" moves the inflation
+            factor in front of the site (Wei et al.), at the cost of resampling its map.
+        start: Dilation to start from. None: that which the site has, or the nearest legal one.
+        look: With "fractional": tells how good the model is as it stands, higher is better, on some images that it is
+            not trained on; the same ones each time. With it, no start matters: the first third of the training shares
+            its weights between all legal dilations, and two looks at each decide. It runs between two steps; the model
+            then evaluates.
+        delay: Share of the training before a dilation moves; without `look`.
+        whole_from: Share of the training from which dilations are rounded to whole numbers, so that the weights get
+            used to them. None: they stay real.
+        rate: Root mean square of the relative steps in a training of 300; longer ones take smaller steps.
+        seed: Of which dilations are tried when.
+
+    Returns:
+        What to attach to the optimiser, settle at the end, and ask for a report.
+
+    Raises:
+        ModelError: The model is compiled, or cannot be dilated at a site.
+        SpaceError: A site names nothing, or cannot learn in this way.
+        RequestError: An argument is none of those above.
+    """
+    legal = _legal(dilations, start)
+    for name, share in {"delay": delay, "whole_from": whole_from}.items():
+        if share is not None and not 0 <= share <= 1:
+            raise RequestError(f"{name} is a share of the training, 0 to 1. Got {share!r}.")
+    if method not in _PUT:
+        raise RequestError(f"a receptive field is learned by {' or '.join(map(repr, _PUT))}. Got {method!r}.")
+    if look is not None and method != "fractional":
+        raise RequestError("look decides between dilations of the method 'fractional'. Leave it out, or change method.")
+    check_not_compiled(model)
+    paths = match_sites(model, [sites] if isinstance(sites, str) else sites)
+    learned = {}
+    for path in paths:
+        own = dilations_of(model, path).parts[0][0].dilation[0] if ":" not in path else 1
+        first = start or min(legal, key=lambda d: abs(d - own))
+        learned[path] = _PUT[method](model, path, first, (legal[0], legal[-1]))
+        if isinstance(learned[path], WholeSite) and look is None:
+            raise SpaceError(
+                f"{path}: only a plain nn.Conv2d that keeps the size of its map has a real dilation to move. Find its "
+                "dilation with look=, or learn with method='inflation'."
+            )
+    schedule = Schedule(delay, whole_from, rate)
+    learner = Learner(model, learned, legal, schedule, look, seed)
+    if steps is not None:
+        learner.plan(steps)
+    return learner
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Say when dilations move, and how far.
+
+    Attributes:
+        delay: Share of the training before they move.
+        whole_from: Share from which they are whole; None: never.
+        rate: Root mean square of the relative steps in a training of 300.
+    """
+
+    delay: float
+    whole_from: float | None
+    rate: float
+
+
+class Learner:
+    """Move the receptive field of a training along with an optimiser's steps; `learn` makes one.
+
+    `state_dict` and `load_state_dict` hold what a resumed training needs beside the states of model and optimiser.
+
+    Args:
+        model: The model, its sites in place.
+        sites: What it learns, by module path.
+        dilations: Legal ones, in order.
+        schedule: When they move.
+        look: How good the model is; None: dilations are not searched.
+        seed: Of which dilations are tried when.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Mapping[str, LearnedSite],
+        dilations: Sequence[int],
+        schedule: Schedule,
+        look: Callable[[], float] | None,
+        seed: int,
+    ) -> None:
+        """Begin before the first step."""
+        self._model, self._sites, self._dilations = model, dict(sites), dilations
+        self._schedule, self._look, self._seed = schedule, look, seed
+        self._moving = [site for site in self._sites.values() if isinstance(site, MovingSite)]
+        groups = [{"params": [site.parameter], "logarithms": site.logarithm} for site in self._moving]
+        self._mover = RelativeSteps(groups or [{"params": []}], schedule.rate)
+        self._grads: list[Tensor | None] = []
+        self._handles: list[RemovableHandle] = []
+        self._trace: list[tuple[int, str, float]] = []
+        self._step, self._steps = 0, 0
+        self._sharing: Sharing | None = None
+        self._waiting: Mapping[str, Any] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps in the whole training; 0 while that is unknown."""
+        return self._steps
+
+    def plan(self, steps: int) -> None:
+        """Learn how many steps the training has."""
+        if not isinstance(steps, int) or steps < 1:
+            raise RequestError(f"steps is the number of the optimiser's steps, at least 1. Got {steps!r}.")
+        self._steps = steps
+        if self._look is not None:
+            self._sharing = Sharing(self._model, self._sites, self._dilations, steps, self._look, self._seed)
+
+    def attach(self, optimizer: object, steps: int | None = None) -> None:
+        """Follow the steps of an optimiser from now on.
+
+        Args:
+            optimizer: A torch.optim.Optimizer, or a wrapper that holds one as `optimizer`.
+            steps: Number of its steps in the whole training, if `learn` was not told.
+
+        Raises:
+            RequestError: It is no optimiser, the number of steps is missing, or the learner is attached already.
+        """
+        inner = optimizer
+        while not isinstance(inner, torch.optim.Optimizer):
+            inner = getattr(inner, "optimizer", None)
+            if inner is None:
+                raise RequestError(f"a learner follows a torch.optim.Optimizer. Got {type(optimizer).__name__}.")
+        if self._handles:
+            raise RequestError("this learner follows an optimiser already. Call detach() first to follow another.")
+        if steps is not None:
+            self.plan(steps)
+        elif self._waiting is not None and not self._steps:
+            self.plan(self._waiting["steps"])
+        if not self._steps:
+            raise RequestError("how many steps the training has decides when dilations move: attach(optimizer, steps).")
+        self._handles = [
+            inner.register_step_pre_hook(self._before),
+            inner.register_step_post_hook(self._after),
+            self._model.register_forward_pre_hook(self._show),
+        ]
+        if self._waiting is None:
+            self._search()
+        else:
+            self._resume(self._waiting)
+        self._set_up()
+
+    def detach(self) -> None:
+        """Follow the optimiser no more."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def settle(self, model: nn.Module | None = None, whole: bool = True) -> nn.Module:
+        """End: fix what was learned, and put plain convolutions where a dilation is a whole number.
+
+        Args:
+            model: A copy of the model made since `learn`, such as one with averaged weights, to put them into. None:
+                the model itself.
+            whole: Whether to round dilations that are still real numbers. Otherwise their sites keep the layer that
+                reads between pixels, or the inflation.
+
+        Returns:
+            The model.
+        """
+        self.detach()
+        if self._sharing and self._searching:
+            self._sharing.show(self._step, training=False)
+        if whole:
+            self._round()
+        settled = self._model if model is None else model
+        for moving in self._moving:
+            moving.parameter.requires_grad_(False)
+        for site in self._sites.values():
+            site.settle(settled)
+        return settled
+
+    def report(self) -> Report:
+        """Return what was learned so far."""
+        starts = {path: site.start for path, site in self._sites.items()}
+        return Report(self._step, starts, self._found(), tuple(self._trace))
+
+    def patch(self) -> dict[str, Any]:
+        """Return what `rfsearch.apply` needs to give another model these sites."""
+        candidate = Candidate({path: site.choice for path, site in self._sites.items()})
+        settings = PatchSettings(border="continuous", dilations=tuple(self._dilations))
+        return Patch("", (), candidate, settings).to_json()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what to go on from, with the states of model and optimiser."""
+        return {
+            "step": self._step,
+            "steps": self._steps,
+            "mover": self._mover.state_dict(),
+            "whole": {path: site.whole for path, site in self._sites.items()},
+            "trace": [list(point) for point in self._trace],
+            "sharing": self._sharing.state() if self._sharing else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave; before or after the model's state is loaded."""
+        self._waiting = state
+        if self._handles:
+            self._resume(state)
+            self._set_up()
+
+    @property
+    def _begins(self) -> int:
+        """The first step with which dilations move."""
+        return self._sharing.decided if self._sharing else math.ceil(self._schedule.delay * self._steps)
+
+    @property
+    def _ends(self) -> int:
+        """The step from which they are whole, or that behind the last one."""
+        share = self._schedule.whole_from
+        return self._steps if share is None else max(self._begins, round(share * self._steps))
+
+    @property
+    def _searching(self) -> bool:
+        """Whether the next step is one of those that share weights between dilations."""
+        return self._sharing is not None and self._step < self._begins
+
+    def _before(self, *_: object) -> None:
+        """Hide the gradients of what is learned here from the optimiser, which leaves what has none."""
+        self._grads = [site.parameter.grad for site in self._moving]
+        for site in self._moving:
+            site.parameter.grad = None
+
+    def _after(self, *_: object) -> None:
+        """Move what is learned, and set up the next step."""
+        for site, grad in zip(self._moving, self._grads, strict=True):
+            # A step that overflowed in half precision says nothing about where to go.
+            site.parameter.grad = None if grad is None else grad.nan_to_num(0.0, 0.0, 0.0)
+        self._mover.step()
+        self._mover.zero_grad(set_to_none=True)
+        for site in self._moving:
+            site.project()
+        self._step += 1
+        if self._step % max(1, self._steps // _TRACE_POINTS) == 0:
+            self._trace += [(self._step, path, dilation) for path, dilation in self._found().items()]
+        self._search()
+        self._set_up()
+
+    def _search(self) -> None:
+        """Decide which dilations the next step has, while weights are shared between several."""
+        if self._sharing and self._step <= self._begins:
+            self._sharing.set_up(self._step)
+
+    def _set_up(self) -> None:
+        """Set what moves in the next step, and how far."""
+        step = self._step
+        if step == self._ends and self._schedule.whole_from is not None:
+            self._round()
+        for site in self._moving:
+            site.parameter.requires_grad_(self._begins <= step < self._ends)
+        left = max(0.0, 1 - step / max(1, self._ends))
+        for group in self._mover.param_groups:
+            group["lr"] = self._schedule.rate * length_factor(self._steps) * left**_POWER
+
+    def _show(self, model: nn.Module, _: object) -> None:
+        """Let the model evaluate at the best dilations so far while it trains at others."""
+        if self._sharing and self._searching:
+            self._sharing.show(self._step, model.training)
+
+    def _round(self) -> None:
+        for site in self._sites.values():
+            nearest = math.floor(site.dilation + 0.5)
+            site.dilate(min(max(nearest, self._dilations[0]), self._dilations[-1]))
+
+    def _found(self) -> dict[str, float]:
+        best: Mapping[str, float] = self._sharing.best if self._sharing and self._searching else {}
+        return {path: float(best.get(path, site.dilation)) for path, site in self._sites.items()}
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        self._waiting = None
+        try:
+            if (self._sharing is None) != (state["sharing"] is None) or self._sites.keys() != state["whole"].keys():
+                raise RequestError("this state is that of a learner of other sites, or made with or without look.")
+            self._step, self._trace = state["step"], [tuple(point) for point in state["trace"]]
+            self._mover.load_state_dict(state["mover"])
+            for path, whole in state["whole"].items():
+                self._sites[path].restore(whole)
+            if self._sharing:
+                self._sharing.load_state(state["sharing"])
+            if self._sharing and self._searching:
+                self._sharing.show(self._step, training=True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"this is no state of a learner like this one: {error}.") from error
+
+
+def _legal(dilations: Sequence[int], start: int | None) -> list[int]:
+    """Return the legal dilations in order."""
+    legal = sorted(set(dilations))
+    if not legal or any(not isinstance(d, int) or isinstance(d, bool) or d < 1 for d in legal):
+        raise SpaceError(
+            f"dilations are whole numbers of at least 1. Got {list(dilations)!r}. Usual: [1, 2, 3, 4, 6, 8]."
+        )
+    if start is not None and not legal[0] <= start <= legal[-1]:
+        raise SpaceError(f"start lies within the legal dilations, {legal[0]} to {legal[-1]}. Got {start!r}.")
+    return legal

@@ -1,0 +1,318 @@
+"""Trainings of their users' own that learn their receptive field: planted answers, every kind of loop, and resuming."""
+
+import functools
+import io
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import rfsearch
+from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError
+
+DILATIONS = [1, 2, 3, 4, 6, 8]
+ANSWER = 4
+
+
+def network(dilation: int = 1, norm: bool = True) -> nn.Sequential:
+    torch.manual_seed(3)
+    body = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU())
+    return nn.Sequential(body, nn.Conv2d(6, 5, 3, padding=dilation, dilation=dilation), nn.Conv2d(5, 5, 1))
+
+
+TEACHER = network(ANSWER, norm=False)
+
+
+def images(step: int, count: int = 4) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(step)
+    return F.avg_pool2d(torch.randn(count, 2, 44, 44, generator=draw), 5, 1)
+
+
+def loss_of(model: nn.Module, step: int, count: int = 4) -> torch.Tensor:
+    x = images(step, count)
+    with torch.no_grad():
+        answer = TEACHER(x)
+    return F.mse_loss(model(x), answer)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        model.train()
+        optimizer.zero_grad()
+        loss_of(model, step).backward()
+        optimizer.step()
+
+
+def learned(start: int, steps: int = 120, optimizer=torch.optim.AdamW, **options) -> tuple[nn.Module, rfsearch.Learner]:
+    model = network(norm=False)
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=steps, start=start, **options)
+    made = optimizer(model.parameters(), lr=1e-3)
+    learner.attach(made)
+    train(model, made, range(steps))
+    return model, learner
+
+
+@pytest.mark.parametrize("method", ["fractional", "inflation"])
+@pytest.mark.parametrize("start", [2, 8])
+def test_a_training_finds_the_dilation_that_was_planted(method, start):
+    model, learner = learned(start, method=method)
+    assert learner.report().dilations == {"1": ANSWER}
+    assert str(learner.report()) == f"After 120 steps. 1: dilation {start} -> 4."
+    x = images(999)
+    before = model.eval()(x)
+    assert learner.settle() is model
+    assert torch.equal(model(x), before)
+    assert type(model[1]) is nn.Conv2d
+    assert (model[1].dilation, model[1].padding) == ((4, 4), (4, 4))
+
+
+def test_a_look_finds_it_from_any_start():
+    model = network()
+    learner = rfsearch.learn(
+        model, "1", DILATIONS, steps=200, start=1, look=lambda: -loss_of(model, -1, 16).item(), whole_from=None
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    learner.attach(optimizer)
+    train(model, optimizer, range(63))
+    assert model.training
+    assert learner.report().dilations["1"] in DILATIONS
+    train(model, optimizer, range(63, 200))
+    assert learner.report().dilations["1"] == pytest.approx(ANSWER, rel=0.1)
+
+
+def test_while_weights_are_shared_every_step_has_a_dilation_and_evaluation_the_best():
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=100, look=lambda: -loss_of(model, -1).item())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    learner.attach(optimizer)
+    seen = set()
+    for step in range(19):
+        train(model, optimizer, range(step, step + 1))
+        seen.add(model[1].value)
+        model.eval()(images(0))
+        assert model[1].value == learner.report().dilations["1"] == 3  # the middle, until a look
+    assert len(seen - {3}) >= 4
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_the_users_optimizer_leaves_what_is_learned_alone(optimizer):
+    """With rate 0 the weights stand still, and the dilation moves as far whatever the optimiser."""
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=20, start=2)
+    made = optimizer(model.parameters(), lr=0.0, weight_decay=0.9)
+    learner.attach(made)
+    weight = model[1].weight.clone()
+    train(model, made, range(10))
+    assert torch.equal(model[1].weight, weight)
+    assert model[1].value == pytest.approx(moved_under_sgd(), rel=1e-6)
+    assert abs(model[1].value - 2) > 0.1
+
+
+@functools.cache
+def moved_under_sgd() -> float:
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=20, start=2)
+    made = torch.optim.SGD(model.parameters(), lr=0.0)
+    learner.attach(made)
+    train(model, made, range(10))
+    return model[1].value
+
+
+def test_steps_depend_on_no_scale_of_the_loss_and_sum_over_accumulated_batches():
+    def moved(scale: float, parts: int) -> list:
+        model = network()
+        learner = rfsearch.learn(model, "1", DILATIONS, steps=12, start=2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        learner.attach(optimizer)
+        for step in range(8):
+            optimizer.zero_grad()
+            x = images(step)
+            error = (model.eval()(x) - TEACHER(x)).square()
+            for some in error.chunk(parts):
+                (scale * some.sum() / error.numel()).backward(retain_graph=True)
+            optimizer.step()
+        return [value for _, _, value in learner.report().trace]
+
+    expected = moved(1.0, 1)
+    assert len(set(expected)) == 8
+    for scale, parts in ((1000.0, 1), (1.0, 4)):
+        assert moved(scale, parts) == pytest.approx(expected, rel=1e-4)
+
+
+def test_steps_that_overflowed_move_nothing():
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=20, start=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    learner.attach(optimizer)
+    model[1].log_dilation.grad = torch.full_like(model[1].log_dilation, float("nan"))
+    optimizer.step()
+    assert model[1].value == 2
+    train(model, optimizer, range(3))
+    assert 1 < model[1].value != 2
+
+
+@pytest.mark.parametrize(("stop", "model_first"), [(7, True), (16, False), (25, True), (25, False), (37, False)])
+@pytest.mark.parametrize(
+    ("method", "looks"), [("fractional", False), ("fractional", True), ("inflation", False)], ids=str
+)
+def test_a_resumed_training_ends_as_an_unbroken_one(method, looks, stop, model_first):
+    def made() -> tuple[nn.Module, torch.optim.Optimizer, rfsearch.Learner]:
+        model = network()
+        look = (lambda: -loss_of(model, -1).item()) if looks else None
+        learner = rfsearch.learn(model, "1", DILATIONS, method=method, look=look)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        return model, optimizer, learner
+
+    model, optimizer, learner = made()
+    learner.attach(optimizer, steps=40)
+    train(model, optimizer, range(stop))
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in (model, optimizer, learner)], file)
+    train(model, optimizer, range(stop, 40))
+    learner.settle()
+    file.seek(0)
+    states = torch.load(file, weights_only=True)
+
+    again, optimizer, resumed = made()
+    loads = [(again, states[0]), (resumed, states[2])]
+    for part, state in loads if model_first else loads[::-1]:
+        part.load_state_dict(state)
+    optimizer.load_state_dict(states[1])
+    resumed.attach(optimizer)
+    train(again, optimizer, range(stop, 40))
+    resumed.settle()
+    assert resumed.report() == learner.report()
+    assert model.state_dict().keys() == again.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("method", ["fractional", "inflation"])
+def test_the_settled_state_loads_into_a_patched_fresh_network(method, whole):
+    model, learner = learned(2, 30, method=method, whole_from=None)
+    learner.settle(whole=whole)
+    fresh = rfsearch.apply(network(norm=False), learner.patch())
+    fresh.load_state_dict(model.state_dict())
+    x = images(5)
+    assert torch.equal(fresh.eval()(x), model.eval()(x))
+    assert float(learner.report().dilations["1"]).is_integer() is whole
+
+
+def test_averaged_weights_settle_too():
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=40, start=3)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    learner.attach(optimizer)
+    for step in range(40):
+        train(model, optimizer, range(step, step + 1))
+        averaged.update_parameters(model)
+    learner.settle()
+    learner.settle(averaged.module)
+    dilation = int(learner.report().dilations["1"])
+    assert averaged.module[1].dilation == model[1].dilation == (dilation, dilation)
+    assert not torch.equal(averaged.module[1].weight, model[1].weight)
+
+
+def test_a_container_is_found_by_looks_or_inflated():
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 5, 3, 1, 2, 2)))
+
+    with pytest.raises(SpaceError, match=r"^1: only a plain nn.Conv2d .* look=, or learn with method='inflation'"):
+        rfsearch.learn(model(), "1", [1, 2, 3], steps=10)
+    for options in ({"method": "inflation"}, {"look": lambda: 0.0}):
+        net = model()
+        learner = rfsearch.learn(net, "1", [1, 2, 3], steps=20, start=2, **options)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        learner.attach(optimizer)
+        train(net, optimizer, range(20))
+        learner.settle()
+        dilation = int(learner.report().dilations["1"])
+        assert [part.dilation[0] for part in net.modules() if isinstance(part, nn.Conv2d)] == [
+            1,
+            dilation,
+            2 * dilation,
+        ]
+
+
+def test_it_learns_in_mixed_precision_with_scaled_and_clipped_gradients():
+    model = network(norm=False)
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=120, start=2)
+    optimizer, scaler = torch.optim.AdamW(model.parameters(), lr=1e-3), torch.amp.GradScaler("cpu")
+    learner.attach(optimizer)
+    for step in range(120):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(model, step)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        scaler.step(optimizer)
+        scaler.update()
+    assert learner.report().dilations == {"1": ANSWER}
+
+
+def trained_in_parallel(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    model = network(norm=False)
+    # Each process looks at images of its own, which must not part them.
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=60, look=lambda: -loss_of(model, -1 - rank).item())
+    parallel = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    learner.attach(optimizer)
+    for step in range(60):
+        optimizer.zero_grad()
+        loss_of(parallel, 2 * step + rank).backward()
+        optimizer.step()
+    learner.settle()
+    torch.save((learner.report().trace, model.state_dict()), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_of_a_distributed_training_learn_the_same(tmp_path):
+    torch.multiprocessing.spawn(trained_in_parallel, (str(tmp_path),), nprocs=2)
+    (trace, state), (other_trace, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert trace == other_trace
+    assert len({dilation for _, _, dilation in trace}) > 10
+    assert all(torch.equal(value, other[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"sites": "2.conv"}, SpaceError, "matches no convolution with a kernel larger than 1"),
+        ({"dilations": [0, 2]}, SpaceError, "whole numbers of at least 1. Got [0, 2]"),
+        ({"dilations": []}, SpaceError, "whole numbers of at least 1. Got []"),
+        ({"start": 9}, SpaceError, "start lies within the legal dilations, 1 to 8. Got 9"),
+        ({"method": "magic"}, RequestError, "'fractional' or 'inflation'. Got 'magic'"),
+        ({"method": "inflation", "look": float}, RequestError, "look decides between dilations of the method"),
+        ({"delay": 2}, RequestError, "delay is a share of the training, 0 to 1. Got 2"),
+        ({"steps": 0}, RequestError, "at least 1. Got 0"),
+    ],
+)
+def test_wrong_requests_get_one_message(options, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        rfsearch.learn(network(), **{"sites": "1", "dilations": DILATIONS, "steps": 10, **options})
+
+
+def test_wrong_calls_get_one_message():
+    with pytest.raises(ModelError, match="compiled by torch.compile"):
+        rfsearch.learn(torch.compile(network()), "1", DILATIONS)
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for wrong, message in ((model, "follows a torch.optim.Optimizer. Got Sequential"), (optimizer, "how many steps")):
+        with pytest.raises(RequestError, match=message):
+            learner.attach(wrong)
+    learner.attach(optimizer, 10)
+    with pytest.raises(RequestError, match="follows an optimiser already"):
+        learner.attach(optimizer, 10)
+    with pytest.raises(RfsearchError, match="of a learner of other sites"):
+        learner.load_state_dict({**learner.state_dict(), "whole": {"2": 1}})
+    with pytest.raises(RfsearchError, match="no state of a learner"):
+        learner.load_state_dict({})
