@@ -101,7 +101,8 @@ def test_the_projects_test_command_is_the_readmes():
 
 def test_every_package_that_is_imported_at_the_top_is_declared():
     """What another dependency happens to bring may be gone with its next version."""
-    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared, extras = project["dependencies"], set(project["optional-dependencies"])
     known = {re.split(r"[\[>=<]", requirement)[0].strip() for requirement in declared} | {"rfsearch"}
     named = {"PIL": "pillow", "pydantic_core": "pydantic-core"}
     found = set()
@@ -109,5 +110,6 @@ def test_every_package_that_is_imported_at_the_top_is_declared():
         for node in ast.parse(file.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found |= {name.partition(".")[0] for name in names}
+            optional = {file.stem} & extras if file.parent.name == "frameworks" else set()
+            found |= {name.partition(".")[0] for name in names} - optional
     assert {named.get(name, name) for name in found - set(sys.stdlib_module_names)} <= known

@@ -24,7 +24,6 @@ from rfsearch.own_loop.sharing import Sharing
 from rfsearch.own_loop.sites import LearnedSite, MovingSite, WholeSite, put_inflated_site, put_real_site
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.surgery import match_sites
-from rfsearch.surgery.installing import dilations_of
 from rfsearch.training.relative import RelativeSteps
 from rfsearch.training.schedule import length_factor
 
@@ -43,20 +42,26 @@ class Report:
         starts: Dilation of every site at first, px of its map.
         dilations: Dilation of every site now, px of its map.
         trace: How they moved: step, site, dilation.
+        searched: The dilations among which looks have decided, if they have.
 
     Example:
         >>> print(learner.report())
-        After 10000 steps. layer4.0.conv2: dilation 1 -> 3. layer4.1.conv2: dilation 1 -> 4.
+        After 10000 steps. layer4.0.conv2: dilation 2, from 3. layer4.1.conv2: dilation 4, from 3.
     """
 
     steps: int
     starts: Mapping[str, int]
     dilations: Mapping[str, float]
     trace: Sequence[tuple[int, str, float]]
+    searched: Sequence[int] = ()
 
     def __str__(self) -> str:
-        moved = (f"{site}: dilation {start} -> {self.dilations[site]:.4g}." for site, start in self.starts.items())
-        return " ".join((f"After {self.steps} steps.", *moved))
+        among = f" of {', '.join(map(str, self.searched))}" if self.searched else ""
+        sites = [
+            f"{site}: dilation {self.dilations[site]:.4g}{among or f', from {start}'}."
+            for site, start in self.starts.items()
+        ]
+        return " ".join((f"After {self.steps} steps.", *sites))
 
 
 def learn(
@@ -91,7 +96,8 @@ def learn(
         steps: Steps of the optimiser in the whole training; here or when the learner is attached.
         method: "fractional" moves a real dilation, at the cost of one convolution. "inflation" moves the inflation
             factor in front of the site (Wei et al.), at the cost of resampling its map.
-        start: Dilation to start from. None: that which the site has, or the nearest legal one.
+        start: Dilation to start from. None: the middle of the legal ones, since small ones are rarely left. Trained
+            weights are disturbed least where it is the dilation that they were trained with.
         look: With "fractional": tells how good the model is as it stands, higher is better, on some images that it is
             not trained on; the same ones each time. With it, no start matters: the first third of the training shares
             its weights between all legal dilations, and two looks at each decide. It runs between two steps; the model
@@ -122,9 +128,7 @@ def learn(
     paths = match_sites(model, [sites] if isinstance(sites, str) else sites)
     learned = {}
     for path in paths:
-        own = dilations_of(model, path).parts[0][0].dilation[0] if ":" not in path else 1
-        first = start or min(legal, key=lambda d: abs(d - own))
-        learned[path] = _PUT[method](model, path, first, (legal[0], legal[-1]))
+        learned[path] = _PUT[method](model, path, start or legal[(len(legal) - 1) // 2], (legal[0], legal[-1]))
         if isinstance(learned[path], WholeSite) and look is None:
             raise SpaceError(
                 f"{path}: only a plain nn.Conv2d that keeps the size of its map has a real dilation to move. Find its "
@@ -212,10 +216,10 @@ class Learner:
             RequestError: It is no optimiser, the number of steps is missing, or the learner is attached already.
         """
         inner = optimizer
-        while not isinstance(inner, torch.optim.Optimizer):
-            inner = getattr(inner, "optimizer", None)
-            if inner is None:
-                raise RequestError(f"a learner follows a torch.optim.Optimizer. Got {type(optimizer).__name__}.")
+        while (wrapped := getattr(inner, "optimizer", None)) is not None:
+            inner = wrapped
+        if not isinstance(inner, torch.optim.Optimizer):
+            raise RequestError(f"a learner follows a torch.optim.Optimizer. Got {type(optimizer).__name__}.")
         if self._handles:
             raise RequestError("this learner follows an optimiser already. Call detach() first to follow another.")
         if steps is not None:
@@ -268,7 +272,8 @@ class Learner:
     def report(self) -> Report:
         """Return what was learned so far."""
         starts = {path: site.start for path, site in self._sites.items()}
-        return Report(self._step, starts, self._found(), tuple(self._trace))
+        searched = tuple(self._dilations) if self._look else ()
+        return Report(self._step, starts, self._found(), tuple(self._trace), searched)
 
     def patch(self) -> dict[str, Any]:
         """Return what `rfsearch.apply` needs to give another model these sites."""
@@ -310,7 +315,23 @@ class Learner:
         """Whether the next step is one of those that share weights between dilations."""
         return self._sharing is not None and self._step < self._begins
 
-    def _before(self, *_: object) -> None:
+    def _before(
+        self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Hide gradients before a step, or once its closure has found them."""
+        self._hide()
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            return args, kwargs
+
+        def hiding() -> Any:
+            loss = closure()
+            self._hide()
+            return loss
+
+        return args[:1], {**kwargs, "closure": hiding}
+
+    def _hide(self) -> None:
         """Hide the gradients of what is learned here from the optimiser, which leaves what has none."""
         self._grads = [site.parameter.grad for site in self._moving]
         for site in self._moving:

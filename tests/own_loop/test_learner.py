@@ -7,35 +7,11 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import rfsearch
 from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError
-
-DILATIONS = [1, 2, 3, 4, 6, 8]
-ANSWER = 4
-
-
-def network(dilation: int = 1, norm: bool = True) -> nn.Sequential:
-    torch.manual_seed(3)
-    body = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU())
-    return nn.Sequential(body, nn.Conv2d(6, 5, 3, padding=dilation, dilation=dilation), nn.Conv2d(5, 5, 1))
-
-
-TEACHER = network(ANSWER, norm=False)
-
-
-def images(step: int, count: int = 4) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(step)
-    return F.avg_pool2d(torch.randn(count, 2, 44, 44, generator=draw), 5, 1)
-
-
-def loss_of(model: nn.Module, step: int, count: int = 4) -> torch.Tensor:
-    x = images(step, count)
-    with torch.no_grad():
-        answer = TEACHER(x)
-    return F.mse_loss(model(x), answer)
+from tests.own_loop.planted import ANSWER, DILATIONS, TEACHER, images, loss_of, network
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
@@ -60,7 +36,7 @@ def learned(start: int, steps: int = 120, optimizer=torch.optim.AdamW, **options
 def test_a_training_finds_the_dilation_that_was_planted(method, start):
     model, learner = learned(start, method=method)
     assert learner.report().dilations == {"1": ANSWER}
-    assert str(learner.report()) == f"After 120 steps. 1: dilation {start} -> 4."
+    assert str(learner.report()) == f"After 120 steps. 1: dilation 4, from {start}."
     x = images(999)
     before = model.eval()(x)
     assert learner.settle() is model
@@ -81,6 +57,7 @@ def test_a_look_finds_it_from_any_start():
     assert learner.report().dilations["1"] in DILATIONS
     train(model, optimizer, range(63, 200))
     assert learner.report().dilations["1"] == pytest.approx(ANSWER, rel=0.1)
+    assert str(learner.report()).endswith(" of 1, 2, 3, 4, 6, 8.")
 
 
 def test_while_weights_are_shared_every_step_has_a_dilation_and_evaluation_the_best():
@@ -140,6 +117,29 @@ def test_steps_depend_on_no_scale_of_the_loss_and_sum_over_accumulated_batches()
     assert len(set(expected)) == 8
     for scale, parts in ((1000.0, 1), (1.0, 4)):
         assert moved(scale, parts) == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradients_of_a_closure_count_too():
+    model, plain = network(), network()
+    for net in (model, plain):
+        learner = rfsearch.learn(net, "1", DILATIONS, steps=20, start=2)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        learner.attach(optimizer)
+        for step in range(5):
+
+            def closure(net: nn.Module = net, step: int = step, optimizer: torch.optim.Optimizer = optimizer):
+                optimizer.zero_grad()
+                loss = loss_of(net, step)
+                loss.backward()
+                return loss
+
+            if net is model:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+    assert model[1].value == plain[1].value != 2
+    assert torch.equal(model[1].weight, plain[1].weight)
 
 
 def test_steps_that_overflowed_move_nothing():

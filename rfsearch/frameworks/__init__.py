@@ -1,0 +1,1 @@
+"""`rfsearch.learn` inside the trainers of other frameworks, each an optional install."""
