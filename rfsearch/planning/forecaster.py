@@ -33,7 +33,7 @@ from rfsearch.training.dilation_search import bounds_of, decided_from, held_out,
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
 from rfsearch.training.network import build_network, fields_of
-from rfsearch.training.optimisation import prime_momentum
+from rfsearch.training.optimisers import STATE_COPIES, make_optimizer
 from rfsearch.training.training import scored_at_the_end
 from rfsearch.untouched import untouched
 
@@ -201,17 +201,19 @@ class Forecaster:
                 output = model(images)
             self._check(output, batch)
             return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model))
-        optimizer = torch.optim.SGD(
-            [p for p in model.parameters() if p.is_meta], lr=0.1, momentum=0.9, weight_decay=1e-4
-        )
-        prime_momentum(optimizer)
+        recipe = self._space.recipe
+        weights = [p for p in model.parameters() if p.is_meta]
+        optimizer = make_optimizer(recipe, weights)
         with untouched(model), Meter() as meter, OnShapes(), guided(model, self._task.class_ids(target)):  # type: ignore[no-untyped-call]
             output = model(images)
             self._check(output, batch)
             self._task.loss(output, target).backward()
+            if recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
             optimizer.step()
+        copies = 1 + STATE_COPIES[recipe.optimizer]
         batch_bytes = sum(leaf.nbytes for leaf in tree_leaves((images, target)) if isinstance(leaf, Tensor))
-        return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies=2) + batch_bytes)
+        return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies) + batch_bytes)
 
     def _built(self, candidate: Candidate) -> tuple[nn.Module, Learnable]:
         """Build a network whose weights do not matter."""

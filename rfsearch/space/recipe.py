@@ -15,16 +15,22 @@ _LARGEST_RATE = 1e38  # single precision, in which weights are trained, holds 3.
 class Recipe(Table):
     """Say how every candidate of a space is trained: what may not vary between them.
 
-    The optimiser is stochastic gradient descent with the rate lr (1 - step / steps)^power, after `warmup` steps of
-    linear growth, and x lr_drop after each of lr_steps.
+    The rate follows `schedule`, after `warmup` steps of linear growth, and is multiplied by lr_drop after each of
+    lr_steps.
 
     Args:
         steps: Length of one full training.
         batch_size: Images of one step.
         lr: Largest rate of new weights.
-        momentum: Of the optimiser.
+        optimizer: Stochastic gradient descent, or AdamW (Loshchilov and Hutter, 2019), whose weight decay is apart from
+            the gradient.
+        momentum: Of stochastic gradient descent.
         weight_decay: Of the optimiser; a learned f or gamma has none.
-        power: Of the rate's decay.
+        clip_norm: Largest norm of the gradient of all weights together, f, gamma and dilations aside. None: any.
+        precision: Of training steps: single, or bfloat16 where torch's autocast says so. Networks are scored in single.
+        schedule: Of the rate: lr (1 - step / steps)^power; half a cosine from lr to 0; or one cycle (Smith and Topin,
+            2018), up from lr / 25 for the first 30 % and down to next to 0, each along half a cosine.
+        power: Of the polynomial schedule.
         warmup: Steps in which the rate grows.
         lr_steps: Shares of the training after which the rate drops.
         lr_drop: Factor of each drop.
@@ -56,8 +62,12 @@ class Recipe(Table):
     steps: int = Field(gt=0, le=MOST_STEPS)
     batch_size: int = Field(gt=0, le=MOST_IMAGES)
     lr: float = Field(gt=0)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    schedule: Literal["poly", "cosine", "one-cycle"] = "poly"
     power: float = Field(default=0.9, ge=0)
     warmup: int = Field(default=0, ge=0, le=MOST_STEPS)
     lr_steps: tuple[float, ...] = ()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride, guided
 from rfsearch.space import Recipe
 from rfsearch.tasks.base import Task
+from rfsearch.training.optimisers import make_optimizer, prime
 from rfsearch.training.relative import RelativeSteps
 from rfsearch.training.schedule import learning_rate, relative_step
 
@@ -25,7 +26,7 @@ def value_of(scalar: Scalar) -> nn.Parameter:
 class Optimisation:
     """Move a network's weights along the gradient of its task's loss, as a recipe says.
 
-    Stochastic gradient descent. A learned f, gamma or dilation takes relative steps, or has its own rate and no weight
+    A learned f, gamma or dilation takes relative steps, or has its own rate and no weight
     decay; weights that a backbone brings trained have their own rate.
 
     Args:
@@ -69,7 +70,9 @@ class Optimisation:
         multipliers |= {"gamma": recipe.gamma_lr_multiplier, "undecayed": 1.0}
         relative = groups.pop("relative")
         self._relative = RelativeSteps([{"params": relative}], recipe.f_step) if recipe.f_step else None
-        self.optimizer = torch.optim.SGD(
+        self._weights = [p for kind in ("new", "trained", "undecayed") for p in groups[kind]]
+        self.optimizer = make_optimizer(
+            recipe,
             [
                 {
                     "params": parameters,
@@ -79,10 +82,7 @@ class Optimisation:
                 for kind, parameters in groups.items()
                 if parameters or kind == "new"  # which may be frozen, but no optimiser is without a group
             ],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
         )
-        prime_momentum(self.optimizer)
 
     def set_rates(self, step: int) -> None:
         """Give every group its rate at a step of the recipe."""
@@ -105,7 +105,7 @@ class Optimisation:
             self._relative.add_param_group({"params": moved, "logarithms": True})
             return
         self.optimizer.add_param_group({"params": moved, "multiplier": 1.0, "weight_decay": 0.0})
-        prime_momentum(self.optimizer)
+        prime(self.optimizer)
 
     def clear(self) -> None:
         """Forget the last batch's gradients."""
@@ -123,7 +123,8 @@ class Optimisation:
             backward: Runs the backward pass of the loss.
         """
         with guided(self._model, self._task.class_ids(target)):
-            loss = self._task.loss(self._model(images), target)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+                loss = self._task.loss(self._model(images), target)
             backward(loss)
         return loss.detach()
 
@@ -140,6 +141,8 @@ class Optimisation:
             grad = value_of(scalar).grad
             if clip is not None and grad is not None:
                 grad.clamp_(-clip, clip)
+        if self._recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._weights, self._recipe.clip_norm)
         for optimizer in self._optimizers:
             optimizer.step()
         for layer in (*self._learned, *self._dilations):
@@ -159,13 +162,3 @@ class Optimisation:
     @property
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer, *([self._relative] if self._relative else [])]
-
-
-def prime_momentum(optimizer: torch.optim.SGD) -> None:
-    """Make the momentum of every parameter that has none yet: zero.
-
-    The first step then costs what every other one does.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))

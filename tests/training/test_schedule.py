@@ -1,6 +1,8 @@
 """The learning rate over a training, against a plain loop."""
 
 import pytest
+import torch
+from torch.optim import lr_scheduler
 
 from rfsearch.space import Recipe
 from rfsearch.training.schedule import learning_rate, tuning_recipe
@@ -30,6 +32,32 @@ def test_the_learning_rate_at_every_step(changes):
     recipe = Recipe(steps=20, batch_size=1, lr=0.3, **changes)
     for step in range(20):
         assert learning_rate(recipe, step) == pytest.approx(slow_rate(recipe, step), rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", [5, 20, 57])
+@pytest.mark.parametrize(
+    ("schedule", "make"),
+    [
+        ("cosine", lambda optimizer, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps)),
+        ("one-cycle", lambda optimizer, steps: lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=steps)),
+    ],
+)
+def test_schedules_are_those_of_torch(schedule, make, steps):
+    recipe = Recipe(steps=steps, batch_size=1, lr=0.3, schedule=schedule)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3, momentum=0.9)
+    scheduler = make(optimizer, steps)
+    for step in range(steps):
+        assert learning_rate(recipe, step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        if step + 1 < steps:
+            scheduler.step()
+    assert learning_rate(recipe, steps + 3) >= 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_one_cycle_of_few_steps_has_a_rate(steps):
+    recipe = Recipe(steps=steps, batch_size=1, lr=0.3, schedule="one-cycle")
+    assert all(0 < learning_rate(recipe, step) <= 0.3 for step in range(steps))
 
 
 def test_a_plain_recipe_has_the_rates_it_always_had():
