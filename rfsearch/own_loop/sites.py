@@ -139,8 +139,9 @@ class RealSite(MovingSite):
         if not layer.value.is_integer():
             return
         conv = self._conv if layer is self._layer else copy_module(self._conv)
-        conv._parameters = dict(layer._parameters)
-        del conv._parameters["log_dilation"]
+        for name in ("weight", "bias"):  # a move to another type or device may have made new ones
+            if getattr(layer, name) is not None:
+                setattr(conv, name, getattr(layer, name))
         set_dilation(conv, int(layer.value))
         conv.train(layer.training)
         model.set_submodule(self.path, conv)

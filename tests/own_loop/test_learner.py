@@ -218,6 +218,29 @@ def test_averaged_weights_settle_too():
     assert not torch.equal(averaged.module[1].weight, model[1].weight)
 
 
+@pytest.mark.parametrize("method", ["fractional", "inflation"])
+def test_a_settled_network_goes_on_training_and_keeps_what_it_had(method):
+    """Without a bias, in channels-last double precision, frozen: all as before."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1, bias=False), nn.Conv2d(4, 5, 1))
+    model[0].weight.requires_grad_(False)
+    learner = rfsearch.learn(model, "0", [1, 2, 3], steps=10, method=method)
+    model.to(torch.float64, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    learner.attach(optimizer)
+    for _ in range(10):
+        model(images(0).double()).square().mean().backward()
+        optimizer.step()
+    learner.settle()
+    conv = model[0]
+    assert type(conv) is nn.Conv2d
+    assert (conv.bias, conv.weight.requires_grad, conv.weight.dtype) == (None, False, torch.float64)
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    model(images(0).double()).square().mean().backward()
+    assert learner.report().steps == 10
+    optimizer.step()
+    assert learner.report().steps == 10
+
+
 def test_a_container_is_found_by_looks_or_inflated():
     def model() -> nn.Module:
         return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 5, 3, 1, 2, 2)))
