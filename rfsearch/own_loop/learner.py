@@ -21,7 +21,7 @@ from rfsearch.choices import Candidate
 from rfsearch.compiled import check_not_compiled
 from rfsearch.errors import RequestError, SpaceError
 from rfsearch.own_loop.sharing import Sharing
-from rfsearch.own_loop.sites import LearnedSite, MovingSite, WholeSite, put_inflated_site, put_real_site
+from rfsearch.own_loop.sites import LearnedSite, MovingSite, can_be_real, put_inflated_site, put_real_site
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.surgery import match_sites
 from rfsearch.training.relative import RelativeSteps
@@ -126,19 +126,15 @@ def learn(
         raise RequestError("look decides between dilations of the method 'fractional'. Leave it out, or change method.")
     check_not_compiled(model)
     paths = match_sites(model, [sites] if isinstance(sites, str) else sites)
-    learned = {}
     for path in paths:
-        learned[path] = _PUT[method](model, path, start or legal[(len(legal) - 1) // 2], (legal[0], legal[-1]))
-        if isinstance(learned[path], WholeSite) and look is None:
+        if method == "fractional" and look is None and not can_be_real(model, path):
             raise SpaceError(
                 f"{path}: only a plain nn.Conv2d that keeps the size of its map has a real dilation to move. Find its "
                 "dilation with look=, or learn with method='inflation'."
             )
-    schedule = Schedule(delay, whole_from, rate)
-    learner = Learner(model, learned, legal, schedule, look, seed)
-    if steps is not None:
-        learner.plan(steps)
-    return learner
+    first, bounds = start or legal[(len(legal) - 1) // 2], (legal[0], legal[-1])
+    learned = {path: _PUT[method](model, path, first, bounds) for path in paths}
+    return Learner(model, learned, legal, Schedule(delay, whole_from, rate), look, seed, steps)
 
 
 @dataclass(frozen=True)
@@ -168,6 +164,7 @@ class Learner:
         schedule: When they move.
         look: How good the model is; None: dilations are not searched.
         seed: Of which dilations are tried when.
+        steps: Of the optimiser in the whole training; None: `attach` is told.
     """
 
     def __init__(
@@ -178,6 +175,7 @@ class Learner:
         schedule: Schedule,
         look: Callable[[], float] | None,
         seed: int,
+        steps: int | None = None,
     ) -> None:
         """Begin before the first step."""
         self._model, self._sites, self._dilations = model, dict(sites), dilations
@@ -188,7 +186,7 @@ class Learner:
         self._grads: list[Tensor | None] = []
         self._handles: list[RemovableHandle] = []
         self._trace: list[tuple[int, str, float]] = []
-        self._step, self._steps = 0, 0
+        self._step, self._steps = 0, _checked(steps) if steps is not None else 0
         self._sharing: Sharing | None = None
         self._waiting: Mapping[str, Any] | None = None
 
@@ -196,14 +194,6 @@ class Learner:
     def steps(self) -> int:
         """Number of steps in the whole training; 0 while that is unknown."""
         return self._steps
-
-    def plan(self, steps: int) -> None:
-        """Learn how many steps the training has."""
-        if not isinstance(steps, int) or steps < 1:
-            raise RequestError(f"steps is the number of the optimiser's steps, at least 1. Got {steps!r}.")
-        self._steps = steps
-        if self._look is not None:
-            self._sharing = Sharing(self._model, self._sites, self._dilations, steps, self._look, self._seed)
 
     def attach(self, optimizer: object, steps: int | None = None) -> None:
         """Follow the steps of an optimiser from now on.
@@ -223,11 +213,11 @@ class Learner:
         if self._handles:
             raise RequestError("this learner follows an optimiser already. Call detach() first to follow another.")
         if steps is not None:
-            self.plan(steps)
-        elif self._waiting is not None and not self._steps:
-            self.plan(self._waiting["steps"])
+            self._steps = _checked(steps)
         if not self._steps:
             raise RequestError("how many steps the training has decides when dilations move: attach(optimizer, steps).")
+        if self._look is not None:
+            self._sharing = Sharing(self._model, self._sites, self._dilations, self._steps, self._look, self._seed)
         self._handles = [
             inner.register_step_pre_hook(self._before),
             inner.register_step_post_hook(self._after),
@@ -295,6 +285,7 @@ class Learner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; before or after the model's state is loaded."""
         self._waiting = state
+        self._steps = self._steps or state.get("steps", 0)
         if self._handles:
             self._resume(state)
             self._set_up()
@@ -397,6 +388,12 @@ class Learner:
                 self._sharing.show(self._step, training=True)
         except (KeyError, TypeError, ValueError) as error:
             raise RequestError(f"this is no state of a learner like this one: {error}.") from error
+
+
+def _checked(steps: int) -> int:
+    if not isinstance(steps, int) or steps < 1:
+        raise RequestError(f"steps is the number of the optimiser's steps, at least 1. Got {steps!r}.")
+    return steps
 
 
 def _legal(dilations: Sequence[int], start: int | None) -> list[int]:

@@ -186,6 +186,11 @@ class InflatedMap(MovingSite):
             model.set_submodule(self.path, site.conv)
 
 
+def can_be_real(model: nn.Module, path: str) -> bool:
+    """Check whether a site can have a real dilation: see `Dilations.learned`."""
+    return dilations_of(model, path).learned((1.0, 1e6)) is not None
+
+
 def put_real_site(model: nn.Module, path: str, start: int, bounds: Bounds) -> LearnedSite:
     """Let the dilation of a convolution be a real number; of anything else, and where it cannot, a whole one.
 

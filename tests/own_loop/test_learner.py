@@ -223,7 +223,8 @@ def test_a_settled_network_goes_on_training_and_keeps_what_it_had(method):
     """Without a bias, in channels-last double precision, frozen: all as before."""
     model = nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1, bias=False), nn.Conv2d(4, 5, 1))
     model[0].weight.requires_grad_(False)
-    learner = rfsearch.learn(model, "0", [1, 2, 3], steps=10, method=method)
+    look = (lambda: 0.0) if method == "fractional" else None
+    learner = rfsearch.learn(model, "0", [1, 2, 3], steps=10, method=method, look=look)
     model.to(torch.float64, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     learner.attach(optimizer)
@@ -245,8 +246,10 @@ def test_a_container_is_found_by_looks_or_inflated():
     def model() -> nn.Module:
         return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 5, 3, 1, 2, 2)))
 
+    untouched = model()
     with pytest.raises(SpaceError, match=r"^1: only a plain nn.Conv2d .* look=, or learn with method='inflation'"):
-        rfsearch.learn(model(), "1", [1, 2, 3], steps=10)
+        rfsearch.learn(untouched, ["1"], [1, 2, 3], steps=10)
+    assert repr(untouched) == repr(model())
     for options in ({"method": "inflation"}, {"look": lambda: 0.0}):
         net = model()
         learner = rfsearch.learn(net, "1", [1, 2, 3], steps=20, start=2, **options)
