@@ -145,6 +145,8 @@ def _rows(model: nn.Module, maps: Mapping[_ConvNd, tuple[int, ...]]) -> list[Sit
         size, why_not = maps.get(conv), ""
         if conv.transposed:
             why_not = "transposed"
+        elif not names[conv]:
+            why_not = "it is the whole network, and a site is a part of one"
         elif max(conv.kernel_size) == 1:
             why_not = f"{_by(conv.kernel_size)} kernel: reads one pixel"
         elif size is None:
