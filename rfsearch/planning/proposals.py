@@ -195,7 +195,7 @@ def _nothing(
     for row in rows:
         by_reason.setdefault(reasons[row.path], []).append(row.path)
     why = "; ".join(
-        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} ({reason})"
+        f"{paths[0] or 'the network itself'}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} ({reason})"
         for reason, paths in by_reason.items()
     )
     taking = [row for row in rows if len(usable.get(row.path, ())) > 1]

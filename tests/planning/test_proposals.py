@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rfsearch.backbones.small import wei_small
 from rfsearch.errors import SpaceError
+from rfsearch.inspection import build_network
 from rfsearch.ledger import Request
 from rfsearch.ledger.manifest import read_manifest
 from rfsearch.planning.directory import reopen_run, start_run
@@ -192,6 +193,40 @@ def test_every_dilation_at_a_proposed_site_changes_the_measured_field(name: str)
         assert len(set(fields)) == len(fields) > 1
 
 
+# On images of 128 x 128 px, whose coarsest maps of 4 x 4 px have no room.
+ZOO = {
+    "torchvision:resnet18": "features.layer3.1.conv1 features.layer3.1.conv2",
+    "torchvision:resnet50": "features.layer3.4.conv2 features.layer3.5.conv2",
+    "torchvision:vgg16_bn": "features.features.37 features.features.40",
+    "torchvision:mobilenet_v3_large": "features.features.11.block.1.0 features.features.12.block.1.0",
+    "torchvision:fcn_resnet50": "backbone.layer4.2.conv2",
+    "torchvision:deeplabv3_resnet50": "backbone.layer4.2.conv2",
+    "torchvision:lraspp_mobilenet_v3_large": "backbone.11.block.1.0 backbone.12.block.1.0",
+    "timm:resnet26d": "net.features.layer3.1.conv2",
+    "timm:convnext_atto": "net.features.stages_1.blocks.0.conv_dw net.features.stages_1.blocks.1.conv_dw",
+    "timm:hrnet_w18_small": "net.features.stage3.0.branches.2.1.conv1 net.features.stage3.0.branches.2.1.conv2",
+    "smp:unet/resnet18": "net.encoder.layer3.1.conv1 net.encoder.layer3.1.conv2",
+    "smp:fpn/resnet18": "net.encoder.layer3.1.conv1 net.encoder.layer3.1.conv2",
+    "smp:deeplabv3plus/resnet18": "net.encoder.layer4.1.conv1 net.encoder.layer4.1.conv2",
+}
+QUICK = ("torchvision:resnet18", "smp:deeplabv3plus/resnet18")
+
+
+@pytest.mark.parametrize("spec", [pytest.param(spec, marks=() if spec in QUICK else pytest.mark.slow) for spec in ZOO])
+def test_networks_of_other_packages_get_sites_in_the_last_stage_that_has_room(spec: str) -> None:
+    zoo = spec.partition(":")[0]
+    pytest.importorskip({"smp": "segmentation_models_pytorch"}.get(zoo, zoo))
+    assert propose_sites(build_network(spec, 5, 3), (1, 3, 128, 128), SEVEN).sites == tuple(ZOO[spec].split())
+
+
+@pytest.mark.slow
+def test_a_transformer_has_a_patch_embedding_at_most() -> None:
+    pytest.importorskip("timm")
+    net = build_network("timm:swin_tiny_patch4_window7_224", 5, 3)
+    with pytest.raises(SpaceError, match="patch_embed.* makes patches.*: --site net.features.patch_embed.proj, which"):
+        propose_sites(net, (1, 3, 128, 128), SEVEN)
+
+
 def unpadded() -> nn.Module:
     """A patch embedding, whose map has the size of another one."""
 
@@ -229,7 +264,7 @@ def unpadded() -> nn.Module:
         ),
         (unpadded, 64, "patches .*head .*Nearest that works: another network, such as --backbone wei-small"),
         (lambda: nn.Sequential(nn.Linear(64, 64)), 64, "It has no convolution. Nearest that works: another network"),
-        (lambda: conv(3, 2), 64, r"\(it is the whole network, and a site is a part of one\)"),
+        (lambda: conv(3, 2), 64, r"the network itself \(a site is a part of a network, and this is the whole\)"),
     ],
 )
 def test_where_no_site_can_be_proposed_the_message_says_why_and_what_works(
