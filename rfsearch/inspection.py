@@ -211,7 +211,7 @@ def list_site_fields(model: nn.Module, image: Sequence[int]) -> list[SiteFields]
         ModelError: The model cannot be followed, or no convolution's receptive field may be changed.
     """
     trace = trace_model(model, image)
-    rows = [_dependent(row, trace) for row in list_sites(model, image)]
+    rows = [as_dependent(row, trace) for row in list_sites(model, image)]
     fitting = {row.path: [d for d in DILATIONS if d <= (row.largest_dilation or 0)] for row in rows if not row.why_not}
     refused = refused_dilations(model, image, fitting)
     found = []
@@ -232,7 +232,7 @@ def list_site_fields(model: nn.Module, image: Sequence[int]) -> list[SiteFields]
     return found
 
 
-def _dependent(row: SiteRow, trace: Trace) -> SiteRow:
+def as_dependent(row: SiteRow, trace: Trace) -> SiteRow:
     """Return a site, or why it is none because its dilation would not reach the output."""
     if row.why_not or row.path in trace.needed:
         return row

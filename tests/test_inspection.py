@@ -257,7 +257,7 @@ def test_another_branch_that_decides_the_field_collapses_nothing() -> None:
 
 def test_a_network_that_returns_something_else_is_refused_before_training() -> None:
     with pytest.raises(SpaceError, match="conv6"):
-        a_plan(space="helen", backbone="deeplab-small")
+        a_plan(space="helen", backbone="deeplab-small", sites=("conv6",))
 
     class Unnamed(nn.Module):
         def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -37,7 +37,12 @@ BackboneOption = Annotated[
     typer.Option("--backbone", help="Network: a name, package.module:callable or path/to/file.py:callable."),
 ]
 SiteOption = Annotated[
-    list[str] | None, typer.Option("--site", help="Module path or pattern of a convolution to search (repeat).")
+    list[str] | None,
+    typer.Option(
+        "--site",
+        help="Module path or pattern of a convolution to search (repeat). Default: the space's, or proposed ones in a "
+        "network that has none of these.",
+    ),
 ]
 StrategiesOption = Annotated[
     str | None,

@@ -11,8 +11,9 @@ from rfsearch import plugins
 from rfsearch.backbones.vgg import load_imagenet_vgg16
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
-from rfsearch.errors import SpaceError
+from rfsearch.errors import ModelError, SpaceError
 from rfsearch.lazy import give_sizes
+from rfsearch.planning.proposals import with_proposed_sites
 from rfsearch.receptive import trace_model
 from rfsearch.space import Space
 from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measure_sites, neutral
@@ -76,7 +77,7 @@ class Fitted:
                 build_network(space.with_(weights="none"), self.task, data, alone)
 
 
-def fit_space(space: Space, task: Task[object], data: ImageSet, adapt: bool) -> Fitted:
+def fit_space(space: Space, task: Task[object], data: ImageSet, adapt: bool, propose: bool = False) -> Fitted:
     """Build the network of a space, and find the sites and dilations of the space that fit it.
 
     Args:
@@ -85,13 +86,18 @@ def fit_space(space: Space, task: Task[object], data: ImageSet, adapt: bool) -> 
         data: Its data.
         adapt: Leave out sites and dilations that do not fit, because they were chosen for another network or other
             sites. Otherwise the space is taken as it is.
+        propose: Propose sites where the network has none of the space's.
 
     Raises:
         ModelError: The network cannot be built.
         SpaceError: No site fits.
     """
     model, weights, notices = _network(space, task, data)
-    space = space.with_(weights=weights, sites=match_sites(model, space.sites))
+    space = space.with_(weights=weights)
+    if propose and not _has_sites(model, space.sites):
+        space, proposed = with_proposed_sites(space, model, data)
+        notices.append(proposed)
+    space = space.with_(sites=match_sites(model, space.sites))
     if adapt:
         space, left_out = _with_reached_sites(space, model, data)
         notices += left_out
@@ -117,6 +123,14 @@ def _network(space: Space, task: Task[object], data: ImageSet) -> tuple[nn.Modul
     loaded, outcome = load_imagenet_vgg16(model, space.weights)
     weights = space.weights if loaded else "none"
     return model, weights, [*notices, f"Backbone {space.backbone}: {outcome}"]
+
+
+def _has_sites(model: nn.Module, patterns: Sequence[str]) -> bool:
+    """Check whether a network has the sites that a space names, if it names any."""
+    try:
+        return bool(match_sites(model, patterns))
+    except (ModelError, SpaceError):
+        return False
 
 
 def _with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple[Space, list[str]]:

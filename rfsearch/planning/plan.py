@@ -133,8 +133,10 @@ def make_plan(
     """
     request, entrants = checked.request, checked.entrants
     task = task_of(checked.space, data)
-    directed, adapt = checked.space.with_(direction=task.direction), bool(request.backbone or request.sites)
-    fitted = fit_space(directed, task, data, adapt)
+    directed = checked.space.with_(direction=task.direction)
+    # A resumed run has the names of its sites, also where its request and its file named none.
+    propose = not request.sites and bool(request.backbone or not directed.sites)
+    fitted = fit_space(directed, task, data, adapt=propose or bool(request.sites), propose=propose)
     space = fitted.space
     described = describe_entrants(entrants, space) if descriptions is None else descriptions
     fitted.check([*_extremes(request, entrants, space), *known_candidates(described, space)])

@@ -30,7 +30,7 @@ class Preset(Table):
     weights: str = "none"
     form: str = SINGLE
     sampling: SamplingSpec = SamplingSpec()
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: tuple[str, ...] = ()
     dilations: tuple[Annotated[int, Field(le=FARTHEST)], ...] = Field(min_length=1)
     reference: int
     choices: tuple[SpaceChoice, ...] = ()

@@ -30,7 +30,7 @@ class Space(Table):
         data: Where its images come from.
         backbone: SPEC of the network.
         weights: "none", "hub" or a file, for a backbone that can take trained weights.
-        sites: Modules whose receptive field is searched.
+        sites: Modules whose receptive field is searched; none: those that are proposed for the network.
         dilations: What a site may get, and where learned factors start.
         choices: What a site with one path may get besides, each as a ledger writes it, such as
             {kind = "kernel", size = 5}.
@@ -56,7 +56,7 @@ class Space(Table):
     data: DataSpec
     backbone: str
     weights: str
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: tuple[str, ...]
     dilations: tuple[Dilation, ...] = Field(min_length=1)
     reference: Dilation
     choices: tuple[SpaceChoice, ...] = ()

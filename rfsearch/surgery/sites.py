@@ -151,6 +151,8 @@ def _rows(model: nn.Module, maps: Mapping[_ConvNd, tuple[int, ...]]) -> list[Sit
             why_not = "never runs on this input"
         elif all(n == 1 for n, k in zip(size, conv.kernel_size, strict=True) if k > 1):
             why_not = "input map is 1 px: a dilated tap would see padding only"
+        elif not names[conv]:
+            why_not = "a site is a part of a network, and this is the whole"
         largest = None
         if not why_not and size is not None:
             largest = _site(names[conv], conv, size, (1,) * len(size)).largest_dilation
