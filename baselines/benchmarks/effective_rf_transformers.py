@@ -211,10 +211,12 @@ def main() -> None:
             "have a field; here they start at full strength (zero_init_last=False, ls_init_value=1)",
             "theoretical_px": "with sees_whole, attention or pooling shows a unit the whole image. Shifted windows are "
             "followed without their mask, so that those at a border count as seeing the opposite border",
-            "size_px": f"Luo sec. 3: root of the number of pixels above {THRESHOLD:.4f} of the largest gradient",
+            "size_px": f"Luo sec. 3: root of the number of pixels above {THRESHOLD:.4f} of the largest gradient. It "
+            "grows with the number of images, over which peaks average out, and leaps where a plateau is as high",
             "size_px_95": "half the width of the 95 % interval of the mean over draws",
             "gaussian_px": "4 sigma of the fitted Gaussian, or of the map itself where none fits; fitted: share of the "
-            "draws that one fits; r2: the share of their maps' variance that it explains",
+            "draws that one fits; r2: the share of their maps' variance that it explains. A mere square of n px has an "
+            "r2 of 0.75 to 0.79 and a gaussian_px of 1.4 n",
             "within_gaussian": f"share of the gradient within 2 sigma on both axes: {GAUSSIAN:.3f} for a Gaussian. "
             "Far below, gaussian_px is the width of a peak, and the rest of the gradient lies outside of it; with an "
             "r2 near 0 or a gaussian_px beyond the image's side the map is flat, and gaussian_px measures nothing",
