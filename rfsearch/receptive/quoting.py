@@ -104,8 +104,9 @@ def quote(field_of_units: Field, image: Shape) -> ReceptiveField:
     """
     tokens, axes = len(field_of_units.shape) < len(image), field_of_units.axes
     dims = [axis.dim for axis in axes]
-    apart = [axis if dims.count(axis.dim) > 1 else Axis(axis.reach, axis.extent, axis.dim) for axis in axes]
-    return ReceptiveField(tuple(_quote_axis(axis, tokens, size) for axis, size in zip(apart, image[2:], strict=True)))
+    # An axis with a dimension to itself has that dimension's units, even if channels hold finer ones (pixel unshuffle).
+    shown = [axis if dims.count(axis.dim) > 1 else Axis(axis.reach, axis.extent, axis.dim) for axis in axes]
+    return ReceptiveField(tuple(_quote_axis(axis, tokens, size) for axis, size in zip(shown, image[2:], strict=True)))
 
 
 def _windows(axis: Axis) -> tuple[npt.NDArray[np.float64], float]:
