@@ -15,6 +15,9 @@ Shape = tuple[int, ...]
 Reach = npt.NDArray[np.float64]
 
 
+Places = npt.NDArray[np.float64]
+
+
 Index = npt.NDArray[np.int64]
 
 
@@ -35,6 +38,9 @@ class Axis:
         extent: Distance between neighbouring units, px, times the number of units (times 1 where there are none, so
             that an empty map keeps its scale).
         dim: Dimension of the tensor along which the axis runs, or None once it was summed or cut up.
+        places: Number of each unit along the axis, where one dimension holds the units of several axes (tokens) or
+            several hold those of one (windows): as many dimensions as the tensor, with size 1 along those in which
+            nothing changes, and NaN for a unit that has no place. None if `dim` says it all.
 
     Example:
         >>> Field.of_image((1, 3, 4, 4)).axes[0].jump
@@ -44,11 +50,19 @@ class Axis:
     reach: Reach
     extent: float
     dim: int | None
+    places: Places | None = None
 
     @property
     def jump(self) -> float:
         """Return distance between neighbouring units, px."""
         return self.extent if self.dim is None else self.extent / max(1, self.reach.shape[self.dim + 1])
+
+    @property
+    def units(self) -> int:
+        """Return the number of places along the axis that the tensor keeps apart."""
+        if self.places is not None:
+            return self.places.size
+        return 0 if self.dim is None else self.reach.shape[self.dim + 1]
 
     def extent_of(self, dim: int, units: int, stride: float) -> float:
         """Return the extent of a result with `units` units along `dim`, each `stride` units of this tensor apart."""
@@ -127,6 +141,11 @@ class Axis:
 def nothing_seen(rank: int) -> Reach:
     """Return the reach of a unit that sees nothing, for a tensor of `rank` dimensions."""
     return np.array([-np.inf, -np.inf, 0.0]).reshape(3, *[1] * rank)
+
+
+def varies_along(places: Places | None) -> list[int]:
+    """Return the dimensions of a tensor along which the places of its units change."""
+    return [] if places is None else [dim for dim, size in enumerate(places.shape) if size > 1]
 
 
 def compact(reach: Reach, dim: int | None) -> Reach:

@@ -103,6 +103,7 @@ def effective_receptive_field(
     `rfsearch.outputs.main_output` finds in what the model returns, is one of
 
     - B x C x one axis for each of the image: a map, channels first. The centre of an axis of n units is unit n // 2.
+      Channels may also be last, as Swin has them, where only that order gives all axes of the image one stride.
     - B x N x C, for an image of more than one axis: the tokens of a vision transformer, a grid of the image's aspect
       behind up to 5 others (class, distillation, registers). The centre is the centre of the grid.
     - B x K: the logits of a classifier. All K are the unit.
@@ -237,7 +238,7 @@ def _gradient(
             f"An effective receptive field is that of a unit of an output: {RULE}. "
             f"{name} returns something else there; name a module that returns one with `at`."
         )
-    unit = _centre(output, tuple(images.shape[2:]))
+    unit = _centre(output, len(images), tuple(images.shape[2:]))
     if not unit.requires_grad:
         raise ModelError(_no_dependence(model, at, "it has no gradient"))
     (gradient,) = torch.autograd.grad(unit.sum(), images, allow_unused=True, retain_graph=check)
@@ -265,15 +266,23 @@ def _no_dependence(model: nn.Module, at: str | None, why: str) -> str:
     )
 
 
-def _centre(output: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return the centre unit, B x C, of an output for images of `size`, px per axis."""
+def _centre(output: Tensor, count: int, size: tuple[int, ...]) -> Tensor:
+    """Return the centre unit, B x C, of an output for `count` images of `size`, px per axis."""
     shape = tuple(output.shape)
     if 0 in shape:
         raise ModelError(f"The output has no unit in its centre: its shape is {shape}.")
+    if shape and shape[0] != count:
+        raise ModelError(
+            f"The output has no unit in its centre: its first dimension is not one entry per image. Windows that "
+            f"attention cut the images into have none, nor do tokens in front of the batch. Got {output.shape=} for "
+            f"{count} images."
+        )
     if output.dim() == 2:
         return output
     if output.dim() == len(size) + 2:
-        middle: tuple[Any, ...] = (..., *(n // 2 for n in shape[2:]))
+        if not _one_stride(shape[2:], size) and _one_stride(shape[1:-1], size):
+            output = output.movedim(-1, 1)
+        middle: tuple[Any, ...] = (..., *(n // 2 for n in output.shape[2:]))
         return output[middle]
     if output.dim() == 3:
         return output[:, _centre_token(shape[1], size)]
@@ -281,6 +290,12 @@ def _centre(output: Tensor, size: tuple[int, ...]) -> Tensor:
         f"The output has no unit in its centre: for inputs of {len(size)} axes it is B x C x as many axes, B x N x C "
         f"or B x K. Got {output.shape=}."
     )
+
+
+def _one_stride(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Return whether one and the same stride on all axes, each within less than a unit, turns `size` into `grid`."""
+    strides = [(side / (n + 1), side / (n - 1) if n > 1 else math.inf) for n, side in zip(grid, size, strict=True)]
+    return max(low for low, _ in strides) < min(high for _, high in strides)
 
 
 def _centre_token(count: int, size: tuple[int, ...]) -> int:

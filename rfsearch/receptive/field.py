@@ -17,13 +17,15 @@ from rfsearch.receptive.axis import (
     ROUNDING,
     Axis,
     Index,
+    Places,
     Shape,
     compact,
     equal_reach,
     nothing_seen,
     value_of_axis,
+    varies_along,
 )
-from rfsearch.receptive.reshaping import view_axis
+from rfsearch.receptive.reshaping import view_axes
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,16 @@ class Field:
         """
 
         def read(axis: Axis) -> Axis:
+            places = axis.places
+            if places is not None and places.shape[dim] > 1:
+                places = places.take(index[:, index.shape[1] // 2], axis=dim, mode="clip")
             if axis.dim != dim and axis.reach.shape[dim + 1] == 1:
-                return axis
+                return Axis(axis.reach, axis.extent, axis.dim, places)
             reach = axis.beyond(dim, index)
             if valid is not None:
                 mask = valid.reshape(valid.shape + (1,) * (reach.ndim - dim - 3))
                 reach = np.where(mask, reach, nothing_seen(reach.ndim - 1))
-            return Axis(reach.max(axis=dim + 2), axis.extent_of(dim, len(index), stride), axis.dim)
+            return Axis(reach.max(axis=dim + 2), axis.extent_of(dim, len(index), stride), axis.dim, places)
 
         return self.each(self._resized(dim, len(index)), read)
 
@@ -195,7 +200,7 @@ class Field:
         def accumulate(axis: Axis) -> Axis:
             reach = np.moveaxis(axis.reach, dim + 1, 0)
             reach = np.maximum.accumulate(reach[way], axis=0)[way]
-            return Axis(np.moveaxis(reach, 0, dim + 1), axis.extent, axis.dim)
+            return Axis(np.moveaxis(reach, 0, dim + 1), axis.extent, axis.dim, axis.places)
 
         return self.each(self.shape, accumulate)
 
@@ -217,12 +222,16 @@ class Field:
                 everything = axis.reach[:2].max(axis=tuple(range(1, axis.reach.ndim)), keepdims=True, initial=-np.inf)
                 if axis.dim in gone or equal_reach(reach[:2], everything):
                     reach = np.stack([np.full_like(reach[0], -np.inf)] * 2 + [np.ones_like(reach[0])])
-            dim = axis.dim
+            dim, places = axis.dim, axis.places
+            if places is not None:
+                places = np.fmin.reduce(places, axis=tuple(gone), keepdims=True)
+                places = places if varies_along(places) else None
             if not keep:
                 reach = reach.squeeze(at)
+                places = None if places is None else places.squeeze(tuple(gone))
                 if dim is not None:
                     dim = None if dim in gone else dim - sum(other < dim for other in gone)
-            return Axis(reach, axis.extent, dim)
+            return Axis(reach, axis.extent, dim, places)
 
         shape = tuple(1 if dim in gone else size for dim, size in enumerate(self.shape) if keep or dim not in gone)
         return self.each(shape, mix)
@@ -240,29 +249,31 @@ class Field:
             dim = None if axis.dim is None else axis.dim + grown
             if dim is not None and reach.shape[dim + 1] != shape[dim]:
                 reach = np.repeat(reach, shape[dim], axis=dim + 1)
-            return Axis(reach, axis.extent, dim)
+            places = None if axis.places is None else axis.places.reshape(*[1] * grown, *axis.places.shape)
+            return Axis(reach, axis.extent, dim, places)
 
         return self.each(shape, spread)
 
     def viewed(self, shape: Shape) -> Field:
         """Arrange the units in another shape, in unchanged order."""
-        return self.each(shape, lambda axis: view_axis(axis, self.shape, shape))
+        return Field(shape, view_axes(self.axes, self.shape, shape))
 
     def permuted(self, order: Sequence[int]) -> Field:
         """Reorder the dimensions: dimension i of the result is dimension order[i] of this tensor."""
-        places = [dim % len(self.shape) for dim in order]
+        before = [dim % len(self.shape) for dim in order]
 
         def permute(axis: Axis) -> Axis:
-            dim = None if axis.dim is None else places.index(axis.dim)
-            return Axis(axis.reach.transpose(0, *(place + 1 for place in places)), axis.extent, dim)
+            dim = None if axis.dim is None else before.index(axis.dim)
+            places = None if axis.places is None else axis.places.transpose(before)
+            return Axis(axis.reach.transpose(0, *(i + 1 for i in before)), axis.extent, dim, places)
 
-        return self.each(tuple(self.shape[place] for place in places), permute)
+        return self.each(tuple(self.shape[i] for i in before), permute)
 
     def whole(self) -> Field:
         """Let every unit see the whole image in addition to its own field."""
 
         def see(axis: Axis) -> Axis:
-            return Axis(np.stack([*axis.reach[:2], np.ones_like(axis.reach[2])]), axis.extent, axis.dim)
+            return Axis(np.stack([*axis.reach[:2], np.ones_like(axis.reach[2])]), axis.extent, axis.dim, axis.places)
 
         return self.each(self.shape, see)
 
@@ -273,16 +284,15 @@ class Field:
 def hull(fields: Sequence[Field], shape: Shape) -> Field:
     """Return the hull of tensors that meet element by element, broadcast to `shape`.
 
-    Jump and position come from the longest map.
+    Jump and position come from the tensor that keeps most of its places apart, the first of several alike.
     """
 
     def meet(axes: Sequence[Axis]) -> Axis:
         reach = axes[0].reach
         for axis in axes[1:]:
             reach = np.maximum(reach, axis.reach)
-        sizes = [axis.reach.shape[axis.dim + 1] if axis.dim is not None else 0 for axis in axes]
-        longest = axes[sizes.index(max(sizes))]
-        return Axis(reach, longest.extent, longest.dim)
+        longest = max(axes, key=lambda axis: axis.units)
+        return Axis(reach, longest.extent, longest.dim, longest.places)
 
     aligned = [_aligned(field, len(shape)) for field in fields]
     return Field(shape, tuple(meet(axes) for axes in zip(*(field.axes for field in aligned), strict=True))).spread(
@@ -305,9 +315,23 @@ def joined(fields: Sequence[Field], dim: int, shape: Shape) -> Field:
         ]
         first = next((axis for axis in axes if axis.dim is not None), axes[0])
         extent = first.extent_of(dim, shape[dim], 1)
-        return Axis(np.concatenate(parts, axis=at), extent, first.dim)
+        return Axis(np.concatenate(parts, axis=at), extent, first.dim, _joined_places(axes, fields, dim))
 
     return Field(shape, tuple(join(axes) for axes in zip(*(field.axes for field in fields), strict=True)))
+
+
+def _joined_places(axes: Sequence[Axis], fields: Sequence[Field], dim: int) -> Places | None:
+    """Join the places of tensors along a dimension. Units of a tensor without places have none."""
+    if all(axis.places is None for axis in axes):
+        return None
+    none = np.full([1] * len(fields[0].shape), np.nan)
+    given = [none if axis.places is None else axis.places for axis in axes]
+    others = np.broadcast_shapes(*((*each.shape[:dim], 1, *each.shape[dim + 1 :]) for each in given))
+    parts = [
+        np.broadcast_to(each, (*others[:dim], field.shape[dim], *others[dim + 1 :]))
+        for each, field in zip(given, fields, strict=True)
+    ]
+    return np.concatenate(parts, axis=dim)
 
 
 def window_index(size: int, kernel: int, stride: float, dilation: int, padding: int) -> Index:

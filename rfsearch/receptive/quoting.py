@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rfsearch.receptive.axis import Axis, Shape
+from rfsearch.receptive.axis import ROUNDING, Axis, Shape
 from rfsearch.receptive.field import Field
 
 
@@ -24,7 +24,8 @@ class AxisField:
         whole: Whether a unit also sees the whole axis, through pooling or attention.
         image_px: Extent of the image, px.
         windows: Units x 2: the first and the last pixel that each unit along the axis reads, outside the image where it
-            reaches into padding; NaN for a unit that reads none.
+            reaches into padding; NaN for a unit that reads none. Tokens have one window for each row or column of
+            their grid.
 
     Example:
         >>> receptive_field(torch.nn.Conv2d(3, 8, 5), (1, 3, 32, 32)).axes[0].local_px
@@ -97,19 +98,43 @@ class ReceptiveField:
 
 
 def quote(field_of_units: Field, image: Shape) -> ReceptiveField:
-    """Quote the field of a tensor's units on an image of shape `image`, B x C x its axes."""
-    return ReceptiveField(
-        tuple(_quote_axis(axis, size) for axis, size in zip(field_of_units.axes, image[2:], strict=True))
-    )
+    """Quote the field of a tensor's units on an image of shape `image`, B x C x its axes.
+
+    Of tokens, those that read no pixel by themselves, such as a class token, are left out.
+    """
+    tokens, axes = len(field_of_units.shape) < len(image), field_of_units.axes
+    dims = [axis.dim for axis in axes]
+    # An axis with a dimension to itself has that dimension's units, even if channels hold finer ones (pixel unshuffle).
+    shown = [axis if dims.count(axis.dim) > 1 else Axis(axis.reach, axis.extent, axis.dim) for axis in axes]
+    return ReceptiveField(tuple(_quote_axis(axis, tokens, size) for axis, size in zip(shown, image[2:], strict=True)))
 
 
-def _quote_axis(axis: Axis, image_px: int) -> AxisField:
-    """Quote one axis: channels and all other dimensions together, and of its units the middle half."""
-    at = None if axis.dim is None else axis.dim + 1
-    others = tuple(i for i in range(1, axis.reach.ndim) if i != at)
-    reach = axis.reach.max(axis=others, initial=-np.inf).reshape(3, -1)
+def _windows(axis: Axis) -> tuple[npt.NDArray[np.float64], float]:
+    """Return what each unit along an axis reads, channels and all other dimensions together, and the units' jump."""
+    if axis.places is None:
+        others = tuple(i for i in range(1, axis.reach.ndim) if axis.dim is None or i != axis.dim + 1)
+        reach, jump = axis.reach[:2].max(axis=others, initial=-np.inf).reshape(2, -1), axis.jump
+    else:
+        shape = np.broadcast_shapes(axis.places.shape, axis.reach.shape[1:])
+        places, each = np.broadcast_to(axis.places, shape), np.broadcast_to(axis.reach[:2], (2, *shape))
+        placed = ~np.isnan(places)
+        numbers, unit = np.unique(places[placed], return_inverse=True)
+        reach = np.full((2, len(numbers)), -np.inf)
+        jump = float(axis.extent * placed.sum() / (placed.size * max(1, len(numbers))))
+        jump = round(jump) if abs(jump - round(jump)) < ROUNDING else jump
+        for end, of_units in zip(reach, each, strict=True):
+            np.maximum.at(end, unit, of_units[placed])
     windows = np.stack([-reach[0], reach[1]], axis=1)
     windows[~np.isfinite(windows)] = np.nan
+    return windows, jump
+
+
+def _quote_axis(axis: Axis, tokens: bool, image_px: int) -> AxisField:
+    """Quote one axis: of its units the middle half."""
+    windows, jump = _windows(axis)
+    sees = ~np.isnan(windows[:, 0])
+    if tokens and sees.any():
+        windows = windows[sees]
     units = len(windows)
     middle = slice(units // 4, max(units // 4 + 1, units - units // 4))
     if np.isnan(windows[middle]).all():
@@ -117,5 +142,5 @@ def _quote_axis(axis: Axis, image_px: int) -> AxisField:
     sees = windows[middle][~np.isnan(windows[middle, 0])]
     local = float((sees[:, 1] - sees[:, 0]).max() + 1) if len(sees) else 0.0
     places = np.arange(units)[middle][~np.isnan(windows[middle, 0])]
-    offset = float((sees.mean(axis=1) - places * axis.jump).mean()) if len(sees) else (image_px - 1) / 2
-    return AxisField(local, abs(axis.jump), offset, bool((reach[2] > 0).any()), image_px, windows)
+    offset = float((sees.mean(axis=1) - places * jump).mean()) if len(sees) else (image_px - 1) / 2
+    return AxisField(local, abs(jump), offset, bool((axis.reach[2] > 0).any()), image_px, windows)

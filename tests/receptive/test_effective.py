@@ -209,6 +209,73 @@ def test_the_centre_token_is_that_of_the_grid(leading, grid):
     assert patches[rows // 2, columns // 2] == pytest.approx(1)
 
 
+class Attention(nn.Module):
+    """Means of patches of 4 px as tokens behind `leading` empty ones, each plus the mean over all or over its window.
+
+    Queries of 0 weigh all keys alike.
+    """
+
+    def __init__(self, leading: int = 0, window: int | None = None) -> None:
+        super().__init__()
+        self.project, self.leading, self.window = uniform(4, stride=4), leading, window
+        self.project.padding = (0, 0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.project(x.double())
+        if side := self.window:
+            cut = x.unflatten(3, (-1, side)).unflatten(2, (-1, side)).transpose(3, 4).flatten(4)[..., None]
+            mixed = nn.functional.scaled_dot_product_attention(cut * 0, cut, cut)[..., 0].unflatten(-1, (side, side))
+            return (x + mixed.transpose(3, 4).reshape(x.shape)).movedim(1, -1)
+        tokens = torch.cat([x.new_zeros(len(x), self.leading, 1), x.flatten(2).mT], 1)
+        return tokens + nn.functional.scaled_dot_product_attention(tokens * 0, tokens, tokens)
+
+
+@pytest.mark.parametrize("leading", [0, 1, 5])
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5), (5, 6), (8, 1)])
+def test_attention_to_all_gives_its_own_patch_a_peak_and_every_other_the_same_share(leading, grid):
+    """1 + 1/n for its own patch and 1/n for each other, n tokens with leading ones: below 4.55 % of the peak from 21
+    tokens on, so that the size is the whole image's before and the patch's from then on."""
+    (rows, columns), tokens = grid, math.prod(grid) + leading
+    field = one(Attention(leading), 4 * rows, 4 * columns)
+    expected = np.full(grid, 1 / tokens)
+    expected[rows // 2, columns // 2] += 1
+    np.testing.assert_allclose(field.map, np.kron(expected / expected.sum(), np.full((4, 4), 1 / 16)), atol=1e-12)
+    assert field.size_px == pytest.approx(4 if tokens >= 21 else 4 * math.sqrt(rows * columns))
+
+
+def test_attention_within_windows_leaves_the_rest_of_the_image_at_nothing():
+    """The centre, unit (3, 2) of 6 x 4, lies in the window of rows 2 to 3 and columns 2 to 3."""
+    expected = np.zeros((6, 4))
+    expected[2:4, 2:4] = 1 / 4
+    expected[3, 2] += 1
+    field = one(Attention(window=2), 24, 16)
+    np.testing.assert_allclose(field.map, np.kron(expected / 2, np.full((4, 4), 1 / 16)), atol=1e-12)
+    assert field.size_px == pytest.approx(8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (36, 28), (31, 20)])
+def test_a_map_whose_channels_are_last_is_measured_at_its_centre_too(height, width):
+    """Swin's maps are like this. The 24 channels cannot be an axis: they would need another stride than the rows."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(1, 24, 3, 4, padding=1)
+
+    class ChannelsLast(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return layer(x).movedim(1, -1)
+
+    np.testing.assert_array_equal(one(ChannelsLast(), height, width).map, one(layer, height, width).map)
+
+
+def test_a_map_stays_channels_first_where_both_orders_are_possible_or_neither_is():
+    """Strides of 8 x 2 leave 4 x 16 units of 32 x 32 px, and neither 4 x 16 nor 24 x 4 has one stride."""
+    layer = nn.Conv2d(1, 24, 3, (8, 2), padding=1)
+    field = one(layer, 32, 32)
+    assert np.argwhere(field.map).min(0).tolist() == [15, 15]
+    for channels in (1, 2, 16):
+        layer = nn.Conv2d(1, channels, 3, 2, padding=1)
+        assert np.argwhere(one(layer, 32, 32).map).min(0).tolist() == [15, 15]
+
+
 def test_batches_and_images_drawn_do_not_depend_on_each_other():
     model = random_stack(4, nn.ReLU)
     fields = [
@@ -306,6 +373,8 @@ class Gives(nn.Module):
         (lambda y: y.mean(), "no unit in its centre.*output.shape=torch.Size\\(\\[\\]\\)"),
         (lambda y: y[:, :, :0], "no unit in its centre: its shape is \\(1, 4, 0, 8\\)"),
         (lambda y: y.flatten(2)[:, :, :7].mT, "no unit in its centre: 7 tokens"),
+        (lambda y: y.unfold(2, 4, 4).unfold(3, 4, 4).reshape(-1, 16, 4), "not one entry per image.*for 1 images"),
+        (lambda y: y.flatten(2).permute(2, 0, 1), "not one entry per image"),
         (lambda y: y.detach(), "does not depend on the input: it has no gradient"),
         (lambda y: torch.ones(1, 1, 8, 8, requires_grad=True), "does not depend on the input: no operation"),
         (lambda y: y * 0, "does not depend on the input: its gradient is 0"),

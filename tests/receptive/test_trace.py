@@ -387,6 +387,84 @@ def test_windows_of_attention_and_whole_attention() -> None:
     assert (fields["encoder"].px, fields["encoder"].whole, fields["encoder"].local_px) == (32, True, 8)
 
 
+@pytest.mark.parametrize("leading", [0, 1, 5])
+@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (3, 5), (6, 1), (1, 4), (1, 1)])
+def test_tokens_are_quoted_as_the_grid_that_they_are(leading: int, rows: int, columns: int) -> None:
+    """Patches of 8 px, one after the other behind tokens that see no pixel: 8 px from row to row and column to column,
+    the first one's centre between pixels 3 and 4."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Conv2d(3, 16, 8, 8)
+
+        def forward(self, image: Tensor) -> Tensor:
+            patches = self.project(image).flatten(2).mT
+            return torch.cat([patches.new_zeros(len(image), leading, 16), patches], 1)
+
+    height, width = receptive_field(Tokens(), (1, 3, 8 * rows, 8 * columns)).axes
+    for axis, units in ((height, rows), (width, columns)):
+        assert (axis.local_px, axis.jump, axis.offset) == (8, 8, 3.5)
+        assert axis.windows.tolist() == [[8 * unit, 8 * unit + 7] for unit in range(units)]
+
+
+class WindowBlock(nn.Module):
+    """Attention within windows of 2 x 2 units of a map B x h x w x C, as in Swin, then a layer on its tokens."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+        self.qkv, self.mlp = nn.Linear(CHANNELS, 3 * CHANNELS), nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, rows, columns, channels = x.shape
+        rolled = x.roll((-self.shift, -self.shift), (1, 2))
+        windows = rolled.view(batch, rows // 2, 2, columns // 2, 2, channels).transpose(2, 3).reshape(-1, 4, channels)
+        mixed = F.scaled_dot_product_attention(*self.qkv(windows).chunk(3, -1))
+        mixed = mixed.view(batch, rows // 2, columns // 2, 2, 2, channels).transpose(2, 3).reshape(x.shape)
+        tokens = (x + mixed.roll((self.shift, self.shift), (1, 2))).flatten(1, 2)
+        return (tokens + self.mlp(tokens)).view(x.shape)
+
+
+class Windows(nn.Module):
+    """Patches of 2 px, blocks of windows that are shifted in turn, and 2 x 2 units merged to one in the end."""
+
+    def __init__(self, blocks: int, tokens: bool) -> None:
+        super().__init__()
+        self.project, self.tokens = nn.Conv2d(CHANNELS, CHANNELS, 2, 2), tokens
+        self.blocks = nn.Sequential(*(WindowBlock(number % 2) for number in range(blocks)))
+        self.merge = nn.Linear(4 * CHANNELS, CHANNELS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.blocks(self.project(image).movedim(1, -1))
+        batch, rows, columns, channels = x.shape
+        x = x.view(batch, rows // 2, 2, columns // 2, 2, channels).transpose(2, 3).flatten(3)
+        return self.merge(x).flatten(1, 2) if self.tokens else self.merge(x).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 3])
+@pytest.mark.parametrize("tokens", [False, True])
+def test_windows_are_quoted_unit_by_unit_as_the_gradient_has_them(blocks: int, tokens: bool) -> None:
+    torch.manual_seed(0)
+    model, size = Windows(blocks, tokens).double(), (24, 32)
+    as_map = nn.Sequential(model, nn.Unflatten(1, (6, 8)), Lambda(lambda y: y.movedim(-1, 1))) if tokens else model
+    for axis, quoted in enumerate(receptive_field(model, (1, CHANNELS, *size)).axes):
+        units = [(unit, 3) if axis == 0 else (3, unit) for unit in range(size[axis] // 4)]
+        assert [tuple(window) for window in quoted.windows] == [seen(as_map, size, unit)[axis] for unit in units]
+        assert quoted.jump == 4
+
+
+@pytest.mark.parametrize(("blocks", "rows", "columns"), [(12, 4, 6), (2, 3, 3), (4, 3, 5)])
+@pytest.mark.parametrize("tokens", [False, True])
+def test_units_keep_their_distance_where_all_of_them_see_the_whole_image(
+    blocks: int, rows: int, columns: int, tokens: bool
+) -> None:
+    """With 3 or 5 units the fields of all are soon centred on the image, as Swin's are at 224 px."""
+    axes = receptive_field(Windows(blocks, tokens), (1, CHANNELS, 4 * rows, 4 * columns)).axes
+    for quoted, units in zip(axes, (rows, columns), strict=True):
+        assert (quoted.px, quoted.jump, len(quoted.windows)) == (4 * units, 4, units)
+
+
 class Path(nn.Module):
     """conv, inflation by f, dilated conv, interpolation to the image."""
 
