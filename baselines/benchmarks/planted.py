@@ -263,7 +263,7 @@ def run(case: Case, recipe: Recipe | None = None) -> dict[str, Any]:
     student = Student(case, data)
     learnable, model = student.learnable, student.model
     scalars: list[Scalar] = [*learnable.factors.values(), *learnable.strides.values()]
-    optimisation = Optimisation(model, Distance(), recipe, False, scalars, student.undecayed)
+    optimisation = Optimisation(model, Distance(), recipe, (), scalars, student.undecayed)
     if case.kind == "FractionalConv2d":
         optimisation.add_dilations(student.free_dilations())
     prelude, search = 0, None

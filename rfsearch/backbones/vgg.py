@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from rfsearch.errors import ModelError
 
 STRIDE = 8
 OFFSET = -0.5  # centre of the first unit behind the features, px
+FEATURES = "features."  # in front of the names of what trained weights fill
 HIDDEN = 1024
 DROPOUT = 0.5
 
@@ -109,7 +110,11 @@ def load_imagenet_vgg16(model: nn.Module, source: str) -> Loading:
             return Loading(False, why)
         origin = f"torchvision's {weights}"
     else:
-        state, origin = _read(Path(source)), source
+        state, origin = read_state(Path(source)), source
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise ModelError(
+                f"ImageNet weights are a state dict, from names to tensors. {source} holds something else."
+            )
     _fill(model, state, origin)
     return Loading(True, f"ImageNet weights from {origin}.")
 
@@ -164,30 +169,33 @@ def _centred_pool(stage: int) -> nn.Module:
     return nn.MaxPool2d(3, stride=1, padding=1)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what torch.save has written, a dict of names.
+
+    Raises:
+        ModelError: There is no such file, or it is none.
+    """
     if not path.is_file():
-        raise ModelError(f"ImageNet weights come from 'none', 'hub' or an existing file. Got {str(path)!r}.")
+        raise ModelError(f"trained weights come from 'none', 'hub' or an existing file. Got {str(path)!r}.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError, ValueError) as cause:
-        raise ModelError(
-            f"ImageNet weights are a state dict saved by torch.save. {path} is not one: {cause}"
-        ) from cause
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"ImageNet weights are a state dict, from names to tensors. {path} holds something else.")
+        raise ModelError(f"trained weights are a state dict saved by torch.save. {path} is not one: {cause}") from cause
+    if not isinstance(state, dict):
+        raise ModelError(f"trained weights are a state dict, from names to tensors. {path} holds something else.")
     return state
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
     """Copy the entries `features.*`, all of them or none."""
-    own = {name: value for name, value in model.state_dict().items() if name.startswith("features.")}
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(FEATURES)}
     faults = [f"{name} is missing" for name in own if name not in state]
     faults += [
         f"{name} is {tuple(state[name].shape)}, the model's is {tuple(value.shape)}"
         for name, value in own.items()
         if name in state and state[name].shape != value.shape
     ]
-    faults += [f"{name} is not in the model" for name in state if name.startswith("features.") and name not in own]
+    faults += [f"{name} is not in the model" for name in state if name.startswith(FEATURES) and name not in own]
     if faults or not own:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
         raise ModelError(

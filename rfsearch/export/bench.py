@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from rfsearch.backbones.weights import load_weights
 from rfsearch.choices import Room
 from rfsearch.data import ImageSet
 from rfsearch.data.batches import normalised_images
@@ -104,7 +105,7 @@ class Bench:
             model.train()
         batches = training_batches(recipe, self._data, self.task, 0, self._device)
         tuning = tuning_recipe(recipe, steps)
-        optimisation = Optimisation(model, self.task, tuning, self._space.weights != "none")
+        optimisation = Optimisation(model, self.task, tuning, self._trained(model))
         for step in range(steps):
             optimisation.set_rates(step)
             optimisation.clear()
@@ -112,6 +113,11 @@ class Bench:
             optimisation.move()
         model.eval()
         return model if math.isfinite(loss.item()) else None
+
+    def _trained(self, model: nn.Module) -> list[nn.Parameter]:
+        """Return the parameters of a form whose training had begun with trained weights, its sites aside."""
+        names = load_weights(self.backbone(), self._space.weights).names
+        return [parameter for name, parameter in model.named_parameters() if name in names]
 
 
 def take_weights(source: nn.Module, target: nn.Module) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from rfsearch import plugins
-from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.backbones.weights import load_weights
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError, SpaceError
@@ -120,9 +120,9 @@ def _network(space: Space, task: Task[object], data: ImageSet) -> tuple[nn.Modul
     notices = [data.notice] if data.notice else []
     if space.weights == "none":
         return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
-    loaded, outcome = load_imagenet_vgg16(model, space.weights)
-    weights = space.weights if loaded else "none"
-    return model, weights, [*notices, f"Backbone {space.backbone}: {outcome}"]
+    trained = load_weights(model, space.weights)
+    weights = space.weights if trained.names else "none"
+    return model, weights, [*notices, f"Backbone {space.backbone}: {trained.said}"]
 
 
 def _has_sites(model: nn.Module, patterns: Sequence[str]) -> bool:

@@ -26,13 +26,12 @@ from rfsearch.ledger import Cost
 from rfsearch.planning.forecast import Forecast
 from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Space
-from rfsearch.surgery import Learnable
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.base import Task
 from rfsearch.training.dilation_search import bounds_of, decided_from, held_out, looked_at, prelude_steps, starts_of
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
-from rfsearch.training.network import build_network, fields_of
+from rfsearch.training.network import Built, build_network, fields_of
 from rfsearch.training.optimisers import STATE_COPIES, make_optimizer
 from rfsearch.training.training import scored_at_the_end
 from rfsearch.untouched import untouched
@@ -114,7 +113,7 @@ class Forecaster:
         step = self._pass(candidate, training=True)
         image = self._pass(candidate, training=False)
         searched = len(candidate.searched)
-        model, learnable = self._built(candidate)
+        model, learnable, _ = self._built(candidate)
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
         looks += len(recipe.rung_steps()) - 1 + bool(learnable.dilations)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
@@ -164,7 +163,7 @@ class Forecaster:
                     f"backbone {self._space.backbone} normalises a map of 1 x 1 px by the statistics of its batch, "
                     "which one image does not have: it cannot be trained with batch_size = 1. Smallest: batch_size = 2."
                 ) from error
-            model, _ = self._built(candidate)
+            model = self._built(candidate).model
             why = explain_precision(model, error) or f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             raise ModelError(
                 f"backbone {self._space.backbone} fails at {candidate} before anything is trained: {why}"
@@ -185,7 +184,7 @@ class Forecaster:
             training: Whether to count a training step.
             moving: Count it as of when the dilations that were found are learned, between two pixels.
         """
-        model, learnable = self._built(candidate)
+        model, learnable, _ = self._built(candidate)
         if moving:
             low, high = bounds_of(self._space.dilations, starts_of(learnable, candidate))
             for layer in learnable.let_move(model, (low, high + 1)).values():
@@ -215,7 +214,7 @@ class Forecaster:
         batch_bytes = sum(leaf.nbytes for leaf in tree_leaves((images, target)) if isinstance(leaf, Tensor))
         return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies) + batch_bytes)
 
-    def _built(self, candidate: Candidate) -> tuple[nn.Module, Learnable]:
+    def _built(self, candidate: Candidate) -> Built:
         """Build a network whose weights do not matter."""
         return build_network(self._space.with_(weights="none"), self._task, self._data, candidate)
 

@@ -64,14 +64,14 @@ class TrainingLoop:
         """Build the network and its optimiser."""
         self._recipe, self._data, self._device, self._memory = space.recipe, data, device, memory
         self.task = task_of(space, data)
-        model, self.learnable = build_network(space, self.task, data, candidate)
+        model, self.learnable, trained = build_network(space, self.task, data, candidate)
         self.model = model.to(device)
         scalars: dict[str, Scalar] = {**self.learnable.factors, **self.learnable.strides}
         self._learned = {path: scalar for path, scalar in scalars.items() if value_of(scalar).requires_grad}
         layers = self.learnable.layers.values()
         undecayed = [p for layer in layers if isinstance(layer, Undecayed) for p in layer.undecayed()]
         self.optimisation = Optimisation(
-            self.model, self.task, space.recipe, space.weights != "none", list(self._learned.values()), undecayed
+            self.model, self.task, space.recipe, trained, list(self._learned.values()), undecayed
         )
         self._batches = training_batches(space.recipe, data, self.task, seed, device)
         self._tally, self._costs, self._work = Tally(), StepCosts(), Work(self.model)

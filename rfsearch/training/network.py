@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
 
 from rfsearch import plugins
-from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.backbones.weights import load_weights
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
 from rfsearch.errors import ModelError
@@ -21,23 +22,37 @@ from rfsearch.surgery import Learnable, Settings, install
 from rfsearch.tasks.base import Task
 
 
-def build_network(
-    space: Space, task: Task[object], data: ImageSet, candidate: Candidate
-) -> tuple[nn.Module, Learnable]:
-    """Build a space's network, its weights loaded and a candidate's receptive field set.
+class Built(NamedTuple):
+    """Hold the network of a candidate.
 
-    Returns:
-        The network, and what training can move in it.
+    Attributes:
+        model: The network.
+        learnable: What training can move of its receptive field.
+        trained: Parameters that came with trained weights.
+
+    Example:
+        >>> build_network(space, task, data, space.reference_candidate).trained
+        []
     """
+
+    model: nn.Module
+    learnable: Learnable
+    trained: list[nn.Parameter]
+
+
+def build_network(space: Space, task: Task[object], data: ImageSet, candidate: Candidate) -> Built:
+    """Build a space's network, its weights loaded and a candidate's receptive field set."""
+    trained: list[nn.Parameter] = []
     model = plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
     give_sizes(model, data.input_shape)
     if space.weights != "none":
-        loaded, said = load_imagenet_vgg16(model, space.weights)
-        if not loaded:
-            raise ModelError(f"The run started from trained weights that are not available here. {said}")
+        loading = load_weights(model, space.weights)
+        if not loading.names:
+            raise ModelError(f"The run started from trained weights that are not available here. {loading.said}")
+        trained = [parameter for name, parameter in model.named_parameters() if name in loading.names]
     elif space.recipe.low_centre:
         low_centre_(model)
-    return model, install(model, candidate, settings_of(space, data.classes))
+    return Built(model, install(model, candidate, settings_of(space, data.classes)), trained)
 
 
 @dataclass(frozen=True)

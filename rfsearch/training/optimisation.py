@@ -33,7 +33,7 @@ class Optimisation:
         model: The network.
         task: Gives the loss.
         recipe: Rates, momentum, weight decay and schedule.
-        pretrained: Whether weights under `features.` were trained before.
+        trained: Parameters that came with trained weights.
         learned: The inflation factors and sample strides that training moves.
         undecayed: Parameters without weight decay.
 
@@ -46,7 +46,7 @@ class Optimisation:
         model: nn.Module,
         task: Task[object],
         recipe: Recipe,
-        pretrained: bool,
+        trained: Iterable[nn.Parameter] = (),
         learned: Collection[Scalar] = (),
         undecayed: Sequence[nn.Parameter] = (),
     ) -> None:
@@ -59,10 +59,11 @@ class Optimisation:
         kinds |= {id(parameter): "undecayed" for parameter in undecayed}
         names = ("new", "trained", "f", "gamma", "undecayed", "relative")
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
-        for name, parameter in model.named_parameters():
+        before = {id(parameter) for parameter in trained}
+        for parameter in model.parameters():
             if id(parameter) in kinds:
                 groups[kinds[id(parameter)]].append(parameter)
-            elif pretrained and name.startswith("features."):
+            elif id(parameter) in before:
                 groups["trained"].append(parameter)
             elif parameter.requires_grad:
                 groups["new"].append(parameter)

@@ -131,7 +131,7 @@ def test_what_is_kept_is_built_again_from_its_candidate(tmp_path):
     assert path.choice == record.found["conv6"]
     assert record.outcome == candidate.to_json()
     assert record.f == {}
-    model, _ = build_network(space, task_of(space, DATA), DATA, candidate)
+    model, *_ = build_network(space, task_of(space, DATA), DATA, candidate)
     model.load_state_dict(state["model"])
     assert model.get_submodule("conv6").value == pytest.approx(path.choice.dilation, rel=1e-6)
 

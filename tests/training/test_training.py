@@ -187,7 +187,7 @@ def test_its_checkpoint_gives_its_predictions(space, tmp_path):
     record = finished(training(space, Inflated(4, learned=True), tmp_path))
     saved = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
     candidate = Candidate.from_json(saved["candidate"])
-    model, _ = build_network(space, task_of(space, DATA), DATA, candidate)
+    model, *_ = build_network(space, task_of(space, DATA), DATA, candidate)
     model.load_state_dict(saved["model"])
     assert model.inflation.factor.f.item() == pytest.approx(record.f["conv6"])
     examples = np.load(tmp_path / "t" / "examples.npz")

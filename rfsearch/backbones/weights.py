@@ -1,0 +1,97 @@
+"""Put trained weights into a network before its training: ImageNet's into VGG-16's features, or any state dict's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from rfsearch.backbones.vgg import FEATURES, load_imagenet_vgg16, read_state
+from rfsearch.errors import ModelError
+
+# Where a network of another package stands inside the one that labels pixels; see `rfsearch.backbones.zoos`.
+_PREFIXES = ("", "features.", "net.features.", "net.encoder.", "net.", "backbone.")
+# What trainers put around a state dict, and in front of its names.
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_LEAST = 0.5
+
+
+class TrainedWeights(NamedTuple):
+    """Report what was loaded into a network.
+
+    Attributes:
+        names: Of the parameters that were, empty if it trains from scratch.
+        said: What was done, in a sentence.
+
+    Example:
+        >>> load_weights(torch.nn.Conv2d(3, 8, 3), "none").names
+        frozenset()
+    """
+
+    names: frozenset[str]
+    said: str
+
+
+def load_weights(model: nn.Module, source: str) -> TrainedWeights:
+    """Put trained weights into a network.
+
+    A file of VGG-16's weights fits networks with its features, all of them or none. Of any other state dict, what has
+    the name and shape of something in the network is taken: by its own name, or by that in a wrapped network of another
+    package.
+
+    Args:
+        model: The network.
+        source: "none"; "hub" for ImageNet weights of VGG-16's features; or the path of a state dict.
+
+    Raises:
+        ModelError: The file is missing or holds something else, or fits less than half of the network.
+    """
+    own = dict(model.named_parameters())
+    if source not in ("none", "hub"):
+        state = _unwrapped(read_state(Path(source)))
+        if not _is_vgg(state) or f"{FEATURES}0.weight" not in own:
+            return _matched(model, state, source)
+    loading = load_imagenet_vgg16(model, source)
+    return TrainedWeights(frozenset(name for name in own if loading.loaded and name.startswith(FEATURES)), loading.said)
+
+
+def _matched(model: nn.Module, state: Mapping[str, Tensor], source: str) -> TrainedWeights:
+    """Copy what fits by name and shape."""
+    own = model.state_dict()
+    fits: dict[str, Tensor] = {}
+    for prefix in _PREFIXES:
+        found = {f"{prefix}{name}": value for name, value in state.items()}
+        fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+        fits = max(fits, fitting, key=len)
+    parameters = dict(model.named_parameters())
+    whole = sum(parameter.numel() for parameter in parameters.values())
+    loaded = sum(parameter.numel() for name, parameter in parameters.items() if name in fits)
+    if loaded < _LEAST * whole:
+        shown = ", ".join(list(state)[:3])
+        raise ModelError(
+            f"{source} fits {loaded / whole:.0%} of the parameters of {type(model).__name__} by name and shape; half "
+            f"is the least. It holds {shown}; the network has {', '.join(list(own)[:3])}."
+        )
+    model.load_state_dict(fits, strict=False)
+    new = [name for name in parameters if name not in fits]
+    rest = f"; new: {', '.join(new[:4])}{f' and {len(new) - 4} more' if len(new) > 4 else ''}" if new else ""
+    return TrainedWeights(
+        frozenset(name for name in parameters if name in fits),
+        f"weights from {source}, {loaded / whole:.0%} of its parameters{rest}.",
+    )
+
+
+def _is_vgg(state: Mapping[str, Tensor]) -> bool:
+    """Check whether a state dict is that of a VGG network of torchvision, or of its features alone."""
+    return f"{FEATURES}0.weight" in state and all(name.startswith((FEATURES, "classifier.")) for name in state)
+
+
+def _unwrapped(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the state dict inside of what a trainer saved, without the prefix of a parallel training."""
+    for wrapper in _WRAPPERS:
+        inner = state.get(wrapper)
+        if isinstance(inner, dict):
+            state = inner
+    return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}

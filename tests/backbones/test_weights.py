@@ -1,0 +1,96 @@
+"""Trained weights of any network: taken by name and shape, said, and trained at a rate of their own."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from rfsearch.backbones.weights import load_weights
+from rfsearch.choices import Dilated, Inflated
+from rfsearch.errors import ModelError
+from rfsearch.plugins import make_backbone
+from rfsearch.training.loop import TrainingLoop
+from tests.toys import toy_faces, toy_file, toy_space
+
+CPU = torch.device("cpu")
+
+
+def test_a_classifier_of_torchvision_fits_by_the_names_that_it_was_saved_with(tmp_path):
+    torch.manual_seed(5)
+    trained = torchvision.models.resnet18()
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in trained.state_dict().items()}}, tmp_path / "r.pt"
+    )
+    model = make_backbone("torchvision:resnet18", 5)
+    loaded = load_weights(model, str(tmp_path / "r.pt"))
+    assert loaded.names == {name for name, _ in model.named_parameters() if name.startswith("features.")}
+    assert loaded.said == f"weights from {tmp_path / 'r.pt'}, 100% of its parameters; new: head.weight, head.bias."
+    x = torch.rand(1, 3, 64, 64)
+    own = nn.Sequential(*list(trained.children())[:-2])
+    assert torch.equal(model.eval().features(x), own.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("spec", "prefix"), [("timm:resnet10t", "net.features."), ("smp:unet/resnet18", "net.encoder.")]
+)
+def test_wrapped_networks_fit_by_their_inner_names(spec, prefix, tmp_path):
+    source, model = make_backbone(spec, 5), make_backbone(spec, 5)
+    inner = {k.removeprefix(prefix): v for k, v in source.state_dict().items() if k.startswith(prefix)}
+    torch.save(inner, tmp_path / "w.pt")
+    loaded = load_weights(model, str(tmp_path / "w.pt"))
+    assert loaded.names == {name for name, _ in model.named_parameters() if name.startswith(prefix)}
+    assert all(
+        torch.equal(value, source.state_dict()[k]) for k, value in model.state_dict().items() if k.startswith(prefix)
+    )
+
+
+def test_weights_of_another_shape_are_left_out_and_too_few_are_refused(tmp_path):
+    other = make_backbone("wei-small", 7)
+    torch.save(other.state_dict(), tmp_path / "seven.pt")
+    model = make_backbone("wei-small", 5)
+    before = model.output.weight.clone()
+    loaded = load_weights(model, str(tmp_path / "seven.pt"))
+    assert loaded.said.endswith("% of its parameters; new: output.weight, output.bias.")
+    assert torch.equal(model.output.weight, before)
+    assert torch.equal(model.conv6.weight, other.conv6.weight)
+    torch.save({"conv6.weight": other.conv6.weight[:, :1], "x": torch.zeros(1)}, tmp_path / "few.pt")
+    with pytest.raises(
+        ModelError, match=r"few.pt fits 0% of the parameters .* It holds conv6.weight, x; the network has"
+    ):
+        load_weights(model, str(tmp_path / "few.pt"))
+
+
+def test_what_was_loaded_has_its_own_rate_and_nothing_else(tmp_path):
+    """Also behind an inflation, which moves a convolution to another path."""
+    weights = tmp_path / "seven.pt"
+    torch.save(make_backbone("wei-small", 7).state_dict(), weights)
+    space = toy_space(tmp_path, pretrained_lr_multiplier=0.25).with_(weights=str(weights))
+    for choice in (Dilated(2), Inflated(2, 1.3)):
+        loop = TrainingLoop(space, toy_faces(), space.uniform(choice), 0, CPU)
+        loop.optimisation.set_rates(0)
+        rates = {id(p): group["lr"] for group in loop.optimisation.optimizer.param_groups for p in group["params"]}
+        found = {name: rates[id(p)] / space.recipe.lr for name, p in loop.model.named_parameters() if id(p) in rates}
+        slow = {name for name, rate in found.items() if rate == 0.25}
+        assert set(found) - slow == {"output.weight", "output.bias"}
+        assert torch.equal(loop.model.conv6.weight, torch.load(weights)["conv6.weight"])
+
+
+def test_a_space_file_names_them_and_the_plan_says_so(tmp_path, call):
+    weights = tmp_path / "seven.pt"
+    torch.save(make_backbone("wei-small", 7).state_dict(), weights)
+    file = toy_file(tmp_path)
+    file.write_text(file.read_text().replace("sites =", f'weights = "{weights}"\nsites ='))
+    code, out, err = call("plan", "--space", file, "--strategies", "exhaustive")
+    assert code == 0, err
+    assert re.search(
+        r"Backbone wei-small: weights from \S+seven.pt, \d+% of its parameters; new:", " ".join(out.split())
+    )
+    weights.unlink()
+    code, out, err = call("plan", "--space", file, "--strategies", "exhaustive")
+    assert code == 2
+    assert "trained weights come from 'none', 'hub' or an existing file" in " ".join(err.split())
+    assert "Traceback" not in err
