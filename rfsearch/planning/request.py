@@ -40,8 +40,11 @@ def resolve_space(request: Request) -> Space:
     """
     space = read_space(plugins.space_file(request.space), request.preset, request.changes)
     backbone = absolute(request.backbone or space.backbone)  # workers and resumed runs have other working directories
-    # A preset's trained weights belong to its own backbone.
-    weights = "none" if backbone != absolute(space.backbone) else None
+    # A preset's trained weights belong to its own backbone, those of the request to whatever it names.
+    asked = any(change.partition("=")[0].strip() == "weights" for change in request.changes)
+    weights = "none" if backbone != absolute(space.backbone) and not asked else space.weights
+    if weights not in ("none", "hub"):
+        weights = str(Path(weights).expanduser().resolve())
     space = space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
     return space if request.paths is None else space.with_path_count(request.paths)
 

@@ -89,6 +89,10 @@ def test_a_space_file_names_them_and_the_plan_says_so(tmp_path, call):
     assert re.search(
         r"Backbone wei-small: weights from \S+seven.pt, \d+% of its parameters; new:", " ".join(out.split())
     )
+    given = ("plan", "--space", "helen", "--backbone", "wei-small", "--strategies", "exhaustive")
+    code, out, err = call(*given, "--set", f"weights={weights.name}", "--site", "conv6", "--set", "dilations=[1,2]")
+    assert code == 0, err
+    assert f"Backbone wei-small: weights from {weights}, " in " ".join((out + err).split())
     weights.unlink()
     code, out, err = call("plan", "--space", file, "--strategies", "exhaustive")
     assert code == 2
