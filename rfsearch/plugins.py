@@ -38,6 +38,8 @@ KINDS: Mapping[Group, str] = {
 
 # The SPECs of networks of other packages begin with these; see rfsearch.backbones.zoos.
 ZOOS = ("torchvision", "timm", "smp")
+OF_ZOO = "zoo:"
+"""In front of the name of weights that a zoo has of its own network."""
 
 
 def names(group: Group) -> list[str]:
@@ -246,6 +248,26 @@ def _require_source(spec: str, found: Any) -> type[DataSource]:
     return found
 
 
+def split_weights(spec: str) -> tuple[str, str]:
+    """Split `torchvision:resnet18?weights=DEFAULT` into the SPEC and the source of its weights, "" without any.
+
+    Raises:
+        SpaceError: What follows the question mark is something else, or the network is of no zoo.
+    """
+    network, asked, option = spec.partition("?")
+    if not asked:
+        return spec, ""
+    zoo = network.partition(":")[0]
+    key, _, weights = option.partition("=")
+    if zoo not in ZOOS or key != ("pretrained" if zoo == "timm" else "weights") or bool(weights) == (zoo == "timm"):
+        raise SpaceError(
+            f"backbone {spec!r}: what may follow the name of a network is ?weights=NAME, in torchvision and "
+            "segmentation-models-pytorch, or ?pretrained, in timm. Weights of other networks are a file: --set "
+            "weights=FILE."
+        )
+    return network, f"{OF_ZOO}{weights or key}"
+
+
 def backbone(spec: str) -> Callable[..., Any]:
     """Return the callable behind a backbone SPEC, `(num_classes, in_channels=3) -> nn.Module`.
 
@@ -257,7 +279,7 @@ def backbone(spec: str) -> Callable[..., Any]:
         SpaceError: The name is unknown.
         ModelError: There is no such network.
     """
-    zoo, _, network = spec.partition(":")
+    zoo, _, network = spec.partition("?")[0].partition(":")
     if zoo in ZOOS and network:
         from rfsearch.backbones import zoos
 

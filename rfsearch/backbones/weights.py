@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from rfsearch.backbones.vgg import FEATURES, load_imagenet_vgg16, read_state
+from rfsearch.backbones.zoos import trained_state
 from rfsearch.errors import ModelError
+from rfsearch.plugins import OF_ZOO
 
 # Where a network of another package stands inside the one that labels pixels; see `rfsearch.backbones.zoos`.
 _PREFIXES = ("", "features.", "net.features.", "net.encoder.", "net.", "backbone.")
@@ -26,7 +28,7 @@ class TrainedWeights(NamedTuple):
         said: What was done, in a sentence.
 
     Example:
-        >>> load_weights(torch.nn.Conv2d(3, 8, 3), "none").names
+        >>> load_weights(torch.nn.Conv2d(3, 8, 3), "none", "mine").names
         frozenset()
     """
 
@@ -34,7 +36,7 @@ class TrainedWeights(NamedTuple):
     said: str
 
 
-def load_weights(model: nn.Module, source: str) -> TrainedWeights:
+def load_weights(model: nn.Module, source: str, spec: str) -> TrainedWeights:
     """Put trained weights into a network.
 
     A file of VGG-16's weights fits networks with its features, all of them or none. Of any other state dict, what has
@@ -43,12 +45,19 @@ def load_weights(model: nn.Module, source: str) -> TrainedWeights:
 
     Args:
         model: The network.
-        source: "none"; "hub" for ImageNet weights of VGG-16's features; or the path of a state dict.
+        source: "none"; "hub" for ImageNet weights of VGG-16's features; "zoo:NAME" for those that a zoo has of its
+            network; or the path of a state dict.
+        spec: SPEC of the network.
 
     Raises:
-        ModelError: The file is missing or holds something else, or fits less than half of the network.
+        ModelError: The file is missing or holds something else, or fits less than half of the network; or a zoo's
+            weights are out of reach.
     """
     own = dict(model.named_parameters())
+    if source.startswith(OF_ZOO):
+        return _matched(
+            model, trained_state(spec, source.removeprefix(OF_ZOO)), f"{spec}, {source.removeprefix(OF_ZOO)}"
+        )
     if source not in ("none", "hub"):
         state = _unwrapped(read_state(Path(source)))
         if not _is_vgg(state) or f"{FEATURES}0.weight" not in own:

@@ -52,6 +52,54 @@ def builder(zoo: str, name: str) -> Callable[..., nn.Module]:
     return ZOOS[zoo](name)
 
 
+def trained_state(spec: str, weights: str) -> dict[str, Tensor]:
+    """Return the state dict of a zoo's network with trained weights, downloaded or cached.
+
+    Args:
+        spec: SPEC of the network.
+        weights: Name of the weights: in torchvision such as "DEFAULT" or "IMAGENET1K_V1", of an encoder of
+            segmentation-models-pytorch such as "imagenet"; timm has one for each name of a network.
+
+    Raises:
+        ModelError: There are no such weights, or they are out of reach.
+    """
+    zoo, _, name = spec.partition(":")
+    try:
+        return _TRAINED[zoo](name, weights)
+    except ModelError:
+        raise
+    except (KeyError, ValueError, AttributeError) as error:
+        why = error.args[0] if error.args else error
+        raise ModelError(f"backbone {spec!r} has no trained weights {weights!r}: {why}.") from error
+    except Exception as error:  # each package downloads by means of its own
+        raise ModelError(
+            f"backbone {spec!r}: its weights {weights!r} are out of reach: {type(error).__name__}: "
+            f"{str(error).rstrip('.')}. Train from scratch, or name a file that holds them: --set weights=FILE."
+        ) from error
+
+
+def _torchvision_state(name: str, weights: str) -> dict[str, Tensor]:
+    known = torchvision_models.get_model_weights(name)
+    if weights not in known.__members__:
+        raise ModelError(
+            f"backbone 'torchvision:{name}' has no trained weights {weights!r}. It has {', '.join(known.__members__)}."
+        )
+    return dict(known[weights].get_state_dict(progress=False, check_hash=True))
+
+
+def _timm_state(name: str, weights: str) -> dict[str, Tensor]:
+    timm = _import_optional("timm", "timm", f"timm:{name}")
+    return dict(timm.create_model(name, pretrained=True, features_only=True, out_indices=(-1,)).state_dict())
+
+
+def _smp_state(name: str, weights: str) -> dict[str, Tensor]:
+    smp = _import_optional("segmentation_models_pytorch", "segmentation-models-pytorch", f"smp:{name}")
+    return dict(smp.encoders.get_encoder(name.partition("/")[2], weights=weights).state_dict())
+
+
+_TRAINED = {"torchvision": _torchvision_state, "timm": _timm_state, "smp": _smp_state}
+
+
 class Classifier(nn.Module):
     """Label pixels by a classifier's features and a 1x1 convolution: B x C x H x W to B x classes x H x W.
 

@@ -116,7 +116,7 @@ class Bench:
 
     def _trained(self, model: nn.Module) -> list[nn.Parameter]:
         """Return the parameters of a form whose training had begun with trained weights, its sites aside."""
-        names = load_weights(self.backbone(), self._space.weights).names
+        names = load_weights(self.backbone(), self._space.weights, self._space.backbone).names
         return [parameter for name, parameter in model.named_parameters() if name in names]
 
 

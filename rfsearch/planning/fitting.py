@@ -120,7 +120,7 @@ def _network(space: Space, task: Task[object], data: ImageSet) -> tuple[nn.Modul
     notices = [data.notice] if data.notice else []
     if space.weights == "none":
         return model, "none", [*notices, f"Backbone {space.backbone}: trains from scratch."]
-    trained = load_weights(model, space.weights)
+    trained = load_weights(model, space.weights, space.backbone)
     weights = space.weights if trained.names else "none"
     return model, weights, [*notices, f"Backbone {space.backbone}: {trained.said}"]
 

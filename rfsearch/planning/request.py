@@ -39,11 +39,13 @@ def resolve_space(request: Request) -> Space:
         SpaceError: There is no such space, or an override does not fit it.
     """
     space = read_space(plugins.space_file(request.space), request.preset, request.changes)
-    backbone = absolute(request.backbone or space.backbone)  # workers and resumed runs have other working directories
+    named, of_zoo = plugins.split_weights(request.backbone or space.backbone)
+    backbone = absolute(named)  # workers and resumed runs have other working directories
     # A preset's trained weights belong to its own backbone, those of the request to whatever it names.
     asked = any(change.partition("=")[0].strip() == "weights" for change in request.changes)
     weights = "none" if backbone != absolute(space.backbone) and not asked else space.weights
-    if weights not in ("none", "hub"):
+    weights = of_zoo or weights
+    if weights not in ("none", "hub", of_zoo):
         weights = str(Path(weights).expanduser().resolve())
     space = space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
     return space if request.paths is None else space.with_path_count(request.paths)

@@ -46,7 +46,7 @@ def build_network(space: Space, task: Task[object], data: ImageSet, candidate: C
     model = plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
     give_sizes(model, data.input_shape)
     if space.weights != "none":
-        loading = load_weights(model, space.weights)
+        loading = load_weights(model, space.weights, space.backbone)
         if not loading.names:
             raise ModelError(f"The run started from trained weights that are not available here. {loading.said}")
         trained = [parameter for name, parameter in model.named_parameters() if name in loading.names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def test_a_classifier_of_torchvision_fits_by_the_names_that_it_was_saved_with(tm
         {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in trained.state_dict().items()}}, tmp_path / "r.pt"
     )
     model = make_backbone("torchvision:resnet18", 5)
-    loaded = load_weights(model, str(tmp_path / "r.pt"))
+    loaded = load_weights(model, str(tmp_path / "r.pt"), "x")
     assert loaded.names == {name for name, _ in model.named_parameters() if name.startswith("features.")}
     assert loaded.said == f"weights from {tmp_path / 'r.pt'}, 100% of its parameters; new: head.weight, head.bias."
     x = torch.rand(1, 3, 64, 64)
@@ -41,7 +42,7 @@ def test_wrapped_networks_fit_by_their_inner_names(spec, prefix, tmp_path):
     source, model = make_backbone(spec, 5), make_backbone(spec, 5)
     inner = {k.removeprefix(prefix): v for k, v in source.state_dict().items() if k.startswith(prefix)}
     torch.save(inner, tmp_path / "w.pt")
-    loaded = load_weights(model, str(tmp_path / "w.pt"))
+    loaded = load_weights(model, str(tmp_path / "w.pt"), "x")
     assert loaded.names == {name for name, _ in model.named_parameters() if name.startswith(prefix)}
     assert all(
         torch.equal(value, source.state_dict()[k]) for k, value in model.state_dict().items() if k.startswith(prefix)
@@ -53,7 +54,7 @@ def test_weights_of_another_shape_are_left_out_and_too_few_are_refused(tmp_path)
     torch.save(other.state_dict(), tmp_path / "seven.pt")
     model = make_backbone("wei-small", 5)
     before = model.output.weight.clone()
-    loaded = load_weights(model, str(tmp_path / "seven.pt"))
+    loaded = load_weights(model, str(tmp_path / "seven.pt"), "x")
     assert loaded.said.endswith("% of its parameters; new: output.weight, output.bias.")
     assert torch.equal(model.output.weight, before)
     assert torch.equal(model.conv6.weight, other.conv6.weight)
@@ -61,7 +62,7 @@ def test_weights_of_another_shape_are_left_out_and_too_few_are_refused(tmp_path)
     with pytest.raises(
         ModelError, match=r"few.pt fits 0% of the parameters .* It holds conv6.weight, x; the network has"
     ):
-        load_weights(model, str(tmp_path / "few.pt"))
+        load_weights(model, str(tmp_path / "few.pt"), "x")
 
 
 def test_what_was_loaded_has_its_own_rate_and_nothing_else(tmp_path):
@@ -97,4 +98,43 @@ def test_a_space_file_names_them_and_the_plan_says_so(tmp_path, call):
     code, out, err = call("plan", "--space", file, "--strategies", "exhaustive")
     assert code == 2
     assert "trained weights come from 'none', 'hub' or an existing file" in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("named", ["request", "space"])
+def test_a_zoo_brings_its_own(named, tmp_path, call, monkeypatch):
+    trained = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", lambda *_, **__: trained)
+    spec, file = "torchvision:resnet18?weights=DEFAULT", toy_file(tmp_path)
+    text = file.read_text().replace('"conv6"', '"features.layer1.0.conv2"')
+    file.write_text(text.replace("wei-small", spec) if named == "space" else text)
+    words = ("--backbone", spec, "--site", "features.layer1.0.conv2") if named == "request" else ()
+    code, out, err = call("plan", "--space", file, "--strategies", "exhaustive", *words)
+    assert code == 0, err
+    said = " ".join((out + err).split())
+    assert (
+        "Backbone torchvision:resnet18: weights from torchvision:resnet18, DEFAULT, 100% of its parameters; new:"
+        in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("torchvision:resnet18?weights=DEFAULT", "its weights 'DEFAULT' are out of reach: URLError"),
+        ("torchvision:resnet18?weights=X", "no trained weights 'X'. It has IMAGENET1K_V1, DEFAULT."),
+        ("smp:unet/resnet18?weights=foo", "no trained weights 'foo': Wrong pretrained weights"),
+        ("wei-small?weights=x", "what may follow the name of a network is ?weights=NAME"),
+        ("timm:resnet10t?weights=x", "or ?pretrained, in timm"),
+        ("torchvision:resnet18?pretrained", "what may follow the name"),
+    ],
+)
+def test_weights_that_are_not_there_are_one_message(spec, message, call, monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", unreachable)
+    code, _, err = call("plan", "--space", "helen", "--backbone", spec, "--strategies", "exhaustive")
+    assert code == 2
+    assert message in " ".join(err.split())
     assert "Traceback" not in err
