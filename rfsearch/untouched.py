@@ -14,7 +14,7 @@ import gc
 import operator
 import random
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -137,12 +137,17 @@ def _is_hooks(name: str, part: Any) -> bool:
 
 def _elements(value: Any) -> Collection[Any]:
     if isinstance(value, dict):
-        return value.values()
+        return _base(value).values(value)
     return value if isinstance(value, list | tuple | set | frozenset | deque) else ()
 
 
+def _base(container: dict[Any, Any]) -> type[dict[Any, Any]]:
+    """Return the class whose methods tell what a dict holds: those of a subclass may import what it stands for."""
+    return OrderedDict if isinstance(container, OrderedDict) else dict
+
+
 def _snapshot(container: Any) -> Any:
-    return dict(container) if isinstance(container, dict) else list(container)
+    return dict(_base(container).items(container)) if isinstance(container, dict) else list(container)
 
 
 def _refill(container: Any, before: Any) -> None:
@@ -158,9 +163,12 @@ def _refill(container: Any, before: Any) -> None:
 
 def _is_unchanged(container: Any, before: Any) -> bool:
     """Check whether a container holds the very objects that a copy of it does, in their order."""
-    if len(container) != len(before) or not all(map(operator.is_, container, before)):
-        return False
-    return not isinstance(container, dict) or all(map(operator.is_, container.values(), before.values()))
+    if isinstance(container, dict):
+        keys, values = (part(container) for part in (_base(container).keys, _base(container).values))
+        if len(values) != len(before) or not all(map(operator.is_, keys, before)):
+            return False
+        return all(map(operator.is_, values, before.values()))
+    return len(container) == len(before) and all(map(operator.is_, container, before))
 
 
 def _reset_object(value: Any, kind: type, before: dict[str, Any]) -> None:

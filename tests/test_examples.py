@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_lightning_module_learns_its_field(tmp_path):
     pytest.importorskip("lightning")
     command = [sys.executable, ROOT / "examples" / "lightning_module.py", "--steps", "12"]

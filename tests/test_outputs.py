@@ -85,6 +85,7 @@ def segformer(num_classes: int, in_channels: int = 3) -> nn.Module:
     return transformers.SegformerForSemanticSegmentation(config)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_segmentation_model_of_transformers_is_trained_and_exported(tmp_path):
     pytest.importorskip("transformers")

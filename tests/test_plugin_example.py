@@ -184,6 +184,7 @@ def kill_after_one_trial(root: Path, *arguments: str) -> None:
     killed.wait()
 
 
+@pytest.mark.slow
 def test_guiding_paths_by_classes_that_a_task_has_none_of_is_one_message(environment):
     guided = '[paths.bi]\nmanual = [1, 2]\nlabels = [["nose"], []]\n\n[presets.mini]'
     text = (SOURCE / "rfsearch_example" / "relief.toml").read_text()
@@ -196,6 +197,7 @@ def test_guiding_paths_by_classes_that_a_task_has_none_of_is_one_message(environ
     assert not any(text in done.stderr for text in ("Traceback", "Passed over"))
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(environment):
     said = python(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "source/tests")
     assert "passed" in said

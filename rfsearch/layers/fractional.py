@@ -166,7 +166,10 @@ class FractionalConv2d(nn.Module):
 
     def _apply(self, *args: Any, **options: Any) -> FractionalConv2d:
         self.read_dilation()  # before a move to a device without values
+        before = self.log_dilation.detach().clone()
         super()._apply(*args, **options)  # type: ignore[no-untyped-call]
+        if self.log_dilation.dtype.itemsize < before.dtype.itemsize:  # half precision tells few dilations apart
+            self.log_dilation.data = before.to(self.log_dilation.device)
         return self
 
     def read_dilation(self) -> tuple[float, float]:

@@ -9,21 +9,25 @@ precision, accumulation or schedules.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.hooks import RemovableHandle
 
 from rfsearch.choices import Candidate
 from rfsearch.compiled import check_not_compiled
-from rfsearch.errors import RequestError, SpaceError
+from rfsearch.errors import ModelError, RequestError, SpaceError
+from rfsearch.layers import FractionalConv2d
 from rfsearch.own_loop.sharing import Sharing
-from rfsearch.own_loop.sites import LearnedSite, MovingSite, can_be_real, put_inflated_site, put_real_site
+from rfsearch.own_loop.sites import LearnedSite, MovingSite, put_inflated_site, put_real_site, why_whole
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.surgery import match_sites
+from rfsearch.surgery.inserts import InflatedSite
 from rfsearch.training.relative import RelativeSteps
 from rfsearch.training.schedule import length_factor
 
@@ -124,13 +128,26 @@ def learn(
         raise RequestError(f"a receptive field is learned by {' or '.join(map(repr, _PUT))}. Got {method!r}.")
     if look is not None and method != "fractional":
         raise RequestError("look decides between dilations of the method 'fractional'. Leave it out, or change method.")
+    if look is not None and not callable(look):
+        raise RequestError(f"look is a function without arguments that tells how good the model is. Got {look!r}.")
+    if not 0 < rate < 1:
+        raise RequestError(f"rate is the relative change of a dilation in a step, between 0 and 1. Got {rate!r}.")
     check_not_compiled(model)
-    paths = match_sites(model, [sites] if isinstance(sites, str) else sites)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ModelError(f"learn takes the model itself, which is wrapped afterwards. Got a {type(model).__name__}.")
+    patterns = [sites] if isinstance(sites, str) else list(sites)
+    for path, module in model.named_modules():
+        if isinstance(module, FractionalConv2d | InflatedSite) and any(fnmatch(path, pattern) for pattern in patterns):
+            raise RequestError(f"{path} has a learned dilation already. Settle the learner that it has first.")
+    paths = match_sites(model, patterns)
+    if not paths:
+        raise SpaceError("sites name at least one convolution. Got none.")
     for path in paths:
-        if method == "fractional" and look is None and not can_be_real(model, path):
+        why = why_whole(model, path)
+        if method == "fractional" and look is None and why:
             raise SpaceError(
-                f"{path}: only a plain nn.Conv2d that keeps the size of its map has a real dilation to move. Find its "
-                "dilation with look=, or learn with method='inflation'."
+                f"{path} {why}: only a plain nn.Conv2d of odd sides that pads its map has a real dilation to move. "
+                "Find its dilation with look=, or learn with method='inflation'."
             )
     first, bounds = start or legal[(len(legal) - 1) // 2], (legal[0], legal[-1])
     learned = {path: _PUT[method](model, path, first, bounds) for path in paths}
@@ -186,9 +203,10 @@ class Learner:
         self._grads: list[Tensor | None] = []
         self._handles: list[RemovableHandle] = []
         self._trace: list[tuple[int, str, float]] = []
-        self._step, self._steps = 0, _checked(steps) if steps is not None else 0
+        self._step, self._steps = 0, 0 if steps is None else _checked(steps)
         self._sharing: Sharing | None = None
         self._waiting: Mapping[str, Any] | None = None
+        self._free(False)
 
     @property
     def steps(self) -> int:
@@ -212,8 +230,9 @@ class Learner:
             raise RequestError(f"a learner follows a torch.optim.Optimizer. Got {type(optimizer).__name__}.")
         if self._handles:
             raise RequestError("this learner follows an optimiser already. Call detach() first to follow another.")
-        if steps is not None:
-            self._steps = _checked(steps)
+        if steps is not None and self._steps not in (0, _checked(steps)):
+            raise RequestError(f"this training has {self._steps} steps, as learn or its saved state says. Got {steps}.")
+        self._steps = self._steps or steps or 0
         if not self._steps:
             raise RequestError("how many steps the training has decides when dilations move: attach(optimizer, steps).")
         if self._look is not None:
@@ -248,6 +267,12 @@ class Learner:
             The model.
         """
         self.detach()
+        if not self._step:
+            warnings.warn(
+                "Nothing was learned: no step of an optimiser was followed. Call attach(optimizer) before the "
+                "training, with the optimiser whose step() runs.",
+                stacklevel=2,
+            )
         if self._sharing and self._searching:
             self._sharing.show(self._step, training=False)
         if whole:
@@ -277,15 +302,18 @@ class Learner:
             "step": self._step,
             "steps": self._steps,
             "mover": self._mover.state_dict(),
-            "whole": {path: site.whole for path, site in self._sites.items()},
+            "dilations": list(self._dilations),
+            "looks": self._look is not None,
+            "sites": {path: site.state() for path, site in self._sites.items()},
             "trace": [list(point) for point in self._trace],
             "sharing": self._sharing.state() if self._sharing else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; before or after the model's state is loaded."""
+        self._check(state)
         self._waiting = state
-        self._steps = self._steps or state.get("steps", 0)
+        self._steps = self._steps or state["steps"]
         if self._handles:
             self._resume(state)
             self._set_up()
@@ -333,7 +361,8 @@ class Learner:
         for site, grad in zip(self._moving, self._grads, strict=True):
             # A step that overflowed in half precision says nothing about where to go.
             site.parameter.grad = None if grad is None else grad.nan_to_num(0.0, 0.0, 0.0)
-        self._mover.step()
+        if self._moves:
+            self._mover.step()
         self._mover.zero_grad(set_to_none=True)
         for site in self._moving:
             site.project()
@@ -353,11 +382,24 @@ class Learner:
         step = self._step
         if step == self._ends and self._schedule.whole_from is not None:
             self._round()
-        for site in self._moving:
-            site.parameter.requires_grad_(self._begins <= step < self._ends)
+        self._free(self._moves)
         left = max(0.0, 1 - step / max(1, self._ends))
         for group in self._mover.param_groups:
             group["lr"] = self._schedule.rate * length_factor(self._steps) * left**_POWER
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the next step moves dilations."""
+        return self._begins <= self._step < self._ends
+
+    def _free(self, moving: bool) -> None:
+        """Let autograd find the gradients of what is learned, or not.
+
+        In a distributed training it always does: who wraps a model counts on the gradients that it had then.
+        """
+        always = distributed.is_available() and distributed.is_initialized()
+        for site in self._moving:
+            site.parameter.requires_grad_(moving or always)
 
     def _show(self, model: nn.Module, _: object) -> None:
         """Let the model evaluate at the best dilations so far while it trains at others."""
@@ -366,28 +408,37 @@ class Learner:
 
     def _round(self) -> None:
         for site in self._sites.values():
-            nearest = math.floor(site.dilation + 0.5)
-            site.dilate(min(max(nearest, self._dilations[0]), self._dilations[-1]))
+            now = site.dilation
+            site.dilate(min(self._dilations, key=lambda legal: (abs(legal - now), -legal)))
 
     def _found(self) -> dict[str, float]:
         best: Mapping[str, float] = self._sharing.best if self._sharing and self._searching else {}
         return {path: float(best.get(path, site.dilation)) for path, site in self._sites.items()}
 
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Raise RequestError for a state that is not of a learner like this one."""
+        try:
+            theirs = {"dilations": state["dilations"], "sites": list(state["sites"]), "look": state["looks"]}
+            steps = state["steps"]
+        except (KeyError, TypeError) as error:
+            raise RequestError(f"this is no state of a learner: {error} is missing.") from error
+        own = {"dilations": list(self._dilations), "sites": list(self._sites), "look": self._look is not None}
+        for what, value in own.items():
+            if theirs[what] != value:
+                raise RequestError(f"this state is of a learner with {what} = {theirs[what]}; this one has {value}.")
+        if self._steps and steps and steps != self._steps:
+            raise RequestError(f"this state is of a training of {steps} steps; this one has {self._steps}.")
+
     def _resume(self, state: Mapping[str, Any]) -> None:
         self._waiting = None
-        try:
-            if (self._sharing is None) != (state["sharing"] is None) or self._sites.keys() != state["whole"].keys():
-                raise RequestError("this state is that of a learner of other sites, or made with or without look.")
-            self._step, self._trace = state["step"], [tuple(point) for point in state["trace"]]
-            self._mover.load_state_dict(state["mover"])
-            for path, whole in state["whole"].items():
-                self._sites[path].restore(whole)
-            if self._sharing:
-                self._sharing.load_state(state["sharing"])
-            if self._sharing and self._searching:
-                self._sharing.show(self._step, training=True)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"this is no state of a learner like this one: {error}.") from error
+        self._step, self._trace = state["step"], [tuple(point) for point in state["trace"]]
+        self._mover.load_state_dict(state["mover"])
+        for path, saved in state["sites"].items():
+            self._sites[path].load_state(saved)
+        if self._sharing and state["sharing"] is not None:
+            self._sharing.load_state(state["sharing"])
+        if self._sharing and self._searching:
+            self._sharing.show(self._step, training=True)
 
 
 def _checked(steps: int) -> int:

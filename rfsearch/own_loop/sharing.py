@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+from rfsearch.errors import RequestError
 from rfsearch.own_loop.sites import LearnedSite
 from rfsearch.training.dilation_search import AveragedWeights, SharedDilations, decided_step
 
@@ -48,6 +49,7 @@ class Sharing:
         self._shared = SharedDilations(list(sites), dilations, full, seed)
         self._average = AveragedWeights(model, full)
         self._looking = False
+        self._merits: list[float] = []
         self.decided = decided_step(full)
 
     @property
@@ -63,7 +65,10 @@ class Sharing:
             self._looking = True
             try:
                 with self._average.shown(), torch.no_grad():
+                    self._merits = []
                     self._shared.look(step, self._merit)
+                if not any(map(math.isfinite, self._merits)):
+                    raise RequestError(f"look tells how good the model is, a finite number. Got {self._merits[-1]}.")
             finally:
                 self._looking = False
         self._dilate(self._shared.at(step))
@@ -91,6 +96,7 @@ class Sharing:
             total = torch.tensor(merit, device=next(self._model.parameters()).device)
             distributed.all_reduce(total)
             merit = total.item() / distributed.get_world_size()
+        self._merits.append(merit)
         return merit if math.isfinite(merit) else -math.inf
 
     def _dilate(self, dilations: Mapping[str, int]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,8 +53,15 @@ class LearnedSite(ABC):
     def dilate(self, dilation: int) -> None:
         """Give it a whole dilation, from which what is learned goes on."""
 
-    def restore(self, whole: int) -> None:
-        """Give it the whole dilation that it had when it was saved; what was learned is in the model's state."""
+    def state(self) -> dict[str, Any]:
+        """Return what it has."""
+        return {"whole": self.whole}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Give it what `state` gave."""
+        self._set_whole(state["whole"])
+
+    def _set_whole(self, whole: int) -> None:
         self.whole = whole
         self._dilations.set(whole)
 
@@ -81,6 +90,14 @@ class MovingSite(LearnedSite):
     def project(self) -> None:
         """Put what has moved back into its bounds."""
 
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "moved": self.parameter.detach().clone()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        with torch.no_grad():
+            self.parameter.copy_(state["moved"])
+
 
 class WholeSite(LearnedSite):
     """Dilate a container, span or convolution by whole numbers only."""
@@ -94,7 +111,7 @@ class WholeSite(LearnedSite):
         return Dilated(self.whole)
 
     def dilate(self, dilation: int) -> None:
-        self.restore(dilation)
+        self._set_whole(dilation)
 
 
 class RealSite(MovingSite):
@@ -124,7 +141,7 @@ class RealSite(MovingSite):
         with torch.no_grad():
             self._layer.log_dilation.copy_(torch.tensor(dilation, dtype=torch.float64).log())
 
-    def restore(self, whole: int) -> None:
+    def _set_whole(self, whole: int) -> None:
         self.whole = whole
 
     def project(self) -> None:
@@ -168,7 +185,7 @@ class InflatedMap(MovingSite):
         return inflated(self.whole, on_host(self._factor.f)[0])
 
     def dilate(self, dilation: int) -> None:
-        self.restore(dilation)
+        self._set_whole(dilation)
         with torch.no_grad():
             self._factor.f.fill_(1.0)
 
@@ -186,9 +203,12 @@ class InflatedMap(MovingSite):
             model.set_submodule(self.path, site.conv)
 
 
-def can_be_real(model: nn.Module, path: str) -> bool:
-    """Check whether a site can have a real dilation: see `Dilations.learned`."""
-    return dilations_of(model, path).learned((1.0, 1e6)) is not None
+def why_whole(model: nn.Module, path: str) -> str:
+    """Return why a site cannot have a real dilation that ends as a plain one; see `Dilations.why_whole`."""
+    dilations = dilations_of(model, path)
+    even = any(k % 2 == 0 for k in dilations.parts[0][0].kernel_size)
+    # At every other dilation the centre of its taps lies between two pixels, where no plain convolution reads.
+    return dilations.why_whole or ("has an even kernel" if even else "")
 
 
 def put_real_site(model: nn.Module, path: str, start: int, bounds: Bounds) -> LearnedSite:
@@ -201,10 +221,10 @@ def put_real_site(model: nn.Module, path: str, start: int, bounds: Bounds) -> Le
         bounds: Smallest and largest dilation, px.
     """
     dilations = dilations_of(model, path)
-    dilations.set(start)
-    layer = dilations.learned(bounds)
-    if layer is None:
+    conv = dilations.parts[0][0]
+    if why_whole(model, path) or not isinstance(conv, nn.Conv2d):
         return WholeSite(path, start, dilations)
+    layer = FractionalConv2d(conv, float(start), bounds=bounds)
     model.set_submodule(path, layer)
     return RealSite(path, start, dilations, layer)
 

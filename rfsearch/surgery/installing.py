@@ -62,6 +62,27 @@ class Dilations:
         for part, unit in self.parts:
             set_dilation(part, [d * dilation for d in unit])
 
+    @property
+    def why_whole(self) -> str:
+        """Why a dilation is never a real number here, as the rest of a sentence; empty where it can be one.
+
+        It can be that of one plain 2-D convolution without hooks, which may make its weight, whose output does not
+        shrink with its dilation.
+        """
+        conv = self.parts[0][0]
+        if len(self.parts) > 1:
+            return f"holds {len(self.parts)} convolutions"
+        if type(conv) is not nn.Conv2d:
+            return f"is a {type(conv).__name__}"
+        if conv.padding_mode not in ("zeros", "replicate"):
+            return f"pads in the mode {conv.padding_mode!r}"
+        if conv._forward_pre_hooks or conv._forward_hooks or not owns_weight(conv):
+            return "has hooks, or a weight that is computed"
+        pads = zip(conv.padding, conv.kernel_size, strict=False)
+        if conv.padding != "same" and any(not isinstance(pad, int) or pad < 1 < k for pad, k in pads):
+            return "does not pad, so that its output shrinks with its dilation"
+        return ""
+
     def learned(self, bounds: tuple[float, float]) -> FractionalConv2d | None:
         """Make a layer that learns the convolution's dilation from where it is, on the map as it is.
 
@@ -69,16 +90,12 @@ class Dilations:
             bounds: Of the dilation, px.
 
         Returns:
-            The layer; None for a container or span, a convolution of another kind, one with hooks, which may make its
-            weight, and one whose output shrinks with its dilation.
+            The layer; None where a dilation is whole, see `why_whole`.
         """
         conv = self.parts[0][0]
-        if len(self.parts) > 1 or type(conv) is not nn.Conv2d or conv.padding_mode not in ("zeros", "replicate"):
+        if self.why_whole or not isinstance(conv, nn.Conv2d):
             return None
-        if conv._forward_pre_hooks or conv._forward_hooks or not owns_weight(conv):
-            return None
-        padded = conv.padding == "same" or all(isinstance(pad, int) and pad > 0 for pad in conv.padding)
-        return FractionalConv2d(conv, (conv.dilation[0], conv.dilation[1]), bounds=bounds) if padded else None
+        return FractionalConv2d(conv, (conv.dilation[0], conv.dilation[1]), bounds=bounds)
 
 
 def dilations_of(model: nn.Module, path: str) -> Dilations:

@@ -101,7 +101,7 @@ def test_a_space_file_names_them_and_the_plan_says_so(tmp_path, call):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("named", ["request", "space"])
+@pytest.mark.parametrize("named", ["request", pytest.param("space", marks=pytest.mark.slow)])
 def test_a_zoo_brings_its_own(named, tmp_path, call, monkeypatch):
     trained = torchvision.models.resnet18().state_dict()
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", lambda *_, **__: trained)

@@ -142,7 +142,9 @@ FRAMEWORKS: dict[str, Callable[..., tuple[nn.Module, Any]]] = {
     "options",
     [pytest.param({"start": 2}, id="moved"), pytest.param({"look": True}, id="searched", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    "framework", ["lightning", *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformers", "mmengine"))]
+)
 def test_a_training_killed_half_way_ends_as_an_unbroken_one_and_plain(framework, options, tmp_path, monkeypatch):
     # mmengine 0.10 cannot read its own checkpoints by torch's default for untrusted files.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")

@@ -3,6 +3,8 @@
 import json
 import subprocess
 
+import pytest
+
 from rfsearch.ledger import read_run
 from rfsearch.ledger.journal import LEDGER_FILE
 from tests.disks import fill, small_disk
@@ -11,6 +13,7 @@ from tests.small_run import run_in_process
 from tests.toys import toy_file
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_which_resumes_once_there_is_room(tmp_path):
     space = toy_file(tmp_path, budget="4.5x")
     space.write_text(space.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2"))

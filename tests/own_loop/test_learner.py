@@ -1,5 +1,6 @@
 """Trainings of their users' own that learn their receptive field: planted answers, every kind of loop, and resuming."""
 
+import copy
 import functools
 import io
 import re
@@ -10,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import rfsearch
-from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError
+from rfsearch.errors import ModelError, RequestError, SpaceError
 from tests.own_loop.planted import ANSWER, DILATIONS, TEACHER, images, loss_of, network
 
 
@@ -247,7 +248,7 @@ def test_a_container_is_found_by_looks_or_inflated():
         return nn.Sequential(nn.Conv2d(2, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 5, 3, 1, 2, 2)))
 
     untouched = model()
-    with pytest.raises(SpaceError, match=r"^1: only a plain nn.Conv2d .* look=, or learn with method='inflation'"):
+    with pytest.raises(SpaceError, match=r"^1 holds 2 convolutions: only a plain .* look=, or learn with method='infl"):
         rfsearch.learn(untouched, ["1"], [1, 2, 3], steps=10)
     assert repr(untouched) == repr(model())
     for options in ({"method": "inflation"}, {"look": lambda: 0.0}):
@@ -282,12 +283,13 @@ def test_it_learns_in_mixed_precision_with_scaled_and_clipped_gradients():
     assert learner.report().dilations == {"1": ANSWER}
 
 
-def trained_in_parallel(rank: int, folder: str) -> None:
+def trained_in_parallel(rank: int, folder: str, searched: bool) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     model = network(norm=False)
     # Each process looks at images of its own, which must not part them.
-    learner = rfsearch.learn(model, "1", DILATIONS, steps=60, look=lambda: -loss_of(model, -1 - rank).item())
-    parallel = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    look = (lambda: -loss_of(model, -1 - rank).item()) if searched else None
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=60, look=look)
+    parallel = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     learner.attach(optimizer)
     for step in range(60):
@@ -300,8 +302,9 @@ def trained_in_parallel(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_processes_of_a_distributed_training_learn_the_same(tmp_path):
-    torch.multiprocessing.spawn(trained_in_parallel, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("searched", [True, False])
+def test_processes_of_a_distributed_training_learn_the_same(tmp_path, searched):
+    torch.multiprocessing.spawn(trained_in_parallel, (str(tmp_path), searched), nprocs=2)
     (trace, state), (other_trace, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert trace == other_trace
     assert len({dilation for _, _, dilation in trace}) > 10
@@ -338,7 +341,138 @@ def test_wrong_calls_get_one_message():
     learner.attach(optimizer, 10)
     with pytest.raises(RequestError, match="follows an optimiser already"):
         learner.attach(optimizer, 10)
-    with pytest.raises(RfsearchError, match="of a learner of other sites"):
-        learner.load_state_dict({**learner.state_dict(), "whole": {"2": 1}})
-    with pytest.raises(RfsearchError, match="no state of a learner"):
+    state = learner.state_dict()
+    for wrong, message in (
+        ({"sites": {"2": {}}}, r"with sites = \['2'\]; this one has \['1'\]"),
+        ({"dilations": [1, 2]}, r"with dilations = \[1, 2\]; this one has \[1, 2, 3, 4, 6, 8\]"),
+        ({"looks": True}, "with look = True; this one has False"),
+        ({"steps": 40}, "of a training of 40 steps; this one has 10"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            learner.load_state_dict({**state, **wrong})
+    with pytest.raises(RequestError, match="no state of a learner: 'dilations' is missing"):
         learner.load_state_dict({})
+    learner.detach()
+    with pytest.raises(RequestError, match="this training has 10 steps, as learn or its saved state says. Got 12"):
+        learner.attach(optimizer, 12)
+    with pytest.raises(RequestError, match="1 has a learned dilation already"):
+        rfsearch.learn(model, "*", DILATIONS)
+    with pytest.raises(ModelError, match="takes the model itself, which is wrapped afterwards. Got a DataParallel"):
+        rfsearch.learn(nn.DataParallel(network()), "module.1", DILATIONS)
+
+
+def test_without_a_step_of_an_optimizer_nothing_moves_and_settling_warns():
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=10)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    train(model, optimizer, range(5))
+    x = images(0)
+    before = model.eval()(x)
+    with pytest.warns(UserWarning, match="no step of an optimiser was followed"):
+        learner.settle()
+    assert torch.equal(model(x), before)
+    assert learner.report().dilations == {"1": 3}
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("-inf")])
+def test_looks_that_tell_nothing_end_the_training(answer):
+    model = network()
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=20, look=lambda: answer)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    learner.attach(optimizer)
+    with pytest.raises(RequestError, match="a finite number. Got"):
+        train(model, optimizer, range(20))
+
+
+def test_only_legal_dilations_are_settled_on():
+    model = network(norm=False)
+    learner = rfsearch.learn(model, "1", [2, 8], steps=120, start=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    learner.attach(optimizer)
+    train(model, optimizer, range(107))
+    assert 2.5 < learner.report().dilations["1"] < 5
+    train(model, optimizer, range(107, 120))
+    assert learner.report().dilations == {"1": 2}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_of_half_precision_settles_on_a_whole_dilation(dtype):
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), nn.Conv2d(4, 5, 1)).to(dtype)
+    learner = rfsearch.learn(model, "0", list(range(1, 10)), steps=10, start=6)
+    model.to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    learner.attach(optimizer)
+    for _ in range(10):
+        (model(images(0).to(dtype)) - 1).square().mean().backward()
+        optimizer.step()
+    learner.settle()
+    assert type(model[0]) is nn.Conv2d
+    assert learner.report().dilations == {"0": float(model[0].dilation[0])}
+    assert len({value for _, _, value in learner.report().trace}) > 5
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"kernel_size": 5, "stride": 2, "padding": 2},
+        {"kernel_size": (1, 5), "padding": (0, 2)},
+        {"kernel_size": 3, "padding": (1, 2), "dilation": (1, 2)},
+        {"kernel_size": 3, "padding": "same", "groups": 2},
+    ],
+)
+def test_every_shape_of_kernel_moves_and_keeps_the_size_of_its_map(shape):
+    model = nn.Sequential(nn.Conv2d(2, 4, **shape), nn.Conv2d(4, 5, 1))
+    x = images(0)
+    size = model(x).shape
+    learner = rfsearch.learn(model, "0", [1, 2, 3, 4], steps=20, start=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    learner.attach(optimizer)
+    for _ in range(20):
+        output = model(x)
+        assert output.shape == size
+        (output - 1).square().mean().backward()
+        optimizer.step()
+    assert len({value for _, _, value in learner.report().trace}) > 10
+    before = model(x)
+    learner.settle()
+    assert type(model[0]) is nn.Conv2d
+    assert torch.allclose(model(x), before, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.Conv2d(2, 5, 4, padding=2), "0 has an even kernel"),
+        (nn.Conv2d(2, 5, 3), "0 does not pad"),
+        (nn.Conv2d(2, 5, 3, padding=1, padding_mode="reflect"), "0 pads in the mode 'reflect'"),
+        (nn.Conv1d(2, 5, 3, padding=1), "0 is a Conv1d"),
+    ],
+)
+def test_a_site_that_cannot_move_says_why(layer, reason):
+    with pytest.raises(SpaceError, match=reason):
+        rfsearch.learn(nn.Sequential(layer), "0", DILATIONS)
+
+
+def test_a_learner_can_be_resumed_after_it_was_attached():
+    def made() -> tuple[nn.Module, torch.optim.Optimizer, rfsearch.Learner]:
+        model = network()
+        learner = rfsearch.learn(model, "1", DILATIONS, steps=40, look=lambda: -loss_of(model, -1).item())
+        return model, torch.optim.SGD(model.parameters(), lr=0.01), learner
+
+    model, optimizer, learner = made()
+    unattached = learner.state_dict()
+    learner.attach(optimizer)
+    train(model, optimizer, range(30))
+    states = [copy.deepcopy(part.state_dict()) for part in (model, optimizer, learner)]
+    again, other, resumed = made()
+    again.load_state_dict(states[0])
+    other.load_state_dict(states[1])
+    resumed.attach(other)
+    resumed.load_state_dict(states[2])
+    for part in ((model, optimizer), (again, other)):
+        train(*part, range(30, 40))
+    assert resumed.report() == learner.report()
+    model, optimizer, learner = made()
+    learner.load_state_dict(unattached)
+    learner.attach(optimizer)
+    train(model, optimizer, range(2))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rfsearch.backbones.weights import TrainedWeights
 from rfsearch.choices import Dilated
 from rfsearch.layers.initialisation import low_centre_
 from rfsearch.space import Space
@@ -43,12 +44,12 @@ def test_the_same_seed_gives_the_same_start(tmp_path):
 
 
 def test_trained_weights_are_left_as_loaded(tmp_path, monkeypatch):
-    def load(model: nn.Module, source: str) -> tuple[bool, str]:
+    def load(model: nn.Module, source: str, spec: str) -> TrainedWeights:
         for parameter in model.parameters():
             nn.init.constant_(parameter, 0.5)
-        return True, ""
+        return TrainedWeights(frozenset(name for name, _ in model.named_parameters()), "")
 
-    monkeypatch.setattr(network, "load_imagenet_vgg16", load)
+    monkeypatch.setattr(network, "load_weights", load)
     space = toy_space(tmp_path, low_centre=True).with_(weights="hub")
     conv6 = weights(space)["conv6.weight"]
     assert conv6.eq(0.5).all()

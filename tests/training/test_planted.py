@@ -45,6 +45,7 @@ def test_inflation_finds_a_planted_dilation_while_weights_are_learned(planted: M
     assert rows["inflation continuous exact"]["loss"] < 1.5 * rows["answer"]["loss"]
 
 
+@pytest.mark.slow
 def test_every_case_runs_and_repeats(planted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted, "SIDE", 16)
     few = {"steps": 4, "f_step": 0.005}  # which keeps what moves near its start

@@ -50,7 +50,9 @@ def test_its_steps_are_those_of_torch(tmp_path, recipe):
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("choice", [Dilated(4), Moved(2)], ids=["plain", "moved"])
+@pytest.mark.parametrize(
+    "choice", [pytest.param(Dilated(4), id="plain"), pytest.param(Moved(2), id="moved", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_its_cost_is_the_forecast(tmp_path, recipe, choice):
     space = toy_space(tmp_path, **recipe)
@@ -60,7 +62,10 @@ def test_its_cost_is_the_forecast(tmp_path, recipe, choice):
     assert record.cost.flop == pytest.approx(expected.cost.flop, rel=0 if choice == Dilated(4) else 0.02)
 
 
-@pytest.mark.parametrize("choice", [Inflated(2, learned=True), Moved(2)], ids=["learned", "moved"])
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(Inflated(2, learned=True), id="learned", marks=pytest.mark.slow), pytest.param(Moved(2), id="moved")],
+)
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_resumed_it_ends_as_if_never_stopped(tmp_path, recipe, choice):
     space = toy_space(tmp_path, **recipe, f_step=0.05)

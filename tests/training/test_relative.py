@@ -54,7 +54,7 @@ def sampled() -> tuple[nn.Module, Scalar]:
 
 
 def optimised(network: tuple[nn.Module, Scalar], size: float = 1.0, recipe: Recipe = RECIPE) -> Optimisation:
-    return Optimisation(network[0], Scaled(size), recipe, False, [network[1]])
+    return Optimisation(network[0], Scaled(size), recipe, (), [network[1]])
 
 
 def moved(
@@ -128,7 +128,7 @@ def test_what_does_not_move_yet_takes_no_part():
 def test_a_dilation_moves_as_far_as_an_inflation_factor_does(size):
     torch.manual_seed(0)
     layer = FractionalConv2d(nn.Conv2d(3, 3, 3, padding=1), 2.3)
-    optimisation = Optimisation(layer, Scaled(size), RECIPE, False, [])
+    optimisation = Optimisation(layer, Scaled(size), RECIPE, (), [])
     optimisation.add_dilations([layer])
     before = layer.value
     optimisation.set_rates(0)

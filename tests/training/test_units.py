@@ -61,7 +61,7 @@ def trained_on_the_sum() -> tuple[list[Tensor], float]:
 
 def trained_on_the_mean(recipe: Recipe) -> tuple[list[Tensor], float]:
     model, factor = network()
-    optimisation = Optimisation(model, Mean(), recipe, False, [factor])
+    optimisation = Optimisation(model, Mean(), recipe, (), [factor])
     for step in range(STEPS):
         optimisation.set_rates(step)
         optimisation.clear()
