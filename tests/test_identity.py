@@ -160,8 +160,10 @@ SCORE = "def Mine(prediction, target):\n    return (prediction == target).float(
     ("text", "line", "named", "what"),
     [
         (TASK, 'title = "Toy faces"', 'title = "Toy faces"\ntask = "OWN:Mine"', "its task"),
-        (SCORE, 'metric = "helen-f"', 'metric = "OWN:Mine"', "its metric"),
-        (FACES, 'default = "rendered-faces"', 'default = "OWN:Mine"', "its default images"),
+        pytest.param(SCORE, 'metric = "helen-f"', 'metric = "OWN:Mine"', "its metric", marks=pytest.mark.slow),
+        pytest.param(
+            FACES, 'default = "rendered-faces"', 'default = "OWN:Mine"', "its default images", marks=pytest.mark.slow
+        ),
         (FOLDER, 'layout = "helen"', 'layout = "OWN:Mine"', "its layout"),
     ],
     ids=["task", "metric", "default-images", "layout"],

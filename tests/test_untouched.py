@@ -290,7 +290,14 @@ class Kept(nn.Module):
         return self.head(self.keeper(self.site(image)))
 
 
-@pytest.mark.parametrize("choice", [Inflated(2, learned=True), Searched(1), Moved(1), Sampled(1, 2.0)], ids=str)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Searched(1),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in (Inflated(2, learned=True), Moved(1), Sampled(1, 2.0))),
+    ],
+    ids=str,
+)
 def test_a_search_plans_and_trains_a_network_that_keeps_tensors(choice, tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "make_backbone", lambda spec, classes, channels: Kept(classes, channels))
     space, data = toy_space(tmp_path).with_(sites=("site",), backbone="x"), toy_faces()

@@ -33,7 +33,14 @@ PRINTED = {"wei-table1-voc": 0.0, "wei-table1-helen": 4}
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("name", sorted(set(plugins.names("backbones")) - PRINTED.keys()))
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The deep ones have the same parts as the small ones, and take seconds each.
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("deeplab") and "resnet101" in name else ())
+        for name in sorted(set(plugins.names("backbones")) - PRINTED.keys())
+    ],
+)
 def test_units_of_built_in_networks_are_centred_on_their_pixels(name: str) -> None:
     expected = EVEN.get(name, 0.0)
     assert misplaced_px(plugins.make_backbone(name, 5)) == pytest.approx((expected, expected))

@@ -194,7 +194,7 @@ def test_plan_takes_another_network_and_site(call, tmp_path):
     assert [row["rf_px"] for row in json.loads(out)["candidates"][:3]] == [7, 11, 19]
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("steps", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_recipe_of_one_or_two_steps_is_planned_and_trained(call, tmp_path, steps):
     """Its costs are timed over more steps than it has."""
     from rfsearch.ledger import Assignment

@@ -137,10 +137,11 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(call, whole):
 @pytest.mark.parametrize(
     ("kills", "steps"),
     [
-        pytest.param(2, 2, id="before a look", marks=pytest.mark.slow),
+        pytest.param(2, 2, id="before a look"),
         pytest.param(5, 1, id="behind a look"),
     ],
 )
+@pytest.mark.slow
 def test_what_a_lost_worker_did_is_charged_when_its_retry_succeeds(tmp_path, kills, steps):
     """A worker dies at one of 8 steps, which are looked at after the fourth; steps: lost since the last look.
 

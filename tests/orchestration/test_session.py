@@ -34,7 +34,7 @@ def silent():
         ("127.0.0.1:1", "cluster at 127.0.0.1:1 cannot be joined: .*refused"),
         ("[::1]:1", "cannot be joined"),
         ("no-such-host.invalid:6379", "cannot be joined"),
-        ("10.255.255.1:6379", "cannot be joined"),
+        pytest.param("10.255.255.1:6379", "cannot be joined", marks=pytest.mark.slow),
         ("ray://127.0.0.1:10001", "Ray Client cannot run a search.*--address auto"),
         ("nonsense", "HOST:PORT of a Ray cluster's head, or auto. Got 'nonsense'"),
         ("a:b:c", "Got 'a:b:c'"),
@@ -154,6 +154,7 @@ def nameless(tmp_path) -> dict[str, str]:
     return {**env, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
 
+@pytest.mark.slow
 def test_ray_starts_without_a_name_and_in_a_long_temporary_folder_and_restores_signal_handlers(nameless, tmp_path):
     long = tmp_path / ("a" * 90)
     long.mkdir()

@@ -155,7 +155,7 @@ def test_attention_costs_the_same_by_every_kernel(name: str) -> None:
     assert backward((query, query, key, value), {}, (query, key, value)) == 720 * (3 * 16 + 4 + 2 * 8)
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("kind", [nn.RNN, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (nn.LSTM, nn.GRU))])
 def test_a_recurrent_layer_costs_the_same_in_one_and_in_steps(kind: type[nn.RNNBase]) -> None:
     """On shapes PyTorch takes steps; on a CPU it has one operator for an LSTM, and on a GPU one for all of them."""
     layers = kind(3, 4, 2, bidirectional=True, batch_first=True)

@@ -196,6 +196,7 @@ def test_a_fixed_sample_stride_is_recorded_and_stays(tmp_path):
     assert (record.gamma, record.trace) == ({"conv6": 2.0}, ())
 
 
+@pytest.mark.slow
 def test_the_field_of_a_block_grows_with_its_sample_stride(tmp_path):
     """Behind a 3x3 convolution (23 px at dilation 1, a unit every 4 px) it reads gamma (s-1) + k - 1 units more."""
     space = toy_space(tmp_path)
@@ -228,7 +229,7 @@ def test_a_step_is_charged_at_the_sample_stride_of_the_moment(tmp_path, s, gamma
     [
         (LEARNED, 5.0),
         ([Inflated(1, learned=True), Inflated(4, learned=True)], 5.0),
-        (Sampled(1, 2.0, 3, learned=True), 1e6),
+        pytest.param(Sampled(1, 2.0, 3, learned=True), 1e6, marks=pytest.mark.slow),
     ],
     ids=["f", "paths", "block"],
 )
