@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from rfsearch.backbones.vgg import FEATURES
 from rfsearch.backbones.weights import load_weights
 from rfsearch.choices import Room
 from rfsearch.data import ImageSet
@@ -115,8 +116,16 @@ class Bench:
         return model if math.isfinite(loss.item()) else None
 
     def _trained(self, model: nn.Module) -> list[nn.Parameter]:
-        """Return the parameters of a form whose training had begun with trained weights, its sites aside."""
-        names = load_weights(self.backbone(), self._space.weights, self._space.backbone).names
+        """Return the parameters of a form whose training had begun with trained weights, its sites aside.
+
+        None where they have no rate of their own: then nobody needs the weights again.
+        """
+        space = self._space
+        if space.recipe.pretrained_lr_multiplier == 1:
+            return []
+        if space.weights == "hub":
+            return [parameter for name, parameter in model.named_parameters() if name.startswith(FEATURES)]
+        names = load_weights(self.backbone(), space.weights, space.backbone).names
         return [parameter for name, parameter in model.named_parameters() if name in names]
 
 

@@ -181,7 +181,7 @@ class Learner:
         schedule: When they move.
         look: How good the model is; None: dilations are not searched.
         seed: Of which dilations are tried when.
-        steps: Of the optimiser in the whole training; None: `attach` is told.
+        steps: Number of the optimiser's steps in the whole training. None: it is given to `attach`.
     """
 
     def __init__(

@@ -120,7 +120,7 @@ class RealSite(MovingSite):
     logarithm = True
 
     def __init__(self, path: str, start: int, dilations: Dilations, layer: FractionalConv2d) -> None:
-        """Note the layer that stands in the place of the convolution."""
+        """Keep the layer that replaces the convolution."""
         self._layer, self._conv = layer, dilations.parts[0][0]
         super().__init__(path, start, dilations)
 

@@ -32,7 +32,7 @@ from rfsearch.training.dilation_search import bounds_of, decided_from, held_out,
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
 from rfsearch.training.network import Built, build_network, fields_of
-from rfsearch.training.optimisers import STATE_COPIES, make_optimizer
+from rfsearch.training.optimisers import STATE_COPIES, clip_gradients, make_optimizer
 from rfsearch.training.training import scored_at_the_end
 from rfsearch.untouched import untouched
 
@@ -207,8 +207,7 @@ class Forecaster:
             output = model(images)
             self._check(output, batch)
             self._task.loss(output, target).backward()
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
+            clip_gradients(recipe, weights)
             optimizer.step()
         copies = 1 + STATE_COPIES[recipe.optimizer]
         batch_bytes = sum(leaf.nbytes for leaf in tree_leaves((images, target)) if isinstance(leaf, Tensor))

@@ -29,7 +29,8 @@ class Space(Table):
         task: What its networks are trained and scored for.
         data: Where its images come from.
         backbone: SPEC of the network.
-        weights: "none", "hub" (ImageNet's, for VGG-16's features), or the file of a state dict for any backbone.
+        weights: "none", "hub" (ImageNet's, for VGG-16's features), "zoo:NAME" (a zoo's of its network), or the
+            file of a state dict for any backbone.
         sites: Modules whose receptive field is searched; none: those that are proposed for the network.
         dilations: What a site may get, and where learned factors start.
         choices: What a site with one path may get besides, each as a ledger writes it, such as

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride, guided
 from rfsearch.space import Recipe
 from rfsearch.tasks.base import Task
-from rfsearch.training.optimisers import make_optimizer, prime
+from rfsearch.training.optimisers import clip_gradients, make_optimizer, prime
 from rfsearch.training.relative import RelativeSteps
 from rfsearch.training.schedule import learning_rate, relative_step
 
@@ -142,8 +142,7 @@ class Optimisation:
             grad = value_of(scalar).grad
             if clip is not None and grad is not None:
                 grad.clamp_(-clip, clip)
-        if self._recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._weights, self._recipe.clip_norm)
+        clip_gradients(self._recipe, self._weights)
         for optimizer in self._optimizers:
             optimizer.step()
         for layer in (*self._learned, *self._dilations):

@@ -25,6 +25,12 @@ def make_optimizer(recipe: Recipe, params: Iterable[nn.Parameter] | Iterable[dic
     return optimizer
 
 
+def clip_gradients(recipe: Recipe, weights: Iterable[nn.Parameter]) -> None:
+    """Scale the gradients of all weights together down to a recipe's norm, if it has one."""
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
+
+
 def prime(optimizer: torch.optim.Optimizer) -> None:
     """Make the state of every parameter that has none yet, as before its first step."""
     for group in optimizer.param_groups:

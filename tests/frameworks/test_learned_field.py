@@ -23,6 +23,11 @@ class Killed(Exception):
     """What ends a training half-way."""
 
 
+def with_look(options: dict[str, Any], net: nn.Module) -> dict[str, Any]:
+    """Put a function that looks at the network where the options ask for a look."""
+    return {**options, "look": lambda: -loss_of(net, -1).item()} if "look" in options else options
+
+
 def trained_by_lightning(folder: Path, resume: bool, kill: bool, options: dict[str, Any]) -> tuple[nn.Module, Any]:
     pytest.importorskip("lightning")
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -47,9 +52,7 @@ def trained_by_lightning(folder: Path, resume: bool, kill: bool, options: dict[s
                 raise Killed
 
     module = Module()
-    if options.pop("look", False):
-        options["look"] = lambda: -loss_of(module.net, -1).item()
-    field = LearnedField("net.1", DILATIONS, **options)
+    field = LearnedField("net.1", DILATIONS, **with_look(options, module.net))
     trainer = Trainer(
         max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder, gradient_clip_val=0.5, precision="bf16-mixed",
@@ -80,9 +83,7 @@ def trained_by_transformers(folder: Path, resume: bool, kill: bool, options: dic
                 raise Killed
 
     model = Model()
-    if options.pop("look", False):
-        options["look"] = lambda: -loss_of(model.net, -1).item()
-    field = LearnedField("net.1", DILATIONS, **options)
+    field = LearnedField("net.1", DILATIONS, **with_look(options, model.net))
     arguments = TrainingArguments(
         str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, learning_rate=1e-3, use_cpu=True,
         save_steps=STEPS // 2, save_strategy="steps", report_to=[], disable_tqdm=True, max_grad_norm=0.5, bf16=True,
@@ -115,9 +116,7 @@ def trained_by_mmengine(folder: Path, resume: bool, kill: bool, options: dict[st
                 raise Killed
 
     model = Model()
-    if options.pop("look", False):
-        options["look"] = lambda: -loss_of(model.net, -1).item()
-    field = LearnedField("net.1", DILATIONS, **options)
+    field = LearnedField("net.1", DILATIONS, **with_look(options, model.net))
     runner = Runner(
         model, str(folder), train_dataloader={"dataset": Images(COUNT), "batch_size": BATCH, "num_workers": 0,
         "sampler": {"type": "DefaultSampler", "shuffle": False}, "collate_fn": {"type": "default_collate"}},
