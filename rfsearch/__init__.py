@@ -33,7 +33,8 @@ from rfsearch.space import Space
 
 if TYPE_CHECKING:
     from rfsearch.networks import trained
-    from rfsearch.own_loop import Learner, learn
+    from rfsearch.own_loop import Learner, Trial, learn, search
+    from rfsearch.result import Result, load_run
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "Learner",
     "ModelError",
     "RequestError",
+    "Result",
     "RfsearchError",
     "RunDirectoryError",
     "Sampled",
@@ -57,15 +59,26 @@ __all__ = [
     "Space",
     "SpaceError",
     "StrategyError",
+    "Trial",
     "TrialError",
     "__version__",
     "apply",
     "learn",
+    "load_run",
+    "search",
     "trained",
 ]
 
 
-_WITH_TORCH = {"trained": "rfsearch.networks", "learn": "rfsearch.own_loop", "Learner": "rfsearch.own_loop"}
+_WITH_TORCH = {
+    "trained": "rfsearch.networks",
+    "learn": "rfsearch.own_loop",
+    "Learner": "rfsearch.own_loop",
+    "search": "rfsearch.own_loop",
+    "Trial": "rfsearch.own_loop",
+    "load_run": "rfsearch.result",
+    "Result": "rfsearch.result",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -13,10 +13,10 @@ from rfsearch.errors import RunDirectoryError, nearest
 from rfsearch.identity import network_of, require_same_tensors
 from rfsearch.lazy import give_sizes
 from rfsearch.ledger import incumbent, read_run
-from rfsearch.ledger.manifest import read_manifest
+from rfsearch.ledger.manifest import Manifest, read_manifest
 from rfsearch.ledger.typed_json import sound
 from rfsearch.space import Space
-from rfsearch.surgery import install
+from rfsearch.surgery import Settings, install
 from rfsearch.tasks.base import Task
 from rfsearch.training import checkpoint, settings_of
 
@@ -24,6 +24,12 @@ from rfsearch.training import checkpoint, settings_of
 def fresh_backbone(space: Space, task: Task[object]) -> nn.Module:
     """Build a space's network, with no trained weights and no site changed."""
     return plugins.make_backbone(space.backbone, task.out_channels, task.in_channels)
+
+
+def settings_of_run(manifest: Manifest) -> tuple[str, Settings]:
+    """Return the SPEC of a run's network, and what surgery needs to install candidates in it."""
+    space = sound(manifest.resolved_space)
+    return space.backbone, settings_of(space, sound(manifest.data.classes))
 
 
 def trained(run: Path | str, trial: str | None = None) -> nn.Module:
@@ -38,7 +44,7 @@ def trained(run: Path | str, trial: str | None = None) -> nn.Module:
     """
     run_dir = Path(run)
     manifest = read_manifest(run_dir)
-    space, classes = sound(manifest.resolved_space), sound(manifest.data.classes)
+    space, classes = manifest.image_space, sound(manifest.data.classes)
     image_size = sound(manifest.space.image_size)
     if trial is None:
         known = read_run(run_dir)

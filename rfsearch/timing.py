@@ -19,13 +19,12 @@ from rfsearch.direction import merit
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.export import patch_of
 from rfsearch.ledger import Journal, Latency, Record, Run, leaders, read_run
-from rfsearch.networks import fresh_backbone, trained
+from rfsearch.networks import trained
 from rfsearch.numbers import counted
-from rfsearch.planning.plan import Plan
+from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.provenance import machine
 from rfsearch.report.front import COST_AXES, trials_and_front
 from rfsearch.surgery import Changing, assemble
-from rfsearch.training import settings_of
 from rfsearch.training.latency import shape_of, time_passes
 
 MOST_S = 120.0
@@ -33,7 +32,7 @@ MOST_S = 120.0
 
 
 def time_networks(
-    the_plan: Plan, run_dir: Path, device: torch.device, check: Callable[[], None], most_s: float = MOST_S
+    the_plan: SearchPlan, run_dir: Path, device: torch.device, check: Callable[[], None], most_s: float = MOST_S
 ) -> list[str]:
     """Measure the latency of every scored trial's network that has none yet, and enter it into the ledger.
 
@@ -64,9 +63,9 @@ def time_networks(
         trials = [record.trial for record in records]
         try:
             model = _network(the_plan, run_dir, records[0]).to(device).eval()
-            shape = shape_of(model, the_plan.data.input_shape, device)
+            shape = shape_of(model, the_plan.input_shape, device)
             if shape not in known:
-                passes = time_passes(model, the_plan.data.input_shape, device, check)
+                passes = time_passes(model, the_plan.input_shape, device, check)
                 known[shape] = Latency(*passes, where, shape)
         except Exception as error:
             why = str(error) if isinstance(error, RfsearchError) else f"{type(error).__name__}: {error}"
@@ -91,7 +90,7 @@ def _in_order(run: Run, records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda record: (record.trial not in first, -merit(record.val or 0.0, run.direction)))
 
 
-def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]:
+def _by_network(the_plan: SearchPlan, records: Iterable[Record]) -> list[list[Record]]:
     """Group records that ended as the same candidate, in the order of their first one.
 
     What a layer in a convolution's place has become is known from its own checkpoint alone, so each trial with such a
@@ -100,7 +99,7 @@ def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]
     found: dict[str, list[Record]] = {}
     for record in records:
         try:
-            candidate = patch_of(the_plan.space, the_plan.data.classes, record).candidate
+            candidate = patch_of(the_plan.space.backbone, the_plan.settings, record).candidate
         except RfsearchError:  # building the network will say why
             candidate = None
         alone = candidate is None or any(path.choice.cost_changes for _, path in candidate)
@@ -108,16 +107,14 @@ def _by_network(the_plan: Plan, records: Iterable[Record]) -> list[list[Record]]
     return list(found.values())
 
 
-def _network(the_plan: Plan, run_dir: Path, record: Record) -> nn.Module:
+def _network(the_plan: SearchPlan, run_dir: Path, record: Record) -> nn.Module:
     """Return a network of the shape that a trial ended with. Its weights are new ones, which makes no difference.
 
     Raises:
         ModelError: The shape depends on trained weights, and no checkpoint holds them.
     """
-    space, data = the_plan.space, the_plan.data
-    candidate = patch_of(space, data.classes, record).candidate
-    backbone = fresh_backbone(space, the_plan.task)
-    model, learnable = assemble(backbone, candidate, settings_of(space, data.classes))
+    candidate = patch_of(the_plan.space.backbone, the_plan.settings, record).candidate
+    model, learnable = assemble(the_plan.make_network(), candidate, the_plan.settings)
     changing = [path for path, layer in learnable.layers.items() if isinstance(layer, Changing)]
     if not changing:
         return model

@@ -10,14 +10,12 @@ import pytest
 import torch
 
 from rfsearch import cli
-from rfsearch.data import ImageSet
 from rfsearch.ledger import Record, Request
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.contest import Contest
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan
-from rfsearch.space import Space
-from rfsearch.training import Training
+from rfsearch.training import Training, Trainings
 from tests.planned import planned
 from tests.toys import toy_file
 
@@ -32,8 +30,7 @@ class InProcess:
     def run(
         self,
         contest: Contest,
-        space: Space,
-        data: ImageSet,
+        trainings: Trainings,
         run_dir: Path,
         currency: str,
         watch: Callable[[Record], None],
@@ -42,17 +39,18 @@ class InProcess:
         while assignment := contest.next():
             check()
             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-            work = Training(space, data, assignment, currency, CPU, folder, step=step)
+            work = trainings.begin(assignment, currency, CPU, folder, step=step)
             while (record := work.advance()).status == "pruned":
                 watch(record)
                 if not contest.keep(record):
                     break
+            work.close()
             watch(contest.finish(record))
 
 
 def train_in_process(patch: pytest.MonkeyPatch) -> None:
     """Let commands that are called in this process train here too."""
-    patch.setattr("rfsearch.cli.conduct.start_engine", lambda request: nullcontext(InProcess()))
+    patch.setattr("rfsearch.conduct.start_engine", lambda request: nullcontext(InProcess()))
 
 
 def run_in_process(*words: object) -> str:

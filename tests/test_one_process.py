@@ -35,7 +35,7 @@ def call(monkeypatch, capsys):
 
     def called(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["rfsearch", *map(str, words)])
-        monkeypatch.setattr("rfsearch.cli.conduct.start_engine", lambda request: pytest.fail("it began to train"))
+        monkeypatch.setattr("rfsearch.conduct.start_engine", lambda request: pytest.fail("it began to train"))
         monkeypatch.setattr(lock, "_PATIENCE_S", 0.2)
         with pytest.raises(SystemExit) as leave:
             cli.main()

@@ -233,7 +233,7 @@ def test_networks_are_timed_after_the_engine_has_ended(tmp_path, monkeypatch):
         happened.append("timed")
         raise Interrupted
 
-    monkeypatch.setattr("rfsearch.cli.conduct.start_engine", lambda request: Idle())
+    monkeypatch.setattr("rfsearch.conduct.start_engine", lambda request: Idle())
     monkeypatch.setattr(timing, "time_networks", timed)
     words = ["rfsearch", "run", "--space", str(toy_file(tmp_path)), "--strategies", "exhaustive", "--out", "out"]
     monkeypatch.setattr("sys.argv", words)

@@ -14,7 +14,6 @@ from rfsearch.cli.doctor import doctor
 from rfsearch.cli.export import export
 from rfsearch.cli.listing import list_names
 from rfsearch.cli.plan import plan
-from rfsearch.cli.printing import err_console, out_console, say
 from rfsearch.cli.report import report
 from rfsearch.cli.reproduce import reproduce
 from rfsearch.cli.rf import rf
@@ -22,6 +21,7 @@ from rfsearch.cli.run import resume, run
 from rfsearch.cli.sites import sites
 from rfsearch.errors import RequestError
 from rfsearch.interrupt import Interrupted
+from rfsearch.printing import err_console, out_console, say
 
 _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 

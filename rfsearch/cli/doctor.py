@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from rfsearch.cli.options import JsonOption
-from rfsearch.cli.printing import out_console, plain_table, print_json
+from rfsearch.printing import out_console, plain_table, print_json
 
 
 def doctor(as_json: JsonOption = False) -> None:

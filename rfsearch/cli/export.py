@@ -11,8 +11,8 @@ from rich.table import Table
 
 from rfsearch import numbers
 from rfsearch.cli.options import JsonOption
-from rfsearch.cli.printing import err_console, out_console, print_json, progress_console, say, warn
 from rfsearch.direction import merit
+from rfsearch.printing import err_console, out_console, print_json, progress_console, say, warn
 
 if TYPE_CHECKING:
     from rfsearch.export import Exported

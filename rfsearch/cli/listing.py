@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 from rfsearch.cli.options import JsonOption
-from rfsearch.cli.printing import out_console, plain_table, print_json, warn
 from rfsearch.errors import RequestError
+from rfsearch.printing import out_console, plain_table, print_json, warn
 
 
 def list_names(as_json: JsonOption = False) -> None:

@@ -105,7 +105,7 @@ def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: P
     given = str(folder) if folder else None
     if run_dir is not None:
         manifest = read_manifest(run_dir)
-        known = sound(manifest.resolved_space)
+        known = manifest.image_space
         return known, load_data(known, given or sound(manifest.data.folder), cache)
     if folder is not None or space != "folder":
         known = read_space(space_file(space), None)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rfsearch.cli.conduct import device_for, room_of, title_of
 from rfsearch.cli.options import JsonOption, make_request, with_options_of
-from rfsearch.cli.printing import out_console, print_json, say
 from rfsearch.cli.run import warn_of_plugins
+from rfsearch.conduct import device_for, room_of
+from rfsearch.printing import out_console, print_json, say
 
 if TYPE_CHECKING:
     from rfsearch.ledger import Request
     from rfsearch.ledger.manifest import PlannedCandidate
-    from rfsearch.planning.plan import Plan
+    from rfsearch.planning.search_plan import SearchPlan
 
 
 @with_options_of(make_request)
@@ -42,7 +42,7 @@ def plan(
             _print_plan(the_plan, rows)
 
 
-def _as_json(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> dict[str, Any]:
+def _as_json(the_plan: SearchPlan, rows: Sequence[PlannedCandidate]) -> dict[str, Any]:
     return {
         "reference_flop": the_plan.reference_flop,
         "arms": len(the_plan.arms),
@@ -52,15 +52,15 @@ def _as_json(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> dict[str, Any]
             "full_training": asdict(the_plan.full_training),
             "full_trainings": the_plan.full_trainings,
         },
-        "data": the_plan.data.summary(),
+        "data": the_plan.summary,
         "notices": the_plan.notices,
     }
 
 
-def _print_plan(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> None:
+def _print_plan(the_plan: SearchPlan, rows: Sequence[PlannedCandidate]) -> None:
     from rfsearch.display import plan_table
 
-    out_console.print(title_of(the_plan))
+    out_console.print(the_plan.title)
     for notice in the_plan.notices:
         say(notice, style="yellow")
     out_console.print(plan_table(rows, the_plan.reference_flop))
@@ -68,10 +68,11 @@ def _print_plan(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> None:
         say(sentence)
 
 
-def _remarks(the_plan: Plan, rows: Sequence[PlannedCandidate]) -> Iterator[str]:
+def _remarks(the_plan: SearchPlan, rows: Sequence[PlannedCandidate]) -> Iterator[str]:
     """Yield what the table does not show, one sentence each."""
     from rfsearch.numbers import counted, duration, prefixed
-    from rfsearch.planning.plan import PLANNED_MOST, drawn, guides
+    from rfsearch.planning.plan import drawn, guides
+    from rfsearch.planning.search_plan import PLANNED_MOST
 
     if any(row.alike for row in rows):
         yield (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from rfsearch.cli.options import JsonOption, RunArgument
-from rfsearch.cli.printing import out_console, print_json, say
+from rfsearch.printing import out_console, print_json, say
 
 if TYPE_CHECKING:
     from rfsearch.ledger import Run

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from rfsearch.cli.conduct import begin_run, device_for, go_on, resumable
 from rfsearch.cli.options import (
     AddressOption,
     CpusOption,
@@ -20,7 +19,8 @@ from rfsearch.cli.options import (
     PresetOption,
     SeedsOption,
 )
-from rfsearch.cli.printing import out_console, print_json, progress_console, say
+from rfsearch.conduct import begin_run, device_for, go_on, resumable
+from rfsearch.printing import out_console, print_json, progress_console, say
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def _train_rows(
     from rfsearch.ledger.lock import hold
     from rfsearch.ledger.manifest import MANIFEST_FILE
     from rfsearch.planning.directory import new_directory
-    from rfsearch.planning.plan import misfits
+    from rfsearch.planning.plan import Plan, misfits
     from rfsearch.planning.request import check_request
     from rfsearch.report import write
 
@@ -112,6 +112,7 @@ def _train_rows(
         with new_directory(run_dir), resumable(run_dir):
             the_plan = begin_run(console, check_request(request), run_dir, device)
             write(run_dir)
+    assert isinstance(the_plan, Plan)
     return the_plan, unfit
 
 

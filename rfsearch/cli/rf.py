@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rfsearch.cli.model import LoadedModel, layer_in_short, load_model
 from rfsearch.cli.options import JsonOption, with_options_of
-from rfsearch.cli.printing import out_console, print_json, say
+from rfsearch.printing import out_console, print_json, say
 
 if TYPE_CHECKING:
     from rfsearch.inspection import Inspection, LayerRow

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rfsearch.cli.conduct import begin_run, device_for, go_on, resumable
 from rfsearch.cli.options import AddressOption, JsonOption, make_request, with_options_of
-from rfsearch.cli.printing import progress_console, warn
 from rfsearch.cli.report import report_run
+from rfsearch.conduct import begin_run, device_for, go_on, resumable
+from rfsearch.printing import progress_console, warn
 
 if TYPE_CHECKING:
     from rfsearch.ledger import Request

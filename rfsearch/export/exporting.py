@@ -27,8 +27,8 @@ from rfsearch.networks import trained
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.projection import project
 from rfsearch.provenance import versions
-from rfsearch.space import Space
-from rfsearch.training import checkpoint
+from rfsearch.surgery import Settings
+from rfsearch.training import checkpoint, settings_of
 
 _FILES = ("model.pt", "patch.json", "model.pt2", "model.onnx", "model.onnx.data", "export.json")
 
@@ -119,13 +119,13 @@ def export(
     _check(integer, finetune_steps, formats)
     directory = out or run_dir / "export"
     run = read_run(run_dir)
-    space, image_size = sound(run.manifest.resolved_space), sound(run.manifest.space.image_size)
+    space, image_size = run.manifest.image_space, sound(run.manifest.space.image_size)
     record = record_of(run, trial)
     network = trained(run_dir, record.trial)
     say("Reading the images ...")
     data, notices = read_images(space, run.manifest.data, image_size, folder, run_dir / "cache")
     notices += changes_since(run, space)
-    patch = patch_of(space, data.classes, record)
+    patch = patch_of(space.backbone, settings_of(space, data.classes), record)
     bench = Bench(space, data, device or torch.device("cpu"), say)
     fill = partial(take_weights, network)
 
@@ -209,26 +209,31 @@ def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
         raise RequestError(said)
 
 
-def patch_of(space: Space, classes: tuple[str, ...], record: Record) -> Patch:
-    """Return the patch that makes a fresh network what the trial's network had become."""
+def patch_of(backbone: str, settings: Settings, record: Record) -> Patch:
+    """Return the patch that makes a fresh network what the trial's network had become.
+
+    Args:
+        backbone: SPEC of the network.
+        settings: With which candidates were installed.
+        record: Of the trial.
+    """
     candidate, outcome = Candidate.from_json(record.candidate), Candidate.from_json(record.outcome)
-    started, bounds = dict(candidate), {"f": space.f_bounds, "gamma": space.sampling.bounds}
+    started, bounds = dict(candidate), {"f": settings.f_bounds, "gamma": settings.sampling.bounds}
 
     def within(path: str, choice: Choice) -> Choice:
         """Return what training moved within its bounds, which single precision may miss by its rounding."""
         return choice.within(bounds) if started[path].choice.moves else choice
 
-    recipe = space.recipe
-    settings = PatchSettings(
-        f_bounds=space.f_bounds,
-        normalisation=recipe.normalisation,
-        border=recipe.border,
-        guidance_weight=recipe.guidance_weight,
-        f_background=recipe.f_background,
-        sampling=space.sampling,
-        dilations=space.dilations if any(path.choice.tells_when_installed for _, path in candidate) else (),
+    kept = PatchSettings(
+        f_bounds=settings.f_bounds,
+        normalisation=settings.normalisation,
+        border=settings.border,
+        guidance_weight=settings.guidance_weight,
+        f_background=settings.f_background,
+        sampling=settings.sampling,
+        dilations=settings.dilations if any(path.choice.tells_when_installed for _, path in candidate) else (),
     )
-    return Patch(space.backbone, classes, outcome.changed(within), settings)
+    return Patch(backbone, settings.classes, outcome.changed(within), kept)
 
 
 def _clear(directory: Path) -> None:

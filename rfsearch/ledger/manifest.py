@@ -21,7 +21,7 @@ from rfsearch.ledger.files import read_json, write_whole
 from rfsearch.ledger.record import Cost
 from rfsearch.ledger.request import Request
 from rfsearch.ledger.typed_json import Kept, read_parts, sound
-from rfsearch.space import SINGLE, Space
+from rfsearch.space import SINGLE, OwnSpace, Space
 
 MANIFEST_FILE = "manifest.json"
 
@@ -235,7 +235,7 @@ class Manifest:
     command: Kept[str]
     started: Kept[str]
     request: Kept[Request]
-    resolved_space: Kept[Space]
+    resolved_space: Kept[Space | OwnSpace]
     space: SpaceFacts
     network: Kept[Network | None] = None
     arms: Kept[tuple[ArmName, ...]]
@@ -247,6 +247,21 @@ class Manifest:
     versions: Kept[dict[str, str]]
     machine: Kept[Machine]
     workers: Kept[int]
+
+    @property
+    def image_space(self) -> Space:
+        """The space of a run of built-in trainings on images.
+
+        Raises:
+            RunDirectoryError: It is damaged, or the trainings were its user's own.
+        """
+        space = sound(self.resolved_space)
+        if isinstance(space, Space):
+            return space
+        raise RunDirectoryError(
+            "this run's trainings were your own: rfsearch has neither its images nor its score. Build the winner in "
+            "your code: rfsearch.apply(model, patch), with patch.json and model.pt from rfsearch export RUN."
+        )
 
     def to_json(self) -> str:
         """Return the text of the file."""

@@ -25,6 +25,9 @@ class Request:
         address: Ray cluster to join.
         cpus_per_trial: CPU cores of a trial.
         gpus_per_trial: GPUs of a trial, or a share of one.
+        train: SPEC of a function that trains a trial. None: trainings are built in.
+        dilations: What a site may get, where a function trains.
+        input_shape: 1 x C x its axes, of what the network is shown of one image, likewise.
 
     Example:
         Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
@@ -44,3 +47,6 @@ class Request:
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     changes: tuple[str, ...] = ()
+    train: str | None = None
+    dilations: tuple[int, ...] = ()
+    input_shape: tuple[int, ...] = ()

@@ -19,7 +19,6 @@ import ray
 from ray import tune
 
 from rfsearch import interrupt
-from rfsearch.data import ImageSet
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Record
 from rfsearch.ledger.run_directory import SCRATCH
@@ -28,7 +27,7 @@ from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
-from rfsearch.space import Space
+from rfsearch.training import Trainings
 
 # Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers.
 _RETRIES_OF_LOST_WORKERS = 1
@@ -60,7 +59,7 @@ class Engine:
 
     Example:
         >>> with Engine(None, Resources()) as engine:
-        ...     engine.run(contest, space, data, run_dir, "flop", watch, check)
+        ...     engine.run(contest, trainings, run_dir, "flop", watch, check)
     """
 
     def __init__(self, address: str | None, resources: Resources) -> None:
@@ -109,8 +108,7 @@ class Engine:
     def run(
         self,
         contest: Contest,
-        space: Space,
-        data: ImageSet,
+        trainings: Trainings,
         run_dir: Path,
         currency: str,
         watch: Callable[[Record], None],
@@ -120,8 +118,7 @@ class Engine:
 
         Args:
             contest: Hands out trials, and takes their records.
-            space: What is trained.
-            data: What it is trained on.
+            trainings: Makes the training of each.
             run_dir: The run's directory.
             currency: What budgets are in.
             watch: Called with each record, including provisional ones (`pruned`).
@@ -133,8 +130,7 @@ class Engine:
         cpus, gpus = self.resources
         trainable = tune.with_parameters(
             TrialTraining,
-            space=space,
-            data=data,
+            trainings=trainings,
             run_dir=str(run_dir.resolve()),
             currency=currency,
             resources=(cpus, gpus),

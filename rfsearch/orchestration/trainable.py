@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from ray import tune
 
-from rfsearch.data import ImageSet
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
 from rfsearch.orchestration.disk import with_way_on
-from rfsearch.space import Space
-from rfsearch.training import Training
+from rfsearch.training import RunningTraining, Trainings
 
 LOSSES = "lost"  # in the configuration of a worker, beside the fields of an assignment: what earlier tries lost
 
@@ -47,26 +45,25 @@ class TrialTraining(tune.Trainable):
     """Train one trial on a worker. The worker is kept for the next trial, with its imports and its data.
 
     Example:
-        >>> tune.with_parameters(TrialTraining, space=space, data=data, run_dir="runs/mine", currency="flop")
+        >>> tune.with_parameters(TrialTraining, trainings=trainings, run_dir="runs/mine", currency="flop")
     """
 
     def setup(
         self,
         config: dict[str, Any],
-        space: Space | None = None,
-        data: ImageSet | None = None,
+        trainings: Trainings | None = None,
         run_dir: str = "",
         currency: str = "",
         resources: tuple[float, float] = (1, 0),
     ) -> None:
         """Keep what all trials of the worker share, and begin with the first."""
-        assert space is not None
-        assert data is not None
+        assert trainings is not None
         cpus, gpus = resources
         torch.set_num_threads(max(1, int(cpus)))
-        self._shared = (space, data, currency)
+        self._shared = (trainings, currency)
         self._device = torch.device("cuda" if gpus else "cpu")
         self._run_dir = Path(run_dir)
+        self._training: RunningTraining | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -74,15 +71,20 @@ class TrialTraining(tune.Trainable):
         config = dict(new_config)
         lost, step = Losses(**config.pop(LOSSES, {})), Cost(**config.pop(FIRST_STEP, {}))
         assignment = Assignment(**config)
-        space, data, currency = self._shared
+        trainings, currency = self._shared
         directory = self._run_dir / CHECKPOINTS / assignment.trial
-        self._training = Training(
-            space, data, assignment, currency, self._device, directory, lost.tries, lost.seconds, step
-        )
+        self.cleanup()
+        self._training = trainings.begin(assignment, currency, self._device, directory, lost.tries, lost.seconds, step)
         return True
+
+    def cleanup(self) -> None:
+        """Let go of the last trial's training."""
+        if self._training is not None:
+            self._training.close()
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung, or to the end, and report the record."""
+        assert self._training is not None
         try:
             record = self._training.advance()
         except RunDirectoryError as error:

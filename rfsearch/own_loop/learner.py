@@ -273,7 +273,7 @@ class Learner:
                 "training, with the optimiser whose step() runs.",
                 stacklevel=2,
             )
-        if self._sharing and self._searching:
+        if self._sharing and self.searching:
             self._sharing.show(self._step, training=False)
         if whole:
             self._round()
@@ -330,7 +330,7 @@ class Learner:
         return self._steps if share is None else max(self._begins, round(share * self._steps))
 
     @property
-    def _searching(self) -> bool:
+    def searching(self) -> bool:
         """Whether the next step is one of those that share weights between dilations."""
         return self._sharing is not None and self._step < self._begins
 
@@ -403,7 +403,7 @@ class Learner:
 
     def _show(self, model: nn.Module, _: object) -> None:
         """Let the model evaluate at the best dilations so far while it trains at others."""
-        if self._sharing and self._searching:
+        if self._sharing and self.searching:
             self._sharing.show(self._step, model.training)
 
     def _round(self) -> None:
@@ -412,7 +412,7 @@ class Learner:
             site.dilate(min(self._dilations, key=lambda legal: (abs(legal - now), -legal)))
 
     def _found(self) -> dict[str, float]:
-        best: Mapping[str, float] = self._sharing.best if self._sharing and self._searching else {}
+        best: Mapping[str, float] = self._sharing.best if self._sharing and self.searching else {}
         return {path: float(best.get(path, site.dilation)) for path, site in self._sites.items()}
 
     def _check(self, state: Mapping[str, Any]) -> None:
@@ -437,7 +437,7 @@ class Learner:
             self._sites[path].load_state(saved)
         if self._sharing and state["sharing"] is not None:
             self._sharing.load_state(state["sharing"])
-        if self._sharing and self._searching:
+        if self._sharing and self.searching:
             self._sharing.show(self._step, training=True)
 
 

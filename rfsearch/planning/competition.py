@@ -7,17 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from rfsearch.data import ImageSet
 from rfsearch.errors import RfsearchError, RunDirectoryError
 from rfsearch.ledger import Journal, Record, read_history
 from rfsearch.ledger.journal import require_replayable
 from rfsearch.planning.contest import Arm, Contest
-from rfsearch.planning.plan import Plan
-from rfsearch.space import Space
+from rfsearch.planning.search_plan import SearchPlan
+from rfsearch.training import Trainings
 
 
 class Engine(Protocol):
-    """Run the trials of a contest: in this process, on a cluster, or wherever a `Training` can run.
+    """Run the trials of a contest: in this process, on a cluster, or wherever a training can run.
 
     An engine owns processes and devices, and decides nothing: the contest says what is trained next, whether it goes
     on, and when all is done. These are the rules:
@@ -26,15 +25,16 @@ class Engine(Protocol):
     - While fewer than `workers` trials run, ask `contest.next()`. None means that nothing can be handed out for now:
       ask again once a trial has come back, and stop when `contest.done`. Never ask ahead of a free worker, or a
       strategy chooses before it knows the scores of what is in training.
-    - A worker trains an assignment with `rfsearch.training.Training`, its checkpoints in
+    - A worker trains an assignment with `trainings.begin(...)`, its checkpoints in
       `run_dir / "checkpoints" / assignment.trial`, and its `step` from `contest.first_step(assignment)`. That folder
-      and those of other trials must be there for every worker, and writable: an heir reads its parent's.
-    - `Training.advance()` trains to the next rung or to the end, and never raises for what the user's model or data
-      does. A record with status `pruned` is provisional: show it to `watch`, then ask `contest.keep(record)`. If that
-      is true, advance again; if not, hand in this record as it is.
+      and those of other trials must be there for every worker, and writable: an heir reads its parent's. A training
+      that does not go on, ended or not, is closed.
+    - `RunningTraining.advance()` trains to the next rung or to the end, and never raises for what the user's model or
+      data does. A record with status `pruned` is provisional: show it to `watch`, then ask `contest.keep(record)`. If
+      that is true, advance again; if not, hand in this record as it is.
     - Every assignment is handed in once, by `contest.finish(record)`, with its final record or with the provisional one
       that was not kept. `watch` gets what `finish` returns.
-    - If a worker dies, start a `Training` of the same assignment with `lost` and `lost_s`: how many workers have died
+    - If a worker dies, begin a training of the same assignment with `lost` and `lost_s`: how many workers have died
       since the trial's last rung, and how long they held their devices. So lost work is charged. It goes on from its
       last checkpoint and reports that rung again, which is judged again. If it keeps dying, hand in its last record
       with status `failed`, a `cause` and no `val`; add to its cost those seconds, and per try the FLOP and epochs of
@@ -50,15 +50,16 @@ class Engine(Protocol):
         >>> class OneAtATime:
         ...     workers = 1
         ...
-        ...     def run(self, contest, space, data, run_dir, currency, watch, check):
+        ...     def run(self, contest, trainings, run_dir, currency, watch, check):
         ...         while (assignment := contest.next()) is not None:
         ...             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-        ...             training = Training(space, data, assignment, currency, torch.device("cpu"), folder, step=step)
+        ...             training = trainings.begin(assignment, currency, torch.device("cpu"), folder, step=step)
         ...             while (record := training.advance()).status == "pruned":
         ...                 check()
         ...                 watch(record)
         ...                 if not contest.keep(record):
         ...                     break
+        ...             training.close()
         ...             watch(contest.finish(record))
     """
 
@@ -69,8 +70,7 @@ class Engine(Protocol):
     def run(
         self,
         contest: Contest,
-        space: Space,
-        data: ImageSet,
+        trainings: Trainings,
         run_dir: Path,
         currency: str,
         watch: Callable[[Record], None],
@@ -80,10 +80,9 @@ class Engine(Protocol):
 
         Args:
             contest: Says what to train, and takes the records. It may hold trials that an interrupted run left.
-            space: The network, task and recipe of all candidates, for each `Training`. It can be pickled.
-            data: The images that they are trained and scored on, likewise. Send them to a worker once.
+            trainings: Begins the training of each assignment. It can be pickled; send it to a worker once.
             run_dir: The run's directory. The engine writes nothing there but what trainings write.
-            currency: Which field of `Cost` the limits of assignments count, for each `Training`.
+            currency: Which field of `Cost` the limits of assignments count.
             watch: Shows progress, and deletes checkpoints that are needed no more. Call it with every record: each
                 rung's before `contest.keep`, and what `contest.finish` returned.
             check: Raises what is to end the run, such as an interrupt by the user. Call it often, many times a second
@@ -94,7 +93,7 @@ class Engine(Protocol):
         """
 
 
-def contest_of(the_plan: Plan, run_dir: Path) -> Contest:
+def contest_of(the_plan: SearchPlan, run_dir: Path) -> Contest:
     """Set up the contest of a plan as its ledger left it, or a new one.
 
     Raises:
@@ -128,7 +127,7 @@ def keep_leaders(run_dir: Path, contest: Contest) -> None:
 
 
 def compete(
-    the_plan: Plan,
+    the_plan: SearchPlan,
     contest: Contest,
     run_dir: Path,
     engine: Engine,
@@ -151,4 +150,4 @@ def compete(
             keep_leaders(run_dir, contest)
         watch(record, contest)
 
-    engine.run(contest, the_plan.space, the_plan.data, run_dir, the_plan.budget.currency, take, check)
+    engine.run(contest, the_plan.trainings, run_dir, the_plan.budget.currency, take, check)

@@ -12,7 +12,7 @@ from rfsearch.choices import Candidate
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Request
 from rfsearch.sources import absolute
-from rfsearch.space import Space
+from rfsearch.space import SearchSpace
 from rfsearch.strategies import Description, Formed
 from rfsearch.strategies.defaults import default_strategies
 from rfsearch.strategies.guard import Guarded
@@ -33,14 +33,14 @@ class Entrant:
 
     label: str
     form: str
-    make: Callable[[Space, int], object]
+    make: Callable[[SearchSpace, int], object]
 
-    def enter(self, space: Space, seed: int) -> Guarded:
+    def enter(self, space: SearchSpace, seed: int) -> Guarded:
         """Build the strategy of one arm."""
         return Guarded.built(self.label, partial(self.make, space.with_form(self.form), seed))
 
 
-def find_entrants(request: Request, space: Space) -> tuple[Entrant, ...]:
+def find_entrants(request: Request, space: SearchSpace) -> tuple[Entrant, ...]:
     """Find the strategies that a request names, or by default those that suit the form of the space.
 
     Raises:
@@ -92,7 +92,7 @@ def _unused(label: str, taken: Collection[str]) -> str:
     return next(other for other in itertools.chain([label], numbered) if other.casefold() not in known)
 
 
-def describe_entrants(entrants: Sequence[Entrant], space: Space) -> dict[str, Description]:
+def describe_entrants(entrants: Sequence[Entrant], space: SearchSpace) -> dict[str, Description]:
     """Build each strategy once and return what it says of itself, by label.
 
     Raises:
@@ -101,7 +101,7 @@ def describe_entrants(entrants: Sequence[Entrant], space: Space) -> dict[str, De
     return {entrant.label: entrant.enter(space, seed=0).describe() for entrant in entrants}
 
 
-def known_candidates(descriptions: Mapping[str, Description], space: Space) -> tuple[Candidate, ...]:
+def known_candidates(descriptions: Mapping[str, Description], space: SearchSpace) -> tuple[Candidate, ...]:
     """Return what strategies may try, as far as they know it, each candidate once; else the hand default."""
     candidates = dict.fromkeys(candidate for one in descriptions.values() for candidate in one.candidates)
     return tuple(candidates) or (space.default_candidate,)

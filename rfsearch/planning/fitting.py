@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import nn
 
@@ -15,13 +16,15 @@ from rfsearch.errors import ModelError, SpaceError
 from rfsearch.lazy import give_sizes
 from rfsearch.planning.proposals import with_proposed_sites
 from rfsearch.receptive import trace_model
-from rfsearch.space import Space
+from rfsearch.space import SearchSpace, Space
 from rfsearch.surgery import Site, check_fits, check_labels, match_sites, measure_sites, neutral
 from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
 from rfsearch.tasks.base import Task
 from rfsearch.training import settings_of
 from rfsearch.training.network import build_network
+
+AnySpace = TypeVar("AnySpace", bound=SearchSpace)
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,7 @@ class Fitted:
             ModelError: A layer is not available or does not fit in its convolution's place.
         """
         space, data = self.space, self.data
-        check_fits(self.sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
-        dilations_at: dict[str, set[int]] = {}
-        for candidate in candidates:
-            for site, paths in candidate.sites:
-                dilations_at.setdefault(site, set()).update(d for path in paths for d in path.choice.dilations)
-        wanted = {site: sorted(dilations) for site, dilations in dilations_at.items()}
-        for site, reasons in refused_dilations(self.model, data.input_shape, wanted).items():
-            dilation, reason = next(iter(reasons.items()))
-            taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
-            raise SpaceError(
-                f"{site}: dilation {dilation} does not fit into the network: {reason}. Dilations that it takes: "
-                f"{taken}. Asked for by {space.source}, preset {space.preset}."
-            )
+        check_candidates(space, self.sites, self.model, data.input_shape, candidates)
         settings = settings_of(space, data.classes)
         # An ignored id is no class that a path could be guided by, or a background.
         labelled = tuple(name for i, name in enumerate(data.classes) if i != data.ignore_index)
@@ -75,6 +66,40 @@ class Fitted:
         for alone in at_a_site:
             if any(path.choice.tells_when_installed for _, path in alone):
                 build_network(space.with_(weights="none"), self.task, data, alone)
+
+
+def check_candidates(
+    space: SearchSpace,
+    sites: Sequence[Site],
+    model: nn.Module,
+    input_shape: Sequence[int],
+    candidates: Sequence[Candidate],
+) -> None:
+    """Check that a network has room for the dilations of candidates.
+
+    Args:
+        space: Asks for them.
+        sites: Its sites, measured.
+        model: The network, with no site changed.
+        input_shape: 1 x C x its axes, of an image.
+        candidates: The candidates.
+
+    Raises:
+        SpaceError: A site has no room for one.
+    """
+    check_fits(sites, candidates, f"{space.source}, preset {space.preset}", space.sampling.kernel)
+    dilations_at: dict[str, set[int]] = {}
+    for candidate in candidates:
+        for site, paths in candidate.sites:
+            dilations_at.setdefault(site, set()).update(d for path in paths for d in path.choice.dilations)
+    wanted = {site: sorted(dilations) for site, dilations in dilations_at.items()}
+    for site, reasons in refused_dilations(model, input_shape, wanted).items():
+        dilation, reason = next(iter(reasons.items()))
+        taken = ", ".join(str(d) for d in wanted[site] if d not in reasons) or "none of those asked for"
+        raise SpaceError(
+            f"{site}: dilation {dilation} does not fit into the network: {reason}. Dilations that it takes: "
+            f"{taken}. Asked for by {space.source}, preset {space.preset}."
+        )
 
 
 def fit_space(space: Space, task: Task[object], data: ImageSet, adapt: bool, propose: bool = False) -> Fitted:
@@ -93,19 +118,39 @@ def fit_space(space: Space, task: Task[object], data: ImageSet, adapt: bool, pro
         SpaceError: No site fits.
     """
     model, weights, notices = _network(space, task, data)
-    space = space.with_(weights=weights)
+    space, sites, said = fit_sites(space.with_(weights=weights), model, data.input_shape, adapt, propose)
+    return Fitted(space, model, sites, task, data, (*notices, *said))
+
+
+def fit_sites(
+    space: AnySpace, model: nn.Module, input_shape: Sequence[int], adapt: bool, propose: bool
+) -> tuple[AnySpace, tuple[Site, ...], list[str]]:
+    """Find the sites and dilations of a space that fit a network; for `adapt` and `propose` see `fit_space`.
+
+    Args:
+        space: The space.
+        model: The network.
+        input_shape: 1 x C x its axes, of an image.
+        adapt: Whether to leave out what does not fit.
+        propose: Whether to propose sites.
+
+    Returns:
+        The space, with names of sites for their patterns; its sites, measured; and what a reader must know, one
+        sentence each.
+    """
+    notices = []
     if propose and not _has_sites(model, space.sites):
-        space, proposed = with_proposed_sites(space, model, data)
+        space, proposed = with_proposed_sites(space, model, input_shape)
         notices.append(proposed)
     space = space.with_(sites=match_sites(model, space.sites))
     if adapt:
-        space, left_out = _with_reached_sites(space, model, data)
+        space, left_out = _with_reached_sites(space, model, input_shape)
         notices += left_out
-    sites = tuple(measure_sites(model, space.sites, data.image_size, data.in_channels))
+    sites = tuple(measure_sites(model, space.sites, input_shape[2:], input_shape[1]))
     if adapt:
-        space, changed = _with_fitting_dilations(space, model, sites, data)
+        space, changed = _with_fitting_dilations(space, model, sites, input_shape)
         notices += changed
-    return Fitted(space, model, sites, task, data, tuple(notices))
+    return space, sites, notices
 
 
 def _network(space: Space, task: Task[object], data: ImageSet) -> tuple[nn.Module, str, list[str]]:
@@ -133,13 +178,13 @@ def _has_sites(model: nn.Module, patterns: Sequence[str]) -> bool:
         return False
 
 
-def _with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple[Space, list[str]]:
+def _with_reached_sites(space: AnySpace, model: nn.Module, input_shape: Sequence[int]) -> tuple[AnySpace, list[str]]:
     """Leave out the sites that a network's output does not depend on, such as those of an auxiliary output.
 
     Returns:
         The space, and what was left out, one sentence each.
     """
-    needed = trace_model(model, data.input_shape).needed
+    needed = trace_model(model, input_shape).needed
     names = {module: path for path, module in model.named_modules()}
     reaching = [site for site in space.sites if any(names[conv] in needed for conv in convolutions(model, site))]
     if not reaching:
@@ -150,8 +195,8 @@ def _with_reached_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple
 
 
 def _with_fitting_dilations(
-    space: Space, model: nn.Module, sites: Sequence[Site], data: ImageSet
-) -> tuple[Space, list[str]]:
+    space: AnySpace, model: nn.Module, sites: Sequence[Site], input_shape: Sequence[int]
+) -> tuple[AnySpace, list[str]]:
     """Fit dilations that were chosen for another network or other sites to this one.
 
     Those that do not fit are left out, and the hand default becomes the network as it is.
@@ -174,7 +219,7 @@ def _with_fitting_dilations(
             f"Left out, since their kernels are longer than the map of {tightest.path} ({size} px): dilations "
             f"{', '.join(left_out)}. Largest that fits: {largest}."
         )
-    refused = refused_dilations(model, data.input_shape, {site: sorted(fitting - {reference}) for site in space.sites})
+    refused = refused_dilations(model, input_shape, {site: sorted(fitting - {reference}) for site in space.sites})
     for site, reasons in refused.items():
         first = next(iter(reasons))
         notices.append(f"Left out for {site}: dilations {', '.join(map(str, reasons))}. At {first} {reasons[first]}.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
@@ -18,88 +19,109 @@ from rfsearch.data.image_set import few_to_choose_on, with_labels_to_score
 from rfsearch.data.loading import physical_memory
 from rfsearch.data.object_sizes import ObjectSizes
 from rfsearch.errors import BudgetError, DataError, SpaceError
+from rfsearch.identity import code_of, network_of
 from rfsearch.ledger import Budget, Cost, Request
-from rfsearch.ledger.manifest import PlannedCandidate
+from rfsearch.ledger.manifest import DataFacts, Network, PlannedCandidate, SpaceFacts
+from rfsearch.networks import fresh_backbone
 from rfsearch.numbers import amount, byte_size, plain
 from rfsearch.planning.entrants import Entrant, describe_entrants, known_candidates
 from rfsearch.planning.fitting import fit_space
 from rfsearch.planning.forecast import Forecast
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.planning.request import CheckedRequest
-from rfsearch.space import LSDFN, Space
+from rfsearch.planning.search_plan import SearchPlan
+from rfsearch.space import LSDFN, SearchSpace, Space
 from rfsearch.strategies import Description
-from rfsearch.surgery import Site
+from rfsearch.surgery import Settings
 from rfsearch.tasks.base import Task
 from rfsearch.tasks.from_space import task_of
-
-PLANNED_MOST = 100
+from rfsearch.training import ImageTrainings, settings_of
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Hold a request, resolved and checked: everything known before anything is trained.
-
-    Reading it builds no strategy. A forecast is counted when it is first asked for.
+class Plan(SearchPlan):
+    """Hold a request whose trials are built-in trainings on images.
 
     Attributes:
-        request: What was asked for.
         space: The space that it means, fitted to its network and data.
         task: Its task.
         data: The data.
-        sites: The sites of the space, measured.
-        entrants: The strategies that compete.
-        descriptions: What each of them says of itself, by label.
-        budget: Of each arm.
-        reference_flop: Training FLOP of one full training of the reference candidate: what 1x means.
-        forecaster: Gives the forecast of a candidate.
-        notices: What a reader must know, one sentence each.
     """
 
-    request: Request
     space: Space
     task: Task[object]
     data: ImageSet
-    sites: tuple[Site, ...]
-    entrants: tuple[Entrant, ...]
-    descriptions: Mapping[str, Description]
-    budget: Budget
-    reference_flop: float
-    forecaster: Forecaster
-    notices: tuple[str, ...]
 
     @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """What the strategies may try, as far as they know it beforehand."""
-        return known_candidates(self.descriptions, self.space)
+    def primary(self) -> str:
+        return self.task.primary
 
     @property
-    def arms(self) -> tuple[tuple[Entrant, int], ...]:
-        """Strategy and seed of every arm."""
-        return tuple((entrant, seed) for seed in range(self.request.seeds) for entrant in self.entrants)
+    def summary(self) -> str:
+        return self.data.summary()
 
     @property
-    def image_px(self) -> int:
-        """Longer side of an image, which a receptive field is compared with."""
-        return max(self.data.image_size)
+    def classes(self) -> tuple[str, ...]:
+        return self.data.classes
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.data.input_shape
 
     @cached_property
     def sizes(self) -> ObjectSizes | None:
-        """Sizes of the objects of the training images, None where the task's targets have none."""
         return self.task.object_sizes(self.data.splits["train"])
 
-    @cached_property
-    def full_training(self) -> Cost:
-        """Cost of one full training of the hand default with its evaluations, which 1x is without."""
-        return self.forecaster(self.space.reference_candidate).cost
+    @property
+    def settings(self) -> Settings:
+        return settings_of(self.space, self.data.classes)
 
     @property
-    def full_trainings(self) -> float:
-        """Number of these that an arm's budget pays for."""
-        return self.budget.limit / self.budget.spent(self.full_training)
+    def trainings(self) -> ImageTrainings:
+        return ImageTrainings(self.space, self.data)
 
-    def forecasts(self) -> list[tuple[Candidate, Forecast]]:
-        """Return the first PLANNED_MOST candidates with their forecasts."""
-        return [(candidate, self.forecaster(candidate)) for candidate in self.candidates[:PLANNED_MOST]]
+    def make_network(self) -> nn.Module:
+        return fresh_backbone(self.space, self.task)
+
+    def facts(self) -> tuple[SpaceFacts, DataFacts, Network]:
+        space, task, data, folder = self.space, self.task, self.data, self.request.data
+        space_facts = SpaceFacts(
+            name=space.name,
+            title=space.title,
+            cite=space.cite,
+            preset=space.preset,
+            metric=space.task.keys.metric,
+            backbone=space.backbone,
+            primary=task.primary,
+            direction=task.direction,
+            sites=space.sites,
+            dilations=space.dilations,
+            f_bounds=space.f_bounds,
+            form=space.form,
+            gamma_bounds=space.sampling.bounds,
+            reference=space.default_candidate.to_json(),
+            image_size=data.image_size,
+            in_channels=task.in_channels,
+            out_channels=task.out_channels,
+        )
+        data_facts = DataFacts(
+            name=data.name,
+            summary=data.summary(),
+            rendered=data.rendered,
+            notice=data.notice,
+            classes=tuple(data.classes),
+            fingerprint=data.fingerprint(),
+            folder=str(Path(folder).resolve()) if folder else None,
+            splits={name: len(split) for name, split in data.splits.items()},
+        )
+        return space_facts, data_facts, network_now(space, task, self.candidates)
+
+
+def network_now(space: Space, task: Task[object], candidates: Sequence[Candidate]) -> Network:
+    """Describe the network of a run and the user's code that its scores depend on, as their files make them now."""
+    paths = (path for candidate in candidates for _, path in candidate)
+    layers = {spec: None for path in paths for spec in path.choice.specs}
+    return network_of(space.backbone, fresh_backbone(space, task), layers, code_of(space))
 
 
 def read_data(checked: CheckedRequest, cache: Path) -> ImageSet:
@@ -139,30 +161,30 @@ def make_plan(
     fitted = fit_space(directed, task, data, adapt=propose or bool(request.sites), propose=propose)
     space = fitted.space
     described = describe_entrants(entrants, space) if descriptions is None else descriptions
-    fitted.check([*_extremes(request, entrants, space), *known_candidates(described, space)])
+    fitted.check([*extremes(request, entrants, space), *known_candidates(described, space)])
     forecaster = Forecaster(space, task, data, device, flop_per_s)
     if request.address is None and device.type == "cpu":
         step_bytes = forecaster.step_bytes(space.reference_candidate)
         _require_memory(step_bytes, f"one training step of {space.recipe.batch_size} images takes", space)
     reference_flop = forecaster.reference_flop()
     budget = Budget.parse(space.budget, reference_flop)
-    _require_budget(budget, forecaster(space.reference_candidate), reference_flop, described)
+    require_budget(budget, forecaster(space.reference_candidate), reference_flop, described)
     return Plan(
-        request,
-        space,
-        task,
-        data,
-        fitted.sites,
-        entrants,
-        described,
-        budget,
-        reference_flop,
-        forecaster,
-        (*fitted.notices, *_unguided(entrants, space)),
+        request=request,
+        space=space,
+        task=task,
+        data=data,
+        sites=fitted.sites,
+        entrants=entrants,
+        descriptions=described,
+        budget=budget,
+        reference_flop=reference_flop,
+        forecaster=forecaster,
+        notices=(*fitted.notices, *_unguided(entrants, space)),
     )
 
 
-def _extremes(request: Request, entrants: Sequence[Entrant], space: Space) -> list[Candidate]:
+def extremes(request: Request, entrants: Sequence[Entrant], space: SearchSpace) -> list[Candidate]:
     """Return candidates that must fit for whatever strategies draw from the space to fit."""
     if request.candidates:
         return []
@@ -172,7 +194,7 @@ def _extremes(request: Request, entrants: Sequence[Entrant], space: Space) -> li
     return extremes
 
 
-def _require_budget(
+def require_budget(
     budget: Budget, reference: Forecast, reference_flop: float, descriptions: Mapping[str, Description]
 ) -> None:
     """Raise BudgetError for a budget that pays for no score, or for less than a strategy needs."""
@@ -203,13 +225,13 @@ def _unguided(entrants: Sequence[Entrant], space: Space) -> list[str]:
     ]
 
 
-def guides(the_plan: Plan) -> list[str]:
+def guides(the_plan: SearchPlan) -> list[str]:
     """Return the label set of every guided path in full, one sentence each."""
     sets = {(name, path.labels): None for candidate in the_plan.candidates for name, path in candidate if path.labels}
     return [f"{path}: guided by {', '.join(labels)}." for path, labels in sets]
 
 
-def drawn(the_plan: Plan) -> list[str]:
+def drawn(the_plan: SearchPlan) -> list[str]:
     """Return what strategies may try besides the candidates that are listed, one sentence each."""
     return [f"{label}: {one.draws}." for label, one in the_plan.descriptions.items() if one.draws]
 
@@ -251,7 +273,7 @@ def _require_memory(needed: int, what: str, space: Space) -> None:
         )
 
 
-def forecast_rows(the_plan: Plan) -> list[PlannedCandidate]:
+def forecast_rows(the_plan: SearchPlan) -> list[PlannedCandidate]:
     """Return what is known of each candidate before anything is trained; see `Plan.forecasts`.
 
     Candidates whose receptive fields cannot be told apart at the images' size share a row.

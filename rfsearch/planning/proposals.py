@@ -11,21 +11,23 @@ import math
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from rfsearch.data import ImageSet
 from rfsearch.errors import SpaceError
 from rfsearch.inspection import as_dependent, format_sizes
 from rfsearch.receptive import Trace, trace_model
-from rfsearch.space import Space
+from rfsearch.space import SearchSpace
 from rfsearch.surgery import SiteRow, list_sites
 from rfsearch.surgery.refused import refused_dilations
 
 # There are as many sites as leave all combinations of their dilations few enough to sweep.
 _SITES_MOST = 3
 _COMBINATIONS_MOST = 9
+
+AnySpace = TypeVar("AnySpace", bound=SearchSpace)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Proposal:
     why: str
 
 
-def with_proposed_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple[Space, str]:
+def with_proposed_sites(space: AnySpace, model: nn.Module, input_shape: Sequence[int]) -> tuple[AnySpace, str]:
     """Give a space the sites that are proposed for its network.
 
     Returns:
@@ -55,10 +57,10 @@ def with_proposed_sites(space: Space, model: nn.Module, data: ImageSet) -> tuple
         SpaceError: No site can be proposed.
     """
     try:
-        proposal = propose_sites(model, data.input_shape, space.dilations, len(space.choices))
+        proposal = propose_sites(model, input_shape, space.dilations, len(space.choices))
     except SpaceError as error:
         raise SpaceError(f"backbone {space.backbone!r}: {error}") from error
-    listing = shlex.join(["rfsearch", "sites", space.backbone, "--input", format_sizes(data.input_shape[1:])])
+    listing = shlex.join(["rfsearch", "sites", space.backbone, "--input", format_sizes(input_shape[1:])])
     notice = (
         f"Sites: {' and '.join(proposal.sites)}, {proposal.why}. Every dilation gives the output a receptive field of "
         f"its own. Others: {listing}, then --site NAME."

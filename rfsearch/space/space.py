@@ -1,8 +1,9 @@
-"""A space: model, sites, choices, task, data and training recipe."""
+"""A space: what may vary in a search (its model, sites and choices), and what must not (task, data and recipe)."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -17,8 +18,8 @@ from rfsearch.space.table import Dilation, Side, Table
 from rfsearch.space.task_spec import TaskSpec, with_task_table
 
 
-class Space(Table):
-    """Say what may vary in a search, and what must not: one preset of a space file, resolved.
+class SearchSpace(Table):
+    """Say what may vary in a search, whoever trains: all that a strategy sees.
 
     Args:
         name: Of the space.
@@ -26,11 +27,7 @@ class Space(Table):
         cite: Papers that it follows.
         source: Its file.
         preset: Which preset of the file this is.
-        task: What its networks are trained and scored for.
-        data: Where its images come from.
         backbone: SPEC of the network.
-        weights: "none", "hub" (ImageNet's, for VGG-16's features), "zoo:NAME" (a zoo's of its network), or the
-            file of a state dict for any backbone.
         sites: Modules whose receptive field is searched; none: those that are proposed for the network.
         dilations: What a site may get, and where learned factors start.
         choices: What a site with one path may get besides, each as a ledger writes it, such as
@@ -39,24 +36,22 @@ class Space(Table):
         f_bounds: Of a learned f.
         f_search: Of a fixed real f in Bayesian and random search.
         f_starts: Dilations that a learned f starts from, by form; where a form is not named, all.
-        image_size: H x W px. None: as the data has it.
         budget: Of each arm.
-        recipe: How every candidate is trained.
         form: What a site gets: "single", one path; a name of `paths`, several in parallel; "lsdfn", an LS-DFN block.
         paths: Parallel paths by the name of their form.
         sampling: What an LS-DFN block may be.
         direction: Whether a higher or a lower score is the better one; the task says so once the data is known.
     """
 
+    reopener: ClassVar[str]
+    """SPEC of what makes the plan of an earlier run of such a space."""
+
     name: str
     title: str
     cite: str
     source: str
     preset: str
-    task: TaskSpec
-    data: DataSpec
     backbone: str
-    weights: str
     sites: tuple[str, ...]
     dilations: tuple[Dilation, ...] = Field(min_length=1)
     reference: Dilation
@@ -64,18 +59,11 @@ class Space(Table):
     f_bounds: tuple[float, float]
     f_search: tuple[float, float]
     f_starts: dict[str, tuple[Dilation, ...]] = Field(default={})
-    image_size: tuple[Side, Side] | None
     budget: str
-    recipe: Recipe
     form: str = SINGLE
     paths: dict[str, PathSet] = PATHS
     sampling: SamplingSpec = SamplingSpec()
     direction: Direction = "maximize"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_a_task_table(cls, body: Any) -> Any:
-        return with_task_table(body, recorded=True)
 
     def uniform(self, given: Given) -> Candidate:
         """Return the candidate that gives every site the same choice, or the same parallel paths."""
@@ -122,17 +110,27 @@ class Space(Table):
         return Sampled(self.reference, gamma if s > 1 else 1.0, s, learned and s > 1)
 
     @property
+    def layer_options(self) -> Mapping[str, Any]:
+        """What else surgery needs, besides what stands here; see `rfsearch.surgery.Settings`."""
+        return {}
+
+    @property
+    def looks(self) -> bool:
+        """Whether trainings can look at how good their network is with each dilation, and so find one."""
+        return True
+
+    @property
     def forms(self) -> tuple[str, ...]:
         """Return what a site can get."""
         return (SINGLE, *self.paths, LSDFN)
 
-    def with_form(self, form: str) -> Space:
+    def with_form(self, form: str) -> Self:
         """Return this space with another form."""
         if form not in self.forms:
             raise SpaceError(f"a site gets one of {', '.join(self.forms)}. Got {form!r}.{nearest(form, self.forms)}")
         return self.with_(form=form)
 
-    def with_path_count(self, count: int) -> Space:
+    def with_path_count(self, count: int) -> Self:
         """Return this space with that many parallel paths."""
         forms = {1: SINGLE} | {len(paths.manual): name for name, paths in self.paths.items()}
         if count not in forms:
@@ -144,6 +142,42 @@ class Space(Table):
             )
         return self.with_(form=forms[count])
 
-    def with_(self, **changes: Any) -> Space:
+    def with_(self, **changes: Any) -> Self:
         """Return this space with some fields replaced."""
         return self.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
+
+class Space(SearchSpace):
+    """Add to what may vary what must not: one preset of a space file, resolved.
+
+    Args:
+        task: What its networks are trained and scored for.
+        data: Where its images come from.
+        weights: "none", "hub" (ImageNet's, for VGG-16's features), "zoo:NAME" (a zoo's of its network), or the
+            file of a state dict for any backbone.
+        image_size: H x W px. None: as the data has it.
+        recipe: How every candidate is trained.
+    """
+
+    reopener: ClassVar[str] = "rfsearch.planning.directory:reopen_images"
+
+    task: TaskSpec
+    data: DataSpec
+    weights: str
+    image_size: tuple[Side, Side] | None
+    recipe: Recipe
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_task_table(cls, body: Any) -> Any:
+        return with_task_table(body, recorded=True)
+
+    @property
+    def layer_options(self) -> Mapping[str, Any]:
+        recipe = self.recipe
+        return {
+            "normalisation": recipe.normalisation,
+            "border": recipe.border,
+            "guidance_weight": recipe.guidance_weight,
+            "f_background": recipe.f_background,
+        }

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rfsearch.choices import Candidate
 from rfsearch.ledger.record import Record, Rung
-from rfsearch.space import Space
+from rfsearch.space import SearchSpace
 from rfsearch.strategies.base import Description
 from rfsearch.strategies.encoding import Encoding, Ordered
 
@@ -32,7 +32,7 @@ _STATES = {
 class Bayesian:
     """Suggest by TPE over dilations as ordered integers and log f, or over log gamma; the hand default goes first."""
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int) -> None:
         """Translate the space's dimensions into Optuna's distributions."""
         self._space, self._seed = space, seed
         self._encoding = Encoding(space)

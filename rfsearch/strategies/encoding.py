@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rfsearch.choices import Candidate, Given, inflated
-from rfsearch.space import LSDFN, Space
+from rfsearch.space import LSDFN, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Encoding:
         dimensions: By name, in a fixed order.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: SearchSpace) -> None:
         """List the dimensions."""
         self._space = space
         self.dimensions: dict[str, Ordered | Real] = {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rfsearch.choices import Candidate, Dilated, Given
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Space
+from rfsearch.space import LSDFN, SearchSpace
 from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 _MOST = 10_000
@@ -25,7 +25,7 @@ class Exhaustive:
         SpaceError: There are too many combinations.
     """
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int) -> None:
         """List the combinations."""
         options = choices_at_a_site(space)
         sites = len(space.sites)
@@ -52,7 +52,7 @@ class Exhaustive:
         self._sweep.observe(record)
 
 
-def choices_at_a_site(space: Space) -> list[Given]:
+def choices_at_a_site(space: SearchSpace) -> list[Given]:
     """Return what one site may get in a sweep of fixed values.
 
     Raises:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rfsearch.choices import Candidate, Moved, Searched, SitePath
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Space
-from rfsearch.strategies.base import Description
+from rfsearch.space import LSDFN, SearchSpace
+from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 
 class Fractional:
@@ -20,13 +20,14 @@ class Fractional:
 
     The other shares its weights between all dilations of the space at first, and goes on likewise with the best one
     (see `rfsearch.training.dilation_search`). Each is a whole search, so what a budget leaves is spent on others with
-    fresh training seeds: they show how sure the first one was, and one that went astray is outdone.
+    fresh training seeds: they show how sure the first one was, and one that went astray is outdone. Where trainings
+    cannot look, as a user's own without `look`, the other starts are moved from one after the other instead.
 
     Raises:
         SpaceError: The space is of LS-DFN blocks.
     """
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int) -> None:
         """Make the two candidates."""
         if space.form == LSDFN:
             raise SpaceError("fractional finds dilations; lsdfn learns the sample stride of an LS-DFN block.")
@@ -38,15 +39,22 @@ class Fractional:
         moved = space.uniform([SitePath(Moved(d), names) for d, names in zip(starts, labels, strict=True)])
         self._begun = False
         self._first = [moved] if len(dilations) > 1 else []  # a single one has nowhere to move
+        others = [space.uniform([SitePath(Moved(d), names) for names in labels]) for d in dilations]
+        listed = list(dict.fromkeys([moved, *others]))
+        self._starts = None if space.looks else Sweep(listed, seed, moved, space.direction)
 
     def describe(self) -> Description:
         """Return the candidates."""
-        return Description((*self._first, self._finder))
+        return Description(tuple(self._starts.candidates) if self._starts else (*self._first, self._finder))
 
-    def suggest(self, pending: Sequence[Candidate]) -> Candidate:
+    def suggest(self, pending: Sequence[Candidate]) -> Candidate | Exhausted:
         """Return the one that moves, then the one that finds again and again."""
+        if self._starts:
+            return self._starts.suggest(pending)
         return self._finder if self._begun or pending or not self._first else self._first[0]
 
     def observe(self, record: Record) -> None:
         """Note that the first has been tried; beyond that, trainings do not depend on each other."""
         self._begun = True
+        if self._starts:
+            self._starts.observe(record)

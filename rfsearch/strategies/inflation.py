@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rfsearch.choices import Candidate, Inflated, SitePath
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Space
+from rfsearch.space import LSDFN, SearchSpace
 from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 
@@ -23,7 +23,7 @@ class LearnedInflation:
         SpaceError: The space is of LS-DFN blocks, or has fewer dilations than a site has unguided paths.
     """
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int) -> None:
         """List the starts."""
         if space.form == LSDFN:
             raise SpaceError("inflation learns f, which an LS-DFN block does not have; lsdfn learns its sample stride.")
@@ -43,7 +43,7 @@ class LearnedInflation:
         self._sweep.observe(record)
 
 
-def _starting_paths(space: Space) -> list[tuple[SitePath, ...]]:
+def _starting_paths(space: SearchSpace) -> list[tuple[SitePath, ...]]:
     """Return the paths of a site that each training starts from."""
     if space.path_set is None:
         return [(SitePath(Inflated(d, learned=True)),) for d in space.starts]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rfsearch.choices import Candidate
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, Space
+from rfsearch.space import LSDFN, SearchSpace
 from rfsearch.strategies.base import Description, Exhausted, Sweep
 
 
@@ -22,7 +22,7 @@ class LearnedStride:
 
     form = LSDFN
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int) -> None:
         """List the starts."""
         if space.form != LSDFN:
             raise SpaceError(f"lsdfn learns the sample stride of LS-DFN blocks. Got the form {space.form!r}.")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rfsearch.choices import Candidate
 from rfsearch.ledger.record import Record
-from rfsearch.space import Space
+from rfsearch.space import SearchSpace
 from rfsearch.strategies.base import Description
 from rfsearch.strategies.encoding import Encoding, Ordered
 
@@ -19,7 +19,7 @@ class RandomSearch:
     A path gets a dilation and a fixed real f, a block a gamma; reals are drawn evenly in their logarithm.
     """
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int) -> None:
         """Begin before the first draw."""
         self._space, self._seed, self._observed = space, seed, 0
         self._encoding = Encoding(space)

@@ -17,17 +17,17 @@ from rfsearch.direction import Direction, merit
 from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.record import Status
-from rfsearch.space import LSDFN, Space
+from rfsearch.space import LSDFN, SearchSpace
 from rfsearch.strategies import Describing, Description, Exhausted, Heir, Pruning, Relaying, Strategy
 from rfsearch.testing.rules import hold, same
 
-MakeStrategy = Callable[[Space, int], Strategy]
+MakeStrategy = Callable[[SearchSpace, int], Strategy]
 
 _TRIALS = 20
 _STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
 
 
-def strategy_suggests_candidates_of_the_space(make: MakeStrategy, space: Space) -> None:
+def strategy_suggests_candidates_of_the_space(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that a candidate names every site once, has the form's paths and the space's values, and survives JSON."""
     strategy = make(space, 0)
     hold(isinstance(strategy, Strategy), f"a strategy has suggest(pending) and observe(record). Got {strategy!r}")
@@ -35,7 +35,7 @@ def strategy_suggests_candidates_of_the_space(make: MakeStrategy, space: Space) 
         _check_candidate(candidate, space)
 
 
-def strategy_describes_what_it_tries_first(make: MakeStrategy, space: Space) -> None:
+def strategy_describes_what_it_tries_first(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that what describes itself names candidates of the space, its first suggestion too, and keeps its state."""
     described, other = make(space, 0), make(space, 0)
     if not isinstance(described, Describing):
@@ -51,7 +51,7 @@ def strategy_describes_what_it_tries_first(make: MakeStrategy, space: Space) -> 
     hold(described.describe() == description, "describe gives the same description when it is asked again")
 
 
-def strategy_repeats_itself(make: MakeStrategy, space: Space) -> None:
+def strategy_repeats_itself(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that one seed and the same observed records give one answer, whatever else draws random numbers."""
     seen = []
     for other in (1, 2):
@@ -62,7 +62,7 @@ def strategy_repeats_itself(make: MakeStrategy, space: Space) -> None:
     same(seen[0], seen[1], "the same seed and the same records give the same suggestions")
 
 
-def strategy_suggests_without_changing_its_state(make: MakeStrategy, space: Space) -> None:
+def strategy_suggests_without_changing_its_state(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that asking more often, or with other trials pending, does not change what comes later."""
     often, once = make(space, 0), make(space, 0)
     for number in range(_TRIALS):
@@ -72,7 +72,7 @@ def strategy_suggests_without_changing_its_state(make: MakeStrategy, space: Spac
         _told_next((once, often), number, _usual(once))
 
 
-def strategy_resumes_by_replaying_records(make: MakeStrategy, space: Space) -> None:
+def strategy_resumes_by_replaying_records(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that a strategy which only observes another one's records goes on as that one: nothing else is stored."""
     first, again = make(space, 0), make(space, 0)
     records = [_record(c, number, _usual(first)) for number, c in enumerate(_played(first, _TRIALS))]
@@ -84,7 +84,7 @@ def strategy_resumes_by_replaying_records(make: MakeStrategy, space: Space) -> N
         _told_next((first, again), number, _usual(first))
 
 
-def strategy_survives_every_outcome(make: MakeStrategy, space: Space) -> None:
+def strategy_survives_every_outcome(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that it takes completed, pruned, cut and failed trials in any order, diverged ones, and failures alone."""
     for order in (_STATUSES, _STATUSES[::-1], ("failed",)):
         _played(make(space, 0), _TRIALS, order)
@@ -94,7 +94,7 @@ def strategy_survives_every_outcome(make: MakeStrategy, space: Space) -> None:
         _suggested(strategy, [])
 
 
-def strategy_takes_pending_trials_into_account(make: MakeStrategy, space: Space) -> None:
+def strategy_takes_pending_trials_into_account(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that it answers repeatably while others train, leaves the list alone, and takes results in any order."""
     strategy, pending = make(space, 0), list[Candidate]()
     for _ in range(4):
@@ -111,7 +111,7 @@ def strategy_takes_pending_trials_into_account(make: MakeStrategy, space: Space)
         _suggested(strategy, pending[: len(pending) - number - 1])
 
 
-def strategy_prunes_without_changing_its_state(make: MakeStrategy, space: Space) -> None:
+def strategy_prunes_without_changing_its_state(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that one that prunes answers plainly, and that no later suggestion depends on having been asked."""
     asked, unasked = make(space, 0), make(space, 0)
     if not isinstance(asked, Pruning):
@@ -127,7 +127,7 @@ def strategy_prunes_without_changing_its_state(make: MakeStrategy, space: Space)
         _told_next((unasked, asked), number, _usual(asked))
 
 
-def strategy_heeds_the_direction(make: MakeStrategy, space: Space) -> None:
+def strategy_heeds_the_direction(make: MakeStrategy, space: SearchSpace) -> None:
     """Check that, where lower is better, it makes of negated scores what it makes of the scores where higher is."""
     seen = []
     for direction in get_args(Direction):
@@ -147,7 +147,7 @@ def strategy_heeds_the_direction(make: MakeStrategy, space: Space) -> None:
     )
 
 
-STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
+STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, SearchSpace], None], ...] = (
     strategy_suggests_candidates_of_the_space,
     strategy_describes_what_it_tries_first,
     strategy_repeats_itself,
@@ -160,7 +160,7 @@ STRATEGY_CHECKS: tuple[Callable[[MakeStrategy, Space], None], ...] = (
 )
 
 
-def _check_candidate(candidate: Candidate, space: Space) -> None:
+def _check_candidate(candidate: Candidate, space: SearchSpace) -> None:
     hold(
         Candidate.from_json(candidate.to_json()) == candidate,
         f"a candidate survives JSON unchanged. Got {candidate}, read back as "
@@ -181,7 +181,7 @@ def _check_candidate(candidate: Candidate, space: Space) -> None:
             _check_choice(site, path.choice, space)
 
 
-def _check_choice(site: str, choice: Choice, space: Space) -> None:
+def _check_choice(site: str, choice: Choice, space: SearchSpace) -> None:
     if choice in space.choices:
         return
     for spec in choice.specs:

@@ -4,5 +4,16 @@ from rfsearch.training.meter import Meter, Metered
 from rfsearch.training.network import build_network, settings_of
 from rfsearch.training.operators import register_flop
 from rfsearch.training.training import Training
+from rfsearch.training.trainings import ImageTrainings, RunningTraining, Trainings
 
-__all__ = ["Meter", "Metered", "Training", "build_network", "register_flop", "settings_of"]
+__all__ = [
+    "ImageTrainings",
+    "Meter",
+    "Metered",
+    "RunningTraining",
+    "Training",
+    "Trainings",
+    "build_network",
+    "register_flop",
+    "settings_of",
+]

@@ -6,9 +6,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from rfsearch.ledger import Cost
-from rfsearch.training.loop import TrainingLoop
+
+
+class Working(Protocol):
+    """Train, and know what that has cost."""
+
+    @property
+    def flop(self) -> float:
+        """What everything that ran has cost so far, what failed included."""
+
+    def epochs(self, steps: int) -> float:
+        """Return how many passes over the training images that many steps are."""
 
 
 class Charges:
@@ -28,7 +39,7 @@ class Charges:
         """Begin with nothing charged."""
         self._lost, self._lost_s = lost, lost_s
         self._carried = self._at_look = self._extra = Cost()
-        self._loop: TrainingLoop | None = None
+        self._loop: Working | None = None
         self._started: float | None = None
         self.begun = self.first = 0
 
@@ -42,7 +53,7 @@ class Charges:
             self._carried = replace(self._carried, device_s=self.measured.device_s)
             self._started = None
 
-    def follow(self, loop: TrainingLoop) -> None:
+    def follow(self, loop: Working) -> None:
         """Charge what a loop does from now on."""
         self._loop = loop
 

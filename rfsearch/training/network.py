@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from rfsearch.errors import ModelError
 from rfsearch.layers import low_centre_
 from rfsearch.lazy import give_sizes
 from rfsearch.receptive import receptive_fields
-from rfsearch.space import Space
+from rfsearch.space import SearchSpace, Space
 from rfsearch.surgery import Learnable, Settings, install
 from rfsearch.tasks.base import Task
 
@@ -70,9 +71,7 @@ class Fields:
     seen: str
 
 
-def fields_of(
-    model: nn.Module, learnable: Learnable, candidate: Candidate, input_shape: tuple[int, int, int, int]
-) -> Fields:
+def fields_of(model: nn.Module, learnable: Learnable, candidate: Candidate, input_shape: Sequence[int]) -> Fields:
     """Return the receptive fields of a network that holds a candidate.
 
     Args:
@@ -93,15 +92,12 @@ def fields_of(
     return Fields(rf_px, {path: fields[module].px for path, module in parts.items()}, seen.hexdigest())
 
 
-def settings_of(space: Space, classes: tuple[str, ...]) -> Settings:
+def settings_of(space: SearchSpace, classes: tuple[str, ...] = ()) -> Settings:
     """Return what surgery needs of a space and of the names of its data's classes."""
     return Settings(
         f_bounds=space.f_bounds,
-        normalisation=space.recipe.normalisation,
-        border=space.recipe.border,
         classes=classes,
-        guidance_weight=space.recipe.guidance_weight,
-        f_background=space.recipe.f_background,
         sampling=space.sampling,
         dilations=space.dilations,
+        **space.layer_options,
     )

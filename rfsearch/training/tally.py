@@ -12,7 +12,8 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodWrapperType
 from typing import Any
@@ -62,12 +63,13 @@ class Tally:
     Attributes:
         flop: So far, of what was begun and then failed too.
         aborted: What of it was charged for calls that failed, each as if it had gone through.
+        calls: Adds the cost of every call from Python, wherever it is entered as a context.
     """
 
     def __init__(self) -> None:
         """Begin at zero."""
         self.flop = self.aborted = 0.0
-        self._calls = _Calls(self)
+        self.calls = Calls(self)
         self._graphs: dict[Hashable, float] = {}
         self._works: dict[Hashable, float] = {}
         self._seen_through: dict[str, bool] = {}
@@ -80,30 +82,30 @@ class Tally:
         as in TorchScript, operators are metered ever after.
         """
         if self._seen_through.get(what):
-            with self._calls:
+            with self.calls:
                 yield
             return
         before = self.flop
         meter = Meter(memory=False)
         try:
-            with meter, self._calls:
+            with meter, self.calls:
                 yield
             self._seen_through.setdefault(what, meter.flop <= (self.flop - before) * (1 + _ROUNDING))
         finally:
             self.flop = max(self.flop, before + meter.flop)
 
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of a loss, inside `counting`."""
-        graph = _graph(loss)
+    def backward(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
+        """Run the backward pass of a loss, inside `counting`; for the arguments see `Tensor.backward`."""
+        graph = None if any(options.values()) else _graph(loss)
         before, known = self.flop - self.aborted, self._graphs.get(graph) if graph is not None else None
         if known is not None:
             self.flop += known
-            _run_backward(loss)
+            _run_backward(loss, gradient, options)
             return
         meter = Meter(memory=False)
         try:
             with meter:
-                _run_backward(loss)
+                _run_backward(loss, gradient, options)
             if graph is not None:
                 _remember(self._graphs, graph, meter.flop - (self.flop - self.aborted - before))
         finally:
@@ -155,18 +157,29 @@ class Tally:
                 del model.forward
 
 
-class _Calls(TorchFunctionMode):
-    """Add the cost of every call from Python to a tally: metered when it is the first of its kind."""
+class Calls(TorchFunctionMode):
+    """Add the cost of every call from Python to a tally: metered when it is the first of its kind.
+
+    Attributes:
+        off: Whether calls are passed on uncounted for now.
+    """
 
     def __init__(self, tally: Tally) -> None:
         super().__init__()
         self._tally = tally
         self._known: dict[Hashable, float] = {}
+        self._process = os.getpid()
+        self.off = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if type(func) is MethodWrapperType or func in _FREE:  # the first: a property of a tensor, such as its shape
+        # The first: a property of a tensor, such as its shape. A process that is forked off, as those that load data
+        # are, has a copy of this mode.
+        if type(func) is MethodWrapperType or func in _FREE or self.off or os.getpid() != self._process:
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
+        if func is Tensor.backward:
+            with self:
+                return self._tally.backward(*args, **kwargs)
         kind = None
         if func not in _BY_GRAPH:
             try:
@@ -193,12 +206,14 @@ class _Calls(TorchFunctionMode):
             self._tally.flop += meter.flop
 
 
-def _run_backward(loss: Tensor) -> None:
-    """Run `loss.backward()` as no call of its own, so that the calls that are made in it are seen one by one."""
-    if loss.grad_fn is None:
-        loss.backward()
+def _run_backward(loss: Tensor, gradient: Tensor | None, options: Mapping[str, Any]) -> None:
+    """Run `loss.backward(...)` as no call of its own, so that the calls that are made in it are seen one by one."""
+    if loss.grad_fn is None or (gradient is None and loss.numel() != 1):  # which torch refuses
+        with torch._C.DisableTorchFunction():
+            loss.backward(gradient, **options)
         return
-    torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
+    gradient = torch.ones_like(loss) if gradient is None else gradient
+    torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), gradient, **options)
 
 
 def _described(value: Any) -> Hashable:

@@ -108,6 +108,10 @@ class Training:
         self._progress_file.unlink(missing_ok=True)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
 
+    def close(self) -> None:
+        """Let go of network and optimiser."""
+        self._loop = None
+
     def _advance(self) -> Record:
         if self._loop is None:
             self._begin()

@@ -147,7 +147,7 @@ def test_a_layer_that_cannot_stand_at_its_site_is_reported_before_anything_is_tr
     load = plugins.load
     monkeypatch.setattr(plugins, "load", lambda group, name: strategy if name == "layered" else load(group, name))
     # Ray would not get anything to train.
-    monkeypatch.setattr("rfsearch.cli.conduct.start_engine", lambda request: nullcontext())
+    monkeypatch.setattr("rfsearch.conduct.start_engine", lambda request: nullcontext())
     options = ["--space", toy_file(tmp_path), "--strategies", "layered", "--out", tmp_path / "out"]
     wrong(call(command, *options), *parts)
     assert not (tmp_path / "out").exists()

@@ -5,7 +5,6 @@ import torch
 from rfsearch.ledger import Request, read_run
 from rfsearch.planning.competition import compete, contest_of
 from rfsearch.planning.directory import start_run
-from rfsearch.training import Training
 from tests.planned import planned
 from tests.toys import toy_file
 
@@ -15,15 +14,16 @@ class OneAtATime:
 
     workers = 1
 
-    def run(self, contest, space, data, run_dir, currency, watch, check):
+    def run(self, contest, trainings, run_dir, currency, watch, check):
         while (assignment := contest.next()) is not None:
             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-            training = Training(space, data, assignment, currency, torch.device("cpu"), folder, step=step)
+            training = trainings.begin(assignment, currency, torch.device("cpu"), folder, step=step)
             while (record := training.advance()).status == "pruned":
                 check()
                 watch(record)
                 if not contest.keep(record):
                     break
+            training.close()
             watch(contest.finish(record))
 
 

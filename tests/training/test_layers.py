@@ -15,7 +15,7 @@ from rfsearch.ledger import Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space
 from rfsearch.tasks.from_space import task_of
-from rfsearch.training import checkpoint
+from rfsearch.training import checkpoint, settings_of
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import CLIMBING
 from tests.training.test_training import CPU, DATA, finished, toy_space, training
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_schema_1_goes_on_with_dilations_in_its_trace(space: Spa
 
 def test_an_exported_winner_keeps_its_layer_from_where_it_started(space: Space, tmp_path: Path) -> None:
     record = finished(training(space, CHOICE, tmp_path))
-    patch = patch_of(space, DATA.classes, record)
+    patch = patch_of(space.backbone, settings_of(space, DATA.classes), record)
     assert patch.candidate == space.uniform(Guest(2, CLIMBING, found=4.0))
     assert patch.settings.dilations == space.dilations
     state = torch.load(tmp_path / "t" / "model.pt", weights_only=True)["model"]

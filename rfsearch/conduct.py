@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from rfsearch.cli.printing import say, warn
 from rfsearch.errors import StrategyError
 from rfsearch.interrupt import Interrupted, deferred
+from rfsearch.printing import say, warn
 
 if TYPE_CHECKING:
     import torch
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from rfsearch.planning.contest import Contest
     from rfsearch.planning.plan import Plan
     from rfsearch.planning.request import CheckedRequest
+    from rfsearch.planning.search_plan import SearchPlan
 
 T = TypeVar("T")
+AnyPlan = TypeVar("AnyPlan", bound="SearchPlan")
 
 
 def begin_run(console: Console, checked: CheckedRequest, run_dir: Path, device: torch.device) -> Plan:
-    """Plan a request and train until done.
+    """Plan a request for built-in trainings and train until done.
 
     Args:
         console: Where progress is shown.
@@ -40,23 +42,58 @@ def begin_run(console: Console, checked: CheckedRequest, run_dir: Path, device: 
         run_dir: An empty directory.
         device: What trials train on.
     """
+    from rfsearch.planning.plan import make_plan, read_data
+
+    data = _in_background(partial(read_data, checked, run_dir / "cache"))  # takes about as long as an engine's start
+    return begin(
+        console,
+        checked.request,
+        lambda: make_plan(checked, data.result(), device),
+        run_dir,
+        device,
+        shlex.join(["rfsearch", *sys.argv[1:]]),
+    )
+
+
+def begin(
+    console: Console,
+    request: Request,
+    make_plan: Callable[[], AnyPlan],
+    run_dir: Path,
+    device: torch.device,
+    command: str,
+) -> AnyPlan:
+    """Plan a request and train until done.
+
+    Args:
+        console: Where progress is shown.
+        request: Says where trials run.
+        make_plan: Makes the plan, once whatever runs the trials has started.
+        run_dir: An empty directory.
+        device: What trials train on.
+        command: What started the run.
+    """
     from rfsearch.planning.competition import contest_of
     from rfsearch.planning.directory import start_run
-    from rfsearch.planning.plan import make_plan, read_data
 
     with ExitStack() as stack:
         with console.status("Reading the data and forecasting costs ..."):
-            data = _in_background(partial(read_data, checked, run_dir / "cache"))
-            engine = stack.enter_context(start_engine(checked.request))  # takes about as long to start
-            the_plan = make_plan(checked, data.result(), device)
-        start_run(the_plan, run_dir, shlex.join(["rfsearch", *sys.argv[1:]]), engine.workers, device.type)
+            engine = stack.enter_context(start_engine(request))
+            the_plan = make_plan()
+        start_run(the_plan, run_dir, command, engine.workers, device.type)
         _say_plan(console, the_plan, run_dir, engine.workers)
         _compete(console, the_plan, contest_of(the_plan, run_dir), run_dir, engine)
     _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
 
-def go_on(console: Console, request: Request, run_dir: Path, device: torch.device) -> Plan:
+def go_on(
+    console: Console,
+    request: Request,
+    run_dir: Path,
+    device: torch.device,
+    reopen: Callable[[], SearchPlan] | None = None,
+) -> SearchPlan:
     """Train what an earlier start of a run has left, if anything.
 
     Args:
@@ -64,6 +101,7 @@ def go_on(console: Console, request: Request, run_dir: Path, device: torch.devic
         request: Says where trials run.
         run_dir: Directory of the run.
         device: What trials train on.
+        reopen: Makes its plan; by default from the directory alone.
     """
     from rfsearch.ledger.run_directory import SCRATCH
     from rfsearch.planning.competition import contest_of
@@ -71,7 +109,7 @@ def go_on(console: Console, request: Request, run_dir: Path, device: torch.devic
     from rfsearch.report.page import REPORT_FILE
 
     with console.status("Reading the data and the ledger ..."):
-        the_plan = reopen_run(run_dir, device)
+        the_plan = reopen() if reopen else reopen_run(run_dir, device)
         contest = contest_of(the_plan, run_dir)
     shutil.rmtree(run_dir / SCRATCH, ignore_errors=True)
     if contest.done:
@@ -100,13 +138,7 @@ def start_engine(request: Request) -> AbstractContextManager[Engine]:
     return Engine(request.address, Resources(request.cpus_per_trial or 1, request.gpus_per_trial))
 
 
-def title_of(the_plan: Plan) -> str:
-    """Return a run in a line: space and data."""
-    space = the_plan.space
-    return f"{space.title} ({space.name}, preset {space.preset}): {the_plan.data.summary()}"
-
-
-def room_of(the_plan: Plan) -> str:
+def room_of(the_plan: SearchPlan) -> str:
     """Return what an arm's budget has room for, as a sentence."""
     from rfsearch.report.budgets import holds
 
@@ -147,10 +179,10 @@ def _in_background(work: Callable[[], T]) -> Future[T]:
     return result
 
 
-def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> None:
+def _say_plan(console: Console, the_plan: SearchPlan, run_dir: Path, workers: int) -> None:
     from rfsearch.numbers import counted, prefixed
 
-    say(title_of(the_plan), console, style="bold")
+    say(the_plan.title, console, style="bold")
     for notice in the_plan.notices:
         say(notice, console, style="yellow")
     say(
@@ -162,21 +194,21 @@ def _say_plan(console: Console, the_plan: Plan, run_dir: Path, workers: int) -> 
     say(room_of(the_plan), console)
 
 
-def _compete(console: Console, the_plan: Plan, contest: Contest, run_dir: Path, engine: Engine) -> None:
+def _compete(console: Console, the_plan: SearchPlan, contest: Contest, run_dir: Path, engine: Engine) -> None:
     """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
     from rfsearch.display import Board
     from rfsearch.planning.competition import compete
     from rfsearch.report import write
 
     try:
-        with Board(console, title_of(the_plan), the_plan.task.primary, contest) as board, deferred() as check:
+        with Board(console, the_plan.title, the_plan.primary, contest) as board, deferred() as check:
             compete(the_plan, contest, run_dir, engine, board.watch, check)
     except (Interrupted, StrategyError):
         write(run_dir)
         raise
 
 
-def _time_networks(console: Console, the_plan: Plan, run_dir: Path, device: torch.device) -> None:
+def _time_networks(console: Console, the_plan: SearchPlan, run_dir: Path, device: torch.device) -> None:
     """Measure what latencies are missing, now that nothing trains. An interrupt leaves tables and page as they are."""
     from rfsearch.report import write
     from rfsearch.timing import time_networks

@@ -1,0 +1,119 @@
+"""What a full training by a user's own function should cost, before it is trained.
+
+The pilot has shown what the hand default costs. Another candidate costs as much more or less as its network's forward
+pass does, counted on shapes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from rfsearch.choices import Candidate
+from rfsearch.errors import ModelError, RfsearchError
+from rfsearch.ledger import Cost
+from rfsearch.planning.forecast import Forecast
+from rfsearch.planning.forecaster import shapes_only
+from rfsearch.receptive.call import explain_precision
+from rfsearch.space import Length, OwnSpace
+from rfsearch.surgery import Learnable, install
+from rfsearch.surgery.shapes import OnShapes
+from rfsearch.training.dilation_search import bounds_of, looked_at, starts_of
+from rfsearch.training.latency import LATENCY_PASSES
+from rfsearch.training.meter import Meter
+from rfsearch.training.network import fields_of, settings_of
+from rfsearch.untouched import untouched
+
+
+class LoopForecaster:
+    """Forecast full trainings of one space; each candidate is counted once.
+
+    Args:
+        space: The space.
+        length: Of a full training of the hand default.
+        make: Makes the network.
+
+    Example:
+        >>> LoopForecaster(space, length, make_model)(space.reference_candidate).cost.flop
+    """
+
+    def __init__(self, space: OwnSpace, length: Length, make: Callable[[], nn.Module]) -> None:
+        """Begin with nothing counted."""
+        self._space, self._length, self._make = space, length, make
+        self._known: dict[Candidate, Forecast] = {}
+        self._passes: dict[Candidate, float] = {}
+
+    @property
+    def flop_per_s(self) -> float:
+        """FLOP per second of one worker in the pilot."""
+        length = self._length
+        return (length.train_flop + length.score_flop) / length.epoch_s
+
+    def reference_flop(self) -> float:
+        """Return the budget unit 1x: training FLOP of a full training of the hand default, without evaluations."""
+        return self._length.train_flop * self._length.epochs
+
+    def __call__(self, candidate: Candidate) -> Forecast:
+        """Return the forecast of a candidate's full training.
+
+        Raises:
+            ModelError: The network fails with this candidate.
+        """
+        if candidate not in self._known:
+            self._known[candidate] = self._forecast(candidate)
+        return self._known[candidate]
+
+    def _forecast(self, candidate: Candidate) -> Forecast:
+        length, one = self._length, self._pass(candidate)
+        dearer = one / self._pass(self._space.reference_candidate)
+        epoch_flop = dearer * (length.train_flop + length.score_flop)
+        looks = looked_at(len(self._space.dilations), len(candidate.searched)) * length.look_flop
+        end_flop = dearer * length.end_flop + (1 + LATENCY_PASSES) * one
+        model, learnable = self._installed(candidate)
+        fields = fields_of(model, learnable, candidate, self._space.input_shape)
+        epoch = Cost(epoch_flop, dearer * length.epoch_s, 1.0)
+        return Forecast(
+            cost=Cost(epoch_flop * length.epochs + end_flop + looks, epoch.device_s * length.epochs + length.end_s,
+                      float(length.epochs)),
+            least=Cost(epoch_flop + end_flop, epoch.device_s + length.end_s, 1.0),
+            stretch=Cost(epoch_flop + looks, epoch.device_s, 1.0),
+            peak_bytes=length.peak_bytes,
+            rf_px=fields.rf_px,
+            path_rf_px=fields.path_rf_px,
+            seen=fields.seen,
+            step=epoch,
+        )  # fmt: skip
+
+    def _pass(self, candidate: Candidate) -> float:
+        """Return the FLOP of a forward pass of one image; of dilations that move, as between two pixels."""
+        if candidate not in self._passes:
+            try:
+                self._passes[candidate] = self._counted(candidate)
+            except RfsearchError:
+                raise
+            except Exception as error:
+                model = self._installed(candidate)[0]
+                why = explain_precision(model, error) or f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+                raise ModelError(
+                    f"the model fails at {candidate} on an input of {'x'.join(map(str, self._space.input_shape))} "
+                    f"before anything is trained: {why}"
+                ) from error
+        return self._passes[candidate]
+
+    def _counted(self, candidate: Candidate) -> float:
+        model, learnable = self._installed(candidate)
+        if learnable.dilations:
+            low, high = bounds_of(self._space.dilations, starts_of(learnable, candidate))
+            for layer in learnable.let_move(model, (low, high + 1)).values():
+                layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
+        model = shapes_only(model.eval())
+        image = torch.zeros(*self._space.input_shape, device="meta")
+        with untouched(model), torch.no_grad(), Meter(memory=False) as meter, OnShapes():  # type: ignore[no-untyped-call]
+            model(image)
+        return float(meter.flop)
+
+    def _installed(self, candidate: Candidate) -> tuple[nn.Module, Learnable]:
+        model = self._make()
+        return model, install(model, candidate, settings_of(self._space))

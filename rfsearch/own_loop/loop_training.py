@@ -1,0 +1,399 @@
+"""A trial that its user's own function trains, advanced from report to report like a built-in training.
+
+The function pushes and a training is pulled: the function runs in a thread of its own, which stands still between two
+epochs while whoever runs the trial decides whether it goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import torch
+from torch import nn
+
+from rfsearch import plugins
+from rfsearch.choices import Candidate
+from rfsearch.errors import RfsearchError, RunDirectoryError, TrialError
+from rfsearch.ledger import Assignment, Cost, Record, Rung
+from rfsearch.ledger.record import Status
+from rfsearch.own_loop.metering import loading_apart
+from rfsearch.own_loop.trial import Scored, Stopped, Trial
+from rfsearch.space import OwnSpace
+from rfsearch.training import checkpoint
+from rfsearch.training.charges import Charges
+from rfsearch.training.dilation_search import looked_at
+from rfsearch.training.latency import LATENCY_PASSES
+from rfsearch.training.memory import PeakMemory
+from rfsearch.training.meter import Meter, Metered, held_bytes
+from rfsearch.training.network import Fields, fields_of, settings_of
+from rfsearch.training.progress import Point, Progress, read_parent
+from rfsearch.untouched import restored
+
+Train = Callable[[Trial], None]
+
+PROGRESS = "progress.pt"
+
+
+@dataclass(frozen=True)
+class LoopTrainings:
+    """Make trainings that call a user's function.
+
+    Attributes:
+        space: What is searched.
+        train: The function, or its SPEC.
+
+    Example:
+        >>> LoopTrainings(space, train).begin(assignment, "flop", torch.device("cpu"), directory).advance().status
+        'pruned'
+    """
+
+    space: OwnSpace
+    train: Train | str
+
+    def begin(
+        self,
+        assignment: Assignment,
+        currency: str,
+        device: torch.device,
+        directory: Path,
+        lost: int = 0,
+        lost_s: float = 0.0,
+        step: Cost | None = None,
+    ) -> LoopTraining:
+        """Return the training of an assignment; see `Trainings`."""
+        return LoopTraining(self.space, self.train, assignment, currency, device, directory, lost, lost_s, step)
+
+
+class LoopTraining:
+    """Train one assignment by its user's function; see `rfsearch.training.RunningTraining`.
+
+    Args:
+        space: What is searched, with the length of a full training.
+        train: The user's function, or its SPEC.
+        assignment: What to train.
+        currency: Of the assignment's limit, a field of `Cost`.
+        device: Where it trains.
+        directory: Of this trial's checkpoints; a training that was interrupted goes on from there.
+        lost: How often a worker died on the way to the next report.
+        lost_s: Seconds for which those held their devices.
+        epoch: Forecast of an epoch with its evaluations.
+    """
+
+    def __init__(
+        self,
+        space: OwnSpace,
+        train: Train | str,
+        assignment: Assignment,
+        currency: str,
+        device: torch.device,
+        directory: Path,
+        lost: int = 0,
+        lost_s: float = 0.0,
+        epoch: Cost | None = None,
+    ) -> None:
+        """Call nothing yet: `advance` does."""
+        self._space, self._train, self._assignment = space, train, assignment
+        self._currency, self._device, self._directory = currency, device, directory
+        self._candidate = Candidate.from_json(assignment.candidate)
+        self._charges = Charges(lost, lost_s)
+        self._forecast = epoch or Cost()
+        self._trial = Trial(self._candidate, space, settings_of(space), assignment.train_seed, device, conduct=self)
+        self._thread: LoopThread | None = None
+        self._rungs: list[Rung] = []
+        self._trace: list[Point] = []
+        self._fields: Fields | None = None
+        self._rf_init = self._done = 0
+        self._unjudged = self._cut = False
+        self._weighing_flop = 0.0
+        self._peak: int | None = None
+        self._said = ""
+
+    @property
+    def flop(self) -> float:
+        """What everything that the function ran has cost since it was called."""
+        return self._trial.meter.flop + self._weighing_flop
+
+    def epochs(self, steps: int) -> float:
+        """Return how many passes over the training images so many epochs are."""
+        return float(steps)
+
+    def advance(self) -> Record:
+        """Train to the next report, the end, or the limit."""
+        with self._charges.running():
+            try:
+                return self._advance()
+            except RunDirectoryError:
+                raise
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                cause = f"out of memory: {error}"
+            except RfsearchError as error:
+                cause = str(error)
+            except BaseException as error:
+                if self._thread is None or error is not self._thread.raised:
+                    raise
+                cause = f"{type(error).__name__}: {error}{place_of_error(error)}"
+        (self._directory / PROGRESS).unlink(missing_ok=True)
+        return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
+
+    def close(self) -> None:
+        """End the function, if it has not ended by itself."""
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
+
+    def _advance(self) -> Record:
+        if self._thread is None:
+            self._thread = LoopThread(self._call)
+            self._charges.follow(self)
+        record = self._thread.go_on()
+        return self._finish() if record is None else record
+
+    def _call(self) -> None:
+        """Call the user's function, in its thread."""
+        memory = PeakMemory(self._device)
+        seed = self._assignment.train_seed
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (what users' data sets draw from)
+        torch.manual_seed(seed)
+        train = plugins.named(self._train, "training function") if isinstance(self._train, str) else self._train
+        train(self._trial)
+        self._peak = memory.bytes()
+
+    def take_up(self, trial: Trial) -> int:
+        """Load what an earlier start of this trial, or its parent, has left."""
+        self._fields = self._known_fields()
+        self._rf_init = self._fields.rf_px
+        file = self._directory / PROGRESS
+        if file.exists():
+            if (left := Progress.read(file, self._device, self._candidate)) is not None:
+                trial.load_state(left.loop)
+                self._done = self._charges.begun = left.step
+                self._charges.first = left.first
+                self._charges.resume(left.cost, left.extra)
+                self._rungs, self._trace = list(left.rungs), list(left.trace)
+                self._unjudged = True
+                return self._done
+            self._said = "its checkpoint was damaged, so it began again; what it had cost before is not known"
+        if parent := self._assignment.heir_of:
+            state, left = read_parent(parent, self._directory.parent / parent / PROGRESS, self._device, self._candidate)
+            trial.load_state(state)
+            self._done = self._charges.begun = self._charges.first = left.step
+        self._note_learned()
+        return self._done
+
+    def goes_on(self, trial: Trial, epoch: int) -> bool:
+        """Hand over what was reported, and say whether another epoch fits."""
+        fits = not self._exceeds(self._epoch_cost() + self._end_cost())
+        if epoch > self._done:
+            self._done = epoch
+            self._note_learned()
+            if trial.scored is not None:
+                self._rung(trial.scored.val, fits)
+        if self._unjudged and fits:
+            self._unjudged = False
+            assert self._thread is not None
+            self._thread.hand_over(replace(self._record("pruned"), val=self._rungs[-1].val, cost=self._rungs[-1].cost))
+        self._cut = not fits
+        if fits:
+            self._charges.begun = epoch + 1
+        return fits
+
+    def _rung(self, val: float, fits: bool) -> None:
+        """Note a validation, and keep a checkpoint to resume from."""
+        trial = self._trial
+        measured, extra, cost = self._charges.settle_look()
+        factors = {path: value for path, value in trial.learned_values().items() if path in trial.learnable.factors}
+        self._rungs.append(Rung(trial.step, val, factors, cost))
+        trial.scored, self._unjudged = None, True
+        if not fits:
+            return
+        Progress(
+            loop=trial.state(),
+            step_flop=trial.spent.epoch_flop,
+            candidate=self._assignment.candidate,
+            first=self._charges.first,
+            step=self._done,
+            cost=measured,
+            extra=extra,
+            rungs=self._rungs,
+            trace=self._trace,
+        ).save(self._directory / PROGRESS)
+
+    def _epoch_cost(self) -> Cost:
+        """Return what the next epoch should cost, looks included."""
+        spent, length = self._trial.spent, self._space.length
+        flop = spent.epoch_flop or self._forecast.flop
+        if length and self._candidate.searched and self._trial.searching:
+            flop += length.look_flop * looked_at(len(self._space.dilations), len(self._candidate.searched))
+        return Cost(flop, spent.epoch_s or self._forecast.device_s, 1.0)
+
+    def _end_cost(self) -> Cost:
+        """Return what comes behind the last epoch: the user's final scores, and weighing."""
+        length = self._space.length
+        if length is None:
+            return Cost()
+        dearer = self._forecast.flop / (length.train_flop + length.score_flop) if self._forecast.flop else 1.0
+        return Cost(dearer * length.end_flop, length.end_s)
+
+    def _exceeds(self, more: Cost) -> bool:
+        charged = self._charges.total_of(self._charges.measured + more)
+        return bool(getattr(charged, self._currency) > self._assignment.limit)
+
+    def _finish(self) -> Record:
+        """Weigh the trained network, and keep it."""
+        trial = self._trial
+        scored = trial.finished or trial.scored
+        if trial.model is None or not trial.epochs_asked:
+            raise TrialError(
+                "the training function ended without a training: it calls trial.prepare, attach, epochs and finish."
+            )
+        if scored is None and self._rungs:
+            scored = Scored(self._rungs[-1].val)
+        if scored is None:
+            raise TrialError("the training function ended without a score: call trial.finish(val=SCORE) at its end.")
+        if not math.isfinite(scored.val):
+            raise TrialError(f"the score is {scored.val}: training diverged, or nothing could be scored.")
+        found = {path: trial.learned_values()[path] for path in trial.learnable.dilations}
+        model = trial.settle()
+        inference, held = self._weigh(model), held_bytes(model)
+        checkpoint.save(
+            {"model": model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
+            self._directory / "model.pt",
+        )
+        (self._directory / PROGRESS).unlink(missing_ok=True)
+        self._fields = self._known_fields()
+        scores = {"val": scored.val} | ({} if scored.test is None else {"test": scored.test}) | dict(scored.all)
+        whole = self._done_epochs == trial.epochs_asked
+        return replace(
+            self._record("completed" if whole else "cut"),
+            val=scored.val,
+            test=scored.test,
+            scores=scores,
+            infer_mac=inference.flop / 2,
+            infer_peak_bytes=inference.peak_bytes + held,
+        )
+
+    @property
+    def _done_epochs(self) -> int:
+        return self._trial.begun if not self._cut else self._done
+
+    def _weigh(self, model: nn.Module) -> Metered:
+        """Return FLOP and peak bytes of one image's pass; charged with those that will measure its latency."""
+        with restored(model), Meter() as meter, torch.no_grad():
+            model.eval()
+            model(torch.zeros(*self._space.input_shape, device=next(model.parameters()).device))
+        self._weighing_flop += (1 + LATENCY_PASSES) * meter.flop
+        result: Metered = meter.metered
+        return result
+
+    def _record(self, status: Status) -> Record:
+        trial, fields = self._trial, self._fields
+        if fields is None or status == "failed":
+            fields = Fields(self._rf_init, {}, "")
+        return Record(
+            trial=self._assignment.trial,
+            strategy=self._assignment.strategy,
+            seed=self._assignment.seed,
+            status=status,
+            candidate=self._assignment.candidate,
+            rf_px=fields.rf_px,
+            rf_init_px=self._rf_init,
+            path_rf_px=fields.path_rf_px,
+            cost=self._charges.total,
+            outcome=self._candidate.ended(trial.learned_values()).to_json(),
+            params=sum(p.numel() for p in trial.model.parameters()) if trial.model else None,
+            train_seed=self._assignment.train_seed,
+            steps=trial.step,
+            rungs=tuple(self._rungs),
+            trace=tuple(point for point in self._trace if math.isfinite(point[2])),
+            train_peak_bytes=self._peak,
+            heir_of=self._assignment.heir_of,
+            cause=self._said,
+        )
+
+    def _known_fields(self) -> Fields:
+        """Return the present receptive fields."""
+        trial = self._trial
+        assert trial.model is not None
+        if self._candidate.learned or self._fields is None:
+            return fields_of(trial.model, trial.learnable, self._candidate, self._space.input_shape)
+        return self._fields
+
+    def _note_learned(self) -> None:
+        self._trace += [(self._trial.step, path, value) for path, value in self._trial.learned_values().items()]
+        if self._candidate.learned:
+            self._fields = self._known_fields()
+
+
+class LoopThread:
+    """Run a function in a thread that stands still whenever it has handed something over."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        """Start nothing yet."""
+        self._function = function
+        self._came: SimpleQueue[Record | None] = SimpleQueue()
+        self._go = threading.Semaphore(0)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, daemon=True, name="training")
+        self.raised: BaseException | None = None
+
+    def go_on(self) -> Record | None:
+        """Let the function run to where it hands over a record, and return that; None where it has ended.
+
+        Raises:
+            BaseException: What the function raised.
+        """
+        if self._thread.ident is None:
+            self._thread.start()
+        else:
+            self._go.release()
+        record = self._came.get()
+        if record is None:
+            self._thread.join()
+            if self.raised is not None:
+                raise self.raised
+        return record
+
+    def hand_over(self, record: Record) -> None:
+        """Stand still with a record, in the function's thread.
+
+        Raises:
+            Stopped: The training does not go on.
+        """
+        self._came.put(record)
+        self._go.acquire()
+        if self._closing:
+            raise Stopped
+
+    def close(self) -> None:
+        """End the function where it stands still."""
+        self._closing = True
+        if self._thread.is_alive():
+            self._go.release()
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with loading_apart():
+                self._function()
+        except Stopped:
+            pass
+        except BaseException as error:
+            self.raised = error
+        finally:
+            self._came.put(None)
+
+
+def place_of_error(error: BaseException) -> str:
+    """Return the place in the user's code that an exception comes from, as the end of a sentence."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename and "/rfsearch/" not in frame.filename]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name})" if own else ""

@@ -1,0 +1,147 @@
+"""Search the receptive field of a network in its user's own training, from Python."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+
+from rfsearch.direction import Direction
+from rfsearch.errors import RequestError, RunDirectoryError
+from rfsearch.ledger import Request
+from rfsearch.ledger.lock import hold
+from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
+from rfsearch.ledger.run_directory import make_unused
+from rfsearch.ledger.typed_json import sound
+from rfsearch.own_loop.loop_training import Train
+from rfsearch.own_loop.planning import (
+    DILATIONS,
+    Make,
+    OwnCode,
+    check_dilations,
+    check_shape,
+    make_own_plan,
+    own_space,
+    reopen,
+)
+from rfsearch.result import Result, load_run
+from rfsearch.space import OwnSpace
+
+
+def search(
+    train: Train | str,
+    *,
+    model: Make | str,
+    input_shape: Sequence[int],
+    sites: str | Sequence[str] = (),
+    dilations: Sequence[int] = DILATIONS,
+    strategies: Sequence[str] = (),
+    paths: int | None = None,
+    budget: str | None = None,
+    seeds: int = 1,
+    out: str | Path | None = None,
+    direction: Direction = "maximize",
+    score: str = "score",
+    address: str | None = None,
+    cpus_per_trial: float | None = None,
+    gpus_per_trial: float | None = None,
+) -> Result:
+    """Search receptive fields, every candidate trained by a function of your own, on equal, metered budgets.
+
+    `train` is called once for every trial, in worker processes, and once here, for a pilot of one epoch that shows what
+    a full training costs. Given an `out` that holds a run of the same search, it goes on with that run.
+
+    Args:
+        train: Trains one trial, see `Trial`; a function, or its SPEC, path/to/file.py:function.
+        model: Makes the network that `train` trains, without arguments, likewise.
+        input_shape: 1 x C x its axes: what the network is shown of one image.
+        sites: Module paths of convolutions, or shell patterns. None: those that are proposed for the network.
+        dilations: What a site may get, px of its map.
+        strategies: Names or SPECs. None: exhaustive, random, optuna, inflation and fractional.
+        paths: Number of parallel paths at every site. None: one.
+        budget: Of each arm, such as 7x, 2e15flop, 30min or 40epoch; 1x is the training FLOP of one full training of
+            the network as it is.
+        seeds: Arms of each strategy.
+        out: Directory of the run. None: a new one in `runs`.
+        direction: Whether a higher or a lower score is the better one.
+        score: Name of the score, for the report.
+        address: A Ray cluster to join. None: this machine.
+        cpus_per_trial: CPU cores of a trial. None: 1.
+        gpus_per_trial: GPUs of a trial, or a share of one. None: one if there are any.
+
+    Returns:
+        What was found, with its tables and figures.
+
+    Raises:
+        RequestError: Something in it is wrong, or `train` fails in the pilot.
+
+    Example:
+        >>> result = rfsearch.search(train, model=make_model, input_shape=(1, 3, 512, 512), budget="7x")
+        >>> print(result.verdict)
+    """
+    from rfsearch.conduct import begin, device_for, go_on, resumable
+    from rfsearch.planning.directory import new_directory
+    from rfsearch.printing import out_console
+    from rfsearch.report import write
+
+    code = OwnCode.of(train, model)
+    if direction not in ("maximize", "minimize"):
+        raise RequestError(f"direction is 'maximize' or 'minimize'. Got {direction!r}.")
+    request = Request(
+        space="",
+        backbone=code.model_spec,
+        sites=(sites,) if isinstance(sites, str) else tuple(sites),
+        strategies=(strategies,) if isinstance(strategies, str) else tuple(strategies),
+        paths=paths,
+        budget=budget,
+        seeds=seeds,
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        train=code.train_spec,
+        dilations=check_dilations(dilations),
+        input_shape=check_shape(input_shape),
+    )
+    space = own_space(code, request, direction, score)
+    device = device_for(request)
+    run_dir = Path(out) if out else make_unused(Path("runs") / f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if (run_dir / MANIFEST_FILE).exists():
+        manifest = read_manifest(run_dir)
+        _require_same_search(run_dir, manifest, request, space)
+        with hold(run_dir), resumable(run_dir):
+            go_on(out_console, request, run_dir, device, lambda: reopen(run_dir, manifest, device, code))
+            write(run_dir)
+    else:
+        with out_console.status("Training one epoch of the hand default ..."):
+            the_plan = make_own_plan(code, request, space, device)
+        with new_directory(run_dir), resumable(run_dir):
+            begin(out_console, request, lambda: the_plan, run_dir, device, _command())
+            write(run_dir)
+    return load_run(run_dir)
+
+
+def _require_same_search(run_dir: Path, manifest: Manifest, request: Request, space: OwnSpace) -> None:
+    """Check that a directory holds a run of the same search.
+
+    Raises:
+        RunDirectoryError: It holds another.
+    """
+    then, now = (
+        replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None)
+        for one in (sound(manifest.request), request)
+    )
+    before = sound(manifest.resolved_space)
+    differing = [name for name in asdict(now) if getattr(then, name) != getattr(now, name)]
+    differing += [name for name in ("direction", "score") if getattr(before, name, None) != getattr(space, name)]
+    if differing:
+        raise RunDirectoryError(
+            f"{run_dir} holds a run of another search: {', '.join(differing)} differ. Choose another out, or ask for "
+            "the same to go on with it."
+        )
+
+
+def _command() -> str:
+    script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
+    return f"python {script}" if script.endswith(".py") else "rfsearch.search(...)"

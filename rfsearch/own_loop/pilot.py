@@ -1,0 +1,91 @@
+"""A pilot: one epoch of the hand default, which shows how long a user's training is and what it costs.
+
+A function that trains says nothing of that beforehand, so it is called once, by the driver, with a trial that ends
+after its first epoch. The pilot is charged to no arm, and its score is forgotten.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from rfsearch.errors import RequestError, RfsearchError
+from rfsearch.own_loop.loop_training import LoopThread, place_of_error
+from rfsearch.own_loop.trial import Trial
+from rfsearch.space import Length, OwnSpace
+from rfsearch.training.memory import PeakMemory
+from rfsearch.training.network import settings_of
+
+
+class Pilot:
+    """Conduct a trial that ends after one epoch."""
+
+    def __init__(self) -> None:
+        """Begin without any epoch."""
+        self.flop = self.ended = 0.0
+        """FLOP and moment at the end of the epoch."""
+
+    def take_up(self, trial: Trial) -> int:
+        """Begin anew."""
+        return 0
+
+    def goes_on(self, trial: Trial, epoch: int) -> bool:
+        """Return whether this is the first epoch."""
+        self.flop, self.ended = trial.meter.flop, time.perf_counter()
+        return epoch == 0
+
+
+def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.device) -> Length:
+    """Call a user's function for one epoch of the hand default.
+
+    Raises:
+        RequestError: It does not train, or fails.
+    """
+    conduct = Pilot()
+    trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, conduct)
+    memory = PeakMemory(device)
+
+    def call() -> None:
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 (what users' data sets draw from)
+        torch.manual_seed(0)
+        train(trial)
+
+    try:
+        LoopThread(call).go_on()
+    except RfsearchError as error:
+        raise RequestError(f"the training function fails in its first epoch: {error}") from error
+    except Exception as error:
+        raise RequestError(
+            f"the training function fails in its first epoch: {type(error).__name__}: {error}{place_of_error(error)}."
+        ) from error
+    spent, ended = trial.spent, time.perf_counter()
+    if not spent.epochs:
+        raise RequestError(
+            "the training function ended without an epoch. It calls trial.prepare(model), trial.attach(model, "
+            "optimizer), and iterates over trial.epochs(COUNT)."
+        )
+    if trial.finished is None and trial.scored is None:
+        raise RequestError(
+            "the training function ended without a score. It calls trial.finish(val=SCORE) at its end, and "
+            "trial.report(val=SCORE) after each epoch."
+        )
+    train_flop = spent.epoch_flop - spent.epoch_score_flop
+    if not train_flop > 0:
+        raise RequestError("an epoch of the training function ran nothing that has a cost: no pass of a model.")
+    return Length(
+        epochs=trial.epochs_asked,
+        steps=spent.steps,
+        train_flop=train_flop,
+        score_flop=spent.epoch_score_flop,
+        end_flop=max(0.0, trial.meter.flop - conduct.flop),
+        epoch_s=spent.epoch_s,
+        end_s=max(0.0, ended - conduct.ended),
+        look_flop=spent.look_flop,
+        looks=trial.looked,
+        peak_bytes=memory.bytes() or 0,
+    )

@@ -1,0 +1,468 @@
+"""What a user's training function is given: one trial of a search."""
+
+from __future__ import annotations
+
+import io
+import numbers
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from rfsearch.choices import Candidate
+from rfsearch.compiled import check_not_compiled
+from rfsearch.errors import ModelError, RequestError, TrialError
+from rfsearch.own_loop.learner import Learner
+from rfsearch.own_loop.learning import learner_of
+from rfsearch.own_loop.metering import LoopMeter
+from rfsearch.space import OwnSpace
+from rfsearch.surgery import Advancing, Learnable, Settings, Undecayed, found_dilation, install
+from rfsearch.training.optimisation import Scalar, value_of
+
+
+class Stopped(BaseException):
+    """End a user's training function from inside: its trial is not to go on. Never caught by `except Exception`."""
+
+
+class Stateful(Protocol):
+    """Anything whose state a trial can keep."""
+
+    def state_dict(self) -> Any:
+        """Return the state."""
+
+    def load_state_dict(self, state: Any) -> object:
+        """Go on from a state."""
+
+
+@dataclass
+class Spent:
+    """Count what the parts of a training have cost, FLOP and seconds.
+
+    Attributes:
+        score_flop: Of what ran inside `Trial.evaluating`.
+        epoch_flop: Of the last epoch, evaluations included.
+        epoch_score_flop: Of the evaluations in it.
+        epoch_s: Seconds of the last epoch.
+        look_flop: Of the last look.
+        epochs: Whole epochs since this process has taken the training up.
+        steps: Optimiser steps in the last epoch.
+    """
+
+    score_flop: float = 0.0
+    epoch_flop: float = 0.0
+    epoch_score_flop: float = 0.0
+    epoch_s: float = 0.0
+    look_flop: float = 0.0
+    epochs: int = 0
+    steps: int = 0
+
+
+@dataclass
+class Scored:
+    """Hold what a training function has said of its network.
+
+    Attributes:
+        val: The score that the search goes by.
+        test: Likewise on images that nothing is chosen on.
+        all: Other scores, by name.
+    """
+
+    val: float
+    test: float | None = None
+    all: Mapping[str, float] = field(default_factory=dict)
+
+
+class Conduct(Protocol):
+    """Decide how far a training goes: what runs the trial, behind the user's function."""
+
+    def take_up(self, trial: Trial) -> int:
+        """Load what an earlier start of this trial has left; returns the number of epochs that are done."""
+
+    def goes_on(self, trial: Trial, epoch: int) -> bool:
+        """Return whether another epoch fits; `epoch` are done. Called between two epochs, after scores were reported.
+
+        Raises:
+            Stopped: The trial ends here.
+        """
+
+
+class Trial:
+    """Be one trial of a search, for the function that trains it.
+
+    Attributes:
+        candidate: The receptive field that it tries.
+        seed: Of this trial; random, numpy and torch have been seeded with it.
+        device: Where to train.
+
+    Example:
+        def train(trial: rfsearch.Trial) -> None:
+            model = trial.prepare(make_model()).to(trial.device)
+            optimizer = torch.optim.AdamW(trial.parameter_groups(model, lr=3e-4, weight_decay=0.05))
+            trial.attach(model, optimizer)
+            for epoch in trial.epochs(20):
+                for images, targets in loader:
+                    ...  # a step
+                with trial.evaluating():
+                    score = validate(model)
+                trial.report(val=score)
+            with trial.evaluating():
+                trial.finish(val=validate(model), test=test(model))
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        space: OwnSpace,
+        settings: Settings,
+        seed: int,
+        device: torch.device,
+        conduct: Conduct,
+    ) -> None:
+        """Begin with nothing prepared."""
+        self.candidate, self.seed, self.device = candidate, seed, device
+        self._space, self._settings, self._conduct = space, settings, conduct
+        self.meter, self.spent = LoopMeter(), Spent()
+        self.model: nn.Module | None = None
+        """The model that `prepare` has changed."""
+        self.learnable = Learnable({}, {}, {}, {}, {})
+        self.learner: Learner | None = None
+        self.scored: Scored | None = None
+        self.finished: Scored | None = None
+        self.epochs_asked = 0
+        self.begun = 0
+        """Epochs begun."""
+        self._attached: nn.Module | None = None
+        self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
+        self._kept: dict[str, Stateful] = {}
+        self._step = self._score_depth = 0
+        self._looked = False
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Install the candidate in a model.
+
+        Call it before the model is moved to its device, wrapped, compiled or given to an optimiser.
+
+        Returns:
+            The model itself, changed.
+
+        Raises:
+            ModelError: The model lacks a site, or is compiled already.
+        """
+        if self.model is not None:
+            raise RequestError(
+                "trial.prepare has changed a model already. Call it once, with the model that is searched."
+            )
+        check_not_compiled(model)
+        self.learnable = install(model, self.candidate, self._settings)
+        self.model = model
+        return model
+
+    def parameter_groups(
+        self, model: nn.Module, lr: float, weight_decay: float = 0.0, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return groups for an optimiser: without what a search moves itself, and undecayed what no decay may pull.
+
+        Passing `model.parameters()` instead is as good, where no layer of a search has undecayed parameters.
+
+        Args:
+            model: What `prepare` has returned, or what wraps it.
+            lr: Of all groups.
+            weight_decay: Of all weights but those.
+            options: Others of all groups.
+        """
+        scalars: list[Scalar] = [*self.learnable.factors.values(), *self.learnable.strides.values()]
+        own = {id(value_of(scalar)) for scalar in scalars}
+        layers = self.learnable.layers.values()
+        bare = {id(p) for layer in layers if isinstance(layer, Undecayed) for p in layer.undecayed()}
+        free = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+        groups = [
+            {"params": [p for p in free if id(p) not in bare], "lr": lr, "weight_decay": weight_decay, **options},
+            {"params": [p for p in free if id(p) in bare], "lr": lr, **options, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def attach(
+        self, model: nn.Module, *optimizers: torch.optim.Optimizer, look: Callable[[], float] | None = None
+    ) -> None:
+        """Meter from here on what runs, and let what the candidate learns follow the optimiser.
+
+        Args:
+            model: What is trained: what `prepare` has returned, or what wraps it.
+            optimizers: All that move it; what is learned follows the first.
+            look: How good the model is as it stands, higher is better, on some images that it is not trained on, the
+                same ones each time. With it, `fractional` finds dilations from no start; without, it moves them from
+                several.
+        """
+        if self.model is None:
+            raise RequestError("trial.attach needs a model with the candidate installed: model = trial.prepare(model).")
+        if self._attached is not None:
+            raise RequestError(
+                "trial.attach has been called already. Make the optimiser once, before trial.epochs, and attach it "
+                "once: what is learned follows its steps, and a resumed trial loads its state."
+            )
+        if not optimizers or not all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
+            got = ", ".join(type(one).__name__ for one in optimizers) or "none"
+            raise RequestError(f"trial.attach(model, optimizer) follows torch.optim.Optimizer. Got {got}.")
+        _check_eager(model)
+        self._attached, self._optimizers = model, optimizers
+        self._looked = look is not None
+        self.meter.begin(optimizers)
+        optimizers[0].register_step_post_hook(self._after_step)
+        steps = self._space.length.all_steps if self._space.length else 0
+        if steps:
+            with self.meter.paused():
+                look = None if look is None else self._charged(look)
+                self.learner = learner_of(
+                    self.model, self.candidate, self.learnable, self._space, steps, look, self.seed
+                )
+                if self.learner:
+                    self.learner.attach(optimizers[0])
+        elif look is not None:
+            self._charged(look)()
+        self._advance()
+
+    def keep(self, **objects: Stateful) -> None:
+        """Keep the state of more objects where the trial can be resumed: schedulers, scalers, averaged weights, ...
+
+        Model and optimisers are kept as they are attached, and the random states of random, numpy and torch.
+
+        Args:
+            objects: Each with `state_dict` and `load_state_dict`, by a name of its own.
+        """
+        for name, one in objects.items():
+            if not hasattr(one, "state_dict") or not hasattr(one, "load_state_dict"):
+                raise RequestError(f"trial.keep takes objects with state_dict and load_state_dict. {name} has none.")
+        self._kept |= objects
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """Yield the number of each epoch, from 0 or from where an interrupted trial had stopped.
+
+        It ends early where the next epoch would not fit into the budget: score the model and finish, as at the end.
+
+        Args:
+            count: Number of epochs of a full training, the same for every trial of a search.
+        """
+        if self._attached is None:
+            raise RequestError("trial.epochs comes after trial.attach(model, optimizer), which meters the training.")
+        if not isinstance(count, int) or count < 1:
+            raise RequestError(f"trial.epochs takes the number of epochs, at least 1. Got {count!r}.")
+        self.epochs_asked = count
+        if self._space.length and self._space.length.epochs != count:
+            raise TrialError(
+                f"trial.epochs({count}): the first training of this search had {self._space.length.epochs} epochs. "
+                "Trainings of different lengths cannot be compared."
+            )
+        with self.meter.paused():
+            done = self._conduct.take_up(self)
+        for epoch in range(done, count):
+            with self.meter.paused():
+                if not self._conduct.goes_on(self, epoch):
+                    return
+            self.begun = epoch + 1
+            before, steps, began = self.meter.flop, self._step, time.perf_counter()
+            scored = self.spent.score_flop
+            yield epoch
+            self.spent.epochs += 1
+            self.spent.epoch_flop = self.meter.flop - before
+            self.spent.epoch_score_flop = self.spent.score_flop - scored
+            self.spent.epoch_s = time.perf_counter() - began
+            self.spent.steps = self._step - steps
+            if self._step == steps:
+                raise TrialError(
+                    "an epoch has passed without a step of the attached optimiser. Attach the one whose step() runs."
+                )
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Charge what runs inside as evaluation, which a budget's 1x is without."""
+        before, inside = self.meter.flop, self._score_depth
+        self._score_depth += 1
+        try:
+            yield
+        finally:
+            self._score_depth = inside
+            if not inside:
+                self.spent.score_flop += self.meter.flop - before
+
+    def report(self, val: float, **scores: float) -> None:
+        """Say how good the model is at the end of an epoch: a rung of the trial, at which it may be stopped.
+
+        What is needed to go on is kept once the epoch's last line has run.
+
+        Args:
+            val: The score that the search goes by.
+            scores: Others, by name.
+        """
+        self.scored = _scored(val, None, scores)
+
+    def finish(self, val: float, test: float | None = None, **scores: float) -> None:
+        """Say how good the trained model is.
+
+        Args:
+            val: The score that the search goes by.
+            test: The same score on images that nothing is chosen on.
+            scores: Others, by name, of the test images if there are any.
+        """
+        if self.model is None:
+            raise RequestError("trial.finish has nothing to finish: no model was prepared.")
+        self.finished = _scored(val, test, scores)
+
+    def state(self) -> dict[str, Any]:
+        """Return what to go on from between two epochs."""
+        assert self._attached is not None
+        return {
+            "model": self._attached.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "kept": {name: _packed(one.state_dict()) for name, one in self._kept.items()},
+            "learner": self.learner.state_dict() if self.learner else None,
+            "random": _random_state(self.device),
+            "step": self._step,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        assert self._attached is not None
+        missing = sorted(state["kept"].keys() ^ self._kept.keys())
+        if missing:
+            raise TrialError(f"trial.keep had other objects when this trial began: {', '.join(missing)}.")
+        self._attached.load_state_dict(state["model"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for name, one in self._kept.items():
+            one.load_state_dict(_unpacked(state["kept"][name], self.device))
+        if self.learner and state["learner"] is not None:
+            self.learner.load_state_dict(state["learner"])
+        _set_random_state(state["random"], self.device)
+        self._step = state["step"]
+        self._advance()
+
+    @property
+    def step(self) -> int:
+        """Steps that the first optimiser has taken."""
+        return self._step
+
+    @property
+    def searching(self) -> bool:
+        """Whether dilations are still to be found."""
+        return self.learner is not None and self.learner.searching
+
+    @property
+    def looked(self) -> bool:
+        """Whether the training has a look at how good its model is."""
+        return self._looked
+
+    def learned_values(self) -> dict[str, float]:
+        """Return the f, gamma or dilation of every path whose training moves it."""
+        values = dict(self.learner.report().dilations) if self.learner else {}
+        for path, layer in self.learnable.layers.items():
+            if (dilation := found_dilation(layer)) is not None:
+                values[path] = dilation
+        return values
+
+    def settle(self) -> nn.Module:
+        """Return the model with plain convolutions wherever a dilation has become a whole number."""
+        assert self.model is not None
+        if self.learner:
+            self.learner.settle(whole=False)
+        return self.model
+
+    def _charged(self, look: Callable[[], float]) -> Callable[[], float]:
+        """Note what a look costs."""
+
+        def looking() -> float:
+            before = self.meter.flop
+            with torch.no_grad():
+                merit = float(look())
+            self.spent.look_flop = self.meter.flop - before
+            return merit
+
+        return looking
+
+    def _after_step(self, *_: Any) -> None:
+        self._step += 1
+        self._advance()
+
+    def _advance(self) -> None:
+        """Let the layers in the place of convolutions change before the next step."""
+        steps = self._space.length.all_steps if self._space.length else 0
+        if steps and self.learnable.layers:
+            with torch.no_grad():
+                for layer in self.learnable.layers.values():
+                    if isinstance(layer, Advancing):
+                        layer.advance(min(self._step, steps - 1), steps)
+
+
+def _scored(val: object, test: object, scores: Mapping[str, object]) -> Scored:
+    number = _number("val", val)
+    return Scored(
+        number,
+        None if test is None else _number("test", test),
+        {name: _number(name, value) for name, value in scores.items()},
+    )
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    if not isinstance(value, numbers.Real | np.generic):
+        _refuse(name, value)
+    return float(value)
+
+
+def _refuse(name: str, value: object) -> NoReturn:
+    raise RequestError(f"a score is one number. Got {name} = {value!r}.")
+
+
+def _check_eager(model: nn.Module) -> None:
+    """Refuse a compiled model: its operators cannot be counted as they run.
+
+    Raises:
+        ModelError: It is compiled.
+    """
+    try:
+        check_not_compiled(model)
+    except ModelError as error:
+        raise ModelError(
+            f"{error} In a search, leave torch.compile out: what it runs cannot be metered, and a dilation that "
+            "changes compiles it anew."
+        ) from error
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """Return the states of random, numpy and torch, of types that a checkpoint holds."""
+    name, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 (users' data sets draw so)
+    assert isinstance(keys, np.ndarray)
+    state = {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(place), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+    }
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    version, inner, gauss = state["python"]
+    random.setstate((version, tuple(inner), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def _packed(state: object) -> torch.Tensor:
+    """Return any state as a tensor: a user's object may keep what checkpoints of built-in trainings never hold."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _unpacked(packed: torch.Tensor, device: torch.device) -> Any:
+    buffer = io.BytesIO(packed.cpu().numpy().tobytes())
+    return torch.load(buffer, map_location=device, weights_only=False)  # written by this very run

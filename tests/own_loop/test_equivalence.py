@@ -1,0 +1,86 @@
+"""A search in a user's own loop does what the same search in the built-in training does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rfsearch.backbones.small import wei_small
+from rfsearch.choices import Candidate, Dilated, Inflated
+from rfsearch.ledger import Assignment, Request
+from rfsearch.own_loop.planning import OwnCode, make_own_plan, own_space
+from rfsearch.planning.forecaster import Forecaster
+from rfsearch.tasks.from_space import task_of
+from rfsearch.training import Training
+from rfsearch.training.batches import training_batches
+from rfsearch.training.schedule import learning_rate
+from tests.toys import toy_faces, toy_space
+
+CPU = torch.device("cpu")
+STEPS, EPOCH = 12, 3
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    return toy_space(tmp_path_factory.mktemp("toy"), steps=STEPS, rungs=3, rung_images=6, f_delay=0.0, f_step=0.05)
+
+
+def loop_of(space):
+    """Return a training function that does the arithmetic of the built-in training."""
+    data, recipe = toy_faces(), space.recipe
+    task = task_of(space, data)
+
+    def train(trial) -> None:
+        model = trial.prepare(wei_small(task.out_channels))
+        groups = trial.parameter_groups(model, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum)
+        optimizer = torch.optim.SGD(groups)
+        batches = training_batches(recipe, data, task, trial.seed, CPU)
+        trial.attach(model, optimizer)
+        model.train()
+        for epoch in trial.epochs(STEPS // EPOCH):
+            for step in range(epoch * EPOCH, (epoch + 1) * EPOCH):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(recipe, step)
+                images, target = batches.at(step)
+                optimizer.zero_grad()
+                task.loss(model(images), target).backward()
+                optimizer.step()
+            model.eval()
+            with trial.evaluating(), torch.no_grad():
+                trial.report(val=task.evaluate(model, data.splits["val"], recipe.eval_batch_size, CPU).primary)
+            model.train()
+        model.eval()
+        with trial.evaluating(), torch.no_grad():
+            val, test = (
+                task.evaluate(model, data.splits[split], recipe.eval_batch_size, CPU) for split in ("val", "test")
+            )
+        trial.finish(val=val.primary, test=test.primary)
+
+    return train
+
+
+def finished(work):
+    while (record := work.advance()).status == "pruned":
+        pass
+    assert record.status == "completed", record.cause
+    return record
+
+
+@pytest.mark.parametrize("choice", [Dilated(1), Dilated(4), Inflated(2, f=0.8), Inflated(2, learned=True)], ids=str)
+def test_scores_are_equal_to_the_last_digit_and_flop_within_one_percent(space, choice, tmp_path: Path):
+    data = toy_faces()
+    code = OwnCode.of(loop_of(space), lambda: wei_small(data.num_classes))
+    request = Request(space="", sites=("conv6",), dilations=(1, 2, 4), input_shape=data.input_shape, budget="4x")
+    plan = make_own_plan(code, request, own_space(code, request, "maximize", "score"), CPU)
+    candidate = Candidate({"conv6": choice})
+    order = Assignment("t", "s", 0, candidate.to_json(), 3, 1e30)
+    own = finished(plan.trainings.begin(order, "flop", CPU, tmp_path / "own"))
+    built_in = finished(Training(space, data, order, "flop", CPU, tmp_path / "built-in"))
+    assert (own.val, own.test, own.outcome) == (built_in.val, built_in.test, built_in.outcome)
+    assert (own.rf_px, own.params, own.infer_mac) == (built_in.rf_px, built_in.params, built_in.infer_mac)
+    # The built-in training also weighs an image before scoring, again at every new size of a map, and shows four.
+    aside = 2 * built_in.infer_mac * (5 + (STEPS if candidate.learned else 0))
+    assert built_in.cost.flop - aside < 1.01 * own.cost.flop
+    assert own.cost.flop < 1.01 * built_in.cost.flop
+    reference = Forecaster(space, task_of(space, data), data, CPU, flop_per_s=1e9).reference_flop()
+    assert plan.reference_flop == pytest.approx(reference, rel=0.01)

@@ -1,0 +1,341 @@
+"""A search in a user's own training: the contest, the ledger and the report are those of every run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import rfsearch
+from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
+from rfsearch.errors import RequestError, RfsearchError, RunDirectoryError
+from rfsearch.ledger import Assignment, Request
+from rfsearch.own_loop.loop_training import LoopTraining
+from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan, own_space
+from tests.own_loop import loops
+from tests.small_run import train_in_process
+
+CPU = torch.device("cpu")
+SEARCH = {
+    "model": loops.make_model,
+    "input_shape": loops.INPUT,
+    "sites": ["2"],
+    "dilations": [1, 2, 4, 6],
+    "budget": "4x",
+}
+
+
+def plan(train=loops.train, **changes) -> OwnPlan:
+    code = OwnCode.of(train, changes.pop("model", loops.make_model))
+    given = {"sites": ("2",), "dilations": (1, 2, 4, 6), "input_shape": loops.INPUT, "budget": "4x"} | changes
+    request = Request(space="", **given)
+    return make_own_plan(code, request, own_space(code, request, "maximize", "score"), CPU)
+
+
+@pytest.fixture(scope="module")
+def the_plan() -> OwnPlan:
+    return plan()
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory) -> rfsearch.Result:
+    with pytest.MonkeyPatch.context() as patch:
+        train_in_process(patch)
+        return rfsearch.search(loops.train, out=tmp_path_factory.mktemp("runs") / "run", **SEARCH)
+
+
+def training(the_plan: OwnPlan, choice, folder: Path, limit: float = 1e30, currency: str = "flop") -> LoopTraining:
+    candidate = Candidate({"2": choice})
+    order = Assignment("t", "s", 0, candidate.to_json(), 0, limit)
+    step = the_plan.forecaster(candidate).step
+    return the_plan.trainings.begin(order, currency, CPU, folder / "t", step=step)
+
+
+def finished(work: LoopTraining):
+    while (record := work.advance()).status == "pruned":
+        pass
+    work.close()
+    return record
+
+
+def test_every_strategy_competes_on_an_equal_budget(result):
+    limit = 4 * result.run.manifest.budget.reference_flop
+    spent = result.trials.groupby("strategy").train_flop.sum()
+    assert set(spent.index) == {"exhaustive", "random", "optuna", "inflation", "fractional"}
+    assert (spent <= 1.05 * limit).all()
+    assert (spent >= 0.7 * limit).all()  # the trainings of this toy are coarse pieces of 4x
+    assert set(result.trials.status) <= {"completed", "cut"}
+
+
+def test_its_result_is_held_in_python(result):
+    assert result.best.scored
+    assert result.best.val == result.trials[result.trials.status != "failed"].val.max()
+    assert {"strategy", "incumbent", "val"} <= set(result.anytime.columns)
+    assert result.pareto("train_flop").axis.unique().tolist() == ["train_flop"]
+    assert "anytime" in result.figures
+    assert result.figures["anytime"].to_dict()["data"]
+    assert result.verdict in str(result)
+    assert result.verdict.split(" won")[0] in result._repr_html_()
+    page = result.report.read_text(encoding="utf-8")
+    assert "Your own training" in page
+    with pytest.raises(RequestError, match="rf_px"):
+        result.pareto("rf")
+
+
+def test_the_winner_is_put_into_a_fresh_model(result):
+    model = rfsearch.apply(loops.make_model(), result.patch())
+    state = torch.load(result.directory / "checkpoints" / result.best.trial / "model.pt", weights_only=True)
+    model.load_state_dict(state["model"])
+    with torch.no_grad():
+        assert loops.scorer(model)() == pytest.approx(result.best.val, rel=1e-5)
+
+
+def test_asked_again_it_returns_what_there_is(result, monkeypatch):
+    monkeypatch.setattr("rfsearch.conduct.start_engine", lambda request: pytest.fail("it trained again"))
+    again = rfsearch.search(loops.train, out=result.directory, **SEARCH)
+    assert again.trials.equals(result.trials)
+
+
+def test_another_search_is_not_mixed_into_a_run(result):
+    with pytest.raises(RunDirectoryError, match="budget"):
+        rfsearch.search(loops.train, out=result.directory, **{**SEARCH, "budget": "5x"})
+    with pytest.raises(RunDirectoryError, match="direction"):
+        rfsearch.search(loops.train, out=result.directory, direction="minimize", **SEARCH)
+
+
+def test_only_its_script_can_go_on_with_functions(result):
+    from rfsearch.planning.directory import reopen_run
+
+    with pytest.raises(RunDirectoryError, match=r"rfsearch\.search"):
+        reopen_run(result.directory, CPU)
+
+
+def test_the_pilot_says_how_long_a_training_is(the_plan):
+    length = the_plan.space.length
+    assert (length.epochs, length.steps, length.looks) == (loops.EPOCHS, 6, True)
+    macs = 24 * 24 * (8 * 9 + 8 * 8 * 9 + 8)
+    # A weight's and an input's gradient cost as much as the forward pass, but for the gradient of the image.
+    passes = 2 * macs * 3 - 2 * 24 * 24 * 8 * 9
+    assert length.train_flop == pytest.approx(48 * passes, rel=0.1)  # activations, losses and steps beside it
+    assert length.score_flop == pytest.approx(16 * 2 * macs, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [Dilated(4), Inflated(4, learned=True), Moved(2), Searched(2)],
+    ids=["plain", "inflation", "moved", "to be found"],
+)
+def test_resumed_it_ends_as_if_never_stopped(the_plan, choice, tmp_path):
+    unbroken = finished(training(the_plan, choice, tmp_path / "unbroken"))
+    assert unbroken.status == "completed", unbroken.cause
+    for reports in (1, 4):
+        folder = tmp_path / str(reports)
+        broken = training(the_plan, choice, folder)
+        for _ in range(reports):
+            assert broken.advance().status == "pruned"
+        broken.close()
+        resumed = training(the_plan, choice, folder)
+        assert resumed.advance().rungs[-1].step == 6 * reports  # the report is judged again
+        record = finished(resumed)
+        assert (record.val, record.test, record.outcome) == (unbroken.val, unbroken.test, unbroken.outcome)
+        assert [(rung.step, rung.val, rung.f) for rung in record.rungs] == [
+            (rung.step, rung.val, rung.f) for rung in unbroken.rungs
+        ]
+        assert record.cost.flop == pytest.approx(unbroken.cost.flop, rel=0.01)
+        assert record.trace == unbroken.trace
+
+
+def test_a_full_training_costs_its_forecast(the_plan, tmp_path):
+    for choice in (Dilated(1), Dilated(6), Inflated(2, f=0.8)):
+        record = finished(training(the_plan, choice, tmp_path / str(choice)))
+        assert record.cost.flop == pytest.approx(the_plan.forecaster(Candidate({"2": choice})).cost.flop, rel=0.15)
+        assert record.cost.epochs == loops.EPOCHS
+
+
+@pytest.mark.parametrize("currency", ["flop", "epochs"])
+def test_it_ends_early_and_scored_where_its_limit_says_so(the_plan, currency, tmp_path):
+    whole = getattr(finished(training(the_plan, Dilated(2), tmp_path / "whole")).cost, currency)
+    work = training(the_plan, Dilated(2), tmp_path / "cut", limit=0.6 * whole, currency=currency)
+    record = finished(work)
+    assert record.status == "cut"
+    assert record.scored
+    assert 0.4 * whole < getattr(record.cost, currency) <= 0.6 * whole
+    assert record.steps < 36
+
+
+def test_a_pruned_training_ends_in_its_loop(the_plan, tmp_path):
+    work = training(the_plan, Dilated(1), tmp_path)
+    assert work.advance().val is not None
+    thread = work._thread._thread
+    work.close()
+    assert not thread.is_alive()
+
+
+def test_the_seed_decides_what_a_training_draws(the_plan, tmp_path):
+    first, second = (finished(training(the_plan, Dilated(2), tmp_path / name)) for name in "ab")
+    assert first.val == second.val
+
+
+def test_without_a_look_fractional_moves_dilations_from_every_start():
+    found = plan(loops.train_without_a_look, strategies=("fractional",))
+    assert not found.space.length.looks
+    assert [candidate.searched for candidate in found.candidates] == [[]] * 4
+
+
+def test_sites_are_proposed_where_none_are_named():
+    found = plan(sites=())
+    assert found.space.sites
+    assert any("Sites:" in notice for notice in found.notices)
+
+
+def test_functions_in_a_file_are_named_by_spec(tmp_path, monkeypatch):
+    train_in_process(monkeypatch)
+    source = Path(loops.__file__).read_text(encoding="utf-8")
+    file = tmp_path / "mine.py"
+    file.write_text(source, encoding="utf-8")
+    given = {**SEARCH, "model": f"{file}:make_model", "budget": "2x", "strategies": ["exhaustive"]}
+    result = rfsearch.search(f"{file}:train", out=tmp_path / "run", **given)
+    manifest = json.loads((result.directory / "manifest.json").read_text())
+    assert str(file) in manifest["network"]["code"]["training"]
+    file.write_text(source.replace("lr=3e-3", "lr=2e-3"), encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match=r"mine\.py has changed"):
+        rfsearch.search(f"{file}:train", out=tmp_path / "run", **given)
+
+
+class Failing:
+    """Training functions that do what they should not."""
+
+    @staticmethod
+    def never_prepares(trial):
+        trial.attach(nn.Conv2d(1, 1, 1), None)
+
+    @staticmethod
+    def has_no_epochs(trial):
+        model = trial.prepare(loops.make_model())
+        trial.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+
+    @staticmethod
+    def raises(trial):
+        trial.prepare(loops.make_model())
+        raise KeyError("labels")
+
+    @staticmethod
+    def attaches_twice(trial):
+        model = trial.prepare(loops.make_model())
+        for _ in range(2):
+            trial.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+
+    @staticmethod
+    def attaches_no_optimizer(trial):
+        trial.attach(trial.prepare(loops.make_model()))
+
+    @staticmethod
+    def steps_another_optimizer(trial):
+        model = trial.prepare(loops.make_model())
+        trial.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+        other = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in trial.epochs(2):
+            model(torch.zeros(loops.INPUT)).sum().backward()
+            other.step()
+
+    @staticmethod
+    def compiles(trial):
+        model = torch.compile(trial.prepare(loops.make_model()))
+        trial.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+
+    @staticmethod
+    def scores_a_list(trial):
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        trial.attach(model, optimizer)
+        for _ in trial.epochs(2):
+            model(torch.zeros(loops.INPUT)).sum().backward()
+            optimizer.step()
+            trial.report(val=[0.5])
+
+    @staticmethod
+    def never_scores(trial):
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        trial.attach(model, optimizer)
+        for _ in trial.epochs(2):
+            model(torch.zeros(loops.INPUT)).sum().backward()
+            optimizer.step()
+
+    @staticmethod
+    def keeps_a_number(trial):
+        model = trial.prepare(loops.make_model())
+        trial.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+        trial.keep(best=0.3)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (Failing.never_prepares, r"trial\.prepare"),
+        (Failing.has_no_epochs, r"trial\.epochs"),
+        (Failing.raises, r"KeyError: 'labels' \(test_search\.py, line \d+, in raises\)"),
+        (Failing.attaches_twice, "already"),
+        (Failing.attaches_no_optimizer, "Got none"),
+        (Failing.steps_another_optimizer, "without a step of the attached optimiser"),
+        (Failing.compiles, r"torch\.compile"),
+        (Failing.scores_a_list, "a score is one number"),
+        (Failing.never_scores, r"trial\.finish"),
+        (Failing.keeps_a_number, "best has none"),
+    ],
+)
+def test_what_a_loop_does_wrong_is_one_message_before_anything_is_searched(train, said):
+    with pytest.raises(RequestError, match=said):
+        plan(train)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input_shape": (3, 24)}, "input_shape"),
+        ({"dilations": [0, 2]}, "dilations are whole numbers"),
+        ({"dilations": [2.5]}, "dilations are whole numbers"),
+        ({"sites": ["3x"]}, "3x"),
+        ({"model": loops.make_model()}, "Pass the function"),
+        ({"model": lambda: 3}, r"makes a torch\.nn\.Module"),
+        ({"model": lambda classes: None}, "without arguments"),
+        ({"budget": "7"}, "7"),
+        ({"strategies": ["exhaustve"]}, "exhaustive"),
+        ({"direction": "up"}, "maximize"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_message(changes, said, tmp_path):
+    with pytest.raises(RfsearchError, match=said):
+        rfsearch.search(loops.train, out=tmp_path / "run", **{**SEARCH, **changes})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trial_that_fails_says_where(the_plan, tmp_path):
+    def fails_at_six(trial):
+        if trial.candidate == Candidate({"2": Dilated(6)}):
+            raise ValueError("no room")
+        loops.train(trial)
+
+    found = plan(fails_at_six, strategies=("exhaustive",))
+    record = finished(training(found, Dilated(6), tmp_path))
+    assert record.status == "failed"
+    assert record.cause.startswith("ValueError: no room (test_search.py, line")
+    assert finished(training(found, Dilated(2), tmp_path / "other")).status == "completed"
+
+
+def test_trainings_of_different_lengths_are_not_compared(tmp_path):
+    def longer_at_six(trial):
+        if trial.candidate == Candidate({"2": Dilated(6)}):
+            trial.epochs_wanted = 3
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        trial.attach(model, optimizer)
+        for _ in trial.epochs(getattr(trial, "epochs_wanted", 2)):
+            model(torch.ones(loops.INPUT)).mean().backward()
+            optimizer.step()
+        trial.finish(val=0.0)
+
+    record = finished(training(plan(longer_at_six, strategies=("exhaustive",)), Dilated(6), tmp_path))
+    assert record.status == "failed"
+    assert "different lengths" in record.cause
