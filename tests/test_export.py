@@ -160,7 +160,7 @@ def applied(directory: Path) -> nn.Module:
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(kind, marks=() if kind in ("learned", "dilated") else pytest.mark.slow) for kind in KINDS],
+    [pytest.param(kind, marks=() if kind == "learned" else pytest.mark.slow) for kind in KINDS],
 )
 def test_every_form_is_the_trained_network(kind, run_of, tmp_path):
     found = export(run_of(kind), tmp_path)
@@ -352,7 +352,7 @@ def test_whole_numbers_leave_no_inflation_on_a_network_without(run_of, tmp_path)
     assert not [key for key in keys if "factor" in key]
 
 
-@pytest.mark.parametrize("kind", ["two_paths", "sampled", "plain_paths", "found"])
+@pytest.mark.parametrize("kind", ["two_paths", "plain_paths", "found", pytest.param("sampled", marks=pytest.mark.slow)])
 def test_paths_and_blocks_are_made_whole_too(kind, run_of, tmp_path):
     found = export(run_of(kind), tmp_path, integer=True, formats=())
     for _, path in found.patch.candidate:

@@ -105,6 +105,7 @@ def test_only_the_users_own_code_is_known_by_its_content(spec, file):
     assert [Path(path).name for path in sources_of(spec)] == ([file] if file else [])
 
 
+@pytest.mark.slow
 def test_what_the_file_of_a_network_imports_from_its_folder_is_known_by_its_content(tmp_path):
     folder, run_dir = tmp_path / "nets", tmp_path / "run"
     (folder / "girders").mkdir(parents=True)

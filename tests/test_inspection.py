@@ -97,6 +97,7 @@ def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]
     return int(end.value.code or 0), told.out, told.err
 
 
+@pytest.mark.slow
 def test_sites_tells_what_each_dilation_really_gives(nets: Path) -> None:
     model = inspection.build_network(f"{nets}:Net", 5, 3)
     found = {site.row.path: site for site in inspection.list_site_fields(model, (1, 3, 64, 64))}

@@ -19,7 +19,12 @@ from tests.orchestration.runs import environment as variables
 
 pytest.importorskip("setuptools", reason="builds the plugin")
 
-RESUME = "from tests.small_run import run_in_process; print(run_in_process('resume', 'run'))"  # as Ray would
+# Commands in one process, since each takes seconds to start, and trained here, as Ray would.
+COMMANDS = """
+import json, sys
+from tests.small_run import run_in_process
+print(json.dumps([run_in_process(*words) for words in json.loads(sys.argv[1])]))
+"""
 MAIN = ("-c", "from rfsearch.cli import main; main()")
 SOURCE = Path(__file__).parent / "plugin_example"
 OF_THE_PLUGIN = {
@@ -95,6 +100,15 @@ def rfsearch(root: Path, *arguments: str) -> Any:
     return json.loads(python(root, *MAIN, *arguments, "--json"))
 
 
+def commands(root: Path, *several: tuple[str, ...]) -> list[str]:
+    """What each of several commands prints."""
+    words = json.dumps(several)
+    checkout = str(SOURCE.parents[1])
+    printed = told(interpreter(root), "-c", COMMANDS, words, at=root, PYTHONPATH=checkout)
+    answer: list[str] = json.loads(printed.splitlines()[-1])
+    return answer
+
+
 def test_its_names_are_listed_beside_those_that_ship(environment):
     found = {(row["kind"], row["name"]) for row in rfsearch(environment, "list")}
     assert found >= OF_THE_PLUGIN
@@ -124,7 +138,7 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     planned = rfsearch(environment, "plan", *request)
     assert planned["data"].startswith("arrays: 64 x 64 px (W x H), train 8, val 2, test 2")
     kill_after_one_trial(environment, *MAIN, "run", *request, "--out", "run", "--gpus-per-trial", "0")
-    said = told(interpreter(environment), "-c", RESUME, at=environment, PYTHONPATH=str(SOURCE.parents[1]))
+    said, reported = commands(environment, ("resume", "run"), ("report", "run", "--json"))
     assert "kernel 7" in said
 
     manifest = json.loads((out / "manifest.json").read_text())
@@ -140,7 +154,7 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     assert tried["random"] & sized
     assert tried["optuna"] & sized
 
-    verdict = rfsearch(environment, "report", "run")
+    verdict = json.loads(reported)
     assert verdict["verdict"]["best"]["trial"] == scored.loc[scored.val.idxmin()].trial
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "The figure is the mean absolute error of the depth." in page
@@ -154,13 +168,17 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
 
     learned = scored.loc[scored[scored.strategy == "inflation"].val.idxmin()].trial
     options = ("--integer", "--finetune", "2", "--formats", "program")
-    exported = rfsearch(environment, "export", "run", "--trial", learned, *options)
+    exported, printed = commands(
+        environment,
+        ("export", "run", "--trial", learned, *options, "--json"),
+        ("export", "run", "--trial", "Largest-0-000", "--formats", "none"),
+    )
+    exported = json.loads(exported)
     assert exported["primary"] == "mae_pooled"
     assert exported["direction"] == "minimize"
     tried_ways = exported["scores"][1:]
     assert [row["val"] for row in exported["scores"] if row["chosen"]] == [min(row["val"] for row in tried_ways)]
 
-    printed = python(environment, *MAIN, "export", "run", "--trial", "Largest-0-000", "--formats", "none")
     assert "make_backbone('two-stage', 1)" in printed
     assert "logit" not in printed
     patch = json.loads((out / "export" / "patch.json").read_text())

@@ -126,6 +126,7 @@ def test_a_space_knows_the_file_of_its_network(named, where, tmp_path, monkeypat
     assert resolve_space(request).backbone == f"{tmp_path}/{place}.py:make"
 
 
+@pytest.mark.slow
 def test_a_run_with_a_network_of_the_working_directory_is_trained_and_resumed_elsewhere(call, tmp_path):
     """As the console script runs it, which does not look into the working directory; workers have another one."""
     home = write(tmp_path / "home", users_net="from blocks import block as make", blocks=BLOCK.format(channels=7))

@@ -75,7 +75,7 @@ SWEEPS = {
 @pytest.mark.parametrize(
     ("size", "settings"),
     [
-        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name in ("a line", "three axes") else [])
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name != "a map" else [])
         for name, case in SWEEPS.items()
     ],
 )

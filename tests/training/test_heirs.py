@@ -32,7 +32,11 @@ def relay(space: Space, choice: Choice, folder: Path) -> list[Record]:
     return [training(space, choice, folder, str(i), str(i - 1) if i else "").advance() for i in range(len(LOOKS) + 1)]
 
 
-@pytest.mark.parametrize("choice", [Dilated(2), Inflated(2, learned=True), Searched(1), Moved(1)], ids=str)
+@pytest.mark.parametrize(
+    "choice",
+    [Dilated(2), Inflated(2, learned=True), Searched(1), pytest.param(Moved(1), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_one_that_keeps_candidate_and_seed_ends_as_if_never_stopped(space, tmp_path, choice):
     whole = training(space, choice, tmp_path, "whole")
     while (expected := whole.advance()).status == "pruned":

@@ -56,10 +56,13 @@ DILATED, INFLATED = Dilated(2), Inflated(2, 1.3)
 @pytest.mark.parametrize(
     ("form", "choice"),
     [
-        *zip(FORMS, (DILATED, INFLATED, INFLATED, DILATED), strict=True),
+        (FORMS[1], INFLATED),
+        (FORMS[2], DILATED),
         *(
             pytest.param(form, choice, marks=pytest.mark.slow)
-            for form, choice in zip(FORMS, (INFLATED, DILATED, DILATED, INFLATED), strict=True)
+            for form in FORMS
+            for choice in (DILATED, INFLATED)
+            if (form, choice) not in ((FORMS[1], INFLATED), (FORMS[2], DILATED))
         ),
     ],
     ids=str,
