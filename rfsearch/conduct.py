@@ -51,7 +51,6 @@ def begin_run(console: Console, checked: CheckedRequest, run_dir: Path, device: 
         lambda: make_plan(checked, data.result(), device),
         run_dir,
         device,
-        shlex.join(["rfsearch", *sys.argv[1:]]),
     )
 
 
@@ -61,7 +60,7 @@ def begin(
     make_plan: Callable[[], AnyPlan],
     run_dir: Path,
     device: torch.device,
-    command: str,
+    command: str | None = None,
 ) -> AnyPlan:
     """Plan a request and train until done.
 
@@ -71,7 +70,7 @@ def begin(
         make_plan: Makes the plan, once whatever runs the trials has started.
         run_dir: An empty directory.
         device: What trials train on.
-        command: What started the run.
+        command: What started the run. None: this process's command line.
     """
     from rfsearch.planning.competition import contest_of
     from rfsearch.planning.directory import start_run
@@ -80,7 +79,7 @@ def begin(
         with console.status("Reading the data and forecasting costs ..."):
             engine = stack.enter_context(start_engine(request))
             the_plan = make_plan()
-        start_run(the_plan, run_dir, command, engine.workers, device.type)
+        start_run(the_plan, run_dir, command or shlex.join(["rfsearch", *sys.argv[1:]]), engine.workers, device.type)
         _say_plan(console, the_plan, run_dir, engine.workers)
         _compete(console, the_plan, contest_of(the_plan, run_dir), run_dir, engine)
     _time_networks(console, the_plan, run_dir, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,29 @@ def settings_of_run(manifest: Manifest) -> tuple[str, Settings]:
     return space.backbone, settings_of(space, sound(manifest.data.classes))
 
 
+def checkpoint_file(run_dir: Path, trial: str) -> Path:
+    """Return the file of a trial's final weights."""
+    return run_dir / "checkpoints" / trial / "model.pt"
+
+
+def read_checkpoint(run_dir: Path, trial: str) -> dict[str, Any]:
+    """Return the final weights of a trial, `model`, and the candidate that they fit, `candidate`.
+
+    Raises:
+        RunDirectoryError: They are not kept, or damaged.
+    """
+    file = checkpoint_file(run_dir, trial)
+    if not file.is_file():
+        kept = [path.parent.name for path in sorted((run_dir / "checkpoints").glob("*/model.pt"))]
+        raise RunDirectoryError(f"{run_dir}: no checkpoint of trial {trial!r} is kept.{nearest(trial, kept)}")
+    state = checkpoint.load(file, torch.device("cpu"))
+    if state is None or not isinstance(state.get("candidate"), str) or not isinstance(state.get("model"), dict):
+        raise RunDirectoryError(
+            f"{file}: damaged: no checkpoint can be read from it. Other trials that are kept can be exported by name."
+        )
+    return state
+
+
 def trained(run: Path | str, trial: str | None = None) -> nn.Module:
     """Load a trained network of a run, its paths and blocks in place, in evaluation mode.
 
@@ -52,15 +76,7 @@ def trained(run: Path | str, trial: str | None = None) -> nn.Module:
         if best is None:
             raise RunDirectoryError(f"{run_dir}: no trial was scored, so there is no winner.")
         trial = best.trial
-    file = run_dir / "checkpoints" / trial / "model.pt"
-    if not file.is_file():
-        kept = [path.parent.name for path in sorted((run_dir / "checkpoints").glob("*/model.pt"))]
-        raise RunDirectoryError(f"{run_dir}: no checkpoint of trial {trial!r} is kept.{nearest(trial, kept)}")
-    state = checkpoint.load(file, torch.device("cpu"))
-    if state is None or not isinstance(state.get("candidate"), str) or not isinstance(state.get("model"), dict):
-        raise RunDirectoryError(
-            f"{file}: damaged: no checkpoint can be read from it. Other trials that are kept can be exported by name."
-        )
+    state, file = read_checkpoint(run_dir, trial), checkpoint_file(run_dir, trial)
     in_channels, out_channels = sound(manifest.space.in_channels), sound(manifest.space.out_channels) or len(classes)
     model = plugins.make_backbone(space.backbone, out_channels, in_channels)
     require_same_tensors(sound(manifest.network), network_of(space.backbone, model), space.backbone, run_dir)

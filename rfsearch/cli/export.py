@@ -12,6 +12,7 @@ from rich.table import Table
 from rfsearch import numbers
 from rfsearch.cli.options import JsonOption
 from rfsearch.direction import merit
+from rfsearch.errors import RequestError
 from rfsearch.printing import err_console, out_console, print_json, progress_console, say, warn
 
 if TYPE_CHECKING:
@@ -44,7 +45,12 @@ def export(
     import torch
 
     from rfsearch.export import export as write
+    from rfsearch.ledger.manifest import read_manifest
 
+    if read_manifest(run_dir).has_own_trainings:
+        asked = {"--integer": integer, "--finetune": finetune, "--data": data}
+        _export_weights(run_dir, out, trial, [option for option, value in asked.items() if value], as_json)
+        return
     wanted = [name.strip() for name in formats.split(",")] if formats != "none" else []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -57,6 +63,20 @@ def export(
     for fault in exported.faults:
         say(fault, err_console, style="red", unbroken=True)
     raise typer.Exit(1 if exported.faults else 0)
+
+
+def _export_weights(run_dir: Path, out: Path | None, trial: str | None, refused: list[str], as_json: bool) -> None:
+    """Export from a run whose trainings were a user's own: nothing can be scored or compared here."""
+    from rfsearch.export import export_weights
+
+    if refused:
+        raise RequestError(f"{refused[0]} needs the run's images and score, which only your own training has.")
+    exported = export_weights(run_dir, out, trial)
+    if as_json:
+        print_json({**vars(exported), "patch": str(exported.patch), "weights": str(exported.weights)})
+        return
+    say(f"Trial {exported.trial}, exported as {exported.candidate}. To use it:\n", unbroken=True)
+    say(exported.usage, unbroken=True)
 
 
 def _print(exported: Exported) -> None:

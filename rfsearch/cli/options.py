@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, TypeVar
 
 import typer
 
+from rfsearch.direction import Direction
+from rfsearch.errors import RequestError
 from rfsearch.space import SINGLE
 from rfsearch.strategies.defaults import default_strategies
 
@@ -20,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RunArgument = Annotated[Path, typer.Argument(help="Run directory, finished or not.")]
-SpaceOption = Annotated[str, typer.Option("--space", help="Name of a space, or a space file.")]
+SpaceOption = Annotated[str | None, typer.Option("--space", help="Name of a space, or a space file.")]
 PresetOption = Annotated[
     str | None,
     typer.Option(
@@ -65,11 +67,25 @@ SeedsOption = Annotated[int, typer.Option("--seeds", help="Arms per strategy, ea
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to join. Default: this machine.")]
 CpusOption = Annotated[float | None, typer.Option("--cpus-per-trial", help="Default: 1.")]
 GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="May be a fraction. Default: 1 if any.")]
+TrainOption = Annotated[
+    str | None,
+    typer.Option("--train", help="Your own training: path/to/file.py:function or package.module:function."),
+]
+DilationsOption = Annotated[
+    str | None, typer.Option("--dilations", help="With --train: what a site may get. Default: 1,2,3,4,6,8.")
+]
+InputOption = Annotated[
+    str | None, typer.Option("--input", help="With --train: what the network is shown of one image, as 3x512x512.")
+]
+DirectionOption = Annotated[
+    str | None, typer.Option("--direction", help="With --train: maximize (default) or minimize the score.")
+]
+ScoreOption = Annotated[str | None, typer.Option("--score", help="With --train: name of the score, for the report.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def make_request(
-    space: SpaceOption,
+    space: SpaceOption = None,
     preset: PresetOption = None,
     data: DataOption = None,
     backbone: BackboneOption = None,
@@ -82,12 +98,23 @@ def make_request(
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
     changes: SetOption = None,
+    train: TrainOption = None,
+    dilations: DilationsOption = None,
+    input_shape: InputOption = None,
+    direction: DirectionOption = None,
+    score: ScoreOption = None,
 ) -> Request:
-    """Make the request that the options of `run` and `plan` describe."""
-    from rfsearch.ledger import Request
+    """Make the request that the options of `run` and `plan` describe.
 
-    return Request(
-        space=space,
+    Raises:
+        RequestError: Neither a space nor a training function is named, or an option goes with the other.
+    """
+    from rfsearch.ledger import Request
+    from rfsearch.plugins import space_file
+    from rfsearch.space.own_file import is_own, with_file
+
+    request = Request(
+        space=space or "",
         preset=preset,
         data=data,
         backbone=backbone,
@@ -100,7 +127,52 @@ def make_request(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
         changes=tuple(changes or ()),
+        train=train,
+        dilations=_numbers("--dilations", dilations, ",") if dilations else (),
+        input_shape=(1, *_numbers("--input", input_shape, "x")) if input_shape else (),
+        direction=_direction(direction),
+        score=score,
     )
+    own = {"--train": train, "--dilations": dilations, "--input": input_shape}
+    own |= {"--direction": direction, "--score": score}
+    if space and is_own(file := space_file(space)):
+        return _require_nothing_else(with_file(request, file))
+    if train is not None:
+        if space:
+            raise RequestError("--train names your own training, and --space a built-in one. Give one of them.")
+        return _require_nothing_else(request)
+    if not space:
+        raise RequestError("name a space with --space, or your own training with --train. See: rfsearch list.")
+    if given := [option for option, value in own.items() if value is not None]:
+        raise RequestError(f"{given[0]} goes with --train. In a space, use --set, such as --set dilations=[1,2,4].")
+    return request
+
+
+def _require_nothing_else(request: Request) -> Request:
+    """Check that nothing is asked of a user's own training that only built-in ones have."""
+    built_in = {"--data": request.data, "--preset": request.preset, "--set": request.changes or None}
+    if given := [option for option, value in built_in.items() if value is not None]:
+        raise RequestError(f"{given[0]} goes with built-in trainings. Your own function reads its data as it likes.")
+    if request.backbone is None:
+        raise RequestError("--train needs the network too: --backbone path/to/file.py:callable, without arguments.")
+    if not request.input_shape:
+        raise RequestError("--train needs what the network is shown of one image: --input 3x512x512.")
+    return request
+
+
+def _direction(text: str | None) -> Direction | None:
+    match text:
+        case None | "maximize" | "minimize":
+            return text
+    raise RequestError(f"--direction is maximize or minimize. Got {text!r}.")
+
+
+def _numbers(option: str, text: str, between: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.lower().split(between)]
+    if not all(part.isdecimal() for part in parts):
+        example = "1,2,3,4,6,8" if between == "," else "3x512x512"
+        raise RequestError(f"{option} is whole numbers, such as {example}. Got {text!r}.")
+    return tuple(map(int, parts))
 
 
 def with_options_of(

@@ -13,9 +13,11 @@ import typer
 from rfsearch.cli.options import JsonOption, make_request, with_options_of
 from rfsearch.cli.run import warn_of_plugins
 from rfsearch.conduct import device_for, room_of
-from rfsearch.printing import out_console, print_json, say
+from rfsearch.printing import out_console, print_json, progress_console, say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rfsearch.ledger import Request
     from rfsearch.ledger.manifest import PlannedCandidate
     from rfsearch.planning.search_plan import SearchPlan
@@ -28,18 +30,30 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a run would try, with receptive fields and a forecast of its cost, before anything is trained."""
-    from rfsearch.planning.plan import forecast_rows, make_plan, read_data
-    from rfsearch.planning.request import check_request
+    from rfsearch.planning.plan import forecast_rows
 
-    checked = check_request(request)
-    warn_of_plugins()
     with tempfile.TemporaryDirectory() as cache:
-        the_plan = make_plan(checked, read_data(checked, Path(cache)), device_for(request))
+        the_plan = _planned(request, Path(cache), progress_console(as_json))
         rows = forecast_rows(the_plan)
         if as_json:
             print_json(_as_json(the_plan, rows))
         else:
             _print_plan(the_plan, rows)
+
+
+def _planned(request: Request, cache: Path, console: Console) -> SearchPlan:
+    from rfsearch.planning.plan import make_plan, read_data
+    from rfsearch.planning.request import check_request
+
+    device = device_for(request)
+    if request.train is None:
+        checked = check_request(request)
+        warn_of_plugins()
+        return make_plan(checked, read_data(checked, cache), device)
+    from rfsearch.own_loop.own_search import own_request, plan_with_pilot
+
+    code, request = own_request(request)
+    return plan_with_pilot(console, code, request, device)
 
 
 def _as_json(the_plan: SearchPlan, rows: Sequence[PlannedCandidate]) -> dict[str, Any]:

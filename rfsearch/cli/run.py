@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,12 @@ import typer
 
 from rfsearch.cli.options import AddressOption, JsonOption, make_request, with_options_of
 from rfsearch.cli.report import report_run
-from rfsearch.conduct import begin_run, device_for, go_on, resumable
+from rfsearch.conduct import begin, begin_run, device_for, go_on, resumable
 from rfsearch.printing import progress_console, warn
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rfsearch.ledger import Request
 
 
@@ -25,18 +28,32 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Search: train candidates of a space until every strategy has spent its budget, and report."""
-    from rfsearch.ledger.run_directory import make_unused
     from rfsearch.planning.directory import new_directory
-    from rfsearch.planning.request import check_request
 
-    checked = check_request(request)
-    warn_of_plugins()
-    device = device_for(request)
-    run_dir = out or make_unused(Path("runs") / f"{Path(request.space).stem}-{datetime.now():%Y%m%d-%H%M%S}")
+    start, default = _start_of(request, progress_console(as_json))
+    run_dir = out or default
     with new_directory(run_dir), resumable(run_dir):
-        begin_run(progress_console(as_json), checked, run_dir, device)
+        start(run_dir)
         code = report_run(run_dir, as_json)
     raise typer.Exit(code)
+
+
+def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], object], Path]:
+    """Check a request; returns what starts its run in a directory, and the directory where none is named."""
+    from rfsearch.ledger.run_directory import make_unused
+    from rfsearch.planning.request import check_request
+
+    device = device_for(request)
+    if request.train is None:
+        checked = check_request(request)
+        warn_of_plugins()
+        default = make_unused(Path("runs") / f"{Path(request.space).stem}-{datetime.now():%Y%m%d-%H%M%S}")
+        return lambda run_dir: begin_run(console, checked, run_dir, device), default
+    from rfsearch.own_loop.own_search import default_directory, own_request, plan_with_pilot
+
+    code, request = own_request(request)
+    the_plan = plan_with_pilot(console, code, request, device)
+    return lambda run_dir: begin(console, request, lambda: the_plan, run_dir, device), default_directory(request)
 
 
 def resume(

@@ -13,5 +13,17 @@ depths. In the last two forms f and gamma are constants, and so are the sizes of
 from rfsearch.export.bench import Scored, take_weights
 from rfsearch.export.exporting import Exported, export, patch_of
 from rfsearch.export.forms import FORMATS, TOLERANCE, Form
+from rfsearch.export.own import ExportedWeights, export_weights
 
-__all__ = ["FORMATS", "TOLERANCE", "Exported", "Form", "Scored", "export", "patch_of", "take_weights"]
+__all__ = [
+    "FORMATS",
+    "TOLERANCE",
+    "Exported",
+    "ExportedWeights",
+    "Form",
+    "Scored",
+    "export",
+    "export_weights",
+    "patch_of",
+    "take_weights",
+]

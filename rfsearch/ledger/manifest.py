@@ -249,6 +249,11 @@ class Manifest:
     workers: Kept[int]
 
     @property
+    def has_own_trainings(self) -> bool:
+        """Whether the trainings were its user's own."""
+        return isinstance(self.resolved_space, OwnSpace)
+
+    @property
     def image_space(self) -> Space:
         """The space of a run of built-in trainings on images.
 

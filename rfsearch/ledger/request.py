@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rfsearch.direction import Direction
+
 
 @dataclass(frozen=True)
 class Request:
@@ -28,6 +30,8 @@ class Request:
         train: SPEC of a function that trains a trial. None: trainings are built in.
         dilations: What a site may get, where a function trains.
         input_shape: 1 x C x its axes, of what the network is shown of one image, likewise.
+        direction: Whether a higher or a lower score is the better one, likewise.
+        score: Its name, likewise.
 
     Example:
         Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
@@ -50,3 +54,5 @@ class Request:
     train: str | None = None
     dilations: tuple[int, ...] = ()
     input_shape: tuple[int, ...] = ()
+    direction: Direction | None = None
+    score: str | None = None

@@ -1,15 +1,17 @@
 """What a full training by a user's own function should cost, before it is trained.
 
-The pilot has shown what the hand default costs. Another candidate costs as much more or less as its network's forward
-pass does, counted on shapes alone.
+The pilot has shown what the hand default costs. Another candidate costs as much more or less as a forward and a
+backward pass of its network do, counted on shapes alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from rfsearch.choices import Candidate
 from rfsearch.errors import ModelError, RfsearchError
@@ -25,6 +27,16 @@ from rfsearch.training.latency import LATENCY_PASSES
 from rfsearch.training.meter import Meter
 from rfsearch.training.network import fields_of, settings_of
 from rfsearch.untouched import untouched
+
+# A map is resampled wherever f is not exactly 1, which a learned one leaves with its first step.
+_BESIDE = 1.01
+
+
+class _Passes(NamedTuple):
+    """Hold what one image's passes cost, FLOP: forward, and forward with backward."""
+
+    forward: float
+    both: float
 
 
 class LoopForecaster:
@@ -43,7 +55,7 @@ class LoopForecaster:
         """Begin with nothing counted."""
         self._space, self._length, self._make = space, length, make
         self._known: dict[Candidate, Forecast] = {}
-        self._passes: dict[Candidate, float] = {}
+        self._passes: dict[Candidate, _Passes] = {}
 
     @property
     def flop_per_s(self) -> float:
@@ -66,11 +78,11 @@ class LoopForecaster:
         return self._known[candidate]
 
     def _forecast(self, candidate: Candidate) -> Forecast:
-        length, one = self._length, self._pass(candidate)
-        dearer = one / self._pass(self._space.reference_candidate)
-        epoch_flop = dearer * (length.train_flop + length.score_flop)
+        length, one, reference = self._length, self._pass(candidate), self._pass(self._space.reference_candidate)
+        dearer, scoring = one.both / reference.both, one.forward / reference.forward
+        epoch_flop = dearer * length.train_flop + scoring * length.score_flop
         looks = looked_at(len(self._space.dilations), len(candidate.searched)) * length.look_flop
-        end_flop = dearer * length.end_flop + (1 + LATENCY_PASSES) * one
+        end_flop = scoring * length.end_flop + (1 + LATENCY_PASSES) * one.forward
         model, learnable = self._installed(candidate)
         fields = fields_of(model, learnable, candidate, self._space.input_shape)
         epoch = Cost(epoch_flop, dearer * length.epoch_s, 1.0)
@@ -86,8 +98,8 @@ class LoopForecaster:
             step=epoch,
         )  # fmt: skip
 
-    def _pass(self, candidate: Candidate) -> float:
-        """Return the FLOP of a forward pass of one image; of dilations that move, as between two pixels."""
+    def _pass(self, candidate: Candidate) -> _Passes:
+        """Return the FLOP of one image's passes; of dilations that move, as between two pixels; of f, as beside 1."""
         if candidate not in self._passes:
             try:
                 self._passes[candidate] = self._counted(candidate)
@@ -102,17 +114,24 @@ class LoopForecaster:
                 ) from error
         return self._passes[candidate]
 
-    def _counted(self, candidate: Candidate) -> float:
+    def _counted(self, candidate: Candidate) -> _Passes:
         model, learnable = self._installed(candidate)
         if learnable.dilations:
             low, high = bounds_of(self._space.dilations, starts_of(learnable, candidate))
             for layer in learnable.let_move(model, (low, high + 1)).values():
                 layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
+        for factor in learnable.factors.values():
+            if factor.f.requires_grad:
+                factor.f.data *= _BESIDE
         model = shapes_only(model.eval())
         image = torch.zeros(*self._space.input_shape, device="meta")
-        with untouched(model), torch.no_grad(), Meter(memory=False) as meter, OnShapes():  # type: ignore[no-untyped-call]
-            model(image)
-        return float(meter.flop)
+        with untouched(model), Meter(memory=False) as meter, OnShapes():  # type: ignore[no-untyped-call]
+            output = model(image)
+            forward = float(meter.flop)
+            means = [leaf.mean() for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            if means:
+                torch.stack(means).sum().backward()
+        return _Passes(forward, float(meter.flop))
 
     def _installed(self, candidate: Candidate) -> tuple[nn.Module, Learnable]:
         model = self._make()

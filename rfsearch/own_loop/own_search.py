@@ -8,26 +8,21 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
+import torch
+from rich.console import Console
+
 from rfsearch.direction import Direction
-from rfsearch.errors import RequestError, RunDirectoryError
+from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Request
 from rfsearch.ledger.lock import hold
-from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
+from rfsearch.ledger.manifest import MANIFEST_FILE, read_manifest
 from rfsearch.ledger.run_directory import make_unused
 from rfsearch.ledger.typed_json import sound
 from rfsearch.own_loop.loop_training import Train
-from rfsearch.own_loop.planning import (
-    DILATIONS,
-    Make,
-    OwnCode,
-    check_dilations,
-    check_shape,
-    make_own_plan,
-    own_space,
-    reopen,
-)
+from rfsearch.own_loop.planning import Make, OwnCode, OwnPlan, check_dilations, check_shape, make_own_plan, reopen
+from rfsearch.planning.request import named_anywhere
 from rfsearch.result import Result, load_run
-from rfsearch.space import OwnSpace
+from rfsearch.space.own_file import USUAL_DILATIONS
 
 
 def search(
@@ -36,7 +31,7 @@ def search(
     model: Make | str,
     input_shape: Sequence[int],
     sites: str | Sequence[str] = (),
-    dilations: Sequence[int] = DILATIONS,
+    dilations: Sequence[int] = USUAL_DILATIONS,
     strategies: Sequence[str] = (),
     paths: int | None = None,
     budget: str | None = None,
@@ -87,10 +82,9 @@ def search(
     from rfsearch.report import write
 
     code = OwnCode.of(train, model)
-    if direction not in ("maximize", "minimize"):
-        raise RequestError(f"direction is 'maximize' or 'minimize'. Got {direction!r}.")
     request = Request(
         space="",
+        train=code.train_spec,
         backbone=code.model_spec,
         sites=(sites,) if isinstance(sites, str) else tuple(sites),
         strategies=(strategies,) if isinstance(strategies, str) else tuple(strategies),
@@ -100,42 +94,73 @@ def search(
         address=address,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
-        train=code.train_spec,
         dilations=check_dilations(dilations),
         input_shape=check_shape(input_shape),
+        direction=direction,
+        score=score,
     )
-    space = own_space(code, request, direction, score)
+    request = replace(request, strategies=named_anywhere(request))
     device = device_for(request)
-    run_dir = Path(out) if out else make_unused(Path("runs") / f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    run_dir = Path(out) if out else default_directory(request)
     if (run_dir / MANIFEST_FILE).exists():
         manifest = read_manifest(run_dir)
-        _require_same_search(run_dir, manifest, request, space)
+        _require_same_search(run_dir, sound(manifest.request), request)
         with hold(run_dir), resumable(run_dir):
             go_on(out_console, request, run_dir, device, lambda: reopen(run_dir, manifest, device, code))
             write(run_dir)
     else:
-        with out_console.status("Training one epoch of the hand default ..."):
-            the_plan = make_own_plan(code, request, space, device)
+        the_plan = plan_with_pilot(out_console, code, request, device)
         with new_directory(run_dir), resumable(run_dir):
             begin(out_console, request, lambda: the_plan, run_dir, device, _command())
             write(run_dir)
     return load_run(run_dir)
 
 
-def _require_same_search(run_dir: Path, manifest: Manifest, request: Request, space: OwnSpace) -> None:
+def own_request(request: Request) -> tuple[OwnCode, Request]:
+    """Return the functions that a request names by SPEC, and the request with names that mean the same everywhere.
+
+    Raises:
+        ModelError: There is nothing behind a SPEC.
+    """
+    assert request.train is not None
+    assert request.backbone is not None
+    code = OwnCode.of(request.train, request.backbone)
+    dilations = check_dilations(request.dilations or USUAL_DILATIONS)
+    return code, replace(
+        request,
+        space="",
+        train=code.train_spec,
+        backbone=code.model_spec,
+        strategies=named_anywhere(request),
+        dilations=dilations,
+        input_shape=check_shape(request.input_shape),
+        direction=request.direction or "maximize",
+        score=request.score or "score",
+    )
+
+
+def plan_with_pilot(console: Console, code: OwnCode, request: Request, device: torch.device) -> OwnPlan:
+    """Plan a search, and show that this takes an epoch's time."""
+    with console.status("Training one epoch of the hand default ..."):
+        return make_own_plan(code, request, device)
+
+
+def default_directory(request: Request) -> Path:
+    """Return a directory that is not taken, for a run of a request."""
+    name = (request.train or "").rpartition(":")[2] or "own"
+    return make_unused(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
     """Check that a directory holds a run of the same search.
 
     Raises:
         RunDirectoryError: It holds another.
     """
-    then, now = (
-        replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None)
-        for one in (sound(manifest.request), request)
+    before, after = (
+        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None)) for one in (then, now)
     )
-    before = sound(manifest.resolved_space)
-    differing = [name for name in asdict(now) if getattr(then, name) != getattr(now, name)]
-    differing += [name for name in ("direction", "score") if getattr(before, name, None) != getattr(space, name)]
-    if differing:
+    if differing := [name for name in after if before[name] != after[name]]:
         raise RunDirectoryError(
             f"{run_dir} holds a run of another search: {', '.join(differing)} differ. Choose another out, or ask for "
             "the same to go on with it."

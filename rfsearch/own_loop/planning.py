@@ -15,7 +15,6 @@ from torch import nn
 from rfsearch import plugins
 from rfsearch.compiled import strip_compilation
 from rfsearch.data.object_sizes import ObjectSizes
-from rfsearch.direction import Direction
 from rfsearch.errors import ModelError, RequestError, RunDirectoryError, SpaceError
 from rfsearch.identity import network_of, require_same, sources_of
 from rfsearch.lazy import give_sizes
@@ -28,14 +27,15 @@ from rfsearch.own_loop.pilot import run_pilot
 from rfsearch.planning.entrants import describe_entrants, find_entrants, known_candidates
 from rfsearch.planning.fitting import check_candidates, fit_sites
 from rfsearch.planning.plan import extremes, require_budget
+from rfsearch.planning.request import check_request_in_general
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.sources import absolute
 from rfsearch.space import OwnSpace
+from rfsearch.space.own_file import USUAL_DILATIONS
 from rfsearch.surgery import Settings, Site
 from rfsearch.training import settings_of
 
 Make = Callable[[], nn.Module]
-DILATIONS = (1, 2, 3, 4, 6, 8)
 DEFAULT_BUDGET = "7x"
 
 
@@ -81,6 +81,11 @@ class OwnCode:
 
 def _found(given: object, what: str, argument: str) -> tuple[Callable[..., Any], str]:
     if isinstance(given, str):
+        if given.partition(":")[0] in plugins.ZOOS:
+            raise RequestError(
+                f"{argument} is made without arguments, and {given} needs a number of classes. Name a function of "
+                "yours that makes it as your training does: path/to/file.py:function."
+            )
         spec = absolute(given)
         return plugins.named(spec, what), spec
     if not callable(given) or isinstance(given, nn.Module):
@@ -202,8 +207,15 @@ class OwnPlan(SearchPlan):
         return space_facts, data_facts, self.code.network(self.make_network())
 
 
-def own_space(code: OwnCode, request: Request, direction: Direction, score: str) -> OwnSpace:
-    """Return the space of a search in a user's own training, not yet fitted to its network."""
+def own_space(code: OwnCode, request: Request) -> OwnSpace:
+    """Return the space of a search in a user's own training, not yet fitted to its network.
+
+    Raises:
+        SpaceError: The request asks for something that is none.
+    """
+    dilations = check_dilations(request.dilations or USUAL_DILATIONS)
+    if request.direction not in (None, "maximize", "minimize"):
+        raise SpaceError(f"direction is 'maximize' or 'minimize'. Got {request.direction!r}.")
     name = (code.train_spec or _name(code.train)).rpartition(":")[2]
     return OwnSpace(
         name=name,
@@ -213,24 +225,31 @@ def own_space(code: OwnCode, request: Request, direction: Direction, score: str)
         preset="own",
         backbone=code.model_spec,
         sites=request.sites,
-        dilations=request.dilations,
-        reference=request.dilations[0],
+        dilations=dilations,
+        reference=dilations[0],
         f_bounds=(0.25, 4.0),
         f_search=(0.7, 1.4),
         budget=request.budget or DEFAULT_BUDGET,
-        direction=direction,
+        direction=request.direction or "maximize",
         train=code.train_spec,
-        input_shape=request.input_shape,
-        score=score,
+        input_shape=check_shape(request.input_shape),
+        score=request.score or "score",
     )
 
 
-def make_own_plan(code: OwnCode, request: Request, space: OwnSpace, device: torch.device) -> OwnPlan:
+def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnPlan:
     """Resolve a request whose trials are trained by a user's function; a pilot of one epoch finds their length.
+
+    Args:
+        code: The user's functions.
+        request: The request.
+        device: What the pilot and the trials train on.
 
     Raises:
         RequestError: Something does not fit, or the function fails.
     """
+    check_request_in_general(request)
+    space = own_space(code, request)
     model = code.model()
     give_sizes(model, space.input_shape)
     space, sites, notices = fit_sites(space, model, space.input_shape, adapt=True, propose=not space.sites)
@@ -337,5 +356,7 @@ def check_dilations(dilations: object) -> tuple[int, ...]:
     """
     given = list(dilations) if isinstance(dilations, list | tuple | range | set) else []
     if not given or any(not isinstance(d, int) or isinstance(d, bool) or d < 1 for d in given):
-        raise SpaceError(f"dilations are whole numbers of at least 1. Got {dilations!r}. Usual: {list(DILATIONS)}.")
+        raise SpaceError(
+            f"dilations are whole numbers of at least 1. Got {dilations!r}. Usual: {list(USUAL_DILATIONS)}."
+        )
     return tuple(sorted(set(given)))

@@ -60,18 +60,31 @@ def check_request(request: Request) -> CheckedRequest:
     space = resolve_space(request)
     if request.data is not None:
         require_folder(Path(request.data))
+    check_request_in_general(request)
+    entrants = find_entrants(request, space)
+    plugins.backbone(space.backbone)
+    Budget.parse(space.budget, reference_flop=1.0)
+    return CheckedRequest(replace(request, strategies=named_anywhere(request)), space, entrants)
+
+
+def named_anywhere(request: Request) -> tuple[str, ...]:
+    """Return a request's strategies by names that mean the same in every working directory."""
+    return tuple(FORM_MARK.join(filter(None, split_strategy(named))) for named in request.strategies)
+
+
+def check_request_in_general(request: Request) -> None:
+    """Check what is alike for every kind of run.
+
+    Raises:
+        SpaceError: An amount is none.
+    """
     if not 1 <= request.seeds <= SEEDS_MOST:
         raise SpaceError(
             f"--seeds is the number of seeds per strategy, at least 1 and at most {SEEDS_MOST}. Got {request.seeds}."
         )
-    entrants = find_entrants(request, space)
-    plugins.backbone(space.backbone)
-    Budget.parse(space.budget, reference_flop=1.0)
     _check_amount("--cpus-per-trial", request.cpus_per_trial)
     if request.gpus_per_trial != 0:
         _check_amount("--gpus-per-trial", request.gpus_per_trial)
-    anywhere = tuple(FORM_MARK.join(filter(None, split_strategy(named))) for named in request.strategies)
-    return CheckedRequest(replace(request, strategies=anywhere), space, entrants)
 
 
 def _check_amount(option: str, amount: float | None) -> None:

@@ -137,18 +137,7 @@ def read_space(path: Path, preset: str | None, changes: Sequence[str] = ()) -> S
         SpaceError: The file cannot be read, has no such preset, or has faults; all of them in one message, each with
             its line. Or the changes have faults.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path}: cannot be read: {error}.") from error
-    try:
-        body = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpaceError(f"{path}: not valid TOML: {error}.") from error
-    except RecursionError:
-        raise SpaceError(f"{path}: its values are nested too deeply.") from None
-    except ValueError as error:  # a number of more digits than Python reads, a date that is none
-        raise SpaceError(f"{path}: a value that cannot be read: {error}.") from error
+    text, body = read_toml(path)
     file = _checked(body, str(path), partial(describe_fault, text))
     wanted = preset or file.default_preset
     if changes:
@@ -165,6 +154,26 @@ def read_space(path: Path, preset: str | None, changes: Sequence[str] = ()) -> S
         **{k: getattr(chosen, k) for k in Preset.model_fields if k != "form"},
         form=form,
     )
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a file's text, and what it says.
+
+    Raises:
+        SpaceError: It cannot be read, or is not valid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path}: cannot be read: {error}.") from error
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpaceError(f"{path}: not valid TOML: {error}.") from error
+    except RecursionError:
+        raise SpaceError(f"{path}: its values are nested too deeply.") from None
+    except ValueError as error:  # a number of more digits than Python reads, a date that is none
+        raise SpaceError(f"{path}: a value that cannot be read: {error}.") from error
 
 
 def _checked(body: Mapping[str, Any], source: str, describe: Callable[[ErrorDetails], str]) -> SpaceFile:

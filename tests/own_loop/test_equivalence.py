@@ -8,7 +8,7 @@ import torch
 from rfsearch.backbones.small import wei_small
 from rfsearch.choices import Candidate, Dilated, Inflated
 from rfsearch.ledger import Assignment, Request
-from rfsearch.own_loop.planning import OwnCode, make_own_plan, own_space
+from rfsearch.own_loop.planning import OwnCode, make_own_plan
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.tasks.from_space import task_of
 from rfsearch.training import Training
@@ -71,7 +71,7 @@ def test_scores_are_equal_to_the_last_digit_and_flop_within_one_percent(space, c
     data = toy_faces()
     code = OwnCode.of(loop_of(space), lambda: wei_small(data.num_classes))
     request = Request(space="", sites=("conv6",), dilations=(1, 2, 4), input_shape=data.input_shape, budget="4x")
-    plan = make_own_plan(code, request, own_space(code, request, "maximize", "score"), CPU)
+    plan = make_own_plan(code, request, CPU)
     candidate = Candidate({"conv6": choice})
     order = Assignment("t", "s", 0, candidate.to_json(), 3, 1e30)
     own = finished(plan.trainings.begin(order, "flop", CPU, tmp_path / "own"))

@@ -12,7 +12,7 @@ from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
 from rfsearch.errors import RequestError, RfsearchError, RunDirectoryError
 from rfsearch.ledger import Assignment, Request
 from rfsearch.own_loop.loop_training import LoopTraining
-from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan, own_space
+from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan
 from tests.own_loop import loops
 from tests.small_run import train_in_process
 
@@ -30,7 +30,7 @@ def plan(train=loops.train, **changes) -> OwnPlan:
     code = OwnCode.of(train, changes.pop("model", loops.make_model))
     given = {"sites": ("2",), "dilations": (1, 2, 4, 6), "input_shape": loops.INPUT, "budget": "4x"} | changes
     request = Request(space="", **given)
-    return make_own_plan(code, request, own_space(code, request, "maximize", "score"), CPU)
+    return make_own_plan(code, request, CPU)
 
 
 @pytest.fixture(scope="module")
