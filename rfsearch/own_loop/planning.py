@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,16 @@ def _maker(make: Callable[..., Any], spec: str) -> Make:
 
 
 def _name(function: Callable[..., Any]) -> str:
+    while isinstance(function, partial):
+        function = function.func
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 def _file_of(function: Callable[..., Any]) -> dict[str, str]:
     """Return the SHA-256 of the file in which a function is written, by its path; nothing where there is none."""
     try:
+        while isinstance(function, partial):
+            function = function.func
         file = Path(inspect.getsourcefile(inspect.unwrap(function)) or "")
         return {str(file.resolve()): sha256(file.read_bytes()).hexdigest()}
     except (TypeError, OSError):
@@ -143,6 +148,10 @@ class OwnPlan(SearchPlan):
     @property
     def primary(self) -> str:
         return self.space.score
+
+    @property
+    def title(self) -> str:
+        return f"{self.space.title} ({self.space.name}): {self.summary}"
 
     @property
     def summary(self) -> str:
