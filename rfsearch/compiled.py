@@ -28,6 +28,11 @@ def check_not_compiled(model: nn.Module) -> None:
             )
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether torch.compile has compiled a model or anything in it."""
+    return any(_before_compiling(m) is not None or m._compiled_call_impl is not None for m in model.modules())
+
+
 def strip_compilation(model: nn.Module) -> nn.Module:
     """Replace what torch.compile returned by the modules behind it, in a new network that a search is to change.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """Hold a run, finished or not, as it was when it was read.
 
@@ -120,6 +120,9 @@ class Result:
 
     def __str__(self) -> str:
         return self.verdict
+
+    def __repr__(self) -> str:
+        return f"<run {self.directory}: {len(self.run.records)} trials>"
 
     @cached_property
     def _view(self) -> RunView:

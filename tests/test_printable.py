@@ -12,8 +12,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from rfsearch import cli
-from rfsearch.cli import printing
+from rfsearch import cli, printing
 from rfsearch.ledger import Journal
 from rfsearch.printable import PlainConsole, printable
 from rfsearch.report.field_page import Pictured, write_page

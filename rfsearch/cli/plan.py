@@ -45,15 +45,14 @@ def _planned(request: Request, cache: Path, console: Console) -> SearchPlan:
     from rfsearch.planning.plan import make_plan, read_data
     from rfsearch.planning.request import check_request
 
-    device = device_for(request)
     if request.train is None:
         checked = check_request(request)
         warn_of_plugins()
-        return make_plan(checked, read_data(checked, cache), device)
+        return make_plan(checked, read_data(checked, cache), device_for(request))
     from rfsearch.own_loop.own_search import own_request, plan_with_pilot
 
     code, request = own_request(request)
-    return plan_with_pilot(console, code, request, device)
+    return plan_with_pilot(console, code, request, device_for(request))
 
 
 def _as_json(the_plan: SearchPlan, rows: Sequence[PlannedCandidate]) -> dict[str, Any]:

@@ -43,15 +43,16 @@ def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], obje
     from rfsearch.ledger.run_directory import make_unused
     from rfsearch.planning.request import check_request
 
-    device = device_for(request)
     if request.train is None:
         checked = check_request(request)
         warn_of_plugins()
+        device = device_for(request)
         default = make_unused(Path("runs") / f"{Path(request.space).stem}-{datetime.now():%Y%m%d-%H%M%S}")
         return lambda run_dir: begin_run(console, checked, run_dir, device), default
     from rfsearch.own_loop.own_search import default_directory, own_request, plan_with_pilot
 
     code, request = own_request(request)
+    device = device_for(request)
     the_plan = plan_with_pilot(console, code, request, device)
     return lambda run_dir: begin(console, request, lambda: the_plan, run_dir, device), default_directory(request)
 

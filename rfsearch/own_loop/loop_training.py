@@ -164,7 +164,10 @@ class LoopTraining:
         np.random.seed(seed % 2**32)  # noqa: NPY002 (what users' data sets draw from)
         torch.manual_seed(seed)
         train = plugins.named(self._train, "training function") if isinstance(self._train, str) else self._train
-        train(self._trial)
+        try:
+            train(self._trial)
+        finally:
+            self._trial.end()
         self._peak = memory.bytes()
 
     def take_up(self, trial: Trial) -> int:
@@ -230,7 +233,7 @@ class LoopTraining:
     def _epoch_cost(self) -> Cost:
         """Return what the next epoch should cost, looks included."""
         spent, length = self._trial.spent, self._space.length
-        flop = spent.epoch_flop or self._forecast.flop
+        flop = spent.growth * spent.epoch_flop or self._forecast.flop
         if length and self._candidate.searched and self._trial.searching:
             flop += length.look_flop * looked_at(len(self._space.dilations), len(self._candidate.searched))
         return Cost(flop, spent.epoch_s or self._forecast.device_s, 1.0)
@@ -240,7 +243,9 @@ class LoopTraining:
         length = self._space.length
         if length is None:
             return Cost()
-        dearer = self._forecast.flop / (length.train_flop + length.score_flop) if self._forecast.flop else 1.0
+        spent = self._trial.spent
+        epoch_flop = max(self._forecast.flop, spent.growth * spent.epoch_flop)
+        dearer = max(1.0, epoch_flop / (length.train_flop + length.score_flop))
         return Cost(dearer * length.end_flop, length.end_s)
 
     def _exceeds(self, more: Cost) -> bool:
@@ -270,20 +275,14 @@ class LoopTraining:
         )
         (self._directory / PROGRESS).unlink(missing_ok=True)
         self._fields = self._known_fields()
-        scores = {"val": scored.val} | ({} if scored.test is None else {"test": scored.test}) | dict(scored.all)
-        whole = self._done_epochs == trial.epochs_asked
         return replace(
-            self._record("completed" if whole else "cut"),
+            self._record("cut" if self._cut else "completed"),  # a loop may also end early by a rule of its own
             val=scored.val,
             test=scored.test,
-            scores=scores,
+            scores=scored.all,
             infer_mac=inference.flop / 2,
             infer_peak_bytes=inference.peak_bytes + held,
         )
-
-    @property
-    def _done_epochs(self) -> int:
-        return self._trial.begun if not self._cut else self._done
 
     def _weigh(self, model: nn.Module) -> Metered:
         """Return FLOP and peak bytes of one image's pass; charged with those that will measure its latency."""

@@ -20,7 +20,7 @@ from rfsearch.ledger.run_directory import make_unused
 from rfsearch.ledger.typed_json import sound
 from rfsearch.own_loop.loop_training import Train
 from rfsearch.own_loop.planning import Make, OwnCode, OwnPlan, check_dilations, check_shape, make_own_plan, reopen
-from rfsearch.planning.request import named_anywhere
+from rfsearch.planning.request import check_request_in_general, named_anywhere
 from rfsearch.result import Result, load_run
 from rfsearch.space.own_file import USUAL_DILATIONS
 
@@ -99,6 +99,7 @@ def search(
         direction=direction,
         score=score,
     )
+    check_request_in_general(request)
     request = replace(request, strategies=named_anywhere(request))
     device = device_for(request)
     run_dir = Path(out) if out else default_directory(request)
@@ -124,6 +125,7 @@ def own_request(request: Request) -> tuple[OwnCode, Request]:
     """
     assert request.train is not None
     assert request.backbone is not None
+    check_request_in_general(request)
     code = OwnCode.of(request.train, request.backbone)
     dilations = check_dilations(request.dilations or USUAL_DILATIONS)
     return code, replace(
@@ -169,4 +171,5 @@ def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
 
 def _command() -> str:
     script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
-    return f"python {script}" if script.endswith(".py") else "rfsearch.search(...)"
+    interactive = not script.endswith(".py") or "ipykernel" in script
+    return "rfsearch.search(...)" if interactive else f"python {script}"

@@ -53,7 +53,10 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002 (what users' data sets draw from)
         torch.manual_seed(0)
-        train(trial)
+        try:
+            train(trial)
+        finally:
+            trial.end()
 
     try:
         LoopThread(call).go_on()

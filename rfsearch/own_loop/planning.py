@@ -28,7 +28,6 @@ from rfsearch.own_loop.pilot import run_pilot
 from rfsearch.planning.entrants import describe_entrants, find_entrants, known_candidates
 from rfsearch.planning.fitting import check_candidates, fit_sites
 from rfsearch.planning.plan import extremes, require_budget
-from rfsearch.planning.request import check_request_in_general
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.sources import absolute
 from rfsearch.space import OwnSpace
@@ -257,7 +256,6 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
     Raises:
         RequestError: Something does not fit, or the function fails.
     """
-    check_request_in_general(request)
     space = own_space(code, request)
     model = code.model()
     give_sizes(model, space.input_shape)

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from rfsearch.choices import Candidate
-from rfsearch.compiled import check_not_compiled
-from rfsearch.errors import ModelError, RequestError, TrialError
+from rfsearch.compiled import check_not_compiled, is_compiled
+from rfsearch.errors import RequestError, TrialError
 from rfsearch.own_loop.learner import Learner
 from rfsearch.own_loop.learning import learner_of
 from rfsearch.own_loop.metering import LoopMeter
@@ -47,6 +47,7 @@ class Spent:
     Attributes:
         score_flop: Of what ran inside `Trial.evaluating`.
         epoch_flop: Of the last epoch, evaluations included.
+        growth: That over the epoch before, at least 1: what a learned f makes an epoch dearer.
         epoch_score_flop: Of the evaluations in it.
         epoch_s: Seconds of the last epoch.
         look_flop: Of the last look.
@@ -56,6 +57,7 @@ class Spent:
 
     score_flop: float = 0.0
     epoch_flop: float = 0.0
+    growth: float = 1.0
     epoch_score_flop: float = 0.0
     epoch_s: float = 0.0
     look_flop: float = 0.0
@@ -135,11 +137,11 @@ class Trial:
         self.scored: Scored | None = None
         self.finished: Scored | None = None
         self.epochs_asked = 0
-        self.begun = 0
-        """Epochs begun."""
         self._attached: nn.Module | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._kept: dict[str, Stateful] = {}
+        self.set_aside_compilation = False
+        """Whether the training has compiled its model, which runs as it was written instead."""
         self._step = self._score_depth = 0
         self._looked = False
 
@@ -209,7 +211,10 @@ class Trial:
         if not optimizers or not all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
             got = ", ".join(type(one).__name__ for one in optimizers) or "none"
             raise RequestError(f"trial.attach(model, optimizer) follows torch.optim.Optimizer. Got {got}.")
-        _check_eager(model)
+        if is_compiled(model):
+            # What compiled code runs cannot be counted, and a dilation that changes would compile it anew.
+            torch.compiler.set_stance("force_eager")
+            self.set_aside_compilation = True
         self._attached, self._optimizers = model, optimizers
         self._looked = look is not None
         self.meter.begin(optimizers)
@@ -264,12 +269,12 @@ class Trial:
             with self.meter.paused():
                 if not self._conduct.goes_on(self, epoch):
                     return
-            self.begun = epoch + 1
             before, steps, began = self.meter.flop, self._step, time.perf_counter()
             scored = self.spent.score_flop
             yield epoch
             self.spent.epochs += 1
-            self.spent.epoch_flop = self.meter.flop - before
+            last, self.spent.epoch_flop = self.spent.epoch_flop, self.meter.flop - before
+            self.spent.growth = max(1.0, self.spent.epoch_flop / last) if last else 1.0
             self.spent.epoch_score_flop = self.spent.score_flop - scored
             self.spent.epoch_s = time.perf_counter() - began
             self.spent.steps = self._step - steps
@@ -365,6 +370,11 @@ class Trial:
                 values[path] = dilation
         return values
 
+    def end(self) -> None:
+        """Give back what the training has changed beyond itself."""
+        if self.set_aside_compilation:
+            torch.compiler.set_stance("default")
+
     def settle(self) -> nn.Module:
         """Return the model with plain convolutions wherever a dilation has become a whole number."""
         assert self.model is not None
@@ -417,21 +427,6 @@ def _number(name: str, value: object) -> float:
 
 def _refuse(name: str, value: object) -> NoReturn:
     raise RequestError(f"a score is one number. Got {name} = {value!r}.")
-
-
-def _check_eager(model: nn.Module) -> None:
-    """Refuse a compiled model: its operators cannot be counted as they run.
-
-    Raises:
-        ModelError: It is compiled.
-    """
-    try:
-        check_not_compiled(model)
-    except ModelError as error:
-        raise ModelError(
-            f"{error} In a search, leave torch.compile out: what it runs cannot be metered, and a dilation that "
-            "changes compiles it anew."
-        ) from error
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

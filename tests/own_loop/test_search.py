@@ -79,6 +79,7 @@ def test_its_result_is_held_in_python(result):
     assert result.verdict.split(" won")[0] in result._repr_html_()
     page = result.report.read_text(encoding="utf-8")
     assert "Your own training" in page
+    assert "What the winner sees" not in page  # its images are its user's
     with pytest.raises(RequestError, match="rf_px"):
         result.pareto("rf")
 
@@ -240,11 +241,6 @@ class Failing:
             other.step()
 
     @staticmethod
-    def compiles(trial):
-        model = torch.compile(trial.prepare(loops.make_model()))
-        trial.attach(model, torch.optim.SGD(model.parameters(), 0.1))
-
-    @staticmethod
     def scores_a_list(trial):
         model = trial.prepare(loops.make_model())
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -279,7 +275,6 @@ class Failing:
         (Failing.attaches_twice, "already"),
         (Failing.attaches_no_optimizer, "Got none"),
         (Failing.steps_another_optimizer, "without a step of the attached optimiser"),
-        (Failing.compiles, r"torch\.compile"),
         (Failing.scores_a_list, "a score is one number"),
         (Failing.never_scores, r"trial\.finish"),
         (Failing.keeps_a_number, "best has none"),
@@ -309,6 +304,28 @@ def test_what_is_asked_wrongly_is_one_message(changes, said, tmp_path):
     with pytest.raises(RfsearchError, match=said):
         rfsearch.search(loops.train, out=tmp_path / "run", **{**SEARCH, **changes})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_compiled_model_trains_as_it_was_written(tmp_path):
+    def trained(compiled: bool):
+        def train(trial):
+            model = trial.prepare(loops.make_model())
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+            if compiled:
+                model = torch.compile(model)
+            trial.attach(model, optimizer)
+            for _ in trial.epochs(2):
+                for x, y in loops.loader(16):
+                    optimizer.zero_grad()
+                    nn.functional.mse_loss(model(x), y).backward()
+                    optimizer.step()
+            trial.finish(val=loops.scorer(model)())
+
+        return finished(training(plan(train, strategies=("exhaustive",)), Dilated(2), tmp_path / str(compiled)))
+
+    plain, compiled = trained(False), trained(True)
+    assert (compiled.status, compiled.val) == ("completed", plain.val)
+    assert compiled.cost.flop == pytest.approx(plain.cost.flop, rel=0.01)
 
 
 def test_a_trial_that_fails_says_where(the_plan, tmp_path):

@@ -96,11 +96,19 @@ def test_no_step_is_begun_that_its_limit_has_no_room_for(space, tmp_path):
         assert record.val is not None
 
 
-def test_looks_that_find_dilations_keep_the_limit_too(tmp_path):
-    space = toy_space(tmp_path, steps=16)
+@pytest.mark.parametrize(
+    "shares",
+    [
+        (0.2, 0.3, 0.45),
+        pytest.param((0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8), marks=pytest.mark.slow),
+    ],
+    ids=["some", "many"],
+)
+def test_looks_that_find_dilations_keep_the_limit_too(tmp_path, shares):
+    space = toy_space(tmp_path, steps=24)
     searched = Searched(1)
     whole = finished(training(space, searched, tmp_path)).cost.flop
-    for share in (0.2, 0.3, 0.35, 0.45, 0.6):
+    for share in shares:
         record = finished(training(space, searched, tmp_path / str(share), limit=share * whole))
         assert record.status == "cut"
         assert record.cost.flop <= share * whole

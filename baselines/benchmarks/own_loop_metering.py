@@ -1,0 +1,173 @@
+"""Measure how well, and at what price, a user's own training loop is metered.
+
+How well: a few steps of ten networks in four kinds of loop, counted call by call as a trial counts them, against a
+meter of every operator, and beside torch's own counter, which knows convolutions and matrix products alone. At what
+price: CPU time of a step on one thread, counted and uncounted steps taking turns in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from provenance import RESULTS, provenance, write_sidecar
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rfsearch.own_loop.metering import LoopMeter
+from rfsearch.training.meter import Meter
+
+NAME = "own_loop_metering"
+NETWORKS = (
+    "resnet18", "resnet50", "mobilenetv3_small_100", "tf_efficientnet_lite0", "convnext_atto", "regnety_002",
+    "densenet121", "vit_tiny_patch16_224", "mobilevit_xxs", "hrnet_w18_small",
+)  # fmt: skip
+TIMED = ("resnet18", "resnet50", "tf_efficientnet_lite0")
+STEPS, BATCH, CLASSES = 3, 2, 10
+WARM_UP = 5
+
+Step = Callable[[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor], None]
+
+
+def plain(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Take a step as everybody does."""
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(images), labels).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+def mixed(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Take a step in bfloat16."""
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = nn.functional.cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+
+
+def accumulated(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Take a step with the gradients of two batches."""
+    for _ in range(2):
+        (nn.functional.cross_entropy(model(images), labels) / 2).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def skipping(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Take a step whose network, by a draw, sees the images once or twice, the second time without gradients."""
+    optimizer.zero_grad()
+    logits = model(images)
+    if torch.rand(()) < 0.5:
+        with torch.no_grad():
+            logits = logits + model(images.flip(3))
+    nn.functional.cross_entropy(logits, labels).backward()
+    optimizer.step()
+
+
+LOOPS = {"plain": plain, "bfloat16": mixed, "accumulated": accumulated, "a pass skipped at random": skipping}
+
+
+def made(name: str) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
+    """Return a network with its optimiser, images and labels."""
+    torch.manual_seed(0)
+    size = 224 if name.startswith("vit") else 96
+    model = timm.create_model(name, num_classes=CLASSES).train()
+    return model, torch.optim.AdamW(model.parameters()), torch.rand(BATCH, 3, size, size), torch.zeros(BATCH).long()
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Run work in a thread that ends with it, as a trial does."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def accuracy(name: str, kind: str) -> dict[str, object]:
+    """Count a few steps in three ways."""
+    step, meter = LOOPS[kind], LoopMeter()
+
+    def run(counting: object = None) -> None:
+        model, optimizer, images, labels = made(name)
+        if counting is meter:
+            meter.begin([optimizer])
+        torch.manual_seed(1)
+        for _ in range(STEPS):
+            step(model, optimizer, images, labels)
+
+    in_a_thread(lambda: run(meter))
+    with Meter(memory=False) as every:
+        run()
+    with FlopCounterMode(display=False) as of_torch:
+        run()
+    return {
+        "network": name,
+        "loop": kind,
+        "flop": meter.flop,
+        "over_every_operator": meter.flop / every.flop,
+        "over_torch_counter": meter.flop / of_torch.get_total_flops(),
+    }
+
+
+def overhead(name: str, pairs: int) -> dict[str, object]:
+    """Measure CPU seconds of a step, counted and not."""
+    found: dict[str, object] = {}
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        model, uncounted, images, labels = made(name)
+        images, labels = images.repeat(4, 1, 1, 1), labels.repeat(4)
+        counted, meter = torch.optim.AdamW(model.parameters()), LoopMeter()
+        meter.begin([counted])
+        calls = meter._tally.calls
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for number in range(2 * (pairs + WARM_UP)):
+            counting = (number + number // 2) % 2 == 0  # the order changes from pair to pair
+            if not counting:
+                calls.__exit__(None, None, None)
+            started = time.process_time()
+            plain(model, counted if counting else uncounted, images, labels)
+            seconds[counting].append(time.process_time() - started)
+            if not counting:
+                calls.__enter__()
+        with_it, without = (np.array(seconds[counting][WARM_UP:]) for counting in (True, False))
+        added = with_it - without
+        draws = np.random.default_rng(0).integers(len(added), size=(2000, len(added)))
+        low, high = np.percentile(np.median(added[draws], axis=1), [2.5, 97.5])
+        step = float(np.median(without))
+        found.update(network=name, step_ms=1000 * step, share=float(np.median(added)) / step)
+        found.update(share_low=float(low) / step, share_high=float(high) / step)
+
+    in_a_thread(run)
+    return found
+
+
+def main() -> None:
+    """Measure both, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=60, help="steps of each kind that are timed")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    times = pd.DataFrame([overhead(name, asked.pairs) for name in TIMED])
+    print(times.round(4).to_string(index=False))
+    counts = pd.DataFrame([accuracy(name, kind) for name in NETWORKS for kind in LOOPS])
+    print(counts.round(4).to_string(index=False))
+    counts.round(6).to_csv(RESULTS / f"{NAME}.csv", index=False)
+    write_sidecar(
+        NAME,
+        {
+            **provenance(),
+            "overhead": times.round(5).to_dict(orient="records"),
+            "share": "added by counting to the CPU time of a step: median over pairs of steps, 95 % bootstrap interval",
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
