@@ -6,6 +6,7 @@ import io
 import numbers
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -379,7 +380,9 @@ class Trial:
         """Return the model with plain convolutions wherever a dilation has become a whole number."""
         assert self.model is not None
         if self.learner:
-            self.learner.settle(whole=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a budget may have no room for a step
+                self.learner.settle(whole=False)
         return self.model
 
     def _charged(self, look: Callable[[], float]) -> Callable[[], float]:
