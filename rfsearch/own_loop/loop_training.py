@@ -7,7 +7,6 @@ epochs while whoever runs the trial decides whether it goes on.
 from __future__ import annotations
 
 import math
-import random
 import threading
 import traceback
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -25,6 +23,7 @@ from rfsearch.errors import RfsearchError, RunDirectoryError, TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.record import Status
 from rfsearch.own_loop.metering import loading_apart
+from rfsearch.own_loop.random_states import seed_all
 from rfsearch.own_loop.trial import Scored, Stopped, Trial
 from rfsearch.space import OwnSpace
 from rfsearch.training import checkpoint
@@ -159,10 +158,7 @@ class LoopTraining:
     def _call(self) -> None:
         """Call the user's function, in its thread."""
         memory = PeakMemory(self._device)
-        seed = self._assignment.train_seed
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 (what users' data sets draw from)
-        torch.manual_seed(seed)
+        seed_all(self._assignment.train_seed)
         train = plugins.named(self._train, "training function") if isinstance(self._train, str) else self._train
         try:
             train(self._trial)

@@ -76,11 +76,6 @@ def search(
         >>> result = rfsearch.search(train, model=make_model, input_shape=(1, 3, 512, 512), budget="7x")
         >>> print(result.verdict)
     """
-    from rfsearch.conduct import begin, device_for, go_on, resumable
-    from rfsearch.planning.directory import new_directory
-    from rfsearch.printing import out_console
-    from rfsearch.report import write
-
     code = OwnCode.of(train, model)
     request = Request(
         space="",
@@ -101,6 +96,20 @@ def search(
     )
     check_request_in_general(request)
     request = replace(request, strategies=named_anywhere(request))
+    threads = torch.get_num_threads()
+    try:
+        return _run(code, request, out)
+    finally:
+        torch.set_num_threads(threads)  # as a trial has meanwhile
+
+
+def _run(code: OwnCode, request: Request, out: str | Path | None) -> Result:
+    """Begin a search or go on with it."""
+    from rfsearch.conduct import begin, device_for, go_on, resumable
+    from rfsearch.planning.directory import new_directory
+    from rfsearch.printing import out_console
+    from rfsearch.report import write
+
     device = device_for(request)
     run_dir = Path(out) if out else default_directory(request)
     if (run_dir / MANIFEST_FILE).exists():

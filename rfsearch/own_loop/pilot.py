@@ -6,15 +6,14 @@ after its first epoch. The pilot is charged to no arm, and its score is forgotte
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from rfsearch.errors import RequestError, RfsearchError
 from rfsearch.own_loop.loop_training import LoopThread, place_of_error
+from rfsearch.own_loop.random_states import random_state, seed_all, set_random_state
 from rfsearch.own_loop.trial import Trial
 from rfsearch.space import Length, OwnSpace
 from rfsearch.training.memory import PeakMemory
@@ -50,14 +49,13 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
     memory = PeakMemory(device)
 
     def call() -> None:
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002 (what users' data sets draw from)
-        torch.manual_seed(0)
+        seed_all(0)
         try:
             train(trial)
         finally:
             trial.end()
 
+    before = random_state(device)
     try:
         LoopThread(call).go_on()
     except RfsearchError as error:
@@ -66,6 +64,8 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
         raise RequestError(
             f"the training function fails in its first epoch: {type(error).__name__}: {error}{place_of_error(error)}."
         ) from error
+    finally:
+        set_random_state(before, device)  # of whoever searches
     spent, ended = trial.spent, time.perf_counter()
     if not spent.epochs:
         raise RequestError(
@@ -80,6 +80,9 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
     train_flop = spent.epoch_flop - spent.epoch_score_flop
     if not train_flop > 0:
         raise RequestError("an epoch of the training function ran nothing that has a cost: no pass of a model.")
+    peak_bytes = memory.bytes() or 0
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # workers share it
     return Length(
         epochs=trial.epochs_asked,
         steps=spent.steps,
@@ -90,5 +93,5 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
         end_s=max(0.0, ended - conduct.ended),
         look_flop=spent.look_flop,
         looks=trial.looked,
-        peak_bytes=memory.bytes() or 0,
+        peak_bytes=peak_bytes,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import numbers
-import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from rfsearch.errors import RequestError, TrialError
 from rfsearch.own_loop.learner import Learner
 from rfsearch.own_loop.learning import learner_of
 from rfsearch.own_loop.metering import LoopMeter
+from rfsearch.own_loop.random_states import random_state, set_random_state
 from rfsearch.space import OwnSpace
 from rfsearch.surgery import Advancing, Learnable, Settings, Undecayed, found_dilation, install
 from rfsearch.training.optimisation import Scalar, value_of
@@ -327,7 +327,7 @@ class Trial:
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "kept": {name: _packed(one.state_dict()) for name, one in self._kept.items()},
             "learner": self.learner.state_dict() if self.learner else None,
-            "random": _random_state(self.device),
+            "random": random_state(self.device),
             "step": self._step,
         }
 
@@ -344,7 +344,7 @@ class Trial:
             one.load_state_dict(_unpacked(state["kept"][name], self.device))
         if self.learner and state["learner"] is not None:
             self.learner.load_state_dict(state["learner"])
-        _set_random_state(state["random"], self.device)
+        set_random_state(state["random"], self.device)
         self._step = state["step"]
         self._advance()
 
@@ -430,28 +430,6 @@ def _number(name: str, value: object) -> float:
 
 def _refuse(name: str, value: object) -> NoReturn:
     raise RequestError(f"a score is one number. Got {name} = {value!r}.")
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """Return the states of random, numpy and torch, of types that a checkpoint holds."""
-    name, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 (users' data sets draw so)
-    assert isinstance(keys, np.ndarray)
-    state = {
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(place), int(has_gauss), float(gauss)],
-        "torch": torch.get_rng_state(),
-    }
-    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    version, inner, gauss = state["python"]
-    random.setstate((version, tuple(inner), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 def _packed(state: object) -> torch.Tensor:

@@ -178,6 +178,22 @@ def test_the_seed_decides_what_a_training_draws(the_plan, tmp_path):
     assert first.val == second.val
 
 
+def test_who_searches_is_left_as_they_were(tmp_path, monkeypatch):
+    train_in_process(monkeypatch)
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    threads = torch.get_num_threads()
+    plan()
+    assert torch.equal(torch.rand(3), expected)
+    torch.set_num_threads(2)
+    try:
+        rfsearch.search(loops.train_without_a_look, out=tmp_path / "run", **{**SEARCH, "strategies": ["exhaustive"]})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_without_a_look_fractional_moves_dilations_from_every_start():
     found = plan(loops.train_without_a_look, strategies=("fractional",))
     assert not found.space.length.looks
