@@ -38,6 +38,7 @@ class Augment:
         shift: Largest displacement, as a fraction of the image's side.
         brightness: Largest amount added, 1 = from black to white.
         contrast: Largest relative change about mid-grey.
+        crop: H x W px of the window of each image that is seen, anywhere in it. None: all of it.
     """
 
     flip: bool = False
@@ -45,6 +46,7 @@ class Augment:
     shift: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    crop: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse bounds that are none."""
@@ -57,7 +59,7 @@ class Augment:
     @property
     def moves(self) -> bool:
         """Whether images are moved, so that targets move with them."""
-        return self.flip or self.scale != (1.0, 1.0) or self.shift > 0
+        return self.flip or self.scale != (1.0, 1.0) or self.shift > 0 or self.crop is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +67,9 @@ class Motion:
     """Say how augmentation has moved each image of a batch.
 
     Args:
-        grid: B x H x W x 2 float32: where each new pixel is read, x then y, as `grid_sample` takes it with
-            `align_corners=False`: -1 and 1 are the edges of the old image. Mirroring, zoom and shift are all in it.
+        grid: B x h x w x 2 float32: where each new pixel is read, x then y, as `grid_sample` takes it with
+            `align_corners=False`: -1 and 1 are the edges of the old image. Mirroring, zoom, shift and the window are
+            all in it; without a window h x w is the image's size, H x W.
         mirrored: B bool: which images are mirrored from left to right.
         zoom: B float32 factors, above 1 where the image is enlarged: by them displacements in px grow.
     """
@@ -197,16 +200,27 @@ def _motion(rng: np.random.Generator, shape: Sequence[int], augment: Augment, de
     mirrored = rng.random(count) < (0.5 if augment.flip else 0.0)
     zoom = np.exp(rng.uniform(np.log(augment.scale[0]), np.log(augment.scale[1]), count))
     shift = 2 * augment.shift * rng.uniform(-1, 1, (2, count))  # the image's side is 2 in grid coordinates
-    grid = torch.empty(count, height, width, 2)
-    across = _axis(width, zoom, shift[0]) * np.where(mirrored, -1, 1)[:, None]
+    rows, columns = augment.crop or (height, width)
+    top, left = (rng.integers(0, whole - part + 1, count) for whole, part in ((height, rows), (width, columns)))
+    grid = torch.empty(count, rows, columns, 2)
+    across = _axis(width, zoom, shift[0], left, columns) * np.where(mirrored, -1, 1)[:, None]
     grid[..., 0] = torch.from_numpy(across.astype(np.float32))[:, None, :]
-    grid[..., 1] = torch.from_numpy(_axis(height, zoom, shift[1]).astype(np.float32))[:, :, None]
+    down = _axis(height, zoom, shift[1], top, rows)
+    grid[..., 1] = torch.from_numpy(down.astype(np.float32))[:, :, None]
     factors = torch.from_numpy(zoom.astype(np.float32))
     return Motion(grid.to(device), torch.from_numpy(mirrored).to(device), factors.to(device))
 
 
-def _axis(length: int, zoom: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Return where each output pixel is read, B x length, -1 and 1 being the image's edges."""
-    centres = (2 * np.arange(length) + 1) / length - 1
-    result: np.ndarray = (centres[None] - shift[:, None]) / zoom[:, None]
+def _axis(length: int, zoom: np.ndarray, shift: np.ndarray, first: np.ndarray, count: int) -> np.ndarray:
+    """Return where each output pixel is read, B x count, -1 and 1 being the image's edges.
+
+    Args:
+        length: Of the image, px.
+        zoom: Of each image.
+        shift: Likewise, the image's side being 2.
+        first: Pixel with which each image's window begins.
+        count: Pixels in a window.
+    """
+    centres = (2 * (first[:, None] + np.arange(count)) + 1) / length - 1
+    result: np.ndarray = (centres - shift[:, None]) / zoom[:, None]
     return result

@@ -20,6 +20,7 @@ from rfsearch.ledger.run_directory import make_unused
 from rfsearch.ledger.typed_json import sound
 from rfsearch.own_loop.loop_training import Train
 from rfsearch.own_loop.planning import Make, OwnCode, OwnPlan, check_dilations, check_shape, make_own_plan, reopen
+from rfsearch.own_loop.random_states import random_state, set_random_state
 from rfsearch.planning.request import check_request_in_general, named_anywhere
 from rfsearch.result import Result, load_run
 from rfsearch.space.own_file import USUAL_DILATIONS
@@ -96,11 +97,13 @@ def search(
     )
     check_request_in_general(request)
     request = replace(request, strategies=named_anywhere(request))
-    threads = torch.get_num_threads()
+    cpu = torch.device("cpu")
+    threads, drawn = torch.get_num_threads(), random_state(cpu)
     try:
         return _run(code, request, out)
-    finally:
-        torch.set_num_threads(threads)  # as a trial has meanwhile
+    finally:  # what a trial has meanwhile is not its caller's
+        torch.set_num_threads(threads)
+        set_random_state(drawn, cpu)
 
 
 def _run(code: OwnCode, request: Request, out: str | Path | None) -> Result:

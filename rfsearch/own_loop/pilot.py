@@ -13,7 +13,7 @@ import torch
 
 from rfsearch.errors import RequestError, RfsearchError
 from rfsearch.own_loop.loop_training import LoopThread, place_of_error
-from rfsearch.own_loop.random_states import random_state, seed_all, set_random_state
+from rfsearch.own_loop.random_states import seed_all
 from rfsearch.own_loop.trial import Trial
 from rfsearch.space import Length, OwnSpace
 from rfsearch.training.memory import PeakMemory
@@ -55,7 +55,6 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
         finally:
             trial.end()
 
-    before = random_state(device)
     try:
         LoopThread(call).go_on()
     except RfsearchError as error:
@@ -64,8 +63,6 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
         raise RequestError(
             f"the training function fails in its first epoch: {type(error).__name__}: {error}{place_of_error(error)}."
         ) from error
-    finally:
-        set_random_state(before, device)  # of whoever searches
     spent, ended = trial.spent, time.perf_counter()
     if not spent.epochs:
         raise RequestError(
@@ -79,7 +76,10 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
         )
     train_flop = spent.epoch_flop - spent.epoch_score_flop
     if not train_flop > 0:
-        raise RequestError("an epoch of the training function ran nothing that has a cost: no pass of a model.")
+        raise RequestError(
+            "an epoch of the training function ran nothing that has a cost: no pass of a model in the thread that "
+            "calls it. What processes or threads of its own run cannot be metered."
+        )
     peak_bytes = memory.bytes() or 0
     if device.type == "cuda":
         torch.cuda.empty_cache()  # workers share it

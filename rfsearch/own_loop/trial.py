@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from rfsearch.choices import Candidate
 from rfsearch.compiled import check_not_compiled, is_compiled
@@ -212,6 +212,11 @@ class Trial:
         if not optimizers or not all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
             got = ", ".join(type(one).__name__ for one in optimizers) or "none"
             raise RequestError(f"trial.attach(model, optimizer) follows torch.optim.Optimizer. Got {got}.")
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            raise RequestError(
+                f"a trial trains in one process. This one belongs to a group of {distributed.get_world_size()}: start "
+                "none in the training function, and let the search train several trials at a time."
+            )
         if is_compiled(model):
             # What compiled code runs cannot be counted, and a dilation that changes would compile it anew.
             torch.compiler.set_stance("force_eager")

@@ -22,6 +22,7 @@ from rfsearch.surgery.places import convolutions
 from rfsearch.surgery.refused import refused_dilations
 from rfsearch.tasks.base import Task
 from rfsearch.training import settings_of
+from rfsearch.training.batches import training_size
 from rfsearch.training.network import build_network
 
 AnySpace = TypeVar("AnySpace", bound=SearchSpace)
@@ -118,12 +119,24 @@ def fit_space(space: Space, task: Task[object], data: ImageSet, adapt: bool, pro
         SpaceError: No site fits.
     """
     model, weights, notices = _network(space, task, data)
-    space, sites, said = fit_sites(space.with_(weights=weights), model, data.input_shape, adapt, propose)
+    shown = training_size(space.recipe, data)
+    if any(part > whole for part, whole in zip(shown, data.image_size, strict=True)):
+        raise SpaceError(
+            f"{space.source}, preset {space.preset}: crop = {list(shown)} (H x W) is larger than the images. Largest: "
+            f"{list(data.image_size)}."
+        )
+    smallest = (*data.input_shape[:2], *shown)
+    space, sites, said = fit_sites(space.with_(weights=weights), model, data.input_shape, adapt, propose, smallest)
     return Fitted(space, model, sites, task, data, (*notices, *said))
 
 
 def fit_sites(
-    space: AnySpace, model: nn.Module, input_shape: Sequence[int], adapt: bool, propose: bool
+    space: AnySpace,
+    model: nn.Module,
+    input_shape: Sequence[int],
+    adapt: bool,
+    propose: bool,
+    smallest: Sequence[int] = (),
 ) -> tuple[AnySpace, tuple[Site, ...], list[str]]:
     """Find the sites and dilations of a space that fit a network; for `adapt` and `propose` see `fit_space`.
 
@@ -133,6 +146,7 @@ def fit_sites(
         input_shape: 1 x C x its axes, of an image.
         adapt: Whether to leave out what does not fit.
         propose: Whether to propose sites.
+        smallest: The shape that decides what fits, where a training sees parts of images.
 
     Returns:
         The space, with names of sites for their patterns; its sites, measured; and what a reader must know, one
@@ -146,7 +160,7 @@ def fit_sites(
     if adapt:
         space, left_out = _with_reached_sites(space, model, input_shape)
         notices += left_out
-    sites = tuple(measure_sites(model, space.sites, input_shape[2:], input_shape[1]))
+    sites = tuple(measure_sites(model, space.sites, (smallest or input_shape)[2:], input_shape[1]))
     if adapt:
         space, changed = _with_fitting_dilations(space, model, sites, input_shape)
         notices += changed

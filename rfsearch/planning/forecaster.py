@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
@@ -28,6 +28,7 @@ from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Space
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.base import Task
+from rfsearch.training.batches import training_size
 from rfsearch.training.dilation_search import bounds_of, decided_from, held_out, looked_at, prelude_steps, starts_of
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
@@ -193,8 +194,9 @@ class Forecaster:
             model.train(training)
         model = shapes_only(model)
         batch = self._space.recipe.batch_size if training else 1
-        images = torch.zeros(batch, *self._data.input_shape[1:], device="meta")
-        target = self._task.empty_target(batch, images.device)
+        size = training_size(self._space.recipe, self._data) if training else self._data.image_size
+        images = torch.zeros(batch, self._data.in_channels, *size, device="meta")
+        target = self._cropped(self._task.empty_target(batch, images.device), size)
         if not training:
             with untouched(model), torch.no_grad(), Meter() as meter, OnShapes():  # type: ignore[no-untyped-call]
                 output = model(images)
@@ -212,6 +214,15 @@ class Forecaster:
         copies = 1 + STATE_COPIES[recipe.optimizer]
         batch_bytes = sum(leaf.nbytes for leaf in tree_leaves((images, target)) if isinstance(leaf, Tensor))
         return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies) + batch_bytes)
+
+    def _cropped(self, target: object, size: tuple[int, int]) -> object:
+        """Return a target as large as the windows of images that a training step sees."""
+
+        def crop(leaf: Any) -> Any:
+            maps = isinstance(leaf, Tensor) and tuple(leaf.shape[-2:]) == self._data.image_size
+            return leaf[..., : size[0], : size[1]] if maps else leaf
+
+        return tree_map(crop, target)
 
     def _built(self, candidate: Candidate) -> Built:
         """Build a network whose weights do not matter."""

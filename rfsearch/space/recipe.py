@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rfsearch.space.table import LARGEST_FACTOR, MOST_IMAGES, MOST_RUNGS, MOST_STEPS, Table
+from rfsearch.space.table import LARGEST_FACTOR, MOST_IMAGES, MOST_RUNGS, MOST_STEPS, Side, Table
 
 _LARGEST_RATE = 1e38  # single precision, in which weights are trained, holds 3.4e38
 
@@ -57,6 +57,8 @@ class Recipe(Table):
         shift: Their largest displacement, as a share of the side.
         brightness: Largest amount added to them; 1 is from black to white.
         contrast: Largest relative change of their contrast.
+        crop: H x W px of the window of each image that a training step sees, drawn anew each time. None: whole images.
+            Networks are scored on whole images either way.
     """
 
     steps: int = Field(gt=0, le=MOST_STEPS)
@@ -91,6 +93,7 @@ class Recipe(Table):
     shift: float = Field(default=0.0, ge=0, lt=1)
     brightness: float = Field(default=0.0, ge=0, lt=1)
     contrast: float = Field(default=0.0, ge=0, lt=1)
+    crop: tuple[Side, Side] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar, get_args
 
 import torch
@@ -127,7 +128,7 @@ def task_loss_prefers_the_truth(make: Callable[[ImageSet], Task[Target]], data: 
 
 
 def task_moves_its_targets(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:
-    """Check that a target that is not moved stays equal, that mirroring changes it, and mirroring twice restores it."""
+    """Check that a target that is not moved stays equal, and how it is mirrored and cut to a window."""
     task = make(data)
     _, target = _batch(task, data)
     still, mirror = _motion(data), _motion(data, mirrored=True)
@@ -135,6 +136,11 @@ def task_moves_its_targets(make: Callable[[ImageSet], Task[Target]], data: Image
     once = task.moved(target, mirror)
     hold(not _alike(once, target), "a mirrored target is mirrored. Got the same one")
     hold(_alike(task.moved(once, mirror), target), "a target mirrored twice is as before. Got another one")
+    height, width = data.image_size
+    window = replace(still, grid=still.grid[:, : height // 2, : width // 2])
+    parts = [leaf[..., : height // 2, : width // 2] for leaf in _tensors(target) if leaf.shape[-2:] == data.image_size]
+    moved = [leaf for leaf in _tensors(task.moved(target, window)) if leaf.shape[-2:] == (height // 2, width // 2)]
+    hold(_alike(moved, parts), "a target moved into a window is that part of it. Got another one")
 
 
 def task_refuses_other_outputs(make: Callable[[ImageSet], Task[Target]], data: ImageSet) -> None:

@@ -16,6 +16,11 @@ def training_batches(
     return Batches(data.splits["train"], recipe.batch_size, seed, task, augment_of(recipe), device)
 
 
+def training_size(recipe: Recipe, data: ImageSet) -> tuple[int, int]:
+    """Return H x W px of what a network is shown of an image in training."""
+    return recipe.crop or data.image_size
+
+
 def augment_of(recipe: Recipe) -> Augment:
     """Return how a recipe changes images at random."""
     return Augment(
@@ -24,4 +29,5 @@ def augment_of(recipe: Recipe) -> Augment:
         shift=recipe.shift,
         brightness=recipe.brightness,
         contrast=recipe.contrast,
+        crop=recipe.crop,
     )

@@ -76,7 +76,14 @@ class TrainingLoop:
         self._batches = training_batches(space.recipe, data, self.task, seed, device)
         self._tally, self._costs, self._work = Tally(), StepCosts(), Work(self.model)
         self.evaluation = Evaluation(
-            self.model, self.task, data, space.recipe, device, self._tally, self._costs, lambda: self._kind(1)
+            self.model,
+            self.task,
+            data,
+            space.recipe,
+            device,
+            self._tally,
+            self._costs,
+            lambda: self._kind(1, training=False),
         )
         self.prelude = prelude_steps(space.recipe, candidate)
         self.search: DilationSearch | None = None
@@ -243,7 +250,7 @@ class TrainingLoop:
         self._tally.repeated(self.optimisation.work, self.optimisation.move)
         return loss
 
-    def _kind(self, batch: int) -> str:
-        """Describe a pass of that many images, as the network is now."""
+    def _kind(self, batch: int, training: bool = True) -> str:
+        """Describe a training step on that many images, or a pass in evaluation, as the network is now."""
         moving = self.search.moving.values() if self.search else ()
-        return self._work.kind(batch, (*self.learnable.layers.values(), *moving))
+        return self._work.kind(batch, (*self.learnable.layers.values(), *moving), training)

@@ -10,6 +10,8 @@ from torch import nn
 from rfsearch.layers import LSDFN, Inflation, Interpolation
 from rfsearch.surgery import Changing
 
+_MODES = {True: "training", False: "evaluation"}
+
 
 class Work:
     """Watch what the cost of a network's passes should depend on, beside what its control flow decides.
@@ -22,12 +24,13 @@ class Work:
         """Watch the maps that are resampled from now on."""
         self._model = model
         self._blocks = [module for module in model.modules() if isinstance(module, LSDFN)]
-        self._map_sizes: dict[Inflation | Interpolation, tuple[int, ...]] = {}
+        # In training and in evaluation, which may see images of another size.
+        self._map_sizes: dict[bool, dict[Inflation | Interpolation, tuple[int, ...]]] = {True: {}, False: {}}
         for module in model.modules():
             if isinstance(module, Inflation | Interpolation):
                 module.register_forward_pre_hook(self._note_map)
 
-    def kind(self, batch: int, layers: Iterable[nn.Module]) -> str:
+    def kind(self, batch: int, layers: Iterable[nn.Module], training: bool) -> str:
         """Describe a pass: two of one description cost alike.
 
         It holds what inflations, interpolations and the layers in the place of convolutions say, how far every LS-DFN
@@ -36,30 +39,38 @@ class Work:
         Args:
             batch: Number of images.
             layers: Those in the place of convolutions.
+            training: Whether it is a training step, or a pass in evaluation.
         """
         sizes: list[Hashable] = [batch]
         sizes += [layer.work for layer in layers if isinstance(layer, Changing)]
         for block in self._blocks:
             sizes += [block.work, int(block.stride.gamma.requires_grad)]
-        for resampling, size in self._map_sizes.items():
+        for resampling, size in self._map_sizes[training].items():
             sizes += resampling.work(size)
         return repr(sizes)
 
-    def state(self) -> dict[str, list[int]]:
-        """Return the sizes of the maps that were resampled, by module."""
+    def state(self) -> dict[str, dict[str, list[int]]]:
+        """Return the sizes of the maps that were resampled, by module, in training and in evaluation."""
         names = {module: name for name, module in self._model.named_modules()}
-        return {names[layer]: list(size) for layer, size in self._map_sizes.items()}
+        return {
+            _MODES[training]: {names[layer]: list(size) for layer, size in sizes.items()}
+            for training, sizes in self._map_sizes.items()
+        }
 
-    def load_state(self, state: Mapping[str, list[int]]) -> None:
-        """Go on from what `state` gave."""
-        for name, layer in self._model.named_modules():
-            if isinstance(layer, Inflation | Interpolation) and name in state:
-                self._map_sizes[layer] = tuple(state[name])
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, also that of an earlier version, in which both modes had the same sizes."""
+        earlier = any(not isinstance(sizes, Mapping) for sizes in state.values())
+        for training, mode in _MODES.items():
+            sizes = state if earlier else state.get(mode, {})
+            for name, layer in self._model.named_modules():
+                if isinstance(layer, Inflation | Interpolation) and name in sizes:
+                    self._map_sizes[training][layer] = tuple(sizes[name])
 
     def _note_map(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
         """Note the size of the map that a layer inflates, or that it interpolates to."""
         assert isinstance(layer, Inflation | Interpolation)
-        self._map_sizes[layer] = tuple(args[0].shape[2:] if isinstance(layer, Inflation) else args[1])
+        sizes = self._map_sizes[self._model.training]
+        sizes[layer] = tuple(args[0].shape[2:] if isinstance(layer, Inflation) else args[1])
 
 
 class StepCosts:

@@ -96,6 +96,36 @@ def test_sampling_at_the_identity_is_the_image():
     assert torch.equal(plain[1], sampled[1])
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_window_is_a_part_of_its_image_and_of_its_label(flip):
+    split = a_split(3, (12, 16), top=9)
+    batches = Batches(split, 3, 0, ClassMaps(), Augment(flip=flip, crop=(5, 7)))
+    places = set()
+    for step in range(20):
+        images, labels = batches.at(step)
+        assert images.shape[2:] == labels.shape[1:] == (5, 7)
+        order = batches._indices(step)
+        for image, label, index in zip(images, labels, order, strict=True):
+            whole, ids = normalised(split.images[index]), split.targets[index].astype(int)
+            found = [
+                (top, left, mirrored)
+                for top in range(8)
+                for left in range(10)
+                for mirrored in (False, True)[: 1 + flip]
+                if torch.allclose(image, _part(whole.flip(2) if mirrored else whole, top, left), atol=1e-2)
+                and np.array_equal(label, _part(ids[:, ::-1] if mirrored else ids, top, left))
+            ]
+            assert len(found) == 1
+            places.add(found[0])
+    assert len(places) > 30
+    assert {top for top, _, _ in places} == set(range(8))
+    assert {left for _, left, _ in places} == set(range(10))
+
+
+def _part(image, top: int, left: int):
+    return image[..., top : top + 5, left : left + 7]
+
+
 def test_a_mirrored_image_has_its_pairs_exchanged_and_no_other():
     split = a_split(1, top=5)
     batches = Batches(split, 1, 0, ClassMaps(((1, 2),), 4), Augment(flip=True))

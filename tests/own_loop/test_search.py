@@ -1,6 +1,7 @@
 """A search in a user's own training: the contest, the ledger and the report are those of every run."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,12 +185,11 @@ def test_who_searches_is_left_as_they_were(tmp_path, monkeypatch):
     expected = torch.rand(3)
     torch.manual_seed(11)
     threads = torch.get_num_threads()
-    plan()
-    assert torch.equal(torch.rand(3), expected)
     torch.set_num_threads(2)
     try:
         rfsearch.search(loops.train_without_a_look, out=tmp_path / "run", **{**SEARCH, "strategies": ["exhaustive"]})
         assert torch.get_num_threads() == 2
+        assert torch.equal(torch.rand(3), expected)
     finally:
         torch.set_num_threads(threads)
 
@@ -257,6 +257,28 @@ class Failing:
             other.step()
 
     @staticmethod
+    def trains_elsewhere(trial):
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        trial.attach(model, optimizer)
+        for _ in trial.epochs(2):
+            thread = threading.Thread(target=lambda: model(torch.zeros(loops.INPUT)).sum().backward())
+            thread.start()
+            thread.join()
+            for parameter in model.parameters():
+                parameter.grad = None
+            optimizer.step()
+        trial.finish(val=0.0)
+
+    @staticmethod
+    def belongs_to_a_group(trial):
+        model = trial.prepare(loops.make_model())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.distributed, "is_initialized", lambda: True)
+            patch.setattr(torch.distributed, "get_world_size", lambda: 2)
+            trial.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+
+    @staticmethod
     def scores_a_list(trial):
         model = trial.prepare(loops.make_model())
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -291,6 +313,8 @@ class Failing:
         (Failing.attaches_twice, "already"),
         (Failing.attaches_no_optimizer, "Got none"),
         (Failing.steps_another_optimizer, "without a step of the attached optimiser"),
+        (Failing.trains_elsewhere, "cannot be metered"),
+        (Failing.belongs_to_a_group, "a group of 2"),
         (Failing.scores_a_list, "a score is one number"),
         (Failing.never_scores, r"trial\.finish"),
         (Failing.keeps_a_number, "best has none"),

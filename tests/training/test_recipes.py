@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from rfsearch.choices import Dilated, Inflated, Moved
+from rfsearch.errors import SpaceError
+from rfsearch.planning.fitting import fit_space
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.tasks.from_space import task_of
 from rfsearch.training.loop import TrainingLoop
@@ -18,6 +20,7 @@ from tests.training.test_training import CPU, DATA, finished, training
 RECIPES = {
     "adamw": {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.05},
     "cosine, clipped": {"schedule": "cosine", "clip_norm": 0.1},
+    "windows": {"crop": (32, 40)},
     "one cycle in bfloat16": {"optimizer": "adamw", "lr": 3e-3, "schedule": "one-cycle", "precision": "bf16"},
 }
 
@@ -48,6 +51,28 @@ def test_its_steps_are_those_of_torch(tmp_path, recipe):
         optimizer.step()
     for ours, theirs in zip(loop.model.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_windows_are_seen_in_training_and_whole_images_are_scored(tmp_path):
+    loop = TrainingLoop(toy_space(tmp_path, crop=(32, 40)), DATA, toy_space(tmp_path).uniform(Dilated(2)), 3, CPU)
+    seen = []
+    loop.model.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    loop.train_step(0)
+    assert seen == [(32, 40)]
+    loop.score(DATA.splits["val"])
+    assert set(seen[1:]) == {(48, 48)}
+
+
+def test_a_window_decides_what_fits_and_is_no_larger_than_the_images(tmp_path):
+    def fitted(**recipe):
+        space = toy_space(tmp_path, **recipe)
+        return fit_space(space.with_(dilations=(1, 2, 4)), task_of(space, DATA), DATA, adapt=True)
+
+    assert fitted().sites[0].map_size == (12, 12)
+    assert fitted(crop=(32, 40)).sites[0].map_size == (8, 10)
+    assert fitted(crop=(32, 40)).space.dilations == (1, 2, 3)
+    with pytest.raises(SpaceError, match=r"crop = \[32, 64\] .* larger than the images. Largest: \[48, 48\]"):
+        fitted(crop=(32, 64))
 
 
 @pytest.mark.parametrize(
