@@ -146,10 +146,14 @@ def room_of(the_plan: SearchPlan) -> str:
 
 
 @contextmanager
-def resumable(run_dir: Path) -> Iterator[None]:
+def resumable(run_dir: Path, how: str = "") -> Iterator[None]:
     """Say how to go on after an interrupt in this context, or a strategy's fault.
 
     Where nothing has been trained yet, there is nothing to go on with.
+
+    Args:
+        run_dir: Directory of the run.
+        how: What goes on with it. Empty: the command that does.
     """
     from rfsearch.ledger.journal import LEDGER_FILE
 
@@ -158,7 +162,7 @@ def resumable(run_dir: Path) -> Iterator[None]:
     except (Interrupted, StrategyError) as stop:
         if not (run_dir / LEDGER_FILE).exists():
             raise
-        how = f"rfsearch resume {shlex.quote(str(run_dir))}"
+        how = how or f"rfsearch resume {shlex.quote(str(run_dir))}"
         if isinstance(stop, StrategyError):
             raise StrategyError(f"{stop} Nothing is lost. Mend the strategy, then go on with: {how}") from stop
         raise Interrupted(f"Interrupted. Nothing is lost. Go on with: {how}") from None

@@ -66,7 +66,8 @@ def skipping(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.T
     logits = model(images)
     if torch.rand(()) < 0.5:
         with torch.no_grad():
-            logits = logits + model(images.flip(3))
+            aim = model(images.flip(3))
+        logits = logits + aim
     nn.functional.cross_entropy(logits, labels).backward()
     optimizer.step()
 

@@ -128,13 +128,18 @@ class Engine:
             RunDirectoryError: The run directory cannot be written. Nothing that is in the ledger is lost.
         """
         cpus, gpus = self.resources
-        trainable = tune.with_parameters(
-            TrialTraining,
-            trainings=trainings,
-            run_dir=str(run_dir.resolve()),
-            currency=currency,
-            resources=(cpus, gpus),
-        )
+        try:
+            trainable = tune.with_parameters(
+                TrialTraining,
+                trainings=trainings,
+                run_dir=str(run_dir.resolve()),
+                currency=currency,
+                resources=(cpus, gpus),
+            )
+        except Exception as error:  # whatever a user's object raises where it is pickled
+            raise RequestError(
+                f"what is trained cannot be sent to workers: {' '.join(str(error).split())[:500]}"
+            ) from error
         searcher = ContestSearcher(contest, self.workers, watch, run_dir)
         # Tune starts workers one after the other unless this many trials may be pending.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)

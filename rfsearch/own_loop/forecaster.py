@@ -82,7 +82,7 @@ class LoopForecaster:
         dearer, scoring = one.both / reference.both, one.forward / reference.forward
         epoch_flop = dearer * length.train_flop + scoring * length.score_flop
         looks = looked_at(len(self._space.dilations), len(candidate.searched)) * length.look_flop
-        end_flop = scoring * length.end_flop + (1 + LATENCY_PASSES) * one.forward
+        end_flop = scoring * length.end_flop + (2 + LATENCY_PASSES) * one.forward
         model, learnable = self._installed(candidate)
         fields = fields_of(model, learnable, candidate, self._space.input_shape)
         epoch = Cost(epoch_flop, dearer * length.epoch_s, 1.0)

@@ -240,7 +240,7 @@ class Learner:
         self._handles = [
             inner.register_step_pre_hook(self._before),
             inner.register_step_post_hook(self._after),
-            self._model.register_forward_pre_hook(self._show),
+            self._model.register_forward_pre_hook(_Shown(self._show)),
         ]
         if self._waiting is None:
             self._search()
@@ -439,6 +439,22 @@ class Learner:
             self._sharing.load_state(state["sharing"])
         if self._sharing and self.searching:
             self._sharing.show(self._step, training=True)
+
+
+class _Shown:
+    """Be a hook of the model that learns, and none of its copies: these keep what they have."""
+
+    def __init__(self, show: Callable[[nn.Module, Any], None]) -> None:
+        self._show: Callable[[nn.Module, Any], None] | None = show
+
+    def __call__(self, model: nn.Module, args: Any) -> None:
+        if self._show is not None:
+            self._show(model, args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shown:
+        copied = _Shown.__new__(_Shown)
+        copied._show = None
+        return copied
 
 
 def _checked(steps: int) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 
 from rfsearch.choices import Candidate, Choice
-from rfsearch.errors import TrialError
 from rfsearch.layers.host import on_host
 from rfsearch.own_loop.learner import Learner, Schedule
 from rfsearch.own_loop.sites import LearnedSite, MovingSite, RealSite, WholeSite
@@ -60,7 +59,7 @@ def learner_of(
     learnable: Learnable,
     space: OwnSpace,
     steps: int,
-    look: Callable[[], float] | None,
+    look: Callable[[], float],
     seed: int,
 ) -> Learner | None:
     """Return what moves the numbers of an installed candidate that training moves; None where there are none.
@@ -73,19 +72,12 @@ def learner_of(
         steps: Of the whole training.
         look: How good the model is as it stands, for candidates whose dilations are to be found.
         seed: Of which dilations are tried when.
-
-    Raises:
-        TrialError: Dilations are to be found, and there is no look.
     """
     scalars: dict[str, Scalar] = {**learnable.factors, **learnable.strides}
     sites: dict[str, LearnedSite] = {
         path: ScalarSite(path, scalar) for path, scalar in scalars.items() if value_of(scalar).requires_grad
     }
     searched = set(candidate.searched)
-    if searched and look is None:
-        raise TrialError(
-            "its dilations are found by looks at how good the network is: trial.attach(model, optimizer, look=LOOK)."
-        )
     bounds = float(min(space.dilations)), float(max(space.dilations))
     starts = {name: path.choice.whole_dilation for name, path in candidate if name in learnable.dilations}
     for path, dilations in learnable.dilations.items():

@@ -111,7 +111,7 @@ class LoopTraining:
         self._fields: Fields | None = None
         self._rf_init = self._done = 0
         self._unjudged = self._cut = False
-        self._weighing_flop = 0.0
+        self._weighing_flop = self._pass_flop = 0.0
         self._peak: int | None = None
         self._said = ""
 
@@ -166,10 +166,16 @@ class LoopTraining:
             self._trial.end()
         self._peak = memory.bytes()
 
+    def before_installing(self, model: nn.Module) -> None:
+        """Accept it: the pilot has looked."""
+
     def take_up(self, trial: Trial) -> int:
         """Load what an earlier start of this trial, or its parent, has left."""
         self._fields = self._known_fields()
         self._rf_init = self._fields.rf_px
+        assert trial.model is not None
+        self._pass_flop = self._weighed(trial.model).flop
+        self._weighing_flop += self._pass_flop
         file = self._directory / PROGRESS
         if file.exists():
             if (left := Progress.read(file, self._device, self._candidate)) is not None:
@@ -242,7 +248,7 @@ class LoopTraining:
         spent = self._trial.spent
         epoch_flop = max(self._forecast.flop, spent.growth * spent.epoch_flop)
         dearer = max(1.0, epoch_flop / (length.train_flop + length.score_flop))
-        return Cost(dearer * length.end_flop, length.end_s)
+        return Cost(dearer * (length.end_flop + (1 + LATENCY_PASSES) * self._pass_flop), length.end_s)
 
     def _exceeds(self, more: Cost) -> bool:
         charged = self._charges.total_of(self._charges.measured + more)
@@ -262,9 +268,13 @@ class LoopTraining:
             raise TrialError("the training function ended without a score: call trial.finish(val=SCORE) at its end.")
         if not math.isfinite(scored.val):
             raise TrialError(f"the score is {scored.val}: training diverged, or nothing could be scored.")
+        weights = [p for p in trial.model.parameters() if p.is_floating_point()]
+        if weights and not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
+            raise TrialError("a weight is not finite: training diverged; lower its rate.")
         found = {path: trial.learned_values()[path] for path in trial.learnable.dilations}
         model = trial.settle()
-        inference, held = self._weigh(model), held_bytes(model)
+        inference, held = self._weighed(model), held_bytes(model)
+        self._weighing_flop += (1 + LATENCY_PASSES) * inference.flop
         checkpoint.save(
             {"model": model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
             self._directory / "model.pt",
@@ -280,12 +290,11 @@ class LoopTraining:
             infer_peak_bytes=inference.peak_bytes + held,
         )
 
-    def _weigh(self, model: nn.Module) -> Metered:
-        """Return FLOP and peak bytes of one image's pass; charged with those that will measure its latency."""
+    def _weighed(self, model: nn.Module) -> Metered:
+        """Return FLOP and peak bytes of one image's pass."""
         with restored(model), Meter() as meter, torch.no_grad():
             model.eval()
             model(torch.zeros(*self._space.input_shape, device=next(model.parameters()).device))
-        self._weighing_flop += (1 + LATENCY_PASSES) * meter.flop
         result: Metered = meter.metered
         return result
 

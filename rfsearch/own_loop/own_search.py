@@ -115,15 +115,16 @@ def _run(code: OwnCode, request: Request, out: str | Path | None) -> Result:
 
     device = device_for(request)
     run_dir = Path(out) if out else default_directory(request)
+    how = "" if code.train_spec else f"rfsearch.search(..., out={str(run_dir)!r})"
     if (run_dir / MANIFEST_FILE).exists():
         manifest = read_manifest(run_dir)
         _require_same_search(run_dir, sound(manifest.request), request)
-        with hold(run_dir), resumable(run_dir):
+        with hold(run_dir), resumable(run_dir, how):
             go_on(out_console, request, run_dir, device, lambda: reopen(run_dir, manifest, device, code))
             write(run_dir)
     else:
         the_plan = plan_with_pilot(out_console, code, request, device)
-        with new_directory(run_dir), resumable(run_dir):
+        with new_directory(run_dir), resumable(run_dir, how):
             begin(out_console, request, lambda: the_plan, run_dir, device, _command())
             write(run_dir)
     return load_run(run_dir)

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from rfsearch.errors import RequestError, RfsearchError
+from rfsearch.identity import network_of
 from rfsearch.own_loop.loop_training import LoopThread, place_of_error
 from rfsearch.own_loop.random_states import seed_all
 from rfsearch.own_loop.trial import Trial
@@ -21,12 +23,25 @@ from rfsearch.training.network import settings_of
 
 
 class Pilot:
-    """Conduct a trial that ends after one epoch."""
+    """Conduct a trial that ends after one epoch.
 
-    def __init__(self) -> None:
+    Args:
+        tensors: Digest of the names and shapes of the searched network's tensors.
+    """
+
+    def __init__(self, tensors: str) -> None:
         """Begin without any epoch."""
+        self._tensors = tensors
         self.flop = self.ended = 0.0
         """FLOP and moment at the end of the epoch."""
+
+    def before_installing(self, model: nn.Module) -> None:
+        """Refuse another model than the one that is searched."""
+        if network_of("", model).tensors != self._tensors:
+            raise RequestError(
+                "trial.prepare got another model than the one named as `model`: their parameters have other names or "
+                "shapes. Let both make the same."
+            )
 
     def take_up(self, trial: Trial) -> int:
         """Begin anew."""
@@ -38,13 +53,13 @@ class Pilot:
         return epoch == 0
 
 
-def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.device) -> Length:
+def run_pilot(space: OwnSpace, train: Callable[[Trial], None], tensors: str, device: torch.device) -> Length:
     """Call a user's function for one epoch of the hand default.
 
     Raises:
         RequestError: It does not train, or fails.
     """
-    conduct = Pilot()
+    conduct = Pilot(tensors)
     trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, conduct)
     memory = PeakMemory(device)
 
@@ -59,7 +74,7 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], device: torch.dev
         LoopThread(call).go_on()
     except RfsearchError as error:
         raise RequestError(f"the training function fails in its first epoch: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(
             f"the training function fails in its first epoch: {type(error).__name__}: {error}{place_of_error(error)}."
         ) from error

@@ -76,6 +76,8 @@ class OwnCode:
         of_model = sources_of(self.model_spec) if ":" in self.model_spec else {}
         sources = of_model or _file_of(self.model)
         of_train = sources_of(self.train_spec) if self.train_spec else _file_of(self.train)
+        if not self.train_spec:
+            of_train = {**of_train, f"{_name(self.train)}()": _digest(self.train)}
         return replace(network_of("", model), sources=sources, code={"training": of_train} if of_train else {})
 
 
@@ -119,6 +121,25 @@ def _name(function: Callable[..., Any]) -> str:
     while isinstance(function, partial):
         function = function.func
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def _digest(function: Callable[..., Any]) -> str:
+    """Return a digest of what a function computes, as far as its code and the plain arguments bound to it say."""
+    bound = []
+    while isinstance(function, partial):
+        bound.append([_plain(value) for value in (*function.args, *sorted(function.keywords.items()))])
+        function = function.func
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    says = (code.co_code.hex(), [_plain(value) for value in code.co_consts]) if code else _name(function)
+    return sha256(repr((bound, says)).encode()).hexdigest()
+
+
+def _plain(value: object) -> str:
+    """Return a value in words that are the same in every process; of anything but plain values, its kind."""
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_plain, value))})"
+    plain = isinstance(value, bool | int | float | str | bytes | None | Path)
+    return repr(value) if plain else type(value).__name__
 
 
 def _file_of(function: Callable[..., Any]) -> dict[str, str]:
@@ -222,6 +243,8 @@ def own_space(code: OwnCode, request: Request) -> OwnSpace:
         SpaceError: The request asks for something that is none.
     """
     dilations = check_dilations(request.dilations or USUAL_DILATIONS)
+    if not isinstance(request.budget, str | None):
+        raise SpaceError(f"budget is text with a unit, such as '7x' or '2e15flop'. Got {request.budget!r}.")
     if request.direction not in (None, "maximize", "minimize"):
         raise SpaceError(f"direction is 'maximize' or 'minimize'. Got {request.direction!r}.")
     name = (code.train_spec or _name(code.train)).rpartition(":")[2]
@@ -267,7 +290,7 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
     unfit = describe_entrants(entrants, space)
     wanted = [*extremes(request, entrants, space), *known_candidates(unfit, space)]
     check_candidates(space, sites, model, space.input_shape, wanted)
-    length = run_pilot(space, code.train, device)
+    length = run_pilot(space, code.train, network_of("", code.model()).tensors, device)
     notices.append(_said(length.epoch_s))
     return _with_length(code, request, space.with_(length=length), device, sites, notices)
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 import torch
 from torch import distributed, nn
+from torch.optim.swa_utils import AveragedModel
 
 from rfsearch.choices import Candidate
 from rfsearch.compiled import check_not_compiled, is_compiled
@@ -84,6 +85,13 @@ class Scored:
 class Conduct(Protocol):
     """Decide how far a training goes: what runs the trial, behind the user's function."""
 
+    def before_installing(self, model: nn.Module) -> None:
+        """Look at the model that the function has made, as it comes.
+
+        Raises:
+            RequestError: It is not the one that the search was planned for.
+        """
+
     def take_up(self, trial: Trial) -> int:
         """Load what an earlier start of this trial has left; returns the number of epochs that are done."""
 
@@ -144,7 +152,9 @@ class Trial:
         self.set_aside_compilation = False
         """Whether the training has compiled its model, which runs as it was written instead."""
         self._step = self._score_depth = 0
-        self._looked = False
+        self._look: Callable[[], float] | None = None
+        self.finished_model: nn.Module | None = None
+        """The model that was scored in the end, where it is not the attached one."""
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Install the candidate in a model.
@@ -162,8 +172,14 @@ class Trial:
                 "trial.prepare has changed a model already. Call it once, with the model that is searched."
             )
         check_not_compiled(model)
+        self._conduct.before_installing(model)
         self.learnable = install(model, self.candidate, self._settings)
         self.model = model
+        if self._steps:
+            # Here, and not once it is attached: copies that are made in between, to be averaged, have the same layers.
+            self.learner = learner_of(
+                model, self.candidate, self.learnable, self._space, self._steps, self._looking, self.seed
+            )
         return model
 
     def parameter_groups(
@@ -221,21 +237,23 @@ class Trial:
             # What compiled code runs cannot be counted, and a dilation that changes would compile it anew.
             torch.compiler.set_stance("force_eager")
             self.set_aside_compilation = True
-        self._attached, self._optimizers = model, optimizers
-        self._looked = look is not None
+        if not {id(p) for p in self.model.parameters()} <= {id(p) for p in model.parameters()}:
+            raise RequestError(
+                "trial.attach got another model than trial.prepare, whose candidate would train nothing. Attach what "
+                "prepare returned, or what wraps it."
+            )
+        if self.candidate.searched and look is None:
+            raise TrialError(
+                "its dilations are found by looks at how good the network is: trial.attach(..., look=LOOK)."
+            )
+        self._attached, self._optimizers, self._look = model, optimizers, look
         self.meter.begin(optimizers)
         optimizers[0].register_step_post_hook(self._after_step)
-        steps = self._space.length.all_steps if self._space.length else 0
-        if steps:
+        if self.learner:
             with self.meter.paused():
-                look = None if look is None else self._charged(look)
-                self.learner = learner_of(
-                    self.model, self.candidate, self.learnable, self._space, steps, look, self.seed
-                )
-                if self.learner:
-                    self.learner.attach(optimizers[0])
-        elif look is not None:
-            self._charged(look)()
+                self.learner.attach(optimizers[0])
+        if not self._steps and look is not None:
+            self._looking()
         self._advance()
 
     def keep(self, **objects: Stateful) -> None:
@@ -263,6 +281,8 @@ class Trial:
             raise RequestError("trial.epochs comes after trial.attach(model, optimizer), which meters the training.")
         if not isinstance(count, int) or count < 1:
             raise RequestError(f"trial.epochs takes the number of epochs, at least 1. Got {count!r}.")
+        if self.epochs_asked:
+            raise TrialError("trial.epochs has been iterated over already: a training has one loop over its epochs.")
         self.epochs_asked = count
         if self._space.length and self._space.length.epochs != count:
             raise TrialError(
@@ -312,16 +332,19 @@ class Trial:
         """
         self.scored = _scored(val, None, scores)
 
-    def finish(self, val: float, test: float | None = None, **scores: float) -> None:
+    def finish(self, val: float, test: float | None = None, model: nn.Module | None = None, **scores: float) -> None:
         """Say how good the trained model is.
 
         Args:
             val: The score that the search goes by.
             test: The same score on images that nothing is chosen on.
+            model: What was scored, where it is not the attached model but a copy of it, such as averaged weights: its
+                weights are kept.
             scores: Others, by name, of the test images if there are any.
         """
         if self.model is None:
             raise RequestError("trial.finish has nothing to finish: no model was prepared.")
+        self.finished_model = model.module if isinstance(model, AveragedModel) else model
         self.finished = _scored(val, test, scores)
 
     def state(self) -> dict[str, Any]:
@@ -366,7 +389,7 @@ class Trial:
     @property
     def looked(self) -> bool:
         """Whether the training has a look at how good its model is."""
-        return self._looked
+        return self._look is not None
 
     def learned_values(self) -> dict[str, float]:
         """Return the f, gamma or dilation of every path whose training moves it."""
@@ -388,19 +411,23 @@ class Trial:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a budget may have no room for a step
                 self.learner.settle(whole=False)
-        return self.model
+                if self.finished_model is not None:
+                    self.learner.settle(self.finished_model, whole=False)
+        return self.model if self.finished_model is None else self.finished_model
 
-    def _charged(self, look: Callable[[], float]) -> Callable[[], float]:
-        """Note what a look costs."""
+    @property
+    def _steps(self) -> int:
+        """Steps of a full training; 0 in the pilot, which finds them."""
+        return self._space.length.all_steps if self._space.length else 0
 
-        def looking() -> float:
-            before = self.meter.flop
-            with torch.no_grad():
-                merit = float(look())
-            self.spent.look_flop = self.meter.flop - before
-            return merit
-
-        return looking
+    def _looking(self) -> float:
+        """Look how good the model is, and note what that costs."""
+        assert self._look is not None
+        before = self.meter.flop
+        with torch.no_grad():
+            merit = float(self._look())
+        self.spent.look_flop = self.meter.flop - before
+        return merit
 
     def _after_step(self, *_: Any) -> None:
         self._step += 1
@@ -408,12 +435,11 @@ class Trial:
 
     def _advance(self) -> None:
         """Let the layers in the place of convolutions change before the next step."""
-        steps = self._space.length.all_steps if self._space.length else 0
-        if steps and self.learnable.layers:
+        if self._steps and self.learnable.layers:
             with torch.no_grad():
                 for layer in self.learnable.layers.values():
                     if isinstance(layer, Advancing):
-                        layer.advance(min(self._step, steps - 1), steps)
+                        layer.advance(min(self._step, self._steps - 1), self._steps)
 
 
 def _scored(val: object, test: object, scores: Mapping[str, object]) -> Scored:

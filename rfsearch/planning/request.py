@@ -78,7 +78,7 @@ def check_request_in_general(request: Request) -> None:
     Raises:
         SpaceError: An amount is none.
     """
-    if not 1 <= request.seeds <= SEEDS_MOST:
+    if not isinstance(request.seeds, int) or not 1 <= request.seeds <= SEEDS_MOST:
         raise SpaceError(
             f"--seeds is the number of seeds per strategy, at least 1 and at most {SEEDS_MOST}. Got {request.seeds}."
         )
