@@ -254,7 +254,7 @@ class Learner:
             handle.remove()
         self._handles = []
 
-    def settle(self, model: nn.Module | None = None, whole: bool = True) -> nn.Module:
+    def settle(self, model: nn.Module | None = None, whole: bool = True, keep: bool = False) -> nn.Module:
         """End: fix what was learned, and put plain convolutions where a dilation is a whole number.
 
         Args:
@@ -262,6 +262,7 @@ class Learner:
                 the model itself.
             whole: Whether to round dilations that are still real numbers. Otherwise their sites keep the layer that
                 reads between pixels, or the inflation.
+            keep: Whether the copy keeps the real dilations that it has.
 
         Returns:
             The model.
@@ -281,7 +282,7 @@ class Learner:
         for moving in self._moving:
             moving.parameter.requires_grad_(False)
         for site in self._sites.values():
-            site.settle(settled)
+            site.settle(settled, keep)
         return settled
 
     def report(self) -> Report:

@@ -46,7 +46,7 @@ class ScalarSite(MovingSite):
     def _set_whole(self, whole: int) -> None:
         pass
 
-    def settle(self, model: nn.Module) -> None:
+    def settle(self, model: nn.Module, keep: bool = False) -> None:
         pass
 
     def project(self) -> None:

@@ -271,7 +271,9 @@ class LoopTraining:
         weights = [p for p in trial.model.parameters() if p.is_floating_point()]
         if weights and not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
             raise TrialError("a weight is not finite: training diverged; lower its rate.")
-        found = {path: trial.learned_values()[path] for path in trial.learnable.dilations}
+        values = trial.learned_values()  # before plain convolutions are put in
+        outcome = self._candidate.ended(values).to_json()
+        found = {path: values[path] for path in trial.learnable.dilations}
         model = trial.settle()
         inference, held = self._weighed(model), held_bytes(model)
         self._weighing_flop += (1 + LATENCY_PASSES) * inference.flop
@@ -283,6 +285,7 @@ class LoopTraining:
         self._fields = self._known_fields()
         return replace(
             self._record("cut" if self._cut else "completed"),  # a loop may also end early by a rule of its own
+            outcome=outcome,
             val=scored.val,
             test=scored.test,
             scores=scored.all,

@@ -65,8 +65,13 @@ class LearnedSite(ABC):
         self.whole = whole
         self._dilations.set(whole)
 
-    def settle(self, model: nn.Module) -> None:
-        """Give this site of the model, or of a copy of it, what was learned, as a plain convolution if it is whole."""
+    def settle(self, model: nn.Module, keep: bool = False) -> None:
+        """Give this site of the model, or of a copy of it, what was learned, as a plain convolution if it is whole.
+
+        Args:
+            model: The model, or the copy.
+            keep: Whether a copy keeps the real dilation that it has, such as an averaged one.
+        """
         for (own, _), other in zip(self._dilations.parts, convolutions(model, self.path), strict=True):
             if other is not own:
                 set_dilation(other, own.dilation)
@@ -147,12 +152,13 @@ class RealSite(MovingSite):
     def project(self) -> None:
         self._layer.project_()
 
-    def settle(self, model: nn.Module) -> None:
+    def settle(self, model: nn.Module, keep: bool = False) -> None:
         layer = model.get_submodule(self.path)
         if not isinstance(layer, FractionalConv2d):
             return  # settled before
-        with torch.no_grad():
-            layer.log_dilation.copy_(self._layer.log_dilation)
+        if not keep:
+            with torch.no_grad():
+                layer.log_dilation.copy_(self._layer.log_dilation)
         if not layer.value.is_integer():
             return
         conv = self._conv if layer is self._layer else copy_module(self._conv)
@@ -192,7 +198,7 @@ class InflatedMap(MovingSite):
     def project(self) -> None:
         self._factor.project_()
 
-    def settle(self, model: nn.Module) -> None:
+    def settle(self, model: nn.Module, keep: bool = False) -> None:
         super().settle(model)
         site = model.get_submodule(self.path)
         if not isinstance(site, InflatedSite):

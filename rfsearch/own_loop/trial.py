@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from rfsearch.choices import Candidate
 from rfsearch.compiled import check_not_compiled, is_compiled
 from rfsearch.errors import RequestError, TrialError
+from rfsearch.layers import FractionalConv2d
 from rfsearch.own_loop.learner import Learner
 from rfsearch.own_loop.learning import learner_of
 from rfsearch.own_loop.metering import LoopMeter
@@ -397,6 +398,11 @@ class Trial:
         for path, layer in self.learnable.layers.items():
             if (dilation := found_dilation(layer)) is not None:
                 values[path] = dilation
+        if self.finished_model is not None:  # whose averaged dilation is its own
+            for path in self.learnable.dilations:
+                scored = self.finished_model.get_submodule(self.learnable.modules[path])
+                if isinstance(scored, FractionalConv2d):
+                    values[path] = scored.value
         return values
 
     def end(self) -> None:
@@ -412,7 +418,7 @@ class Trial:
                 warnings.simplefilter("ignore")  # a budget may have no room for a step
                 self.learner.settle(whole=False)
                 if self.finished_model is not None:
-                    self.learner.settle(self.finished_model, whole=False)
+                    self.learner.settle(self.finished_model, whole=False, keep=True)
         return self.model if self.finished_model is None else self.finished_model
 
     @property

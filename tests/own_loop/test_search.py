@@ -1,12 +1,15 @@
 """A search in a user's own training: the contest, the ledger and the report are those of every run."""
 
 import json
+import math
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import rfsearch
 from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
@@ -14,6 +17,7 @@ from rfsearch.errors import RequestError, RfsearchError, RunDirectoryError
 from rfsearch.ledger import Assignment, Request
 from rfsearch.own_loop.loop_training import LoopTraining
 from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan
+from rfsearch.surgery import install
 from tests.own_loop import loops
 from tests.small_run import train_in_process
 
@@ -220,6 +224,80 @@ def test_functions_in_a_file_are_named_by_spec(tmp_path, monkeypatch):
         rfsearch.search(f"{file}:train", out=tmp_path / "run", **given)
 
 
+def averaging(copied: str):
+    """Return a loop that scores averaged weights, whose copy is made before or after the model is attached."""
+
+    def train(trial) -> None:
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        averaged = AveragedModel(model) if copied == "before" else None
+        trial.attach(model, optimizer, look=loops.scorer(model))
+        averaged = averaged or AveragedModel(model)
+        trial.keep(averaged=averaged)
+        for _ in trial.epochs(2):
+            for x, y in loops.loader(16):
+                optimizer.zero_grad()
+                nn.functional.mse_loss(model(x), y).backward()
+                optimizer.step()
+                averaged.update_parameters(model)
+            trial.report(val=loops.scorer(averaged)())
+        trial.finish(val=loops.scorer(averaged)(), model=averaged)
+
+    return train
+
+
+@pytest.mark.parametrize("copied", ["before", "after"])
+@pytest.mark.parametrize("choice", [Dilated(2), Inflated(2, learned=True), Moved(2), Searched(2)], ids=str)
+def test_averaged_weights_are_scored_and_kept(choice, copied, tmp_path):
+    found = plan(averaging(copied))
+    record = finished(training(found, choice, tmp_path))
+    assert record.status == "completed", record.cause
+    saved = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
+    model = loops.make_model()
+    install(model, Candidate.from_json(saved["candidate"]), found.settings)
+    model.load_state_dict(saved["model"])
+    assert loops.scorer(model)() == pytest.approx(record.val, rel=1e-5)
+
+
+def test_weights_that_diverged_do_not_win(tmp_path):
+    def diverges_at_six(trial):
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        trial.attach(model, optimizer)
+        for _ in trial.epochs(2):
+            loss = model(torch.ones(loops.INPUT)).mean()
+            (loss * math.nan if trial.candidate == Candidate({"2": Dilated(6)}) else loss).backward()
+            optimizer.step()
+        trial.finish(val=0.9)
+
+    record = finished(training(plan(diverges_at_six, strategies=("exhaustive",)), Dilated(6), tmp_path))
+    assert record.status == "failed"
+    assert "not finite" in record.cause
+
+
+def test_the_last_pass_of_weighing_is_within_the_limit_too(the_plan, tmp_path):
+    whole = finished(training(the_plan, Dilated(2), tmp_path / "whole")).cost.flop
+    weighing = 16 * 2 * 24 * 24 * (8 * 9 + 8 * 8 * 9 + 8)
+    record = finished(training(the_plan, Dilated(2), tmp_path / "cut", limit=whole - 0.5 * weighing))
+    assert record.status == "cut"
+    assert record.cost.flop <= whole - 0.5 * weighing
+
+
+def test_another_function_is_not_mixed_into_a_run(tmp_path, monkeypatch):
+    train_in_process(monkeypatch)
+
+    def train(trial, lr=0.01):
+        loops.train_without_a_look(trial)
+
+    given = {**SEARCH, "strategies": ["exhaustive"], "budget": "2x"}
+    first = rfsearch.search(partial(train, lr=0.1), out=tmp_path / "run", **given)
+    again = rfsearch.search(partial(train, lr=0.1), out=tmp_path / "run", **given)
+    assert again.trials.equals(first.trials)
+    for other in (partial(train, lr=0.2), train, lambda trial: train(trial, 0.3)):
+        with pytest.raises(RunDirectoryError, match="has changed since this run started"):
+            rfsearch.search(other, out=tmp_path / "run", **given)
+
+
 class Failing:
     """Training functions that do what they should not."""
 
@@ -255,6 +333,30 @@ class Failing:
         for _ in trial.epochs(2):
             model(torch.zeros(loops.INPUT)).sum().backward()
             other.step()
+
+    @staticmethod
+    def trains_another_model(trial):
+        trial.prepare(loops.make_model())
+        other = loops.make_model()
+        trial.attach(other, torch.optim.SGD(other.parameters(), 0.1))
+
+    @staticmethod
+    def prepares_another_model(trial):
+        trial.prepare(nn.Sequential(*loops.make_model(), nn.Conv2d(1, 1, 1)))
+
+    @staticmethod
+    def exits(trial):
+        raise SystemExit(3)
+
+    @staticmethod
+    def has_two_loops(trial):
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        trial.attach(model, optimizer)
+        for _ in range(2):
+            for _ in trial.epochs(2):
+                model(torch.zeros(loops.INPUT)).sum().backward()
+                optimizer.step()
 
     @staticmethod
     def trains_elsewhere(trial):
@@ -313,6 +415,10 @@ class Failing:
         (Failing.attaches_twice, "already"),
         (Failing.attaches_no_optimizer, "Got none"),
         (Failing.steps_another_optimizer, "without a step of the attached optimiser"),
+        (Failing.trains_another_model, "another model than trial"),
+        (Failing.prepares_another_model, "other names or shapes"),
+        (Failing.exits, "SystemExit: 3"),
+        (Failing.has_two_loops, "iterated over already"),
         (Failing.trains_elsewhere, "cannot be metered"),
         (Failing.belongs_to_a_group, "a group of 2"),
         (Failing.scores_a_list, "a score is one number"),
@@ -336,6 +442,8 @@ def test_what_a_loop_does_wrong_is_one_message_before_anything_is_searched(train
         ({"model": lambda: 3}, r"makes a torch\.nn\.Module"),
         ({"model": lambda classes: None}, "without arguments"),
         ({"budget": "7"}, "7"),
+        ({"budget": 7}, "budget is text"),
+        ({"seeds": 1.5}, "seeds"),
         ({"strategies": ["exhaustve"]}, "exhaustive"),
         ({"direction": "up"}, "maximize"),
     ],
