@@ -67,7 +67,7 @@ class Result:
 
     @cached_property
     def anytime(self) -> pd.DataFrame:
-        """The incumbent of every arm against what it had spent: the columns of anytime.csv."""
+        """The best score of every arm so far, at each amount that it had spent: the columns of anytime.csv."""
         return anytime_table(self.run.records, self.run.direction)
 
     def pareto(self, cost: str = "rf_px") -> pd.DataFrame:

@@ -5,8 +5,7 @@ The same `Learner` serves one training without a search; here the candidate says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from torch import nn
 
@@ -95,8 +94,3 @@ def learner_of(
         return None
     schedule = Schedule(space.f_delay, None, space.f_step)
     return Learner(model, sites, sorted(space.dilations), schedule, look if searched else None, seed, steps)
-
-
-def learned_values(learnable: Learnable, learner: Learner | None, layers: Mapping[str, float]) -> dict[str, Any]:
-    """Return the f, gamma or dilation of every path whose training moves it."""
-    return {**(learner.report().dilations if learner else {}), **layers}

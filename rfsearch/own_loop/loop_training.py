@@ -29,6 +29,7 @@ from rfsearch.space import OwnSpace
 from rfsearch.training import checkpoint
 from rfsearch.training.charges import Charges
 from rfsearch.training.dilation_search import looked_at
+from rfsearch.training.evaluation import check_weights
 from rfsearch.training.latency import LATENCY_PASSES
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import Meter, Metered, held_bytes
@@ -268,9 +269,7 @@ class LoopTraining:
             raise TrialError("the training function ended without a score: call trial.finish(val=SCORE) at its end.")
         if not math.isfinite(scored.val):
             raise TrialError(f"the score is {scored.val}: training diverged, or nothing could be scored.")
-        weights = [p for p in trial.model.parameters() if p.is_floating_point()]
-        if weights and not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
-            raise TrialError("a weight is not finite: training diverged; lower its rate.")
+        check_weights(trial.model)
         values = trial.learned_values()  # before plain convolutions are put in
         outcome = self._candidate.ended(values).to_json()
         found = {path: values[path] for path in trial.learnable.dilations}

@@ -78,10 +78,8 @@ def search(
         >>> print(result.verdict)
     """
     code = OwnCode.of(train, model)
-    request = Request(
+    asked = Request(
         space="",
-        train=code.train_spec,
-        backbone=code.model_spec,
         sites=(sites,) if isinstance(sites, str) else tuple(sites),
         strategies=(strategies,) if isinstance(strategies, str) else tuple(strategies),
         paths=paths,
@@ -95,8 +93,7 @@ def search(
         direction=direction,
         score=score,
     )
-    check_request_in_general(request)
-    request = replace(request, strategies=named_anywhere(request))
+    request = _completed(code, asked)
     cpu = torch.device("cpu")
     threads, drawn = torch.get_num_threads(), random_state(cpu)
     try:
@@ -138,16 +135,24 @@ def own_request(request: Request) -> tuple[OwnCode, Request]:
     """
     assert request.train is not None
     assert request.backbone is not None
-    check_request_in_general(request)
     code = OwnCode.of(request.train, request.backbone)
-    dilations = check_dilations(request.dilations or USUAL_DILATIONS)
-    return code, replace(
+    return code, _completed(code, request)
+
+
+def _completed(code: OwnCode, request: Request) -> Request:
+    """Return a request with what it leaves open, and with names that mean the same everywhere.
+
+    Raises:
+        SpaceError: Something in it is wrong.
+    """
+    check_request_in_general(request)
+    return replace(
         request,
         space="",
         train=code.train_spec,
         backbone=code.model_spec,
         strategies=named_anywhere(request),
-        dilations=dilations,
+        dilations=check_dilations(request.dilations or USUAL_DILATIONS),
         input_shape=check_shape(request.input_shape),
         direction=request.direction or "maximize",
         score=request.score or "score",

@@ -117,9 +117,12 @@ def _maker(make: Callable[..., Any], spec: str) -> Make:
     return made
 
 
+def _behind_partials(function: Callable[..., Any]) -> Callable[..., Any]:
+    return _behind_partials(function.func) if isinstance(function, partial) else function
+
+
 def _name(function: Callable[..., Any]) -> str:
-    while isinstance(function, partial):
-        function = function.func
+    function = _behind_partials(function)
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
@@ -145,9 +148,7 @@ def _plain(value: object) -> str:
 def _file_of(function: Callable[..., Any]) -> dict[str, str]:
     """Return the SHA-256 of the file in which a function is written, by its path; nothing where there is none."""
     try:
-        while isinstance(function, partial):
-            function = function.func
-        file = Path(inspect.getsourcefile(inspect.unwrap(function)) or "")
+        file = Path(inspect.getsourcefile(inspect.unwrap(_behind_partials(function))) or "")
         return {str(file.resolve()): sha256(file.read_bytes()).hexdigest()}
     except (TypeError, OSError):
         return {}

@@ -1,4 +1,4 @@
-"""A space file whose trainings are a user's own: what `rfsearch.search` is told, written down."""
+"""A space file for trainings of a user's own: the arguments of `rfsearch.search` as TOML."""
 
 from __future__ import annotations
 

@@ -25,6 +25,17 @@ from rfsearch.training.tally import Tally
 from rfsearch.untouched import restored
 
 
+def check_weights(model: nn.Module) -> None:
+    """Check that training has not diverged.
+
+    Raises:
+        TrialError: A weight is not finite.
+    """
+    weights = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    if weights and not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
+        raise TrialError("a weight is not finite: training diverged; lower its rate.")
+
+
 class Evaluation:
     """Score a network, and meter what that costs.
 
@@ -62,7 +73,7 @@ class Evaluation:
         Raises:
             TrialError: Training has diverged: a weight is not finite, or the network gives no numbers any more.
         """
-        self._check_weights()
+        check_weights(self._model)
         before = self._tally.flop
         with restored(self._model), torch.no_grad(), self._passes(split):
             self._model.eval()
@@ -132,11 +143,6 @@ class Evaluation:
             self._tally.flop += self.cost(len(split)).flop
         if nan and bool(torch.stack(nan).any()):
             raise TrialError("the trained network gives NaN: its training diverged; lower its rate.")
-
-    def _check_weights(self) -> None:
-        weights = [parameter for parameter in self._model.parameters() if parameter.is_floating_point()]
-        if weights and not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
-            raise TrialError("a weight is not finite: training diverged; lower its rate.")
 
     def _forward_one(self) -> None:
         with torch.no_grad():
