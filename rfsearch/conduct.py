@@ -199,7 +199,7 @@ def _say_plan(console: Console, the_plan: SearchPlan, run_dir: Path, workers: in
 
 def _compete(console: Console, the_plan: SearchPlan, contest: Contest, run_dir: Path, engine: Engine) -> None:
     """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
-    from rfsearch.display import Board
+    from rfsearch.board import Board
     from rfsearch.planning.competition import compete
     from rfsearch.report import write
 

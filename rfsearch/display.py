@@ -1,22 +1,16 @@
-"""What a user sees in the terminal: the table of a plan, a run in progress, and a reproduced table."""
+"""Tables that a user sees in the terminal: a plan, and a reproduced table."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Console, Group
 from rich.table import Table
-from rich.text import Text
 
 from rfsearch.choices import Candidate
-from rfsearch.ledger import Record
 from rfsearch.ledger.manifest import PlannedCandidate
-from rfsearch.numbers import MISSING, byte_size, duration, field_px, multiple, parallel, percent, plain, prefixed, score
-from rfsearch.planning.contest import Arm, Contest
-from rfsearch.report.rows import trial_line
+from rfsearch.numbers import byte_size, duration, field_px, multiple, parallel, percent, plain, prefixed
 from rfsearch.reproduce import Measured
 
 _UNBOUNDED = 100_000  # wider than any table
@@ -141,94 +135,3 @@ def _column(name: str) -> str:
 
 def _by_path(values: Mapping[str, Any], name: str, said: Callable[[Any], str]) -> str:
     return parallel(said(value) for key, value in sorted(values.items()) if _column(key) == name)
-
-
-class Board:
-    """Show a run while it goes on: for each arm its budget, its trials and its best, and below what is in training.
-
-    On a terminal it redraws itself. Elsewhere each finished trial is one line.
-
-    Example::
-
-        with Board(Console(), "helen", "mean IoU", contest) as board:
-            board.watch(record, contest)
-    """
-
-    def __init__(self, console: Console, title: str, metric: str, contest: Contest) -> None:
-        """Prepare the display; entering its context starts it.
-
-        Args:
-            console: Where to write.
-            title: Name of the run.
-            metric: Name of the validation score.
-            contest: The arms and what is in training, read anew each time.
-        """
-        self._console, self._title, self._metric, self._contest = console, title, metric, contest
-        self._looks: dict[str, Record] = {}
-        self._began = time.monotonic()
-        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
-
-    def __enter__(self) -> Board:
-        """Start redrawing, where there is a terminal."""
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop redrawing, and clear what was drawn."""
-        if self._console.is_terminal:
-            self._live.stop()
-
-    def watch(self, record: Record, contest: Contest) -> None:
-        """Take in a validation of a trial in training, or print a finished trial.
-
-        Args:
-            record: The trial.
-            contest: The contest that it belongs to.
-        """
-        if record.trial in contest.running:
-            self._looks[record.trial] = record
-            return
-        self._looks.pop(record.trial, None)
-        self._console.print(self._line(record, contest), highlight=False, soft_wrap=True)
-
-    def _line(self, record: Record, contest: Contest) -> Text:
-        line = trial_line(record, self._metric)
-        if record.status == "failed":
-            return Text(line, style="red")
-        arm = next(a for a in contest.arms if (a.name, a.seed) == (record.strategy, record.seed))
-        leads = contest.best is not None and contest.best.trial == record.trial
-        return Text(f"{line}; arm {self._share(arm)} spent", style="bold" if leads else "")
-
-    @staticmethod
-    def _share(arm: Arm) -> str:
-        return percent(arm.budget.spent(arm.spent) / arm.budget.limit)
-
-    def _draw(self) -> RenderableType:
-        header = Text(f"{self._title}   {duration(time.monotonic() - self._began)}", style="bold")
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("arm", overflow="fold")
-        for name in ("spent", "trials", "best", "RF, px"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for arm in self._contest.arms:
-            best = arm.best
-            table.add_row(
-                arm.label,
-                f"{self._share(arm)} of {arm.budget.text}",
-                f"{len(arm.handed_out) - len(arm.running)}",
-                score(best.val) if best else MISSING,
-                field_px(best.rf_px, best.path_rf_px) if best else "-",
-            )
-        # Lines of their own: beside the arms, 80 columns would cut them off.
-        training = [Text(self._progress(name, a.candidate)) for name, a in list(self._contest.running.items())]
-        incumbent = Text("No trial has finished yet.")
-        if best := self._contest.best:
-            field = field_px(best.rf_px, best.path_rf_px)
-            said = f"Best so far: {Candidate.from_json(best.candidate)}, RF {field} px ({best.trial})"
-            incumbent = Text(said, style="green")
-        return Group(header, table, Text(f"best: {self._metric}", style="dim"), *training, incumbent)
-
-    def _progress(self, trial: str, candidate: str) -> str:
-        look = self._looks.get(trial)
-        said = f"In training: {trial} {Candidate.from_json(candidate)}"
-        return f"{said} (step {look.steps:,}, {score(look.val)})" if look and look.val is not None else said

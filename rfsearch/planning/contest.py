@@ -113,7 +113,7 @@ class Contest:
     ) -> None:
         """Replay what the ledger holds."""
         self.arms = list(arms)
-        self._direction = direction
+        self.direction = direction
         self.best: Record | None = None
         self._journal = journal
         self._given_forecast = forecast
@@ -241,13 +241,17 @@ class Contest:
         expected = forecast.stretch + forecast.least if arm.strategy.relays else forecast.cost
         return arm.excess * arm.budget.spent(expected)
 
+    def ended(self, arm: Arm) -> bool:
+        """Return whether nothing of an arm is in training, and nothing more will be."""
+        return not arm.running and self._over(arm)
+
     def _over(self, arm: Arm) -> bool:
         """Return whether an arm starts no other trial with what is neither spent nor reserved."""
         return bool(arm.exhausted) or self._left(arm) <= self._least(arm)
 
     def _note_end(self, arm: Arm) -> None:
         """Enter into the ledger, once, why an arm has ended with budget left."""
-        if arm.running or arm.label in self._ended or not self._over(arm):
+        if arm.label in self._ended or not self.ended(arm):
             return
         self._ended.add(arm.label)
         if arm.budget.spent(arm.spent) < arm.budget.limit:
@@ -290,8 +294,8 @@ class Contest:
         arm.failures_in_a_row = arm.failures_in_a_row + 1 if record.status == "failed" else 0
         if arm.failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             arm.exhausted = f"its last {arm.failures_in_a_row} trials failed, the last one with: {record.cause}"
-        arm.best = incumbent((arm.best, record), self._direction)
-        self.best = incumbent((self.best, record), self._direction)
+        arm.best = incumbent((arm.best, record), self.direction)
+        self.best = incumbent((self.best, record), self.direction)
 
     def _arm(self, trial: Assignment | Record) -> Arm:
         return self._by_label[f"{trial.strategy}/{trial.seed}"]
