@@ -1,6 +1,8 @@
 """Small spaces and hostile networks that the tests share."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -114,6 +116,27 @@ def _die_once(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def _leave(logits: torch.Tensor) -> torch.Tensor:
+    sys.exit("no licence")
+
+
+class Strange(BaseException):
+    """An exception that is no Exception."""
+
+
+def _raise_strangely(logits: torch.Tensor) -> torch.Tensor:
+    raise Strange("of its own kind")
+
+
+def _hang(logits: torch.Tensor) -> torch.Tensor:
+    """Keep a worker waiting, and the interpreter with it."""
+    import ray
+
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+        ctypes.PyDLL(None).sleep(300)
+    return logits
+
+
 def nan_net(num_classes: int, in_channels: int = 3) -> nn.Module:
     return _Hostile(num_classes, in_channels, {2: _nan})
 
@@ -128,6 +151,14 @@ def hungry_net(num_classes: int, in_channels: int = 3) -> nn.Module:
 
 def harmful_net(num_classes: int, in_channels: int = 3) -> nn.Module:
     return _Hostile(num_classes, in_channels, {2: _nan, 3: _hunger})
+
+
+def leaving_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, {2: _leave, 3: _raise_strangely})
+
+
+def hanging_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, {2: _hang})
 
 
 def dying_net(num_classes: int, in_channels: int = 3) -> nn.Module:

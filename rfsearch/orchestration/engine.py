@@ -140,7 +140,7 @@ class Engine:
             raise RequestError(
                 f"what is trained cannot be sent to workers: {' '.join(str(error).split())[:500]}"
             ) from error
-        searcher = ContestSearcher(contest, self.workers, watch, run_dir)
+        searcher = ContestSearcher(contest, self.workers, watch, run_dir, currency)
         # Tune starts workers one after the other unless this many trials may be pending.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
         with _notes_of_tune(run_dir.resolve(), shared=self._address is not None) as scratch:

@@ -16,7 +16,8 @@ from ray.tune.search import Searcher
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
 from rfsearch.orchestration.disk import full_disk_error
-from rfsearch.orchestration.trainable import FIRST_STEP, LOSSES, Losses
+from rfsearch.orchestration.trainable import CHECKPOINTS, FIRST_STEP, LOSSES, PATIENCE, Losses
+from rfsearch.orchestration.watchdog import cause_of_death, memory_kills, patience
 from rfsearch.planning.contest import Contest
 
 
@@ -28,22 +29,28 @@ class ContestSearcher(Searcher):
         workers: How many trials run at the same time.
         watch: Called with each record.
         run_dir: The run's directory.
+        currency: Of the limits of trials, a field of `Cost`.
 
     Attributes:
         fault: What our own code raised, which ends the run, or None.
 
     Example:
-        >>> searcher = ContestSearcher(contest, workers=2, watch=print, run_dir=run_dir)
+        >>> searcher = ContestSearcher(contest, workers=2, watch=print, run_dir=run_dir, currency="flop")
         >>> searcher.suggest("tune-1")
     """
 
-    def __init__(self, contest: Contest, workers: int, watch: Callable[[Record], None], run_dir: Path) -> None:
+    def __init__(
+        self, contest: Contest, workers: int, watch: Callable[[Record], None], run_dir: Path, currency: str
+    ) -> None:
         super().__init__(metric=None, mode=None)
         self._contest, self._workers, self._watch, self._run_dir = contest, workers, watch, run_dir
+        self._currency = currency
         self._running: dict[str, Assignment] = {}
         self._last: dict[str, Record] = {}
         self._since: dict[str, float] = {}
         self._lost_since_rung: dict[str, Losses] = {}
+        self._deaths: dict[str, str] = {}
+        self._memory_kills = memory_kills()
         self.fault: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -62,7 +69,7 @@ class ContestSearcher(Searcher):
         if assignment is None:
             return Searcher.FINISHED if self._contest.done else None
         self._running[trial_id] = assignment
-        return {**assignment.to_json(), FIRST_STEP: asdict(first_step)}
+        return {**assignment.to_json(), FIRST_STEP: asdict(first_step), PATIENCE: self._patience(assignment)}
 
     def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Decide whether a trial goes on after this rung."""
@@ -108,7 +115,7 @@ class ContestSearcher(Searcher):
         """Return the record of a trial whose worker died on every try.
 
         It is charged what it had cost at its last rung, at most one stretch to the next rung for each try since, and
-        the time that passed until it was missed.
+        the time that passed until it was missed; no more than its limit.
         """
         last = self._last.get(trial_id) or Record(
             trial=assignment.trial,
@@ -122,11 +129,30 @@ class ContestSearcher(Searcher):
             train_seed=assignment.train_seed,
             heir_of=assignment.heir_of,
         )
-        cause = "its worker process died, and died again when retried: most likely out of memory"
+        cause = (
+            f"its worker process died, and died again when retried: {self._deaths.get(trial_id, 'it is not known why')}"
+        )
         lost = self.miss(trial_id)
         flop, epochs = (lost.tries * part for part in self._stretch(assignment))
         cost = last.cost + Cost(flop, lost.seconds, epochs)
-        return replace(last, status="failed", cause=cause, val=None, cost=cost)
+        capped = {self._currency: min(getattr(cost, self._currency), max(assignment.limit, 0.0))}
+        return replace(last, status="failed", cause=cause, val=None, cost=replace(cost, **capped))
+
+    def _patience(self, assignment: Assignment) -> float:
+        return patience(self._contest.stretch(assignment).device_s)
+
+    def note_death(self, trial_id: str, error: BaseException | None) -> None:
+        """Note why the worker of a trial has died, before another one begins with the trial.
+
+        Args:
+            trial_id: Tune's name of the trial.
+            error: What Ray raised.
+        """
+        if (assignment := self._running.get(trial_id)) is None:
+            return
+        kills, folder = memory_kills(), self._run_dir / CHECKPOINTS / assignment.trial
+        cause = cause_of_death(error, folder, self._patience(assignment), kills > self._memory_kills)
+        self._deaths[trial_id], self._memory_kills = cause, kills
 
     def _stretch(self, assignment: Assignment) -> tuple[float, float]:
         """Return FLOP and epochs of a trial between two rungs, or from the last one to its end, at most."""
@@ -196,6 +222,7 @@ class LossAccounting(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a loss, and pass all losses on to the worker that tries again."""
+        self._searcher.note_death(trial.trial_id, trial.get_pickled_error())
         trial.set_config({**trial.config, LOSSES: asdict(self._searcher.miss(trial.trial_id))})
 
 
@@ -217,6 +244,10 @@ class RungScheduler(FIFOScheduler):
         """Return whether a trial continues or stops after its rung."""
         go_on = self._searcher.judge(trial.trial_id, result)
         return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Note why a trial's last worker has died, before its record is made."""
+        self._searcher.note_death(trial.trial_id, trial.get_pickled_error())
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -13,12 +13,16 @@ from ray import tune
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
 from rfsearch.orchestration.disk import with_way_on
+from rfsearch.orchestration.watchdog import watched
 from rfsearch.training import RunningTraining, Trainings
 
 LOSSES = "lost"  # in the configuration of a worker, beside the fields of an assignment: what earlier tries lost
 
 
 FIRST_STEP = "first_step"  # likewise: the forecast cost of its first step
+
+
+PATIENCE = "patience_s"  # likewise: how long it may take to the next rung before it is taken for one that hangs
 
 
 CHECKPOINTS = "checkpoints"
@@ -70,9 +74,10 @@ class TrialTraining(tune.Trainable):
         """Begin with another trial."""
         config = dict(new_config)
         lost, step = Losses(**config.pop(LOSSES, {})), Cost(**config.pop(FIRST_STEP, {}))
+        self._patience_s = float(config.pop(PATIENCE))
         assignment = Assignment(**config)
         trainings, currency = self._shared
-        directory = self._run_dir / CHECKPOINTS / assignment.trial
+        directory = self._directory = self._run_dir / CHECKPOINTS / assignment.trial
         self.cleanup()
         self._training = trainings.begin(assignment, currency, self._device, directory, lost.tries, lost.seconds, step)
         return True
@@ -86,7 +91,8 @@ class TrialTraining(tune.Trainable):
         """Train to the next rung, or to the end, and report the record."""
         assert self._training is not None
         try:
-            record = self._training.advance()
+            with watched(self._directory, self._patience_s):
+                record = self._training.advance()
         except RunDirectoryError as error:
             return {"fault": with_way_on(str(error), self._run_dir), "done": True}
         return {"record": json.dumps(record.to_json()), "done": record.status != "pruned"}

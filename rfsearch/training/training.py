@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet, Split
 from rfsearch.errors import RunDirectoryError, TrialError
+from rfsearch.interrupt import Interrupted
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.record import Status
@@ -103,7 +105,11 @@ class Training:
                 cause = f"out of memory: {error}"
             except RuntimeError as error:
                 cause = f"out of memory: {error}" if "not enough memory" in str(error) else f"RuntimeError: {error}"
-            except Exception as error:
+            except (KeyboardInterrupt, Interrupted):
+                raise
+            except BaseException as error:
+                if isinstance(error, SystemExit) and _raised_by_ray(error):
+                    raise
                 cause = f"{type(error).__name__}: {error}"
         self._progress_file.unlink(missing_ok=True)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
@@ -252,3 +258,8 @@ class Training:
     @property
     def _progress_file(self) -> Path:
         return self._directory / "progress.pt"
+
+
+def _raised_by_ray(error: SystemExit) -> bool:
+    """Return whether a worker is to end, which its handler of signals says by sys.exit, as a network may too."""
+    return "ray" in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts

@@ -31,6 +31,16 @@ def test_a_fault_in_one_trial_fails_that_trial_and_the_run_goes_on(harmed, dilat
     assert not (unharmed.status == "failed").any()
 
 
+def test_a_network_that_leaves_fails_its_trial_and_no_other(tmp_path):
+    path = toy_file(tmp_path, "tests.toys:leaving_net", budget="60x", steps=2)
+    path.write_text(path.read_text().replace("[1, 2, 4]", "[1, 2, 3]"))
+    run_in_process("run", "--space", path, "--strategies", "exhaustive", "--out", tmp_path / "run")
+    trials = {json.loads(r.candidate)["conv6"]["dilation"]: r for r in reversed(read_run(tmp_path / "run").records)}
+    assert {dilation: trial.status for dilation, trial in trials.items()} == {1: "completed", 2: "failed", 3: "failed"}
+    assert trials[2].cause == "SystemExit: no licence"
+    assert trials[3].cause == "Strange: of its own kind"
+
+
 def test_a_run_in_which_nothing_succeeds_says_so_with_exit_code_one(call, trained_here, tmp_path):
     path = toy_file(tmp_path, "tests.toys:nan_net", steps=12)
     path.write_text(path.read_text().replace("[1, 2, 4]", "[2]").replace("reference = 1", "reference = 2"))

@@ -1,0 +1,118 @@
+"""What a worker that hangs or dies can still say, and what the system says of its end.
+
+A training that hangs may hold the interpreter, and one that crashes has left it; so Python's own fault handler writes
+down where it stood, from C, and ends a worker that hangs.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import re
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ray.exceptions import OutOfMemoryError
+
+from rfsearch.numbers import duration
+
+LAST_WORDS = "last_words.txt"
+# A training that takes that many times as long as was forecast, and this long at least, hangs: a busy machine, a first
+# step that compiles or a slow disk cost a few times what was forecast.
+_TIMES_FORECAST = 20.0
+_LEAST_PATIENCE_S = 600.0
+
+_HANG = "Timeout"
+_CRASH = re.compile(r"Fatal Python error: (.+)")
+_FRAME = re.compile(r'File "(.+)", line (\d+) in (.+)')
+_PACKAGE = str(Path(__file__).parents[1])
+_LIBRARIES = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"), "<frozen")
+
+
+def patience(forecast_s: float) -> float:
+    """Return the seconds after which a training that has reported nothing is taken for one that hangs.
+
+    Args:
+        forecast_s: What it should take to its next rung, or to its end.
+    """
+    return max(_LEAST_PATIENCE_S, _TIMES_FORECAST * forecast_s)
+
+
+@contextmanager
+def watched(folder: Path, patience_s: float) -> Iterator[None]:
+    """Write down where a training stands that crashes in this context, or is in it for too long, and end this process.
+
+    Args:
+        folder: Of the trial's checkpoints. A folder that cannot be written goes without: the training says so itself.
+        patience_s: How long it may take.
+    """
+    path = folder / LAST_WORDS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("w", encoding="utf-8")
+    except OSError:
+        yield
+        return
+    with file:
+        faulthandler.enable(file)
+        faulthandler.dump_traceback_later(patience_s, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            faulthandler.enable(all_threads=False)  # as Ray has it, on standard error
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def cause_of_death(error: BaseException | None, folder: Path, patience_s: float, killed_for_memory: bool) -> str:
+    """Say why a worker has died, as far as anything is known.
+
+    Args:
+        error: What Ray raised for it.
+        folder: Of its trial's checkpoints.
+        patience_s: How long it was given.
+        killed_for_memory: Whether the system has ended processes of this machine for lack of memory since it began.
+    """
+    words = _read(folder / LAST_WORDS)
+    if words.startswith(_HANG):
+        return f"it hung, and was ended after {duration(patience_s)} without a validation{_place(words)}"
+    if crash := _CRASH.search(words):
+        return f"it crashed: {crash[1].strip()}{_place(words)}"
+    if isinstance(error, OutOfMemoryError):
+        return "Ray ended it because its machine ran out of memory"
+    if killed_for_memory:
+        return "the system ended it because its machine ran out of memory"
+    if "node has died" in str(error) or "node is dead" in str(error):
+        return "its machine left the cluster"
+    return "it was ended from outside, by a signal or for lack of memory, or left by os._exit"
+
+
+def memory_kills() -> int:
+    """Return how many processes Linux has ended on this machine for lack of memory; 0 elsewhere."""
+    counted = re.search(r"^oom_kill (\d+)$", _read(Path("/proc/vmstat")), re.MULTILINE)
+    return int(counted[1]) if counted else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _place(words: str) -> str:
+    """Return where a training stood: in its user's own code if that was on the way, else as deep as it was.
+
+    Frames stand innermost first, thread by thread.
+    """
+    threads = [_FRAME.findall(part) for part in re.split(r"(?m)^(?=Thread |Current thread )", words)]
+    threads = [frames for frames in threads if any(file.startswith(_PACKAGE) for file, _, _ in frames)] or threads
+    for frames in threads:
+        for file, line, function in frames:
+            if not file.startswith(_PACKAGE) and not any(part in file for part in _LIBRARIES):
+                return f", in {Path(file).name}, line {line}, in {function}"
+    return next(
+        (f", in {Path(file).name}, line {line}, in {name}" for frames in threads for file, line, name in frames), ""
+    )
