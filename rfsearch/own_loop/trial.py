@@ -112,7 +112,8 @@ class Trial:
         seed: Of this trial; random, numpy and torch have been seeded with it.
         device: Where to train.
 
-    Example:
+    Example::
+
         def train(trial: rfsearch.Trial) -> None:
             model = trial.prepare(make_model()).to(trial.device)
             optimizer = torch.optim.AdamW(trial.parameter_groups(model, lr=3e-4, weight_decay=0.05))
