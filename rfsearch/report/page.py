@@ -60,7 +60,7 @@ def render(view: RunView) -> str:
     environment.filters["unbroken"] = _unbroken
     template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
     figures, figure_faults = draw_figures(view)
-    winner = view.winner
+    winner = view.recommended
     pictures = None
     if winner is not None:
         pictures = gallery(view.run.directory / EXAMPLES.format(trial=winner.trial), view.facts.classes)

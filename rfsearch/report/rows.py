@@ -48,7 +48,7 @@ class TrialRow:
         record: The trial.
         setting: Its candidate in words.
         cells: One per column of `trial_columns`.
-        leads: Whether it is the run's winner.
+        leads: Whether it is the best training of what is recommended.
     """
 
     record: Record
@@ -198,7 +198,7 @@ def _learned(record: Record) -> list[str]:
 
 def _trial_row(record: Record, columns: Sequence[Column], view: RunView) -> TrialRow:
     cells = tuple(column.cell(record) for column in columns)
-    return TrialRow(record, setting_of(record.candidate, record), cells, record is view.winner)
+    return TrialRow(record, setting_of(record.candidate, record), cells, record is view.recommended)
 
 
 def _by_start(record: Record) -> tuple[Any, ...]:

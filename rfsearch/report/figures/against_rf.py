@@ -1,4 +1,4 @@
-"""Score of every scored trial over its receptive field, with the hand default and the winner marked."""
+"""Score of every scored trial over its receptive field, with the hand default and the recommendation marked."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def _traces(view: RunView, split: ScoreSplit, hovers: Mapping[str, str]) -> Iter
                 text=[hovers[record.trial] for record, _ in own],
             )  # fmt: skip
     yield from _rings("hand default", "diamond-open", 20, view.defaults, split)
-    yield from _rings("winner", "circle-open", 22, [view.winner] if view.winner else [], split)
+    best = [view.recommended] if view.recommended else []
+    yield from _rings("recommended", "circle-open", 22, best, split)
 
 
 def _rings(name: str, symbol: str, size: int, records: Sequence[Record], split: ScoreSplit) -> Iterator[go.Scatter]:
