@@ -87,8 +87,10 @@ def contenders(records: Iterable[Record], direction: Direction) -> list[Contende
 
 
 def _contender(group: Sequence[Record], direction: Direction) -> Contender:
-    by_seed = {record.train_seed: record for record in reversed(group)}
-    best_first = sorted(reversed(by_seed.values()), key=lambda r: -merit(r.val or 0.0, direction))
+    by_seed: dict[int, Record] = {}
+    for record in group:
+        by_seed.setdefault(record.train_seed, record)
+    best_first = sorted(by_seed.values(), key=lambda r: -merit(r.val or 0.0, direction))
     return Contender(tuple(best_first), frozenset(record.trial for record in group))
 
 

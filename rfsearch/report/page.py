@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from plotly.offline import get_plotlyjs
+from markupsafe import Markup
 
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
@@ -22,15 +22,18 @@ from rfsearch.report.budgets import room_of, unspent
 from rfsearch.report.figures.registry import draw_figures
 from rfsearch.report.figures.style import THEME
 from rfsearch.report.front import pareto_table
+from rfsearch.report.payload import in_script, plotly_for
 from rfsearch.report.pictures import gallery
 from rfsearch.report.provenance import provenance_of
 from rfsearch.report.rows import ArmRow, anytime_table, arm_rows, trial_columns, trial_groups, trials_table
+from rfsearch.report.svg import can_draw, draw_svg
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.view import RunView, build_view, setting_of
 from rfsearch.report.wording import listing
 
 REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(?=$|×)")
 _UNIT = re.compile(r"(\d) (px|s|ms|min|h|%|[kMGTPE]?FLOP|[KMGT]iB)\b")
 
 
@@ -58,6 +61,8 @@ def render(view: RunView) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finalized
     )
     environment.filters["unbroken"] = _unbroken
+    environment.filters["sorted_by"] = _sorted_by
+    environment.filters["svg"] = lambda spec: Markup(draw_svg(spec))
     template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
     figures, figure_faults = draw_figures(view)
     winner = view.recommended
@@ -74,9 +79,10 @@ def render(view: RunView) -> str:
         scored=view.scored,
         figures=figures,
         figure_faults=figure_faults,
-        payload=_in_script([figure.spec for figure in figures]),
+        payload=in_script([figure.spec for figure in figures]),
         theme=THEME,
-        plotly=get_plotlyjs() if figures else "",
+        undrawn=listing([figure.title for figure in figures if not can_draw(figure.spec)]),
+        plotly=plotly_for([figure.spec for figure in figures]),
         trials=trial_groups(view),
         budget=_budget_rows(view),
         holds=room_of(view),
@@ -104,10 +110,14 @@ def _finalized(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
-def _in_script(value: object) -> str:
-    """Return JSON that may be put inside a script element, whatever its strings hold."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _sorted_by(text: str, value: float | None) -> Markup:
+    """Return the attribute of a table's cell that says what it is sorted by, where its text does not say that."""
+    if value is None:
+        return Markup("" if text == MISSING else ' data-v=""')
+    read = _NUMBER.match(text.replace(",", ""))
+    if read and abs(float(read[0]) - value) <= 0.005 * abs(value):
+        return Markup("")
+    return Markup(f' data-v="{value:.5g}"')
 
 
 def _summary(view: RunView) -> str:

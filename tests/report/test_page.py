@@ -68,10 +68,18 @@ class Page(HTMLParser):
 
     @property
     def figures(self) -> dict[str, dict]:
-        return {figure["name"]: figure for figure in json.loads(self.payload or "[]")}
+        held = json.loads(self.payload or '{"arrays": [], "figures": []}')
+        return {figure["name"]: _whole(figure, held["arrays"]) for figure in held["figures"]}
 
     def row(self, first: str) -> list[str]:
         return next(row for row in self.rows if row and row[0].startswith(first))
+
+
+def _whole(value, arrays: list):
+    """Put the arrays of a payload into their places."""
+    if isinstance(value, dict):
+        return arrays[value["$"]] if "$" in value else {key: _whole(one, arrays) for key, one in value.items()}
+    return [_whole(one, arrays) for one in value] if isinstance(value, list) else value
 
 
 def rich() -> list[Record]:

@@ -8,7 +8,14 @@ import plotly.graph_objects as go
 
 from rfsearch.ledger import Record
 from rfsearch.report.figures.base import Figure
-from rfsearch.report.figures.scores import add_score_switch, hover_texts, score_on, score_splits, score_title
+from rfsearch.report.figures.scores import (
+    add_score_switch,
+    hover_texts,
+    score_on,
+    score_splits,
+    score_title,
+    whole_trainings,
+)
 from rfsearch.report.figures.style import FAINT, INK, drawing, field_axis, marks, padded
 from rfsearch.report.view import RunView, ScoreSplit, has_moved, has_start
 from rfsearch.report.wording import literal
@@ -24,7 +31,7 @@ def build(view: RunView) -> go.Figure | None:
     figure.update_xaxes(
         field_axis([r.rf_px for r in view.scored] + [r.rf_init_px for r in view.scored if has_start(r)])
     )
-    ranges = {s: padded([y for split, trace in drawn if split == s for y in trace.y]) for s in splits}
+    ranges = {split: padded(map(score_on(split), whole_trainings(view.scored))) for split in splits}
     add_score_switch(figure, [split for split, _ in drawn], ranges)
     return figure
 

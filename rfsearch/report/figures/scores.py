@@ -54,6 +54,11 @@ def add_score_switch(figure: go.Figure, owners: Sequence[ScoreSplit], ranges: Ma
     add_switch(figure, "score", options)
 
 
+def whole_trainings(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the trials that set a plot's range: those that were not cut early, where there are any."""
+    return [record for record in records if record.status == "completed"] or records
+
+
 def hover_texts(view: RunView) -> dict[str, str]:
     """Return what is shown beside the mark of each scored trial, by trial."""
     return {record.trial: _hover(record, view) for record in view.scored}
@@ -61,7 +66,7 @@ def hover_texts(view: RunView) -> dict[str, str]:
 
 def _hover(record: Record, view: RunView) -> str:
     lines = [
-        record.trial,
+        f"{record.trial}, seed {record.seed}" + (", cut" if record.status == "cut" else ""),
         setting_of(record.candidate, record),
         f"RF {field_px(record.rf_px, record.path_rf_px)} px",
         f"validation {score(record.val)}" + (f", test {score(record.test)}" if view.split == "test" else ""),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rfsearch.ledger import Cost, Record
 from rfsearch.numbers import amount, counted, multiple, number, prefixed, score
 from rfsearch.report.contenders import Contender
 from rfsearch.report.decision import Decision
+from rfsearch.report.statistics import mean
 from rfsearch.report.verdict.phrases import (
     as_sentence,
     better_or_worse,
@@ -40,7 +41,7 @@ def say_what_to_use(decision: Decision) -> str:
     if has_moved(best):
         field += f", moved there from {best.rf_init_px:,} px"
     do = "Keep the hand default," if decision.keeps_default else "Use"
-    return f"{do} {setting_of(best.candidate, best).removesuffix(',')} ({field})."
+    return f"{do} {setting_of(best.candidate, best)} ({field})."
 
 
 def say_how_sure(view: RunView, decision: Decision) -> Iterator[str]:
@@ -104,7 +105,7 @@ def say_what_it_scored(view: RunView, decision: Decision) -> Iterator[str]:
     values = view.scores_of(ours)
     value, on = (None, view.split) if len(values) > 1 else reported_score(view, best)
     what = spread_words(values) if len(values) > 1 else score(value)
-    chosen = f"; chosen on validation, {spread_words([r.val or 0.0 for r in ours.records])}" if on == "test" else ""
+    chosen = f"; chosen on validation, {score(mean([r.val or 0.0 for r in ours.records]))}" if on == "test" else ""
     yield (
         f"It scored {what} on the {split_name(on)} {_name_images(view)} ({view.metric}{chosen}). "
         f"Found by {best.strategy}."
@@ -120,7 +121,7 @@ def _say_best_trial(view: RunView, decision: Decision) -> Iterator[str]:
     if winner.trial in decision.recommended.trials or winner.val == decision.recommended.best.val:
         return
     yield (
-        f"The best single training was of {setting_of(winner.candidate, winner).removesuffix(',')} "
+        f"The best single training was of {setting_of(winner.candidate, winner)} "
         f"({winner.trial}, validation {score(winner.val)}): noise alone can make that difference."
     )
 
@@ -134,17 +135,13 @@ def _say_best_on_test(view: RunView, decision: Decision) -> Iterator[str]:
     gap, best, found = max(others, key=lambda entry: entry[0], default=(0.0, None, None))
     if best is None or found is None or gap <= 0:
         return
+    there, here = (score(mean(view.scores_of(c))) for c in (best, ours))
     how = {"apart": "more than noise", "alike": "within noise", "open": "with too few trainings to tell from noise"}
     yield (
-        f"It is not the best one on the test images: {setting_of(best.best.candidate, best.best).removesuffix(',')} "
-        f"scored {number(gap, 2)} better there ({score(_mean(view, best))} against {score(_mean(view, ours))}), "
+        f"It is not the best one on the test images: {setting_of(best.best.candidate, best.best)} "
+        f"scored {number(gap, 2)} better there ({there} against {here}), "
         f"{how[found.standing]}. Test images choose nothing here."
     )
-
-
-def _mean(view: RunView, contender: Contender) -> float:
-    values: Sequence[float] = view.scores_of(contender)
-    return sum(values) / len(values)
 
 
 def say_price(view: RunView, winner: Record) -> Iterator[str]:
