@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +25,7 @@ from rfsearch.report.figures.registry import draw_figures
 from rfsearch.report.figures.style import THEME
 from rfsearch.report.front import pareto_table
 from rfsearch.report.payload import in_script, plotly_for
-from rfsearch.report.pictures import gallery
+from rfsearch.report.pictures import Gallery, gallery
 from rfsearch.report.provenance import provenance_of
 from rfsearch.report.rows import ArmRow, anytime_table, arm_rows, trial_columns, trial_groups, trials_table
 from rfsearch.report.svg import can_draw, draw_svg
@@ -66,9 +68,7 @@ def render(view: RunView) -> str:
     template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
     figures, figure_faults = draw_figures(view)
     winner = view.recommended
-    pictures = None
-    if winner is not None:
-        pictures = gallery(view.run.directory / EXAMPLES.format(trial=winner.trial), view.facts.classes)
+    pictures = _gallery(view)
     return template.render(
         facts=view.facts,
         run=view.run,
@@ -88,7 +88,8 @@ def render(view: RunView) -> str:
         holds=room_of(view),
         unspent=unspent(view),
         gallery=pictures,
-        winner_setting=f"The winner: {setting_of(winner.candidate, winner)}{_path_fields(winner)}." if winner else "",
+        winner_setting=f"Recommended: {setting_of(winner.candidate, winner)}{_path_fields(winner)}." if winner else "",
+        commands=_commands(view),
         shown_split="test" if view.facts.splits.get("test", 0) or view.split == "test" else "validation",
         forecast=_forecast_rows(view),
         provenance=provenance_of(view),
@@ -98,6 +99,34 @@ def render(view: RunView) -> str:
         guided=view.guides,
         sampled=view.samples,
     )
+
+
+def _gallery(view: RunView) -> Gallery | None:
+    """Return the example images of what is recommended, beside the hand default's where these are kept."""
+    decision = view.decision
+    if decision is None:
+        return None
+    own = _kept_examples(view, decision.recommended.records)
+    default = None if decision.keeps_default else _kept_examples(view, view.defaults)
+    return gallery(own, view.facts.classes, default, "hand default") if own else None
+
+
+def _kept_examples(view: RunView, records: Iterable[Record]) -> Path | None:
+    files = (view.run.directory / EXAMPLES.format(trial=record.trial) for record in records)
+    return next((file for file in files if file.exists()), None)
+
+
+def _commands(view: RunView) -> list[tuple[str, str]]:
+    """Return the commands that go on from this run, and what each does."""
+    run = shlex.quote(str(view.run.directory))
+    commands = [(known(view.run.manifest.command, ""), "The whole run once more.")]
+    if view.run.unfinished or view.run.running:
+        commands.append((f"rfsearch resume {run}", "Finishes it where it stopped."))
+    commands += [
+        (f"rfsearch report {run}", "Writes this page and its tables again from the ledger."),
+        (f"rfsearch export {run}", "Takes the best trained network with you."),
+    ]
+    return [(command, what) for command, what in commands if command]
 
 
 def _unbroken(sentence: str) -> str:

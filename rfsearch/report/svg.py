@@ -14,7 +14,7 @@ from typing import Any
 from rfsearch.numbers import finite
 from rfsearch.printable import printable
 from rfsearch.report.figures.style import COLOURS, HEIGHT_PX, THEME
-from rfsearch.report.svg_axes import Axis, axis_of
+from rfsearch.report.svg_axes import LETTERS, Axis, axis_of
 from rfsearch.report.svg_marks import mark
 
 WIDTH = 960  # px
@@ -45,14 +45,18 @@ def draw_svg(spec: Mapping[str, Any]) -> str:
     legend, top = _legend(traces, layout)
     height = int(layout.get("height", HEIGHT_PX)) + top - _LEGEND_LINE
     margin = layout.get("margin") or {}
-    left = max(_LEFT, int(margin.get("l", 0)))
+    left = max(_LEFT, int(margin.get("l", 0)), _room_for_names(traces))
     right = max(_RIGHT if layout.get("annotations") else 24, int(margin.get("r", 0)))
     box = (left, top, WIDTH - right, height - _BOTTOM)
+    clip = f"clip-{html.escape(str(spec['name']))}"
     axes = {key: axis_of(key, layout, traces, box) for key in _axis_keys(layout, traces)}
     parts = [
         *(part for axis in axes.values() for part in axis.grid(axes)),
         *(part for shape in layout.get("shapes") or () for part in _shape(shape, axes, box)),
+        f'<clipPath id="{clip}"><rect x="{left - 8}" y="{top - 8}" width="{box[2] - left + 16}"'
+        f' height="{box[3] - top + 16}"/></clipPath><g clip-path="url(#{clip})">',
         *_traces(traces, axes, layout),
+        "</g>",
         *(part for axis in axes.values() for part in axis.words(axes)),
         *(part for note in layout.get("annotations") or () for part in _annotation(note, axes, box)),
         *legend,
@@ -71,6 +75,12 @@ def ink(colour: object, otherwise: str = "var(--ink)") -> str:
     if not isinstance(colour, str):
         return otherwise
     return f"var({THEME[colour]})" if colour in THEME else html.escape(colour)
+
+
+def _room_for_names(traces: Sequence[Mapping[str, Any]]) -> int:
+    """Return the room that names beside a vertical axis need, px."""
+    names = [y for trace in traces for y in trace.get("y") or () if isinstance(y, str)]
+    return int(24 + _LETTER * max((min(LETTERS, len(html.unescape(name))) for name in names), default=0))
 
 
 def _axis_keys(layout: Mapping[str, Any], traces: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from rfsearch.numbers import finite
 from rfsearch.printable import printable
 
 _MOST_NAMES = 40  # of a category axis that are written
-_LETTERS = 26  # of a name, of which the rest is left out
+LETTERS = 26  # of a name, of which the rest is left out
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _step(rough: float) -> float:
 
 def _short(name: str) -> str:
     name = html.unescape(name)
-    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
 def _text(x: float, y: float, anchor: str, text: str) -> str:

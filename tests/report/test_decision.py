@@ -34,6 +34,10 @@ def found(dilation: float, level: float, times: int = 5, steps: int = 125, **cha
     ]  # fmt: skip
 
 
+def lead(given: Verdict) -> str:
+    return " ".join((given.headline, *given.confidence))
+
+
 def verdict(make_run: MakeRun, *groups: list[Record], **changes: object) -> Verdict:
     return summarise(make_run([r for group in groups for r in group], **changes))
 
@@ -43,7 +47,7 @@ def test_what_cannot_be_told_apart_is_said_and_what_all_of_it_beats(make_run: Ma
     given = verdict(
         make_run, trained(1, 0.6), trained(3, 0.700), trained(4, 0.7045, test=0.73), trained(6, 0.701), space=space
     )
-    assert given.headline == (
+    assert lead(given) == (
         "Use dilation 4 at conv6 (124 px). Dilations 3, 4 and 6 cannot be told apart on the validation images "
         "(5 trainings each). All beat the hand default by 0.10 to 0.13 on the test images."
     )
@@ -52,9 +56,9 @@ def test_what_cannot_be_told_apart_is_said_and_what_all_of_it_beats(make_run: Ma
 
 def test_within_noise_a_plain_convolution_goes_before_a_layer_of_another_kind(make_run: MakeRun) -> None:
     given = verdict(make_run, trained(1, 0.6), trained(4, 0.700), found(3.56, 0.702))
-    assert given.headline.startswith(
-        "Use dilation 4 at conv6 (124 px). Dilation 3.56, found in training, at conv6 and dilation 4 at conv6 "
-        "cannot be told apart on the validation images (5 trainings each); this is the simplest of them."
+    assert lead(given).startswith(
+        "Use dilation 4 at conv6 (124 px). Dilation 3.56, found in training; and dilation 4; all at "
+        "conv6 cannot be told apart on the validation images (5 trainings each); this is the simplest of them."
     )
     assert given.best is not None
     assert given.best.strategy == "fractional"
@@ -70,15 +74,13 @@ def test_within_noise_a_plain_convolution_goes_before_a_layer_of_another_kind(ma
 
 def test_outside_of_noise_the_layer_is_recommended(make_run: MakeRun) -> None:
     given = verdict(make_run, trained(1, 0.6), trained(4, 0.700), found(3.56, 0.75))
-    assert given.headline.startswith(
-        "Use dilation 3.56, found in training, at conv6 (111 px). Against the hand default"
-    )
+    assert lead(given).startswith("Use dilation 3.56, found in training, at conv6 (111 px). Against the hand default")
     assert "cannot be told apart" not in str(given)
 
 
 def test_within_noise_of_the_hand_default_it_is_kept(make_run: MakeRun) -> None:
     given = verdict(make_run, trained(1, 0.700), trained(4, 0.702))
-    assert given.headline == (
+    assert lead(given) == (
         "Keep the hand default, dilation 1 at conv6 (76 px). Dilations 1 and 4 cannot be told apart on the validation "
         "images (5 trainings each); the hand default needs no change."
     )
@@ -89,13 +91,13 @@ def test_a_single_lucky_training_does_not_replace_what_was_trained_often(make_ru
     lucky = record("random-0", 8, val=0.7047, test=0.69, strategy="random")
     given = verdict(make_run, trained(4, 0.700), [lucky])
     assert given.best == lucky
-    assert given.headline.startswith("Use dilation 4 at conv6")
+    assert lead(given).startswith("Use dilation 4 at conv6")
 
 
 def test_without_repeats_the_best_on_validation_is_recommended(make_run: MakeRun) -> None:
     given = verdict(make_run, trained(1, 0.6, 1), trained(4, 0.7, 1), found(3.56, 0.701, 1))
-    assert given.headline.startswith("Use dilation 3.56")
-    assert "each was trained once, so how much of that is chance is unknown" in given.headline
+    assert lead(given).startswith("Use dilation 3.56")
+    assert "each was trained once, so how much of that is chance is unknown" in lead(given)
 
 
 def test_the_noise_of_others_does_not_hide_a_lead(make_run: MakeRun) -> None:
@@ -105,7 +107,7 @@ def test_the_noise_of_others_does_not_hide_a_lead(make_run: MakeRun) -> None:
         for n, v in enumerate((0.65, 0.2))
     ]
     given = verdict(make_run, trained(1, 0.64), trained(4, 0.70), collapsing)
-    assert "Against the hand default it is 0.060 better on the test images: more than noise." in given.headline
+    assert "Against the hand default it is 0.060 better on the test images: more than noise." in lead(given)
 
 
 def test_lengths_that_differ_are_named_and_the_gain_is_split_by_a_retrained_outcome(make_run: MakeRun) -> None:

@@ -31,7 +31,7 @@ def test_winner_is_chosen_on_validation_and_reported_on_test(make_run: MakeRun) 
     text, verdict = told(make_run, sweep())
     assert verdict.best is not None
     assert verdict.best.trial == "t1"
-    assert verdict.headline == (
+    assert " ".join((verdict.headline, *verdict.confidence)) == (
         "Use dilation 2 at conv6 (92 px). Against the hand default it is 0.070 better on the test images: each was "
         "trained once, so how much of that is chance is unknown."
     )
@@ -96,8 +96,8 @@ def test_hand_default_given_as_a_plain_dilation(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(
     ("ours", "said"),
     [
-        ((2.2, 2.0, 2.4), "takes it 2.20 ms (2.00 to 2.40), the hand default 2.10 ms (2.05 to 2.15): a tie"),
-        ((42.0, 40.0, 44.0), "takes it 42.0 ms (40.0 to 44.0), the hand default 2.10 ms (2.05 to 2.15): 20.0×"),
+        ((2.2, 2.0, 2.4), "takes 2.20 ms (2.00 to 2.40), with the hand default 2.10 ms (2.05 to 2.15): a tie"),
+        ((42.0, 40.0, 44.0), "takes 42.0 ms (40.0 to 44.0), with the hand default 2.10 ms (2.05 to 2.15): 20.0×"),
         ((1.05, 1.0, 1.1), "(2.05 to 2.15): 0.500× as long."),
         (None, None),
     ],
@@ -114,7 +114,7 @@ def test_the_latency_of_a_winner_stands_alone_without_a_measured_default(make_ru
     default, winner, other = sweep()
     winner = replace(winner, infer_latency_ms=2.2, infer_latency_spread_ms=(2.0, 2.4))
     text, _ = told(make_run, [default, winner, other])
-    assert "One image takes it 2.20 ms (2.00 to 2.40)." in text
+    assert "One image takes 2.20 ms (2.00 to 2.40)." in text
 
 
 def test_one_seed_carries_no_interval(make_run: MakeRun) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,9 @@ def build(view: RunView) -> go.Figure | None:
     add_switch(figure, "against", options)
     figure.update_traces(cliponaxis=False, selector={"mode": "lines+markers"})
     ranges = {split: padded(y for line in lines if line.split == split for y in line.ys[0]) for split in splits}
-    add_score_switch(figure, [line.split for line in lines], ranges)
+    notes = {split: _end_labels(lines, split, ranges[split]) for split in splits}
+    add_score_switch(figure, [line.split for line in lines], ranges, notes)
+    figure.update_layout(margin={"r": 110})
     return figure
 
 
@@ -101,6 +104,23 @@ def _lines(view: RunView, table: pd.DataFrame, clocks: tuple[Clock, ...], split:
             "hovertemplate": "%{y:.4f} at %{x:.3g}",
         }  # fmt: skip
         yield _Line(style, split, xs, [curve.mean for curve in curves])
+
+
+def _end_labels(lines: Sequence[_Line], split: ScoreSplit, span: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the names of the strategies at the ends of their curves, moved apart where they would overlap."""
+    ends = sorted(
+        (line.ys[0][-1], line.style["marker"]["color"], line.style["legendgroup"])
+        for line in lines
+        if line.split == split and "marker" in line.style
+    )
+    least, labels, before = 0.055 * (span[1] - span[0]), list[dict[str, Any]](), -math.inf
+    for level, colour, name in ends:
+        before = max(level, before + least)
+        labels.append(
+            {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": before, "text": name, "showarrow": False,
+             "font": {"color": colour, "size": 12}}
+        )  # fmt: skip
+    return labels
 
 
 def _level_style(level: float) -> dict[str, Any]:

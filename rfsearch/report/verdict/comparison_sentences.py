@@ -109,14 +109,14 @@ def compare_latencies(view: RunView, decision: Decision) -> Iterator[str]:
         return
     default = next((r for r in view.defaults if r.infer_latency_spread_ms is not None), None)
     if default is None or decision.keeps_default:
-        yield f"One image takes it {latency_words(ours)}."
+        yield f"One image takes {latency_words(ours)}."
         return
     theirs = default.infer_latency_spread_ms
     assert theirs is not None
     tied = spread[0] <= theirs[1] and theirs[0] <= spread[1]
     ratio = (ours.infer_latency_ms or 0.0) / (default.infer_latency_ms or 1.0)
     how = "a tie, since their spreads overlap" if tied else f"{multiple(ratio)} as long"
-    yield f"One image takes it {latency_words(ours)}, the hand default {latency_words(default)}: {how}."
+    yield f"One image takes {latency_words(ours)}, with the hand default {latency_words(default)}: {how}."
 
 
 def compare_strategies(view: RunView) -> Iterator[str]:

@@ -46,7 +46,12 @@ def name_contenders(contenders: Sequence[Contender]) -> str:
         return f"Dilations {listing([str(d) for d in sorted(dilations)])}"
     if len(contenders) > _MOST_NAMED:
         return f"The {len(contenders)} best candidates"
-    return capitalised(listing([setting_of(c.best.candidate, c.best) for c in contenders]))
+    names = [setting_of(c.best.candidate, c.best) for c in contenders]
+    where = names[0].rpartition(" at ")[2]
+    if all(name.endswith(f" at {where}") and name.count(" at ") == 1 for name in names):
+        names = [name.removesuffix(f" at {where}").removesuffix(",") for name in names]
+        return capitalised("; ".join(names[:-1])) + f"; and {names[-1]}; all at {where}"
+    return capitalised("; ".join(names[:-1])) + f"; and {names[-1]}"
 
 
 def _only_dilation(contender: Contender) -> int:

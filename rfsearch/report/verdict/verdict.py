@@ -36,7 +36,8 @@ class Verdict:
     """Hold what a run's records say, as plain sentences.
 
     Attributes:
-        headline: What to use, and how sure that is.
+        headline: What to use.
+        confidence: How sure that is: what cannot be told apart from it, and how it compares with the hand default.
         findings: What it scored, its price, and how it compares.
         certainty: How sure the comparison of strategies is.
         warnings: What to keep in mind.
@@ -53,6 +54,7 @@ class Verdict:
     """
 
     headline: str
+    confidence: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     certainty: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ class Verdict:
     @property
     def sentences(self) -> tuple[str, ...]:
         """All sentences, in their order."""
-        return (self.headline, *self.findings, *self.certainty, *self.warnings)
+        return (self.headline, *self.confidence, *self.findings, *self.certainty, *self.warnings)
 
     def __str__(self) -> str:
         """Return all sentences as one text."""
@@ -90,7 +92,8 @@ def verdict_of(view: RunView) -> Verdict:
         return Verdict(explain_no_winner(view), warnings=tuple(warn_of_unfinished_run(view)))
     best = decision.recommended.best
     return Verdict(
-        headline=" ".join((say_what_to_use(decision), *say_how_sure(view, decision))),
+        headline=say_what_to_use(decision),
+        confidence=tuple(say_how_sure(view, decision)),
         findings=(
             *say_what_it_scored(view, decision),
             *say_price(view, best),
