@@ -119,12 +119,12 @@ def _kept_examples(view: RunView, records: Iterable[Record]) -> Path | None:
 def _commands(view: RunView) -> list[tuple[str, str]]:
     """Return the commands that go on from this run, and what each does."""
     run = shlex.quote(str(view.run.directory))
-    commands = [(known(view.run.manifest.command, ""), "The whole run once more.")]
+    commands = [(known(view.run.manifest.command, ""), "The whole run once more:")]
     if view.run.unfinished or view.run.running:
-        commands.append((f"rfsearch resume {run}", "Finishes it where it stopped."))
+        commands.append((f"rfsearch resume {run}", "Finish it where it stopped:"))
     commands += [
-        (f"rfsearch report {run}", "Writes this page and its tables again from the ledger."),
-        (f"rfsearch export {run}", "Takes the best trained network with you."),
+        (f"rfsearch report {run}", "Write this page and its tables again, from the ledger:"),
+        (f"rfsearch export {run}", "Take the best trained network with you:"),
     ]
     return [(command, what) for command, what in commands if command]
 

@@ -145,7 +145,7 @@ def trial_columns(view: RunView) -> list[Column]:
     ]
     if view.split == "test":
         columns.append(Column("test", lambda r: _score_cell(r.test)))
-    columns += [_score_column(name, classes) for name in _extra_scores(view)]
+    columns += [_score_column(name, classes) for name in extra_scores(view)]
     return [
         *columns,
         Column("cost", lambda r: _cost_cell(r.cost.flop, unit)),
@@ -218,16 +218,16 @@ def _cost_cell(flop: float, unit: float | None) -> Cell:
 
 
 def _score_column(name: str, classes: Sequence[str]) -> Column:
-    return Column(_heading(name, classes), lambda record: _score_cell(record.scores.get(name)))
+    return Column(score_heading(name, classes), lambda record: _score_cell(record.scores.get(name)))
 
 
-def _extra_scores(view: RunView) -> tuple[str, ...]:
+def extra_scores(view: RunView) -> tuple[str, ...]:
     """Return the scores that get columns of their own: all but the one that is shown as val and test."""
     names = dict.fromkeys(name for r in view.records for name in r.scores)
     return tuple(name for name in names if name != view.facts.metric)
 
 
-def _heading(name: str, classes: Sequence[str]) -> str:
+def score_heading(name: str, classes: Sequence[str]) -> str:
     """Return a score's name for a table's head: a class by its name rather than its id, with gaps to break lines at."""
     stem, _, last = name.rpartition("_")
     if stem and last.isdecimal() and int(last) < len(classes):

@@ -57,8 +57,8 @@ def test_what_cannot_be_told_apart_is_said_and_what_all_of_it_beats(make_run: Ma
 def test_within_noise_a_plain_convolution_goes_before_a_layer_of_another_kind(make_run: MakeRun) -> None:
     given = verdict(make_run, trained(1, 0.6), trained(4, 0.700), found(3.56, 0.702))
     assert lead(given).startswith(
-        "Use dilation 4 at conv6 (124 px). Dilation 3.56, found in training; and dilation 4; all at "
-        "conv6 cannot be told apart on the validation images (5 trainings each); this is the simplest of them."
+        "Use dilation 4 at conv6 (124 px). Dilation 3.56, found in training; and dilation 4 at conv6 "
+        "cannot be told apart on the validation images (5 trainings each); this is the simplest of them."
     )
     assert given.best is not None
     assert given.best.strategy == "fractional"

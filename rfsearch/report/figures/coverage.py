@@ -36,8 +36,9 @@ def build(view: RunView) -> go.Figure | None:
     figure = drawing(bars, "scored trials", "")
     height = max(200, 120 + 20 * len(names))
     figure.update_layout(barmode="stack", height=height, margin={"l": 190}, showlegend=True)
-    figure.update_xaxes(rangemode="tozero", tickformat="d")
-    figure.update_yaxes(autorange="reversed", type="category")
+    most = max(counts[text].total() for text in shown)
+    figure.update_xaxes(range=[0, 1.05 * most or 1], tickvals=[*range(0, most + 1, max(1, most // 8))])
+    figure.update_yaxes(autorange="reversed", type="category", dtick=1)
     return figure
 
 

@@ -12,12 +12,13 @@ from rfsearch.report.decision import Decision
 from rfsearch.report.statistics import (
     SEEDS_FOR_A_TEST,
     SEEDS_FOR_AN_INTERVAL,
+    compare,
     holm,
     mean,
     probability_of_improvement,
     wilcoxon_p,
 )
-from rfsearch.report.verdict.phrases import better_or_worse, split_name
+from rfsearch.report.verdict.phrases import better_or_worse
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
 
@@ -70,12 +71,10 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
         return
     level = {id(c): mean(view.merits([r.val or 0.0 for r in c.records])) for c in rest}
     second = max(rest, key=lambda c: level[id(c)])
-    found = view.compare(ours, second)
-    if found is None:
-        return
+    found = compare(*(view.merits([r.val or 0.0 for r in c.records]) for c in (ours, second)))
     name = f"{setting_of(second.best.candidate, second.best).removesuffix(',')} ({second.best.rf_px:,} px)"
     trained = _trainings_of(ours, second)
-    where = f"on the {split_name(view.split)} images"
+    where = "on the validation images"
     if found.least is None:
         yield f"Against the next best, {name}, it is {better_or_worse(found.gap)} {where}, in one training each."
         return

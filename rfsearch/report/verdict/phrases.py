@@ -50,7 +50,7 @@ def name_contenders(contenders: Sequence[Contender]) -> str:
     where = names[0].rpartition(" at ")[2]
     if all(name.endswith(f" at {where}") and name.count(" at ") == 1 for name in names):
         names = [name.removesuffix(f" at {where}").removesuffix(",") for name in names]
-        return capitalised("; ".join(names[:-1])) + f"; and {names[-1]}; all at {where}"
+        return capitalised("; ".join(names[:-1])) + f"; and {names[-1]} at {where}"
     return capitalised("; ".join(names[:-1])) + f"; and {names[-1]}"
 
 
