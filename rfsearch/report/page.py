@@ -27,7 +27,15 @@ from rfsearch.report.front import pareto_table
 from rfsearch.report.payload import in_script, plotly_for
 from rfsearch.report.pictures import Gallery, gallery
 from rfsearch.report.provenance import provenance_of
-from rfsearch.report.rows import ArmRow, anytime_table, arm_rows, trial_columns, trial_groups, trials_table
+from rfsearch.report.rows import (
+    ArmRow,
+    anytime_table,
+    arm_rows,
+    hidden_scores,
+    trial_columns,
+    trial_groups,
+    trials_table,
+)
 from rfsearch.report.svg import can_draw, draw_svg
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.view import RunView, build_view, setting_of
@@ -95,6 +103,7 @@ def render(view: RunView) -> str:
         provenance=provenance_of(view),
         request=_request(view),
         headings=[column.heading for column in trial_columns(view)],
+        hidden_scores=hidden_scores(view),
         tested=view.split == "test",
         guided=view.guides,
         sampled=view.samples,

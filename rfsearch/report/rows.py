@@ -19,6 +19,8 @@ from rfsearch.report.view import ArmRecords, RunView, factors, has_start, settin
 STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
 ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
 
+_MOST_SCORES = 12  # that get a column each
+
 Cell = tuple[str, float | None]
 """A table cell: how it reads, and what it is sorted by."""
 
@@ -145,7 +147,7 @@ def trial_columns(view: RunView) -> list[Column]:
     ]
     if view.split == "test":
         columns.append(Column("test", lambda r: _score_cell(r.test)))
-    columns += [_score_column(name, classes) for name in extra_scores(view)]
+    columns += [_score_column(name, classes) for name in extra_scores(view) if not hidden_scores(view)]
     return [
         *columns,
         Column("cost", lambda r: _cost_cell(r.cost.flop, unit)),
@@ -225,6 +227,12 @@ def extra_scores(view: RunView) -> tuple[str, ...]:
     """Return the scores that get columns of their own: all but the one that is shown as val and test."""
     names = dict.fromkeys(name for r in view.records for name in r.scores)
     return tuple(name for name in names if name != view.facts.metric)
+
+
+def hidden_scores(view: RunView) -> int:
+    """Return how many scores there are beside the main one, where they are too many for columns of their own."""
+    count = len(extra_scores(view))
+    return count if count > _MOST_SCORES else 0
 
 
 def score_heading(name: str, classes: Sequence[str]) -> str:
