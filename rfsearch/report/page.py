@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
+import pandas as pd
 
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import MISSING, amount, counted, duration, multiple, percent, prefixed, score
-from rfsearch.printable import printable
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
 from rfsearch.report.budgets import room_of, unspent
 from rfsearch.report.figures.registry import draw_figures
-from rfsearch.report.figures.style import THEME
 from rfsearch.report.front import pareto_table
-from rfsearch.report.payload import in_script, plotly_for
 from rfsearch.report.pictures import Gallery, gallery
 from rfsearch.report.provenance import provenance_of
 from rfsearch.report.rows import (
@@ -36,15 +30,14 @@ from rfsearch.report.rows import (
     trial_groups,
     trials_table,
 )
-from rfsearch.report.svg import can_draw, draw_svg
+from rfsearch.report.templates import fill
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.view import RunView, build_view, setting_of
 from rfsearch.report.wording import listing
 
 REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(?=$|×)")
-_UNIT = re.compile(r"(\d) (px|s|ms|min|h|%|[kMGTPE]?FLOP|[KMGT]iB)\b")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 
 
 def write(run_dir: Path) -> Path:
@@ -57,27 +50,30 @@ def write(run_dir: Path) -> Path:
         Path of the page.
     """
     run = read_run(run_dir)
-    write_whole(run_dir / "trials.csv", trials_table(run.records).to_csv(index=False))
-    write_whole(run_dir / "anytime.csv", anytime_table(run.records, run.direction).to_csv(index=False))
-    write_whole(run_dir / "pareto.csv", pareto_table(run.records, run.direction).to_csv(index=False))
+    write_whole(run_dir / "trials.csv", _csv(trials_table(run.records)))
+    write_whole(run_dir / "anytime.csv", _csv(anytime_table(run.records, run.direction)))
+    write_whole(run_dir / "pareto.csv", _csv(pareto_table(run.records, run.direction)))
     page = run_dir / REPORT_FILE
     write_whole(page, render(build_view(run)))
     return page
 
 
+def _csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV, in which no text is a formula to a spreadsheet."""
+    words = table.select_dtypes(include=["object", "string"]).columns
+    safe = {
+        name: [f"'{x}" if isinstance(x, str) and x.startswith(_FORMULA) else x for x in table[name]] for name in words
+    }
+    return table.assign(**safe).to_csv(index=False)
+
+
 def render(view: RunView) -> str:
     """Return the page's HTML. It is the same for the same view, and needs no other file."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finalized
-    )
-    environment.filters["unbroken"] = _unbroken
-    environment.filters["sorted_by"] = _sorted_by
-    environment.filters["svg"] = lambda spec: Markup(draw_svg(spec))
-    template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
     figures, figure_faults = draw_figures(view)
     winner = view.recommended
     pictures = _gallery(view)
-    return template.render(
+    return fill(
+        "template.html",
         facts=view.facts,
         run=view.run,
         verdict=verdict_of(view),
@@ -87,10 +83,6 @@ def render(view: RunView) -> str:
         scored=view.scored,
         figures=figures,
         figure_faults=figure_faults,
-        payload=in_script([figure.spec for figure in figures]),
-        theme=THEME,
-        undrawn=listing([figure.title for figure in figures if not can_draw(figure.spec)]),
-        plotly=plotly_for([figure.spec for figure in figures]),
         trials=trial_groups(view),
         budget=_budget_rows(view),
         holds=room_of(view),
@@ -136,26 +128,6 @@ def _commands(view: RunView) -> list[tuple[str, str]]:
         (f"rfsearch export {run}", "Take the best trained network with you:"),
     ]
     return [(command, what) for command, what in commands if command]
-
-
-def _unbroken(sentence: str) -> str:
-    """Return a sentence whose numbers are not torn from their units at the end of a line."""
-    return _UNIT.sub("\\1\u00a0\\2", sentence)
-
-
-def _finalized(value: Any) -> Any:
-    """Return what the template shows of a value: text without control characters. What is markup already stays."""
-    return printable(value) if type(value) is str else value
-
-
-def _sorted_by(text: str, value: float | None) -> Markup:
-    """Return the attribute of a table's cell that says what it is sorted by, where its text does not say that."""
-    if value is None:
-        return Markup("" if text == MISSING else ' data-v=""')
-    read = _NUMBER.match(text.replace(",", ""))
-    if read and abs(float(read[0]) - value) <= 0.005 * abs(value):
-        return Markup("")
-    return Markup(f' data-v="{value:.5g}"')
 
 
 def _summary(view: RunView) -> str:

@@ -234,7 +234,8 @@ def _place(item: Mapping[str, Any], key: str, axes: Mapping[str, Axis], box: Seq
     if ref.endswith("domain"):
         return axis.low + (finite(value) or 0.0) * (axis.high - axis.low)
     # Annotations give the logarithm on logarithmic axes, shapes the value.
-    return axis.place(10**value if axis.logarithmic and "text" in item and finite(value) is not None else value)
+    exponent = finite(value) if axis.logarithmic and "text" in item else None
+    return axis.place(value if exponent is None else 10.0**exponent)
 
 
 def _annotation(note: Mapping[str, Any], axes: Mapping[str, Axis], box: Sequence[float]) -> Iterator[str]:
@@ -256,7 +257,7 @@ def _legend(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> t
     named = [t for t in traces if t.get("showlegend", True) and t.get("name")]
     if layout.get("showlegend") is False or (len(named) < 2 and layout.get("showlegend") is not True):
         return [], 16
-    parts, x, y = [], float(_LEFT), 16.0
+    parts, x, y = list[str](), float(_LEFT), 16.0
     for trace in named:
         name = text_of(trace["name"])
         wide = 34 + _LETTER * len(html.unescape(name))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 # Corners as angles from the top, in degrees, with their distance in radii.
-_CORNERS = {
+_CORNERS: Mapping[str, Sequence[tuple[float, float]]] = {
     "square": [(45 + 90 * k, 1.2) for k in range(4)],
     "diamond": [(90 * k, 1.25) for k in range(4)],
     "triangle-up": [(120 * k, 1.25) for k in range(3)],
