@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rfsearch import __version__, account, interrupt
+from rfsearch.cli.compare import compare
 from rfsearch.cli.doctor import doctor
 from rfsearch.cli.export import export
 from rfsearch.cli.listing import list_names
@@ -49,6 +50,7 @@ for command, name in (
     (resume, "resume"),
     (reproduce, "reproduce"),
     (report, "report"),
+    (compare, "compare"),
     (list_names, "list"),
     (doctor, "doctor"),
     (rf, "rf"),

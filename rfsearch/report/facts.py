@@ -38,6 +38,8 @@ class Facts:
         currency: The currency of that budget: flop, device_s or epochs.
         limit: The budget in that currency; None where unknown.
         planned: The distinct candidates of the forecast, as canonical JSON.
+        objects: Receptive fields of the forecast, px, and the share of the training images' objects that are no longer;
+            by rising receptive field, empty where that was not measured.
         notices: What else must be said about the run.
 
     Example:
@@ -68,6 +70,7 @@ class Facts:
     currency: str
     limit: float | None
     planned: frozenset[str]
+    objects: tuple[tuple[int, float], ...]
     notices: tuple[str, ...]
 
 
@@ -98,6 +101,9 @@ def read_facts(manifest: Manifest) -> Facts:
         currency=known(budget.currency, "flop"),
         limit=known(budget.limit, None),
         planned=frozenset(canonical(row.candidate) for row in known(manifest.forecast, ())),
+        objects=tuple(
+            sorted({(row.rf_px, row.objects) for row in known(manifest.forecast, ()) if row.objects is not None})
+        ),
         notices=tuple(text for text in known(manifest.notices, ()) if text and text.strip() != notice),
     )
 

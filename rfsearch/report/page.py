@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
-import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from plotly.offline import get_plotlyjs
+import pandas as pd
 
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import MISSING, amount, counted, duration, multiple, percent, prefixed, score
-from rfsearch.printable import printable
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
 from rfsearch.report.budgets import room_of, unspent
 from rfsearch.report.figures.registry import draw_figures
-from rfsearch.report.figures.style import THEME
 from rfsearch.report.front import pareto_table
-from rfsearch.report.pictures import gallery
+from rfsearch.report.pictures import Gallery, gallery
 from rfsearch.report.provenance import provenance_of
-from rfsearch.report.rows import ArmRow, anytime_table, arm_rows, trial_columns, trial_groups, trials_table
+from rfsearch.report.rows import (
+    ArmRow,
+    anytime_table,
+    arm_rows,
+    hidden_scores,
+    trial_columns,
+    trial_groups,
+    trials_table,
+)
+from rfsearch.report.templates import fill
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.view import RunView, build_view, setting_of
 from rfsearch.report.wording import listing
 
 REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
-_UNIT = re.compile(r"(\d) (px|s|ms|min|h|%|[kMGTPE]?FLOP|[KMGT]iB)\b")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 
 
 def write(run_dir: Path) -> Path:
@@ -44,27 +50,30 @@ def write(run_dir: Path) -> Path:
         Path of the page.
     """
     run = read_run(run_dir)
-    write_whole(run_dir / "trials.csv", trials_table(run.records).to_csv(index=False))
-    write_whole(run_dir / "anytime.csv", anytime_table(run.records, run.direction).to_csv(index=False))
-    write_whole(run_dir / "pareto.csv", pareto_table(run.records, run.direction).to_csv(index=False))
+    write_whole(run_dir / "trials.csv", _csv(trials_table(run.records)))
+    write_whole(run_dir / "anytime.csv", _csv(anytime_table(run.records, run.direction)))
+    write_whole(run_dir / "pareto.csv", _csv(pareto_table(run.records, run.direction)))
     page = run_dir / REPORT_FILE
     write_whole(page, render(build_view(run)))
     return page
 
 
+def _csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV, in which no text is a formula to a spreadsheet."""
+    words = table.select_dtypes(include=["object", "string"]).columns
+    safe = {
+        name: [f"'{x}" if isinstance(x, str) and x.startswith(_FORMULA) else x for x in table[name]] for name in words
+    }
+    return table.assign(**safe).to_csv(index=False)
+
+
 def render(view: RunView) -> str:
     """Return the page's HTML. It is the same for the same view, and needs no other file."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finalized
-    )
-    environment.filters["unbroken"] = _unbroken
-    template = environment.from_string((files(__package__) / "template.html").read_text(encoding="utf-8"))
     figures, figure_faults = draw_figures(view)
-    winner = view.winner
-    pictures = None
-    if winner is not None:
-        pictures = gallery(view.run.directory / EXAMPLES.format(trial=winner.trial), view.facts.classes)
-    return template.render(
+    winner = view.recommended
+    pictures = _gallery(view)
+    return fill(
+        "template.html",
         facts=view.facts,
         run=view.run,
         verdict=verdict_of(view),
@@ -74,40 +83,51 @@ def render(view: RunView) -> str:
         scored=view.scored,
         figures=figures,
         figure_faults=figure_faults,
-        payload=_in_script([figure.spec for figure in figures]),
-        theme=THEME,
-        plotly=get_plotlyjs() if figures else "",
         trials=trial_groups(view),
         budget=_budget_rows(view),
         holds=room_of(view),
         unspent=unspent(view),
         gallery=pictures,
-        winner_setting=f"The winner: {setting_of(winner.candidate, winner)}{_path_fields(winner)}." if winner else "",
+        winner_setting=f"Recommended: {setting_of(winner.candidate, winner)}{_path_fields(winner)}." if winner else "",
+        commands=_commands(view),
         shown_split="test" if view.facts.splits.get("test", 0) or view.split == "test" else "validation",
         forecast=_forecast_rows(view),
         provenance=provenance_of(view),
         request=_request(view),
         headings=[column.heading for column in trial_columns(view)],
+        hidden_scores=hidden_scores(view),
         tested=view.split == "test",
         guided=view.guides,
         sampled=view.samples,
     )
 
 
-def _unbroken(sentence: str) -> str:
-    """Return a sentence whose numbers are not torn from their units at the end of a line."""
-    return _UNIT.sub("\\1\u00a0\\2", sentence)
+def _gallery(view: RunView) -> Gallery | None:
+    """Return the example images of what is recommended, beside the hand default's where these are kept."""
+    decision = view.decision
+    if decision is None:
+        return None
+    own = _kept_examples(view, decision.recommended.records)
+    default = None if decision.keeps_default else _kept_examples(view, view.defaults)
+    return gallery(own, view.facts.classes, default, "hand default") if own else None
 
 
-def _finalized(value: Any) -> Any:
-    """Return what the template shows of a value: text without control characters. What is markup already stays."""
-    return printable(value) if type(value) is str else value
+def _kept_examples(view: RunView, records: Iterable[Record]) -> Path | None:
+    files = (view.run.directory / EXAMPLES.format(trial=record.trial) for record in records)
+    return next((file for file in files if file.exists()), None)
 
 
-def _in_script(value: object) -> str:
-    """Return JSON that may be put inside a script element, whatever its strings hold."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _commands(view: RunView) -> list[tuple[str, str]]:
+    """Return the commands that go on from this run, and what each does."""
+    run = shlex.quote(str(view.run.directory))
+    commands = [(known(view.run.manifest.command, ""), "The whole run once more:")]
+    if view.run.unfinished or view.run.running:
+        commands.append((f"rfsearch resume {run}", "Finish it where it stopped:"))
+    commands += [
+        (f"rfsearch report {run}", "Write this page and its tables again, from the ledger:"),
+        (f"rfsearch export {run}", "Take the best trained network with you:"),
+    ]
+    return [(command, what) for command, what in commands if command]
 
 
 def _summary(view: RunView) -> str:

@@ -1,4 +1,4 @@
-"""Example images with their truth and the winner's prediction, as data URIs, so that the page needs no other file."""
+"""Example images with their truth and predictions, as data URIs, so that the page needs no other file."""
 
 from __future__ import annotations
 
@@ -15,27 +15,22 @@ from rfsearch.tasks import pictures
 
 _LARGEST_SIDE = 320  # px; larger pictures are reduced, so that the page stays small
 _COLOURS_OF_A_PALETTE = 256
+_OURS_RIGHT, _THEIRS_RIGHT, _BOTH_WRONG = (30, 100, 200), (224, 115, 29), (70, 75, 82)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Hold one example image of the page.
+class Part:
+    """Hold one picture of an example image.
 
     Attributes:
-        image: The image as a PNG data URI.
-        truth: What is true of it, likewise.
-        prediction: What the winner makes of it, likewise.
-        width: Width of the image as shown, px.
-        height: Height of the image as shown, px.
-        agreement: How well the last two agree, in words; empty where that cannot be said.
+        caption: What it shows, in a few words.
+        uri: The picture as a PNG data URI.
+        flat: Whether it is a map, of which pixels are shown as they are.
     """
 
-    image: str
-    truth: str
-    prediction: str
-    width: int
-    height: int
-    agreement: str
+    caption: str
+    uri: str
+    flat: bool
 
 
 @dataclass(frozen=True)
@@ -43,23 +38,28 @@ class Gallery:
     """Hold the example images of the page and their legend.
 
     Attributes:
-        pictures: The images.
+        images: The pictures of each image: itself, its truth, the predictions, and where these differ.
         legend: Name and colour, as #rrggbb, of whatever has a colour of its own.
         says: What the images' agreement is, as a sentence.
+        compared: Whether the last picture of each is that of the differences.
     """
 
-    pictures: tuple[Picture, ...]
+    images: tuple[tuple[Part, ...], ...]
     legend: tuple[tuple[str, str], ...]
     says: str
+    compared: bool
 
 
-def gallery(examples: Path, classes: Sequence[str], limit: int = 6) -> Gallery | None:
+def gallery(
+    examples: Path, classes: Sequence[str], other: Path | None = None, other_name: str = "", limit: int = 6
+) -> Gallery | None:
     """Read a trial's example images.
 
     Args:
-        examples: An .npz file with `images`, N x 3 x H x W uint8, and `truth` and `prediction`, N x H x W uint8: one
-            class id per pixel, 255 where it is ignored.
+        examples: What `rfsearch.tasks.pictures` wrote for the trial.
         classes: Names of the classes, by class id.
+        other: The same of another trial, to compare with; None, missing or of other images where there is none.
+        other_name: What that trial is called.
         limit: How many images are shown.
 
     Returns:
@@ -68,18 +68,45 @@ def gallery(examples: Path, classes: Sequence[str], limit: int = 6) -> Gallery |
     found = pictures.read(examples, classes)
     if found is None or not found.images.size:
         return None
-    shown = zip(found.images, found.truths, found.predictions, found.captions, strict=True)
+    theirs = pictures.read(other, classes) if other else None
+    if theirs is not None and not np.array_equal(theirs.truths, found.truths):
+        theirs = None
+    legend = {**(theirs.legend if theirs else {}), **found.legend}
     return Gallery(
-        tuple(_picture(*parts) for parts in list(shown)[:limit]),
-        tuple((name, "#{:02x}{:02x}{:02x}".format(*colour)) for name, colour in found.legend.items()),
+        tuple(_parts(found, theirs, other_name, k) for k in range(min(limit, len(found.images)))),
+        tuple((name, "#{:02x}{:02x}{:02x}".format(*colour)) for name, colour in legend.items()),
         found.caption_says,
+        theirs is not None and bool(found.legend),
     )
 
 
-def _picture(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, caption: str) -> Picture:
-    shown = Image.fromarray(image)
-    height, width = image.shape[:2]
-    return Picture(_uri(shown), _uri(_flat(truth)), _uri(_flat(prediction)), width, height, caption)
+def _parts(found: pictures.Pictures, theirs: pictures.Pictures | None, name: str, k: int) -> tuple[Part, ...]:
+    ours, truth = found.predictions[k], found.truths[k]
+    agreement = f", {found.captions[k]}" if found.captions[k] else ""
+    parts = [
+        Part("image", _uri(Image.fromarray(found.images[k])), False),
+        Part("truth", _uri(_flat(truth)), True),
+        Part(f"recommended{agreement}", _uri(_flat(ours)), True),
+    ]
+    if theirs is not None:
+        agreement = f", {theirs.captions[k]}" if theirs.captions[k] else ""
+        parts.append(Part(f"{name}{agreement}", _uri(_flat(theirs.predictions[k])), True))
+        if found.legend:  # pixels have one of few values, so that equal ones mean something
+            parts.append(
+                Part("difference", _uri(_difference(found.images[k], truth, ours, theirs.predictions[k])), False)
+            )
+    return tuple(parts)
+
+
+def _difference(image: np.ndarray, truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> Image.Image:
+    """Show where two predictions differ on a dimmed image: in blue where ours is true, in orange where theirs is."""
+    grey = image.astype(float).mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    shown = (grey * 0.35 + 150).astype(np.uint8)
+    differ = (ours != theirs).any(axis=-1)
+    shown[differ] = _BOTH_WRONG
+    shown[differ & (ours == truth).all(axis=-1)] = _OURS_RIGHT
+    shown[differ & (theirs == truth).all(axis=-1)] = _THEIRS_RIGHT
+    return Image.fromarray(shown)
 
 
 def _flat(pixels: np.ndarray) -> Image.Image:

@@ -19,6 +19,8 @@ from rfsearch.report.view import ArmRecords, RunView, factors, has_start, settin
 STATUSES: tuple[Status, ...] = ("completed", "pruned", "cut", "failed")
 ANYTIME_COLUMNS = ("strategy", "seed", "spent_flop", "spent_device_s", "spent_epochs", "incumbent", "val", "test")
 
+_MOST_SCORES = 12  # that get a column each
+
 Cell = tuple[str, float | None]
 """A table cell: how it reads, and what it is sorted by."""
 
@@ -48,7 +50,7 @@ class TrialRow:
         record: The trial.
         setting: Its candidate in words.
         cells: One per column of `trial_columns`.
-        leads: Whether it is the run's winner.
+        leads: Whether it is the best training of what is recommended.
     """
 
     record: Record
@@ -145,7 +147,7 @@ def trial_columns(view: RunView) -> list[Column]:
     ]
     if view.split == "test":
         columns.append(Column("test", lambda r: _score_cell(r.test)))
-    columns += [_score_column(name, classes) for name in _extra_scores(view)]
+    columns += [_score_column(name, classes) for name in extra_scores(view) if not hidden_scores(view)]
     return [
         *columns,
         Column("cost", lambda r: _cost_cell(r.cost.flop, unit)),
@@ -198,7 +200,7 @@ def _learned(record: Record) -> list[str]:
 
 def _trial_row(record: Record, columns: Sequence[Column], view: RunView) -> TrialRow:
     cells = tuple(column.cell(record) for column in columns)
-    return TrialRow(record, setting_of(record.candidate, record), cells, record is view.winner)
+    return TrialRow(record, setting_of(record.candidate, record), cells, record is view.recommended)
 
 
 def _by_start(record: Record) -> tuple[Any, ...]:
@@ -218,16 +220,22 @@ def _cost_cell(flop: float, unit: float | None) -> Cell:
 
 
 def _score_column(name: str, classes: Sequence[str]) -> Column:
-    return Column(_heading(name, classes), lambda record: _score_cell(record.scores.get(name)))
+    return Column(score_heading(name, classes), lambda record: _score_cell(record.scores.get(name)))
 
 
-def _extra_scores(view: RunView) -> tuple[str, ...]:
+def extra_scores(view: RunView) -> tuple[str, ...]:
     """Return the scores that get columns of their own: all but the one that is shown as val and test."""
     names = dict.fromkeys(name for r in view.records for name in r.scores)
     return tuple(name for name in names if name != view.facts.metric)
 
 
-def _heading(name: str, classes: Sequence[str]) -> str:
+def hidden_scores(view: RunView) -> int:
+    """Return how many scores there are beside the main one, where they are too many for columns of their own."""
+    count = len(extra_scores(view))
+    return count if count > _MOST_SCORES else 0
+
+
+def score_heading(name: str, classes: Sequence[str]) -> str:
     """Return a score's name for a table's head: a class by its name rather than its id, with gaps to break lines at."""
     stem, _, last = name.rpartition("_")
     if stem and last.isdecimal() and int(last) < len(classes):

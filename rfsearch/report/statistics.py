@@ -1,4 +1,4 @@
-"""How sure a comparison is: the noise of a training, intervals over seeds, and a test where there are enough of them.
+"""How sure a comparison is: what noise can tell apart, intervals over seeds, and a test where there are enough of them.
 
 n seeds can give a two-sided Wilcoxon p of at best 2 / 2^n: below 7 seeds no test is made.
 Probability of improvement: Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice"
@@ -8,17 +8,14 @@ Probability of improvement: Agarwal et al., "Deep reinforcement learning at the 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from rfsearch.ledger import Record
-from rfsearch.ledger.record import parsed
-from rfsearch.numbers import finite
-
 SEEDS_FOR_A_TEST = 7
+SEEDS_FOR_AN_INTERVAL = 4
 
 # Two-sided 95 % quantile of Student's t at 1, 2, ... 30 degrees of freedom; above that, the normal one.
 _T95 = (
@@ -28,93 +25,77 @@ _T95 = (
 _NORMAL95 = 1.960
 
 
+Standing = Literal["apart", "alike", "open"]
+"""Whether two candidates can be told apart: they can, they cannot, or there are too few trainings to say."""
+
+_ENOUGH = 4  # trainings of each, from which on a complete separation is rare by chance: 2 / C(8, 4) = 0.03
+
+
 @dataclass(frozen=True)
-class Noise:
-    """Say how much a score varies between trainings of one candidate under different training seeds.
+class Comparison:
+    """Say how the trainings of one candidate compare with those of another, against the noise of these trainings alone.
 
     Attributes:
-        std: Pooled standard deviation, in units of the score.
-        trainings: Number of trainings that it was estimated from.
-        candidates: Number of candidates that these were trainings of.
+        gap: By how much the mean merit of ours is higher.
+        least: The difference of means that noise exceeds in only 5 % of cases (Student's t, both candidates' variance
+            pooled); None where neither was trained twice.
+        standing: Whether the two can be told apart.
 
     Example:
-        >>> f"{Noise(std=0.01, trainings=4, candidates=2).smallest_difference(2, 2):.3f}"
-        '0.043'
+        >>> compare([0.70, 0.72, 0.71], [0.60, 0.61, 0.62]).standing
+        'apart'
     """
 
-    std: float
-    trainings: int
-    candidates: int
-
-    def smallest_difference(self, n: int, m: int) -> float:
-        """Return the difference between means of n and of m trainings that noise exceeds in only 5 % of cases."""
-        freedom = self.trainings - self.candidates
-        t = _T95[freedom - 1] if freedom <= len(_T95) else _NORMAL95
-        return t * self.std * math.sqrt(1 / n + 1 / m)
+    gap: float
+    least: float | None
+    standing: Standing
 
 
-def replicates(
-    records: Iterable[Record], score: Callable[[Record], float | None]
-) -> Mapping[tuple[str, int], Mapping[int, float]]:
-    """Return the scores of completed trainings, by what was trained, then by training seed.
+def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
+    """Compare the merits of two candidates' trainings.
 
-    The same candidate under the same training seed is one training, however many arms asked for it. An heir is left
-    out: its candidate is what its network ended with, and others may have gone before.
-    """
-    found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
-    for record in records:
-        value = finite(score(record))
-        if record.status == "completed" and value is not None and not record.heir_of:
-            found[training_of(record)].setdefault(record.train_seed, value)
-    return found
-
-
-def training_of(record: Record) -> tuple[str, int]:
-    """Return what a record is a training of: a candidate as JSON, and a number of steps.
-
-    Dilations that training found are rounded to whole ones, so that trainings that found about the same are one.
-    """
-    known = parsed(record.candidate)
-    if known is None:
-        return record.candidate, record.steps
-    ended = record.found
-    found = known.changed(lambda path, choice: ended.get(path, choice) if choice.moves == "dilation" else choice)
-    return found.nearest.to_json(), record.steps
-
-
-def noise(records: Iterable[Record], score: Callable[[Record], float | None]) -> Noise | None:
-    """Estimate the noise of a score; None where no candidate was trained twice."""
-    groups = [list(g.values()) for g in replicates(records, score).values() if len(g) > 1]
-    if not groups:
-        return None
-    trainings = sum(len(g) for g in groups)
-    squares = sum(float(np.var(g, ddof=1)) * (len(g) - 1) for g in groups)
-    return Noise(math.sqrt(squares / (trainings - len(groups))), trainings, len(groups))
-
-
-def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean. Equal values give equal intervals.
+    They are apart where the gap of their means is larger than noise, or where of at least four trainings each every one
+    of the one candidate beats every one of the other. They are alike where it is not, and the trainings are enough to
+    know the noise, or at least overlap. Everything else is open.
 
     Args:
-        values: At least two.
-        level: Probability that the interval covers.
-        resamples: Number of resamples.
-        seed: Of the random numbers.
+        ours: Merit of each training, at least one.
+        theirs: Likewise.
+    """
+    n, m = len(ours), len(theirs)
+    gap, freedom = mean(ours) - mean(theirs), n + m - 2
+    separate = min(ours) > max(theirs) or min(theirs) > max(ours)
+    if freedom == 0:
+        return Comparison(gap, None, "open")
+    squares = sum((value - mean(group)) ** 2 for group in (ours, theirs) for value in group)
+    least = _quantile(freedom) * math.sqrt(squares / freedom * (1 / n + 1 / m))
+    if (squares and abs(gap) > least) or (separate and min(n, m) >= _ENOUGH):
+        return Comparison(gap, least, "apart")
+    overlapping = min(n, m) >= 2 and not separate
+    return Comparison(gap, least, "alike" if overlapping or (squares and max(n, m) >= _ENOUGH) else "open")
 
-    Returns:
-        The lower and the upper end.
+
+def _quantile(freedom: int) -> float:
+    return _T95[freedom - 1] if freedom <= len(_T95) else _NORMAL95
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of at least one value."""
+    return sum(values) / len(values)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean by Student's t. Percentile bootstraps of few values are too narrow.
 
     Raises:
         ValueError: There are fewer than two values.
     """
     if len(values) < 2:
         raise ValueError(f"An interval needs at least 2 values. Got {len(values)}.")
-    sample = np.asarray(values, float)
-    picks = np.random.default_rng(seed).integers(0, len(sample), (resamples, len(sample)))
-    low, high = np.quantile(sample[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    middle, freedom = mean(values), len(values) - 1
+    variance = sum((value - middle) ** 2 for value in values) / freedom
+    half = _quantile(freedom) * math.sqrt(variance / len(values))
+    return middle - half, middle + half
 
 
 def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -11,8 +11,10 @@ from rfsearch.direction import Direction, merit
 from rfsearch.ledger import Cost, Record, Run, incumbent
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import finite, plain
+from rfsearch.report.contenders import Contender, contenders
+from rfsearch.report.decision import Decision, compare_scores, decide, scores_of
 from rfsearch.report.facts import Facts, canonical, read_facts
-from rfsearch.report.statistics import Noise, noise, replicates, training_of
+from rfsearch.report.statistics import Comparison
 
 AT_START = 0.03  # |f - f0| / f0 below which what was learned counts as being at its start
 _AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
@@ -118,13 +120,29 @@ class RunView:
         return not record.heir_of and canonical(record.candidate) == self.facts.reference
 
     @cached_property
-    def noise(self) -> Noise | None:
-        """How much the reported score varies between trainings of one candidate; None where none was trained twice."""
-        return noise(self.records, self.score)
+    def contenders(self) -> tuple[Contender, ...]:
+        """Everything that was scored, with its repeats."""
+        return tuple(contenders(self.records, self.run.direction))
 
     @cached_property
-    def _replicates(self) -> Mapping[tuple[str, int], Mapping[int, float]]:
-        return replicates(self.records, self.score)
+    def decision(self) -> Decision | None:
+        """What is recommended; None where no trial was scored."""
+        if self.winner is None:
+            return None
+        return decide(self.winner, self.contenders, self.facts.reference, self.run.direction)
+
+    @property
+    def recommended(self) -> Record | None:
+        """The best training of what is recommended."""
+        return self.decision.recommended.best if self.decision else None
+
+    def scores_of(self, contender: Contender) -> list[float]:
+        """Return the reported scores of a contender's trainings."""
+        return scores_of(contender, self.split)
+
+    def compare(self, ours: Contender, theirs: Contender) -> Comparison | None:
+        """Compare two contenders by their reported scores; None where one has none."""
+        return compare_scores(ours, theirs, self.split, self.run.direction)
 
     @cached_property
     def guides(self) -> bool:
@@ -153,16 +171,6 @@ class RunView:
         """Return the reported scores of a strategy's incumbents, by seed; seeds without one are left out."""
         found = {a.seed: self.score(a.incumbent) for a in self.arms if a.strategy == strategy and a.incumbent}
         return {seed: value for seed, value in found.items() if value is not None}
-
-    def trainings(self, record: Record) -> Sequence[float]:
-        """Return the reported scores of all full trainings of a record's candidate.
-
-        For a record that is no full training, being cut, pruned or an heir, that is its own score alone.
-        """
-        if record.status == "completed" and not record.heir_of:
-            return list(self._replicates.get(training_of(record), {}).values())
-        own = self.score(record)
-        return [own] if own is not None else []
 
 
 def build_view(run: Run) -> RunView:
@@ -235,7 +243,10 @@ class Motion:
 
 
 def motions(record: Record, facts: Facts) -> list[Motion]:
-    """Return how every learned path of a record has moved, where its end is known."""
+    """Return how every learned path of a record has moved, where its end is known.
+
+    A trial that was stopped early says nothing of a path that had not moved by then: it might have.
+    """
     found = []
     bounds = {"f": facts.f_bounds, "gamma": facts.gamma_bounds}
     for name, path in parsed(record.candidate) or ():
@@ -246,6 +257,8 @@ def motions(record: Record, facts: Facts) -> list[Motion]:
         left = any(abs(value - start) >= AT_START * start for _, at, value in record.trace if at == name)
         back = abs(ended - start) < AT_START * start
         still, returned = back and not left, back and left
+        if still and record.status != "completed":
+            continue
         bound = next((b for b in bounds[moved] if abs(ended - b) <= _AT_BOUND * b), None)
         found.append(Motion(name, LETTERS[moved], start, ended, still, returned, bound))
     return found

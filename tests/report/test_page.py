@@ -68,10 +68,18 @@ class Page(HTMLParser):
 
     @property
     def figures(self) -> dict[str, dict]:
-        return {figure["name"]: figure for figure in json.loads(self.payload or "[]")}
+        held = json.loads(self.payload or '{"arrays": [], "figures": []}')
+        return {figure["name"]: _whole(figure, held["arrays"]) for figure in held["figures"]}
 
     def row(self, first: str) -> list[str]:
         return next(row for row in self.rows if row and row[0].startswith(first))
+
+
+def _whole(value, arrays: list):
+    """Put the arrays of a payload into their places."""
+    if isinstance(value, dict):
+        return arrays[value["$"]] if "$" in value else {key: _whole(one, arrays) for key, one in value.items()}
+    return [_whole(one, arrays) for one in value] if isinstance(value, list) else value
 
 
 def rich() -> list[Record]:
@@ -185,10 +193,12 @@ def test_rich_page_tells_everything(make_run: MakeRun) -> None:
     page = Page(write(run.directory))
     for heading in ("Verdict", "How sure", "To keep in mind", "Into a model", "Trials", "Budget",
                     "Score for what was spent", "Score against receptive field", "Score against cost",
-                    "The learned factor", "What the winner sees", "How good the forecast was",
+                    "The learned factor", "What it sees", "How good the forecast was",
                     "Provenance"):  # fmt: skip
         assert heading in page.text
-    assert set(page.figures) == {"anytime", "against-rf", "pareto", "learned-f"}
+    assert set(page.figures) == {
+        "anytime", "against-rf", "pareto", "class-scores", "validation-curves", "learned-f", "budget-use", "forecasts",
+    }  # fmt: skip
     # Table 2: status, initial dilation, initial RF, f, new RF, val, test, skin, eyes, cost, seconds
     assert page.row("inflation-0") == [
         "inflation-0", "completed", "2", "92", "0.700", "120", "0.630", "0.660", "0.760", "0.560", "1.00×", "30.0 s",
@@ -326,7 +336,7 @@ def test_pictures_that_cannot_be_read_are_left_out(make_run: MakeRun, content: b
     folder = run.directory / "checkpoints" / "a"
     folder.mkdir(parents=True)
     (folder / "examples.npz").write_bytes(content)
-    assert "holds no example images that can be read" in Page(write(run.directory)).text
+    assert "or none that can be read" in Page(write(run.directory)).text
 
 
 def test_report_imports_neither_torch_nor_ray() -> None:

@@ -2,92 +2,71 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import statistics
 
 import pytest
+from scipy import stats
 
-from rfsearch.choices import Candidate, Searched
-from rfsearch.ledger import Record
-from rfsearch.report.statistics import (
-    bootstrap_interval,
-    holm,
-    noise,
-    probability_of_improvement,
-    replicates,
-    wilcoxon_p,
-)
-from tests.report.made_up import record
+from rfsearch.report.statistics import compare, holm, mean_interval, probability_of_improvement, wilcoxon_p
 
 
-def test_interval_holds_the_mean_and_repeats() -> None:
-    values = [0.61, 0.65, 0.70, 0.66]
-    low, high = bootstrap_interval(values)
-    assert min(values) <= low < statistics.mean(values) < high <= max(values)
-    many = [math.sqrt(i) for i in range(20)]
-    assert bootstrap_interval(many) == bootstrap_interval(many) != bootstrap_interval(many, seed=1)
-    wider = bootstrap_interval(values, level=0.99)
-    assert wider[0] <= low < high <= wider[1]
-    assert bootstrap_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
-
-
-def test_interval_of_two_values_is_the_exact_one() -> None:
-    """A resample of two values has a low, middle or high mean with chances 1/4, 1/2, 1/4: 95 % reach both ends."""
-    assert bootstrap_interval([0.2, 0.4]) == (0.2, 0.4)
-    low, high = bootstrap_interval([0.2, 0.4], level=0.4)
-    assert (low, high) == pytest.approx((0.3, 0.3))
+@pytest.mark.parametrize("values", [[0.61, 0.65], [0.61, 0.65, 0.70, 0.66], [math.sqrt(i) for i in range(40)]])
+def test_interval_is_that_of_students_t(values: list[float]) -> None:
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    expected = stats.t.interval(0.95, len(values) - 1, statistics.mean(values), spread)
+    assert mean_interval(values) == pytest.approx(expected, rel=0.01)
 
 
 def test_interval_needs_two_values() -> None:
     with pytest.raises(ValueError, match="at least 2"):
-        bootstrap_interval([0.5])
+        mean_interval([0.5])
 
 
-def test_interval_covers_about_as_often_as_it_says() -> None:
-    import numpy as np
-
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(200):
-        low, high = bootstrap_interval(list(rng.normal(0.5, 0.1, 30)), resamples=500)
-        covered += low <= 0.5 <= high
-    assert 0.88 <= covered / 200 <= 0.99
+def test_interval_covers_as_often_as_it_says() -> None:
+    draw = random.Random(1)
+    samples = [[draw.gauss(0.5, 0.1) for _ in range(5)] for _ in range(1000)]
+    covered = sum(low <= 0.5 <= high for low, high in map(mean_interval, samples))
+    assert 0.93 <= covered / 1000 <= 0.97
 
 
-def test_trainings_that_found_different_dilations_are_no_replicates() -> None:
-    searched = Candidate({"conv6": Searched(4)}).to_json()
-
-    def found(name: str, seed: int, dilation: float) -> Record:
-        return record(name, train_seed=seed, candidate=searched, ends={"conv6": dilation}, steps=125)
-
-    ended = [found("a", 0, 4), found("b", 1, 6), found("c", 2, 3.7), record("plain", 4, train_seed=3)]
-    groups = replicates(ended, lambda r: r.test)
-    assert sorted(map(sorted, groups.values())) == [[0, 2], [1], [3]]
-
-
-def test_noise_pools_candidates_and_knows_real_replicates() -> None:
-    records = [
-        record("a0", 1, test=0.60, train_seed=0),
-        record("a1", 1, test=0.64, train_seed=1),
-        record("a1 again", 1, test=0.64, train_seed=1, strategy="random"),  # the same training in another arm
-        record("b0", 2, test=0.70, train_seed=0),
-        record("b1", 2, test=0.76, train_seed=1),
-        record("b2", 2, test=0.73, train_seed=2),
-        record("b cut", 2, test=0.10, train_seed=3, status="cut"),
-        record("b short", 2, test=0.20, train_seed=4, steps=50),
-        record("c", 4, test=0.99),
-    ]
-    found = noise(records, lambda r: r.test)
-    assert found is not None
-    squares = statistics.variance([0.60, 0.64]) + 2 * statistics.variance([0.70, 0.76, 0.73])
-    assert found.std == pytest.approx(math.sqrt(squares / 3))
-    assert (found.trainings, found.candidates) == (5, 2)
-    # 3 degrees of freedom: t = 3.182
-    assert found.smallest_difference(1, 1) == pytest.approx(3.182 * found.std * math.sqrt(2))
-    assert found.smallest_difference(4, 4) == pytest.approx(3.182 * found.std * math.sqrt(0.5))
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 5), (1, 4), (8, 8)])
+def test_noise_that_is_compared_with_is_that_of_a_t_test(n: int, m: int) -> None:
+    """The smallest difference that counts lies where the p of scipy's test of two samples crosses 5 %."""
+    draw = random.Random(n * m)
+    ours, theirs = ([draw.gauss(0.7, 0.02) for _ in range(count)] for count in (n, m))
+    found = compare(ours, theirs)
+    assert found.gap == pytest.approx(statistics.mean(ours) - statistics.mean(theirs))
+    assert found.least is not None
+    for factor, below in ((1.01, True), (0.99, False)):
+        moved = [value - found.gap + factor * found.least for value in ours]
+        assert (stats.ttest_ind(moved, theirs).pvalue < 0.05) == below
 
 
-def test_noise_is_unknown_without_replicates() -> None:
-    assert noise([record("a", 1), record("b", 2), record("a again", 1)], lambda r: r.test) is None
+CASES = {
+    "one training each": ([0.9], [0.1], "open"),
+    "two that overlap": ([0.70, 0.72], [0.71, 0.73], "alike"),
+    "two that do not, with much noise": ([0.70, 0.76], [0.60, 0.69], "open"),
+    "three far apart": ([0.70, 0.71, 0.72], [0.60, 0.61, 0.62], "apart"),
+    "one inside of five": ([0.71], [0.70, 0.72, 0.69, 0.73, 0.71], "alike"),
+    "one above of two": ([0.75], [0.70, 0.72], "open"),
+    "every one of four above": ([0.70, 0.90, 0.70, 0.90], [0.69, 0.60, 0.50, 0.69], "apart"),
+    "equal and without noise": ([0.5, 0.5], [0.5, 0.5], "alike"),
+    "unlike, without noise, twice": ([0.6, 0.6], [0.5, 0.5], "open"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_can_be_told_apart(case: str) -> None:
+    ours, theirs, expected = CASES[case]
+    assert compare(ours, theirs).standing == compare(theirs, ours).standing == expected
+
+
+def test_equal_candidates_are_told_apart_in_about_one_case_of_twenty() -> None:
+    draw = random.Random(2)
+    pairs = [([draw.gauss(0, 1) for _ in range(5)], [draw.gauss(0, 1) for _ in range(5)]) for _ in range(1000)]
+    apart = sum(compare(ours, theirs).standing == "apart" for ours, theirs in pairs)
+    assert 0.03 <= apart / 1000 <= 0.075
 
 
 def test_probability_of_improvement() -> None:

@@ -1,4 +1,4 @@
-"""Score of every scored trial over its receptive field, with the hand default and the winner marked."""
+"""Score of every scored trial over its receptive field, with the hand default and the recommendation marked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import plotly.graph_objects as go
 
 from rfsearch.ledger import Record
 from rfsearch.report.figures.base import Figure
-from rfsearch.report.figures.scores import add_score_switch, hover_texts, score_on, score_splits, score_title
+from rfsearch.report.figures.scores import (
+    add_score_switch,
+    hover_texts,
+    score_on,
+    score_splits,
+    score_title,
+    whole_trainings,
+)
 from rfsearch.report.figures.style import FAINT, INK, drawing, field_axis, marks, padded
 from rfsearch.report.view import RunView, ScoreSplit, has_moved, has_start
 from rfsearch.report.wording import literal
@@ -20,13 +27,32 @@ def build(view: RunView) -> go.Figure | None:
         return None
     splits, hovers = score_splits(view), hover_texts(view)
     drawn = [(split, trace) for split in splits for trace in _traces(view, split, hovers)]
-    figure = drawing([trace for _, trace in drawn], "receptive field, px", score_title(splits[0]))
+    objects = _objects(view)
+    figure = drawing([*(trace for _, trace in drawn), *objects], "receptive field, px", score_title(splits[0]))
     figure.update_xaxes(
         field_axis([r.rf_px for r in view.scored] + [r.rf_init_px for r in view.scored if has_start(r)])
     )
-    ranges = {s: padded([y for split, trace in drawn if split == s for y in trace.y]) for s in splits}
-    add_score_switch(figure, [split for split, _ in drawn], ranges)
+    if objects:
+        below = {"domain": [0.0, 0.17], "range": [0, 105], "title": {"text": "objects, %"}, "tickvals": [0, 50, 100]}
+        figure.update_layout(yaxis={"domain": [0.25, 1.0]}, yaxis2=below, xaxis={"anchor": "y2"}, height=500)
+    ranges = {split: padded(map(score_on(split), whole_trainings(view.scored))) for split in splits}
+    add_score_switch(figure, [*(split for split, _ in drawn), *(None for _ in objects)], ranges)
     return figure
+
+
+def _objects(view: RunView) -> list[go.Scatter]:
+    """Return, for the panel below, which share of the data's objects is no longer than a receptive field."""
+    if len(view.facts.objects) < 2:
+        return []
+    fields, shares = zip(*view.facts.objects, strict=True)
+    return [
+        go.Scatter(
+            mode="lines+markers", name="objects no longer than that", yaxis="y2", x=fields,
+            y=[100 * share for share in shares], line={"color": FAINT, "width": 2},
+            marker={"color": FAINT, "size": 5}, hovertemplate="%{y:.0f} % of the objects are at most %{x:,} px"
+            " long<extra></extra>",
+        )
+    ]  # fmt: skip
 
 
 def _traces(view: RunView, split: ScoreSplit, hovers: Mapping[str, str]) -> Iterator[go.Scatter]:
@@ -50,7 +76,8 @@ def _traces(view: RunView, split: ScoreSplit, hovers: Mapping[str, str]) -> Iter
                 text=[hovers[record.trial] for record, _ in own],
             )  # fmt: skip
     yield from _rings("hand default", "diamond-open", 20, view.defaults, split)
-    yield from _rings("winner", "circle-open", 22, [view.winner] if view.winner else [], split)
+    best = [view.recommended] if view.recommended else []
+    yield from _rings("recommended", "circle-open", 22, best, split)
 
 
 def _rings(name: str, symbol: str, size: int, records: Sequence[Record], split: ScoreSplit) -> Iterator[go.Scatter]:
@@ -68,7 +95,7 @@ def caption(view: RunView) -> str:
     return (
         f"Every scored trial of every strategy; the score is {view.metric}. The receptive field is the "
         "theoretical one, in pixels of the input. Coincident trials show as nested marks."
-    )
+    ) + (" Below: the share of the training images' objects that are no longer." if _objects(view) else "")
 
 
 AGAINST_RF = Figure(

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from rfsearch.numbers import finite, score, si_scale
+from rfsearch.numbers import finite, score
 from rfsearch.report.figures.base import Figure
+from rfsearch.report.figures.clocks import Clock, clocks_of
 from rfsearch.report.figures.scores import add_score_switch, score_on, score_splits, score_title
-from rfsearch.report.figures.style import COLOURS, INK, SYMBOLS, drawing, padded, see_through
+from rfsearch.report.figures.style import COLOURS, DASHES, INK, SYMBOLS, drawing, padded, see_through
 from rfsearch.report.figures.switches import Option, add_switch
 from rfsearch.report.rows import anytime_table
 from rfsearch.report.view import RunView, ScoreSplit
 from rfsearch.report.wording import literal
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """Describe what an arm spends.
-
-    Attributes:
-        label: Its name on the switch.
-        column: Its column of the anytime table.
-        unit: What the values of that column are divided by.
-        title: Title of the axis.
-    """
-
-    label: str
-    column: str
-    unit: float
-    title: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +49,7 @@ def build(view: RunView) -> go.Figure | None:
     table = table[table["val"].notna()]
     if table.empty:
         return None
-    clocks = _clocks(view, table)
+    clocks = clocks_of(view)
     lines = [line for split in score_splits(view) for line in _lines(view, table, clocks, split)]
     splits = tuple(dict.fromkeys(line.split for line in lines))  # no incumbent may have a score on the test split
     figure = drawing(
@@ -80,36 +65,21 @@ def build(view: RunView) -> go.Figure | None:
         for k, clock in enumerate(clocks)
     ]
     add_switch(figure, "against", options)
+    figure.update_traces(cliponaxis=False, selector={"mode": "lines+markers"})
     ranges = {split: padded(y for line in lines if line.split == split for y in line.ys[0]) for split in splits}
-    add_score_switch(figure, [line.split for line in lines], ranges)
+    notes = {split: _end_labels(lines, split, ranges[split]) for split in splits}
+    add_score_switch(figure, [line.split for line in lines], ranges, notes)
+    figure.update_layout(margin={"r": 110})
     return figure
 
 
-def _clocks(view: RunView, table: pd.DataFrame) -> tuple[_Clock, ...]:
-    unit = view.facts.reference_flop
-    flop_factor, prefix = si_scale(float(table["spent_flop"].max()))
-    compute = "spent, × one reference training" if unit else f"spent, {prefix}FLOP"
-    seconds, time = _time_unit(float(table["spent_device_s"].max()))
-    return (
-        _Clock("training compute", "spent_flop", unit or flop_factor, compute),
-        _Clock("device time", "spent_device_s", seconds, f"device time spent, {time}"),
-    )
-
-
-def _time_unit(longest_s: float) -> tuple[float, str]:
-    for factor, unit in ((3600.0, "hours"), (60.0, "minutes")):
-        if longest_s >= 2 * factor:
-            return factor, unit
-    return 1.0, "s"
-
-
-def _lines(view: RunView, table: pd.DataFrame, clocks: tuple[_Clock, ...], split: ScoreSplit) -> Iterator[_Line]:
+def _lines(view: RunView, table: pd.DataFrame, clocks: tuple[Clock, ...], split: ScoreSplit) -> Iterator[_Line]:
     """Yield the lines of one split: the hand default's level, then each strategy's band and curve."""
     value = score_on(split)
     defaults = [v for record in view.defaults if (v := value(record)) is not None]
     if defaults:
         level = sum(defaults) / len(defaults)
-        ends = [max(table[clock.column]) / clock.unit for clock in clocks]
+        ends = [max(table[f"spent_{clock.currency}"]) / clock.unit for clock in clocks]
         yield _Line(_level_style(level), split, [[0, end] for end in ends], [[level, level] for _ in clocks])
     several = any(len(view.finals(strategy)) > 1 for strategy in view.strategies)
     for i, strategy in enumerate(view.strategies):
@@ -129,11 +99,28 @@ def _lines(view: RunView, table: pd.DataFrame, clocks: tuple[_Clock, ...], split
         seeds = f" ({curves[0].seeds} seeds)" if several else ""
         style = {
             "mode": "lines+markers", "name": literal(strategy + seeds), "legendgroup": literal(strategy),
-            "line": {"color": colour, "width": 2, "shape": "hv"},
-            "marker": {"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+            "line": {"color": colour, "width": 2, "shape": "hv", "dash": DASHES[i % len(DASHES)]},
+            "marker": {"size": 6, "symbol": SYMBOLS[i % len(SYMBOLS)], "color": colour},
             "hovertemplate": "%{y:.4f} at %{x:.3g}",
         }  # fmt: skip
         yield _Line(style, split, xs, [curve.mean for curve in curves])
+
+
+def _end_labels(lines: Sequence[_Line], split: ScoreSplit, span: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the names of the strategies at the ends of their curves, moved apart where they would overlap."""
+    ends = sorted(
+        (line.ys[0][-1], line.style["marker"]["color"], line.style["legendgroup"])
+        for line in lines
+        if line.split == split and "marker" in line.style
+    )
+    least, labels, before = 0.055 * (span[1] - span[0]), list[dict[str, Any]](), -math.inf
+    for level, colour, name in ends:
+        before = max(level, before + least)
+        labels.append(
+            {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": before, "text": name, "showarrow": False,
+             "font": {"color": colour, "size": 12}}
+        )  # fmt: skip
+    return labels
 
 
 def _level_style(level: float) -> dict[str, Any]:
@@ -143,11 +130,11 @@ def _level_style(level: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _curve(rows: pd.DataFrame, clock: _Clock, split: ScoreSplit) -> _Curve:
+def _curve(rows: pd.DataFrame, clock: Clock, split: ScoreSplit) -> _Curve:
     """Return mean, lowest and highest incumbent score of the seeds of one strategy, from where each of them has one."""
     seeds = []
     for _, own in rows.groupby("seed"):
-        spent_and_scores = zip(own[clock.column], own[split], strict=True)
+        spent_and_scores = zip(own[f"spent_{clock.currency}"], own[split], strict=True)
         points = [(x / clock.unit, y) for x, y in spent_and_scores if finite(y) is not None]
         if points:
             seeds.append(points)
@@ -157,6 +144,8 @@ def _curve(rows: pd.DataFrame, clock: _Clock, split: ScoreSplit) -> _Curve:
     xs = sorted({x for points in seeds for x, _ in points if x >= begin})
     places = [[bisect_right(points, x, key=lambda point: point[0]) - 1 for points in seeds] for x in xs]
     levels = [[points[at][1] for points, at in zip(seeds, row, strict=True)] for row in places]
+    kept = [k for k, level in enumerate(levels) if k in (0, len(levels) - 1) or level != levels[k - 1]]
+    xs, levels = [xs[k] for k in kept], [levels[k] for k in kept]
     return _Curve(xs, [sum(v) / len(v) for v in levels], [min(v) for v in levels], [max(v) for v in levels], len(seeds))
 
 

@@ -24,7 +24,7 @@ class Figure:
     Attributes:
         title: Heading of its section.
         order: Its place on the page. Figures are shown by rising order, and by name where their orders are equal. The
-            built-in figures have the orders 10 to 50.
+            built-in figures have the orders 10 to 70.
         label: What kind of drawing it is and what it shows, in one sentence, for readers who cannot see it.
         build: Draws it. Returns None for a run that has nothing to show in it; its section is then left out.
         caption: Explains how to read it. Shown below the drawing.

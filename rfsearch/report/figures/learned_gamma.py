@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from rfsearch.report.figures.base import Figure
-from rfsearch.report.figures.learning_curves import draw_curves, learning_curves
+from rfsearch.report.figures.learning_curves import draw_curves, learning_curves, say_what_is_left_out
 from rfsearch.report.view import RunView
 
 
@@ -21,7 +21,7 @@ def caption(view: RunView) -> str:
         "Sample stride γ over the training, one line per start and path. Above its start the block samples further "
         "away; dashed: the bounds of γ, where they are near. Lines that never moved, came back to their start or "
         "were stopped at a bound are marked."
-    )
+    ) + say_what_is_left_out(view, "γ")
 
 
 LEARNED_GAMMA = Figure(

@@ -11,7 +11,15 @@ import plotly.graph_objects as go
 from rfsearch.ledger import Record
 from rfsearch.numbers import byte_scale, si_scale
 from rfsearch.report.figures.base import Figure
-from rfsearch.report.figures.scores import Value, add_score_switch, hover_texts, score_on, score_splits, score_title
+from rfsearch.report.figures.scores import (
+    Value,
+    add_score_switch,
+    hover_texts,
+    score_on,
+    score_splits,
+    score_title,
+    whole_trainings,
+)
 from rfsearch.report.figures.style import FAINT, INK, drawing, marks, padded
 from rfsearch.report.figures.switches import Option, add_switch
 from rfsearch.report.front import COST_AXES, CostAxis, trials_and_front
@@ -29,28 +37,31 @@ class _Drawn:
     axis: CostAxis
     title: str
     unit: float
-    trials: Sequence[Record]
+    trials: Mapping[str, Record]
     front: Sequence[Record]
+
+    def cost(self, record: Record) -> float | None:
+        """Return what a trial cost in the unit of the axis; None where it is not shown there."""
+        return (self.axis.cost(record) or 0.0) / self.unit if record.trial in self.trials else None
 
 
 @dataclass(frozen=True)
 class _Series:
-    """Hold one trace before its costs are chosen: its style, and the records that it shows on each axis."""
+    """Hold one trace before its costs are chosen: its style, the split of its scores, and its trials on each axis."""
 
     split: ScoreSplit
     style: Mapping[str, Any]
     records: Sequence[Sequence[Record]]
-    hovers: Mapping[str, str]
+    measured: bool
 
-    def points(self, drawn: _Drawn, k: int) -> dict[str, Any]:
-        """Return what this trace shows on the k-th axis: x, y, text and error bars."""
-        records, value = self.records[k], score_on(self.split)
-        return {
-            "x": [(drawn.axis.cost(r) or 0.0) / drawn.unit for r in records],
-            "y": [value(r) for r in records],
-            "text": [self.hovers[r.trial] for r in records] if self.hovers else [],
-            "error_x": _error_bars(records, drawn) if self.hovers else _HIDDEN,
-        }
+    def costs(self, drawn: _Drawn, k: int) -> list[float | None]:
+        """Return its trials' costs on the k-th axis."""
+        return [drawn.cost(record) for record in self.records[k]]
+
+    def scores(self, k: int) -> list[float | None]:
+        """Return its trials' scores on the k-th axis."""
+        value = score_on(self.split)
+        return [value(record) for record in self.records[k]]
 
 
 def build(view: RunView) -> go.Figure | None:
@@ -61,35 +72,39 @@ def build(view: RunView) -> go.Figure | None:
         return None
     splits, hovers = score_splits(view)[::-1], hover_texts(view)
     series = [one for split in splits for one in _series(view, axes, split, hovers)]
-    points = [[one.points(drawn, k) for one in series] for k, drawn in enumerate(axes)]
     figure = drawing(
-        [go.Scatter(one.style, **first) for one, first in zip(series, points[0], strict=True)],
-        axes[0].title,
-        score_title(splits[0]),
+        [go.Scatter(one.style, **_points(one, axes[0], 0)) for one in series], axes[0].title, score_title(splits[0])
     )
-    ranges_x = [padded([x for trace in traces for x in trace["x"]], 0.06) for traces in points]
+    steady = {record.trial for record in whole_trainings(view.scored)}
+    ranges_x = [padded([drawn.cost(r) for r in drawn.trials.values() if r.trial in steady], 0.06) for drawn in axes]
     figure.update_xaxes(range=ranges_x[0])
     options = [
         Option(
             drawn.axis.title,
-            {key: [trace[key] for trace in traces] for key in ("x", "y", "text", "error_x")},
-            {"xaxis.title.text": drawn.title, "xaxis.range": range_x},
+            {
+                "x": [one.costs(drawn, k) for one in series],
+                "y": [one.scores(k) for one in series],
+                "error_x": [_error_bars(one.records[k], drawn) if one.measured else _HIDDEN for one in series],
+            },
+            {"xaxis.title.text": drawn.title, "xaxis.range": ranges_x[k]},
         )
-        for drawn, traces, range_x in zip(axes, points, ranges_x, strict=True)
+        for k, drawn in enumerate(axes)
     ]
     add_switch(figure, "cost", options)
     owners = [one.split for one in series]
-    ranges_y = {
-        split: padded([y for owner, trace in zip(owners, points[0], strict=True) if owner == split for y in trace["y"]])
-        for split in splits
-    }
+    ranges_y = {split: padded(map(score_on(split), whole_trainings(view.scored))) for split in splits}
     add_score_switch(figure, owners, ranges_y)
     return figure
 
 
+def _points(series: _Series, drawn: _Drawn, k: int) -> dict[str, Any]:
+    bars = _error_bars(series.records[k], drawn) if series.measured else _HIDDEN
+    return {"x": series.costs(drawn, k), "y": series.scores(k), "error_x": bars}
+
+
 def _drawn_axis(axis: CostAxis, view: RunView, trials: Sequence[Record], front: Sequence[Record]) -> _Drawn:
     unit, title = _scale(axis, max(axis.cost(r) or 0.0 for r in trials), view.facts.reference_flop)
-    return _Drawn(axis, title, unit, trials, front)
+    return _Drawn(axis, title, unit, {r.trial: r for r in trials}, front)
 
 
 def _scale(axis: CostAxis, largest: float, reference_flop: float | None) -> tuple[float, str]:
@@ -113,15 +128,16 @@ def _series(view: RunView, axes: Sequence[_Drawn], split: ScoreSplit, hovers: Ma
         "line": {"color": FAINT, "width": 1.5, "shape": "hv"}, "hoverinfo": "skip",
         "marker": {"symbol": "circle-open", "size": 19, "color": INK, "line": {"width": 1.5}},
     }  # fmt: skip
-    found = [_Series(split, front, [_scored(drawn.front, value) for drawn in axes], {})]
+    found = [_Series(split, front, [_scored(drawn.front, value) for drawn in axes], measured=False)]
     for i, strategy in enumerate(view.strategies):
-        if not _scored(view.scored, value, strategy):
+        own = _scored(view.scored, value, strategy)
+        if not own:
             continue
         style = {
-            "mode": "markers", "name": literal(strategy), "marker": marks(i),
-            "hovertemplate": "%{text}<extra></extra>",
+            "mode": "markers", "name": literal(strategy), "marker": marks(i), "text": [hovers[r.trial] for r in own],
+            "hovertemplate": "%{text}<br>%{xaxis.title.text}: %{x:.4~g}<extra></extra>",
         }  # fmt: skip
-        found.append(_Series(split, style, [_scored(drawn.trials, value, strategy) for drawn in axes], hovers))
+        found.append(_Series(split, style, [own] * len(axes), measured=True))
     return found
 
 
@@ -135,7 +151,7 @@ def _error_bars(records: Sequence[Record], drawn: _Drawn) -> Mapping[str, Any]:
     if spread is None or not any(spread(r) for r in records):
         return _HIDDEN
     costs = [cost(r) or 0.0 for r in records]
-    ends = [spread(r) or (c, c) for r, c in zip(records, costs, strict=True)]
+    ends = [(spread(r) if r.trial in drawn.trials else None) or (c, c) for r, c in zip(records, costs, strict=True)]
     return {
         "type": "data", "symmetric": False, "thickness": 1, "width": 3, "visible": True,
         "array": [(high - c) / drawn.unit for (_, high), c in zip(ends, costs, strict=True)],

@@ -31,27 +31,39 @@ def score_title(split: ScoreSplit) -> str:
     return "validation score" if split == "val" else "test score"
 
 
-def add_score_switch(figure: go.Figure, owners: Sequence[ScoreSplit], ranges: Mapping[ScoreSplit, list[float]]) -> None:
+def add_score_switch(
+    figure: go.Figure,
+    owners: Sequence[ScoreSplit | None],
+    ranges: Mapping[ScoreSplit, list[float]],
+    notes: Mapping[ScoreSplit, Sequence[Mapping[str, object]]] | None = None,
+) -> None:
     """Show the first split's traces, and let the reader switch to another split's.
 
     Args:
         figure: Has one trace per entry of `owners`.
-        owners: The split whose scores each trace shows.
+        owners: The split whose scores each trace shows; None for a trace that shows no scores and stays.
         ranges: The score axis's range for each split, the one to show first.
+        notes: Annotations of each split.
     """
     splits = tuple(ranges)
     for trace, owner in zip(figure.data, owners, strict=True):
-        trace.visible = owner == splits[0]
-    figure.update_yaxes(range=ranges[splits[0]])
+        trace.visible = owner in (splits[0], None)
+    figure.update_layout(yaxis={"range": ranges[splits[0]]}, annotations=list(notes[splits[0]]) if notes else [])
     options = [
         Option(
             "validation" if split == "val" else "test",
-            {"visible": [owner == split for owner in owners]},
-            {"yaxis.title.text": score_title(split), "yaxis.range": ranges[split]},
+            {"visible": [owner in (split, None) for owner in owners]},
+            {"yaxis.title.text": score_title(split), "yaxis.range": ranges[split]}
+            | ({"annotations": list(notes[split])} if notes else {}),
         )
         for split in splits
     ]
     add_switch(figure, "score", options)
+
+
+def whole_trainings(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the trials that set a plot's range: those that were not cut early, where there are any."""
+    return [record for record in records if record.status == "completed"] or records
 
 
 def hover_texts(view: RunView) -> dict[str, str]:
@@ -61,7 +73,7 @@ def hover_texts(view: RunView) -> dict[str, str]:
 
 def _hover(record: Record, view: RunView) -> str:
     lines = [
-        record.trial,
+        f"{record.trial}, seed {record.seed}" + (", cut" if record.status == "cut" else ""),
         setting_of(record.candidate, record),
         f"RF {field_px(record.rf_px, record.path_rf_px)} px",
         f"validation {score(record.val)}" + (f", test {score(record.test)}" if view.split == "test" else ""),

@@ -16,6 +16,7 @@ THEME: Mapping[str, str] = {INK: "--ink", PAPER: "--paper", FAINT: "--faint", GR
 """The colours that follow the page, and the page's variables that hold them. Nothing else is drawn in just these."""
 
 COLOURS = ("#2f7fd1", "#e0731d", "#1a9e77", "#b05fc0", "#c9a100", "#d1495b", "#5b8c9e", "#8a6f4d")
+DASHES = ("solid", "dash", "dashdot", "longdash", "dot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "star-triangle-down")
 # Coincident trials of several strategies show as nested marks.
 SIZES = (13, 11, 10, 9, 8, 8, 8, 8)
@@ -31,7 +32,17 @@ TEMPLATE: Mapping[str, Any] = {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+        # Hiding traces and zooming are for the mouse alone, so they are left out.
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)",
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
+        "dragmode": False,
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": GRID, "font": {"color": INK}, "align": "left"},
         "hovermode": "closest",
     }

@@ -2,116 +2,112 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rfsearch.choices import Choice
-from rfsearch.ledger import Record, incumbent
+from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
-from rfsearch.numbers import counted, number, score
+from rfsearch.numbers import counted, number, plain
+from rfsearch.report.contenders import Contender, found_dilations, group_finds, is_searched
+from rfsearch.report.decision import Decision
 from rfsearch.report.statistics import (
     SEEDS_FOR_A_TEST,
-    bootstrap_interval,
+    SEEDS_FOR_AN_INTERVAL,
+    compare,
     holm,
+    mean,
     probability_of_improvement,
     wilcoxon_p,
 )
-from rfsearch.report.verdict.phrases import better_or_worse, gain, known_scores, mean
+from rfsearch.report.verdict.phrases import better_or_worse
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
 
+_MOST_GROUPS = 6  # of finds in one sentence
 
-def compare_over_seeds(view: RunView, winner: Record) -> Iterator[str]:
-    """Say what the seeds tell: an interval, the probability of improvement, a test where seeds suffice."""
-    finals = {strategy: view.finals(strategy) for strategy in view.strategies}
-    ours = finals.get(winner.strategy, {})
-    if max((len(f) for f in finals.values()), default=0) < 2:
+
+def compare_over_seeds(view: RunView) -> Iterator[str]:
+    """Say what the seeds tell of the strategies: probabilities and a test, where seeds suffice."""
+    finals = {strategy: found for strategy in view.strategies if (found := view.finals(strategy))}
+    most = max((len(f) for f in finals.values()), default=0)
+    if most < 2:
         yield "One seed carries no interval: whether another seed would rank the strategies the same way is unknown."
         return
-    others = {s: f for s, f in finals.items() if s != winner.strategy and f}
-    if len(view.strategies) == 1 and len(ours) > 1:
-        low, high = bootstrap_interval(list(ours.values()))
-        yield (
-            f"Over {len(ours)} seeds {winner.strategy} ended at {score(mean(list(ours.values())))} "
-            f"(95 % bootstrap interval {score(low)} to {score(high)})."
-        )
-    if ours and others:
+    leader = max(finals, key=lambda s: mean(view.merits(finals[s].values())))
+    ours = finals[leader]
+    others = {s: f for s, f in finals.items() if s != leader}
+    if not others:
+        return
+    if most < SEEDS_FOR_AN_INTERVAL:
+        yield f"{counted(most, 'seed')} carry no interval and no probability: the values are given instead."
+        return
+    enough = {s: f for s, f in others.items() if min(len(f), len(ours)) >= SEEDS_FOR_AN_INTERVAL}
+    if enough:
         chances = [
             f"{s} {number(probability_of_improvement(view.merits(ours.values()), view.merits(f.values())), 2)}"
-            for s, f in others.items()
+            for s, f in enough.items()
         ]
         side = "above" if view.run.direction == "maximize" else "below"
-        yield f"Probability that {winner.strategy} ends {side}, on a random pair of seeds: {listing(chances)}."
+        yield f"Probability that {leader} ends {side}, on a random pair of seeds: {listing(chances)}."
     paired = {s: [(ours[k], f[k]) for k in ours if k in f] for s, f in others.items()}
     tested = {s: pairs for s, pairs in paired.items() if len(pairs) >= SEEDS_FOR_A_TEST}
     if tested:
         raw = [wilcoxon_p([a for a, _ in pairs], [b for _, b in pairs]) for pairs in tested.values()]
         results = listing([f"{s} p = {number(p, 2)}" for s, p in zip(tested, holm(raw), strict=True)])
         corrected = ", corrected by Holm" if len(tested) > 1 else ""
-        yield f"Wilcoxon's signed-rank test of {winner.strategy} against {results} (pairs of seeds{corrected})."
+        yield f"Wilcoxon's signed-rank test of {leader} against {results} (pairs of seeds{corrected})."
     if len(tested) < len(others):
         seeds = counted(len(view.seeds), "seed")
         yield f"With fewer than {SEEDS_FOR_A_TEST} paired seeds ({seeds} here) no test was made."
 
 
-def compare_with_noise(view: RunView, winner: Record) -> Iterator[str]:
-    """Hold the winner's lead over its rivals against the noise between trainings of one candidate."""
-    if view.noise is None:
+def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
+    """Hold the recommendation against the best candidate that noise does tell apart from it, or may."""
+    ours = decision.recommended
+    if all(not c.repeated for c in view.contenders):
         yield "How much a score varies from one training to the next is unknown: no candidate was trained twice."
+    rest = [c for c in view.contenders if c not in decision.alike and c is not decision.default and c is not ours]
+    rest = [c for c in rest if c.best.rf_px != ours.best.rf_px or c.complexity != ours.complexity]
+    if not rest:
         return
-    yield (
-        f"Trainings of one candidate under different seeds differ by {number(view.noise.std, 2)} "
-        f"(pooled standard deviation of {view.noise.trainings} trainings of "
-        f"{counted(view.noise.candidates, 'candidate')})."
-    )
-    ours = view.trainings(winner)
-    rivals: list[tuple[str, Sequence[float]]] = []
-    if view.defaults and not view.is_default(winner):
-        rivals.append(("the hand default", known_scores(view, view.defaults)))
-    runner_up = _runner_up(view, winner)
-    if runner_up is not None and not view.is_default(runner_up):
-        name = f"the runner-up ({setting_of(runner_up.candidate, runner_up)}, {runner_up.rf_px:,} px)"
-        rivals.append((name, view.trainings(runner_up)))
-    elif runner_up is not None and not rivals:
-        rivals.append(("the runner-up, the hand default", view.trainings(runner_up)))
-    for name, theirs in rivals:
-        if not ours or not theirs:
-            continue
-        gap = gain(view, ours, theirs)
-        least = view.noise.smallest_difference(len(ours), len(theirs))
-        if abs(gap) <= least:
-            yield (
-                f"Against {name} the winner is {better_or_worse(gap)}: a difference within noise; "
-                f"with so few trainings only a difference above {number(least, 2)} would mean anything."
-            )
-        elif gap > 0:
-            yield f"Against {name} the winner is {better_or_worse(gap)}, larger than seed noise ({number(least, 2)})."
-        else:
-            yield (
-                f"Against {name} the winner is {better_or_worse(gap)}, larger than seed noise ({number(least, 2)}): "
-                "validation and test disagree."
-            )
+    level = {id(c): mean(view.merits([r.val or 0.0 for r in c.records])) for c in rest}
+    second = max(rest, key=lambda c: level[id(c)])
+    found = compare(*(view.merits([r.val or 0.0 for r in c.records]) for c in (ours, second)))
+    name = f"{setting_of(second.best.candidate, second.best).removesuffix(',')} ({second.best.rf_px:,} px)"
+    trained = _trainings_of(ours, second)
+    where = "on the validation images"
+    if found.least is None:
+        yield f"Against the next best, {name}, it is {better_or_worse(found.gap)} {where}, in one training each."
+        return
+    how = {
+        "apart": f"more than noise, which alone reaches {number(found.least, 2)} in 5 % of cases ({trained})",
+        "alike": f"within noise, which alone reaches {number(found.least, 2)} in 5 % of cases ({trained})",
+        "open": f"{trained} are too few to tell that from noise",
+    }[found.standing]
+    yield f"Against the next best, {name}, it is {better_or_worse(found.gap)} {where}: {how}."
+
+
+def _trainings_of(ours: Contender, theirs: Contender) -> str:
+    return f"{counted(len(ours.records), 'training')} against {len(theirs.records)}"
 
 
 def count_found_dilations(view: RunView) -> Iterator[str]:
-    """Say how often trainings that search their dilations found the same ones."""
-    found: Counter[str] = Counter()
+    """Say how often trainings that search their dilations found about the same ones."""
+    by_paths: dict[int, list[Record]] = {}
     for record in view.scored:
-        known, end = parsed(record.candidate), record.ended
-        if known and end and record.status == "completed" and known.searched:
-            found[_whole_dilations([path.choice for _, path in end])] += 1
-    if found.total() > 1:
-        listed = listing([f"{times} found {dilations}" for dilations, times in found.most_common()])
-        yield f"Of {found.total()} trainings that searched the dilation themselves, {listed}."
+        known = parsed(record.candidate)
+        if record.status == "completed" and known and record.ended and is_searched(record):
+            by_paths.setdefault(len(tuple(known)), []).append(record)
+    for records in by_paths.values():
+        if len(records) > 1:
+            groups = [f"{len(group)} found {_found_words(group)}" for group in group_finds(records)]
+            shown = groups if len(groups) <= _MOST_GROUPS else [*groups[:_MOST_GROUPS], "the others found others"]
+            yield f"Of {len(records)} trainings that searched the dilation themselves, {listing(shown)}."
 
 
-def _runner_up(view: RunView, winner: Record) -> Record | None:
-    """Return the best scored trial with another receptive field than the winner's."""
-    others = (r for r in view.scored if r.candidate != winner.candidate and r.rf_px != winner.rf_px)
-    return incumbent(others, view.run.direction)
-
-
-def _whole_dilations(choices: Sequence[Choice]) -> str:
-    """Return the whole dilations next to those that a training found, in words."""
-    near = any(choice.numbers.get("dilation") != choice.whole_dilation for choice in choices)
-    return ("about " if near else "") + " | ".join(str(choice.whole_dilation or choice) for choice in choices)
+def _found_words(group: Sequence[Record]) -> str:
+    """Return the dilations that a group of trainings found, path by path: 3.5 to 3.52 | 4."""
+    words = []
+    for values in zip(*map(found_dilations, group), strict=True):
+        low, high = plain(min(values)), plain(max(values))
+        words.append(low if low == high else f"{low} to {high}")
+    return " | ".join(words)

@@ -10,36 +10,36 @@ from rfsearch.report.view import AT_START, Motion, RunView, motions
 from rfsearch.report.wording import listing
 
 
-def warn_of_stuck_values(view: RunView, winner: Record) -> Iterator[str]:
-    """Warn of learned f and γ that ended at their start or at a bound: of the winner, and of all trials."""
+def warn_of_stuck_values(view: RunView, best: Record) -> Iterator[str]:
+    """Warn of learned f and γ that ended at their start or at a bound: of what is recommended, and of all trials."""
     for letter in ("f", "γ"):
         moved = {r.trial: [m for m in motions(r, view.facts) if m.letter == letter] for r in view.scored}
-        yield from _sentences_of(letter, {trial: ms for trial, ms in moved.items() if ms}, winner)
+        yield from _sentences_of(letter, {trial: ms for trial, ms in moved.items() if ms}, best)
 
 
-def _sentences_of(letter: str, moved: Mapping[str, Sequence[Motion]], winner: Record) -> Iterator[str]:
+def _sentences_of(letter: str, moved: Mapping[str, Sequence[Motion]], best: Record) -> Iterator[str]:
     """Yield the warnings about one letter.
 
     Args:
         letter: f or γ.
         moved: How it moved, by trial: one motion per path. Only trials that learned it.
-        winner: The winning trial.
+        best: The recommended training.
     """
-    ours = moved.get(winner.trial, ())
+    ours = moved.get(best.trial, ())
     own = "its dilation was given" if letter == "f" else "its sample stride was given"
     if ours and all(m.still for m in ours):
         yield (
-            f"The winner's learned {letter} never left its start (less than {percent(AT_START, 1)} away): "
+            f"The recommended {letter} never left its start (less than {percent(AT_START, 1)} away): "
             f"{own}, not learned."
         )
     elif ours and all(m.still or m.returned for m in ours):
         yield (
-            f"The winner's learned {letter} moved and came back to its start: "
+            f"The recommended {letter} moved and came back to its start: "
             f"it ended less than {percent(AT_START, 1)} away."
         )
     if ends := sorted({m.bound for m in ours if m.bound}):
         yield (
-            f"The winner's learned {letter} ended at its bound of {listing([plain(b) for b in ends])}: "
+            f"The recommended {letter} ended at its bound of {listing([plain(b) for b in ends])}: "
             "it was stopped there, not by the data."
         )
     still = [trial for trial, ms in moved.items() if all(m.still for m in ms)]

@@ -1,4 +1,4 @@
-"""How to put the winner into a model: its dilations, code for PyTorch, and what is lost on the way."""
+"""How to put the recommendation into a model: its dilations, code for PyTorch, and what is lost on the way."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Setting:
     note: str = ""
 
 
-def recommend(view: RunView, winner: Record) -> Setting | None:
-    """Return how to put the winner into a plain model; None where its choices are unknown here."""
-    known = winner.ended
+def recommend(view: RunView, best: Record) -> Setting | None:
+    """Return how to put the recommendation into a plain model; None where its choices are unknown here."""
+    known = best.ended
     if known is None:
         return None
     if any(len(paths) > 1 or paths[0].choice.plain_dilation is None for _, paths in known.sites):
-        return _recommend_trained_network(view, winner, known)
+        return _recommend_trained_network(view, best, known)
     lines, code, nearest, kept = [], list[str](), dict[str, Dilated](), False
     for site, path in known:
         dilation = path.choice.plain_dilation
@@ -62,8 +62,9 @@ def recommend(view: RunView, winner: Record) -> Setting | None:
         notes.append("A convolution at a real dilation costs little more than a plain one.")
     if any(path.choice != nearest[site] for site, path in known):
         notes.append(_say_what_is_lost(view, Candidate(nearest)))
+    notes.append(_say_what_export_takes(view, best))
     by_site = (f"{site}: {line}" for site, line in zip(nearest, lines, strict=True))
-    return Setting(tuple(by_site), "\n".join(code), " ".join(notes))
+    return Setting(tuple(by_site), "\n".join(code), " ".join(filter(None, notes)))
 
 
 def _plain_code(site: str, dilation: int) -> list[str]:
@@ -75,19 +76,38 @@ def _plain_code(site: str, dilation: int) -> list[str]:
     ]
 
 
-def _recommend_trained_network(view: RunView, winner: Record, known: Candidate) -> Setting:
+def _recommend_trained_network(view: RunView, best: Record, known: Candidate) -> Setting:
     """Recommend the run's own network, for which no plain dilations can stand in.
 
     That is so for parallel paths, for a block behind a site, and for a layer in place of its convolution.
     """
-    lines, starts = [], dict(parsed(winner.candidate) or known)
+    lines, starts = [], dict(parsed(best.candidate) or known)
     for name, path in known:
         convolution, behind = path.choice.setting(starts.get(name, path).choice, plain)
-        field = f"{winner.path_rf_px[name]:,} px" if name in winner.path_rf_px else ""
+        field = f"{best.path_rf_px[name]:,} px" if name in best.path_rf_px else ""
         guided = f"guided by {', '.join(path.labels)}" if path.labels else ""
         lines.append(f"{name}: {', '.join(filter(None, (convolution, field, behind, guided)))}")
-    code = f"import rfsearch\n\nmodel = rfsearch.trained({str(view.run.directory)!r}, {winner.trial!r})"
+    trial = _kept_trial(view) or best.trial
+    code = f"import rfsearch\n\nmodel = rfsearch.trained({str(view.run.directory)!r}, {trial!r})"
     return Setting(tuple(lines), code, "This is the trained network of the run, its paths and blocks in place.")
+
+
+def _kept_trial(view: RunView) -> str:
+    """Return a training of what is recommended whose network is kept; empty where none is."""
+    records = view.decision.recommended.records if view.decision else ()
+    kept = (r.trial for r in records if (view.run.directory / "checkpoints" / r.trial / "model.pt").exists())
+    return next(kept, "")
+
+
+def _say_what_export_takes(view: RunView, best: Record) -> str:
+    """Say how its trained network is exported, where `rfsearch export` would take another one by itself."""
+    if view.winner is None or view.winner.trial == best.trial:
+        return ""
+    if trial := _kept_trial(view):
+        if trial == view.winner.trial:
+            return ""
+        return f"Its trained network: rfsearch export RUN --trial {trial}. Without --trial it is {view.winner.trial}'s."
+    return f"No trained network of it is kept; rfsearch export RUN takes that of {view.winner.trial}."
 
 
 def _say_what_is_lost(view: RunView, plain_candidate: Candidate) -> str:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from rfsearch.ledger import Record
-from rfsearch.ledger.record import parsed
 from rfsearch.numbers import counted
-from rfsearch.report.statistics import training_of
+from rfsearch.report.contenders import is_searched
+from rfsearch.report.facts import canonical
 from rfsearch.report.verdict.phrases import as_sentence
 from rfsearch.report.view import AT_START, RunView, factors
 from rfsearch.report.wording import listing
@@ -39,51 +39,61 @@ def warn_of_failures(view: RunView) -> Iterator[str]:
 
 def warn_of_no_choice(view: RunView, winner: Record) -> Iterator[str]:
     """Warn that there was nothing to choose between: one candidate, one receptive field, or equal scores."""
-    scored = {training_of(r)[0] for r in view.scored}
-    searching = any(known.searched for r in view.scored if (known := parsed(r.candidate)))
-    if len(view.facts.planned) == len(scored) == 1 and not searching:
-        yield "The space holds one distinguishable candidate: there was nothing to choose from."
-    elif len(scored) == 1:
-        yield "Only one candidate was scored, so nothing was compared."
-    elif len({r.rf_px for r in view.scored}) == 1:
-        yield (
-            f"All {len(scored)} scored candidates have the same receptive field of {winner.rf_px:,} px: "
-            "the space holds one distinguishable receptive field."
-        )
-    elif len({(r.val, view.score(r)) for r in view.scored}) == 1:
+    scored = {canonical(r.candidate) for r in view.scored}
+    searching = any(map(is_searched, view.scored))
+    if len(scored) == 1 and not searching:
+        if len(view.facts.planned) == 1 and _speaks_of_space(view):
+            yield "The space holds one distinguishable candidate: there was nothing to choose from."
+        else:
+            yield "Only one candidate was scored, so nothing was compared."
+    elif len({r.rf_px for r in view.scored}) == 1 and len(view.scored) > 1:
+        text = f"All {len(scored)} scored candidates have the same receptive field of {winner.rf_px:,} px"
+        yield f"{text}: the space holds no other one." if _speaks_of_space(view) else f"{text}."
+    elif len(scored) > 1 and len({(r.val, view.score(r)) for r in view.scored}) == 1:
         yield f"All {len(scored)} scored candidates score the same: this data cannot tell them apart."
     else:
-        tied = {training_of(r)[0] for r in view.scored if r.val == winner.val} - {training_of(winner)[0]}
+        tied = {canonical(r.candidate) for r in view.scored if r.val == winner.val} - {canonical(winner.candidate)}
         if tied:
             others = counted(len(tied), "other candidate")
             yield f"{others} reached the same validation score: a tie, of which the first one is shown."
 
 
-def warn_of_edge(view: RunView, winner: Record) -> Iterator[str]:
-    """Warn that the best dilation is the largest or the smallest that was searched."""
-    dilations, known = view.facts.dilations, winner.ended
-    if len(dilations) < 2 or known is None:
+def warn_of_edge(view: RunView, best: Record) -> Iterator[str]:
+    """Warn that the recommended dilation is the largest or the smallest of the space."""
+    dilations, known = view.facts.dilations, best.ended
+    if len(dilations) < 2 or known is None or not _speaks_of_space(view):
         return
-    moved = factors(winner)
+    moved = factors(best)
     for end, word, beyond in ((dilations[-1], "largest", "larger"), (dilations[0], "smallest", "smaller")):
         sites = [
             site for site, path in known if path.choice.whole_dilation == end and _reaches_beyond(moved, site, beyond)
         ]
         if sites and not (end == 1 and beyond == "smaller"):
             yield (
-                f"The best dilation, {end} at {listing(sites)}, is the {word} that was searched: "
+                f"The recommended dilation, {end} at {listing(sites)}, is the {word} that was searched: "
                 f"the optimum may lie beyond; search {beyond} ones."
             )
         elif sites:
-            yield f"The best dilation at {listing(sites)} is 1, the smallest there is."
+            yield f"The recommended dilation at {listing(sites)} is 1, the smallest there is."
 
 
-def warn_of_weak_score(view: RunView, winner: Record) -> Iterator[str]:
-    """Warn of a winner that was cut, and of scores that are not test scores."""
-    if winner.status == "cut":
-        yield "The winner was cut by the end of its budget: its score is that of a training not run to its end."
-    if view.split == "test" and view.score(winner) is None:
-        yield "The winner has no test score; its validation score is shown instead."
+def _speaks_of_space(view: RunView) -> bool:
+    """Return whether a run saw enough of its space to speak of it.
+
+    It has several arms, is finished, and one of its trials was scored for each candidate that was planned.
+    """
+    if len(view.arms) < 2 or view.run.running or view.run.unfinished:
+        return False
+    scored = {canonical(r.candidate) for r in view.scored}
+    return bool(view.facts.planned) and view.facts.planned <= scored
+
+
+def warn_of_weak_score(view: RunView, best: Record) -> Iterator[str]:
+    """Warn of a recommended training that was cut, and of scores that are not test scores."""
+    if best.status == "cut":
+        yield "Its training was cut by the end of the budget: its score is that of a training not run to its end."
+    if view.split == "test" and view.score(best) is None:
+        yield "It has no test score; its validation score is shown instead."
     elif view.split == "val":
         yield "There are no test scores: the score that chose the winner is also the one reported, which flatters it."
 

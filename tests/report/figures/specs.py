@@ -13,5 +13,5 @@ from rfsearch.report.view import build_view
 def spec(name: str, run: Run) -> Mapping[str, Any]:
     """Return one figure of a run: its data, layout and switches as plain JSON."""
     drawn, faults = draw_figures(build_view(run))
-    assert not faults
+    assert not faults, faults
     return next(figure.spec for figure in drawn if figure.name == name)

@@ -29,7 +29,7 @@ def switched(view):
     add_switch(figure, "nothing", [Option("one")])
     return figure
 
-def figure(build, order=60, caption="Bars of each trial."):
+def figure(build, order=80, caption="Bars of each trial."):
     return Figure("Bars & more", order, "Bar chart.", build, lambda view: caption, lambda view: ["Takes 3 s."])
 
 GOOD, FIRST, SWITCHED = figure(bars), figure(bars, 5), figure(switched)
@@ -41,7 +41,7 @@ UNSTORED = figure(lambda view: go.Figure(go.Bar(x=[1], y=[1], customdata=[object
 NO_CAPTION = figure(bars, caption=None)
 FUNCTION = bars
 """
-BUILT_IN = ["anytime", "against-rf", "pareto"]
+BUILT_IN = ["anytime", "against-rf", "pareto", "class-scores", "budget-use", "forecasts"]
 
 
 @pytest.fixture
