@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import unicodedata
@@ -21,6 +22,29 @@ from rfsearch.errors import DataError
 
 _CACHE_FORMAT = 2  # part of every cache key; raise it when the arrays' meaning changes
 _TALLY = "tally.json"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Say what arrays a set's images and targets are kept in.
+
+    Args:
+        channels: Of an image.
+        target: Shape of a target in front of its H x W: () for a value a pixel.
+        dtype: Of targets, as NumPy names it.
+    """
+
+    channels: int = 3
+    target: tuple[int, ...] = ()
+    dtype: str = "uint8"
+
+    @property
+    def bytes_of_pixel(self) -> int:
+        """Return what a pixel takes, image and target."""
+        return self.channels + math.prod(self.target) * np.dtype(self.dtype).itemsize
+
+
+LABELLED = Stored()
 
 
 @dataclass(frozen=True)
@@ -53,13 +77,14 @@ def load_splits(
     memory_limit_bytes: int | None = None,
     cache: Path | str | None = None,
     tally: dict[str, int] | None = None,
+    stored: Stored = LABELLED,
 ) -> dict[str, Split]:
     """Read every item with a pool of threads: into memory, or into mapped files where all of it exceeds the limit.
 
     Args:
         items: Of each split.
-        read: Returns an item's H x W x 3 image and H x W label, both uint8 and of `size`. Its DataErrors go to
-            `faults`, and the item stays blank.
+        read: Returns an item's H x W x C image, uint8, and its target, ... x H x W, of `size` and as `stored` says. Its
+            DataErrors go to `faults`, and the item stays blank.
         size: (H, W) px.
         faults: Gets what is wrong with items.
         settings: Whatever else decides what `read` returns. It is part of the cache's key, as are the files' paths,
@@ -67,6 +92,7 @@ def load_splits(
         memory_limit_bytes: Size of the pixels above which the cache is used. None: a quarter of the physical memory.
         cache: Folder for mapped files. None: `$XDG_CACHE_HOME/rfsearch` or `~/.cache/rfsearch`.
         tally: What `read` counts on the way. It is kept with the cache, and read from there.
+        stored: What images and targets are kept in; class ids of RGB images by default.
 
     Raises:
         DataError: The cache cannot be written, or an item of a set too large for memory is faulty, so that no faulty
@@ -75,9 +101,9 @@ def load_splits(
     tally = {} if tally is None else tally
     height, width = size
     limit = physical_memory() // 4 if memory_limit_bytes is None else memory_limit_bytes
-    total = sum(len(split) for split in items.values()) * height * width * 4
+    total = sum(len(split) for split in items.values()) * height * width * stored.bytes_of_pixel
     if total <= limit:
-        return {title: _read_split(split, read, size, faults, np.empty) for title, split in items.items()}
+        return {title: _read_split(split, read, size, stored, faults, np.empty) for title, split in items.items()}
 
     root = Path(cache) if cache is not None else _default_cache()
     folder = root / _key(items, size, settings)
@@ -88,7 +114,7 @@ def load_splits(
                 draft = Path(scratch) / "draft"
                 draft.mkdir()
                 for title, split in items.items():
-                    _read_split(split, read, size, faults, _file_allocator(draft, title))
+                    _read_split(split, read, size, stored, faults, _file_allocator(draft, title))
                 faults.check()
                 (draft / _TALLY).write_text(json.dumps(tally), encoding="utf-8")
                 _publish(draft, folder)
@@ -113,11 +139,12 @@ def _read_split(
     items: Sequence[Item],
     read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
     size: Size,
+    stored: Stored,
     faults: Faults,
     allocate: Allocator,
 ) -> Split:
-    images = allocate((len(items), 3, *size), np.uint8)
-    labels = allocate((len(items), *size), np.uint8)
+    images = allocate((len(items), stored.channels, *size), np.uint8)
+    labels = allocate((len(items), *stored.target, *size), np.dtype(stored.dtype))
 
     def fill(index: int) -> None:
         image, label = read(items[index])
