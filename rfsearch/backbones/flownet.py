@@ -91,6 +91,7 @@ FLOWNET = Plan(
         ("conv5", 512, 2),
         ("conv5_1", 512, 1),
         ("conv6", 1024, 2),
+        ("conv6_1", 1024, 1),
     ),
     skips=("conv5_1", "conv4_1", "conv3_1", "conv2"),
     widths=(512, 256, 128, 64),
@@ -147,7 +148,9 @@ class FlowNet(nn.Module):
         sizes: dict[str, int] = {}
         for number, (width, kernel, stride) in enumerate(plan.features, start=1):
             name = f"conv{number}"
-            self.add_module(name, _Conv(channels, width, kernel, stride, plan.normalised))
+            # Normalised features are compared before they are bent, or all would be alike in their positive mean.
+            compared = correlated and plan.normalised and number == len(plan.features)
+            self.add_module(name, _Conv(channels, width, kernel, stride, plan.normalised, bent=not compared))
             channels = sizes[name] = width
         if correlated:
             self.correlation = Correlation(*plan.correlation)
@@ -210,11 +213,11 @@ class FlowNet(nn.Module):
 class _Conv(nn.Module):
     """Convolve, normalise if asked to, and bend: B x C x H x W to B x C' x ceil(H / stride) x ceil(W / stride)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, normalised: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, normalised: bool, bent: bool = True) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=not normalised)
         self.norm = nn.BatchNorm2d(out_channels) if normalised else nn.Identity()
-        self.bend = nn.LeakyReLU(_SLOPE)
+        self.bend = nn.LeakyReLU(_SLOPE) if bent else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.bend(self.norm(self.conv(x)))

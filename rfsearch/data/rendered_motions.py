@@ -25,7 +25,7 @@ _NOTICE = "The image pairs are rendered drawings in motion: scores on them say n
 _SIZE = (96, 96)  # H, W, px
 _LEAST_SIDE = 32  # px; shapes would be a few pixels large
 _WAVES = 7  # plane waves of a texture
-_SHORTEST, _LONGEST = 4.0, 28.0  # their wavelengths, px
+_SHORTEST, _LONGEST = 6.0, 32.0  # their wavelengths, px
 _MARGIN = 1.5  # px around a shape, in which its edge is soft
 
 
