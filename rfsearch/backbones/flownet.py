@@ -23,7 +23,7 @@ Choices of ours:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -70,15 +70,12 @@ class Plan:
         def thin(channels: int) -> int:
             return max(1, channels * 3 // 8)
 
-        return Plan(
-            tuple((thin(channels), kernel, stride) for channels, kernel, stride in self.features),
-            tuple((name, thin(channels), stride) for name, channels, stride in self.deeper),
-            self.skips,
-            tuple(map(thin, self.widths)),
-            thin(self.redirected),
-            self.correlation,
-            self.block,
-            self.normalised,
+        return replace(
+            self,
+            features=tuple((thin(channels), kernel, stride) for channels, kernel, stride in self.features),
+            deeper=tuple((name, thin(channels), stride) for name, channels, stride in self.deeper),
+            widths=tuple(map(thin, self.widths)),
+            redirected=thin(self.redirected),
         )
 
 
@@ -105,7 +102,7 @@ SMALL = Plan(
     skips=("conv3_1",),
     widths=(32,),
     redirected=8,
-    correlation=(8, 2),
+    correlation=(4, 1),
     block=(32, 8),
     normalised=True,
 )
@@ -242,22 +239,22 @@ def _block(channels: int, sizes: Sequence[int], regions: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(channels), block, nn.BatchNorm2d(out_channels))
 
 
-def flownet_s(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_s(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build FlowNetS: two images stacked, B x in_channels x H x W, to fields at five scales."""
     return FlowNet(FLOWNET, out_channels, in_channels, correlated=False)
 
 
-def flownet_s_lsdfn(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_s_lsdfn(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build FlowNetS with LS-DFN of 7 x 7 regions behind its third convolution."""
     return FlowNet(FLOWNET, out_channels, in_channels, correlated=False, regions=7)
 
 
-def flownet_slim(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_slim(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build FlowNet 2's slim FlowNetS, "FlowNets", with 3/8 of the channels."""
     return FlowNet(FLOWNET.slim(), out_channels, in_channels, correlated=False)
 
 
-def flownet_slim_lsdfn(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_slim_lsdfn(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build FlowNet 2's slim FlowNetS with LS-DFN of 7 x 7 regions behind its third convolution."""
     return FlowNet(FLOWNET.slim(), out_channels, in_channels, correlated=False, regions=7)
 
@@ -277,22 +274,22 @@ def flownet_c_lsdfn9(out_channels: int, in_channels: int = 6) -> nn.Module:
     return FlowNet(FLOWNET, out_channels, in_channels, correlated=True, regions=9)
 
 
-def flownet_s_small(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_s_small(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build a small FlowNetS: two images stacked, B x in_channels x H x W, to fields at 1/4 and 1/8."""
     return FlowNet(SMALL, out_channels, in_channels, correlated=False)
 
 
-def flownet_s_lsdfn_small(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_s_lsdfn_small(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build a small FlowNetS with LS-DFN of 7 x 7 regions behind its third convolution."""
     return FlowNet(SMALL, out_channels, in_channels, correlated=False, regions=7)
 
 
-def flownet_slim_small(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_slim_small(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build a small FlowNetS with 3/8 of the channels."""
     return FlowNet(SMALL.slim(), out_channels, in_channels, correlated=False)
 
 
-def flownet_slim_lsdfn_small(out_channels: int, in_channels: int = 6) -> nn.Module:
+def flownet_slim_lsdfn_small(out_channels: int, in_channels: int = 3) -> nn.Module:
     """Build a small FlowNetS with 3/8 of the channels, and LS-DFN of 7 x 7 regions behind its third convolution."""
     return FlowNet(SMALL.slim(), out_channels, in_channels, correlated=False, regions=7)
 
@@ -310,3 +307,13 @@ def flownet_c_lsdfn_small(out_channels: int, in_channels: int = 6) -> nn.Module:
 def flownet_c_lsdfn9_small(out_channels: int, in_channels: int = 6) -> nn.Module:
     """Build a small FlowNetC with LS-DFN of 9 x 9 regions behind the convolution that merges the images."""
     return FlowNet(SMALL, out_channels, in_channels, correlated=True, regions=9)
+
+
+def flownet_c_near_small(out_channels: int, in_channels: int = 6) -> nn.Module:
+    """Build a small FlowNetC whose correlation reaches half as far, 2 px of its map: 8 px of the image."""
+    return FlowNet(replace(SMALL, correlation=(2, 1)), out_channels, in_channels, correlated=True)
+
+
+def flownet_c_wide_small(out_channels: int, in_channels: int = 6) -> nn.Module:
+    """Build a small FlowNetC whose correlation reaches twice as far, in steps of 2 px of its map: 32 px of the image."""
+    return FlowNet(replace(SMALL, correlation=(8, 2)), out_channels, in_channels, correlated=True)

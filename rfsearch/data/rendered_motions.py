@@ -191,12 +191,12 @@ class _Texture:
         waves = 2 * math.pi / length * np.stack([np.cos(way), np.sin(way)])
         contrast = 0.02 if rng.random() < 0.25 else rng.uniform(0.06, 0.16)
         colours = rng.normal(0, 0.4, (_WAVES, 3)) + rng.choice((-1, 1), (_WAVES, 1))  # mostly light and dark
-        return cls(rng.uniform(0.2, 0.8, 3), waves, rng.uniform(0, 2 * math.pi, _WAVES), contrast * colours)
+        return cls(rng.uniform(0.2, 0.8, 3), waves, rng.uniform(0, 2 * math.pi, _WAVES), (contrast * colours).astype(np.float32))
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the colours of places, H x W: H x W x 3."""
         angles = x[..., None] * self.waves[0] + y[..., None] * self.waves[1] + self.phases
-        result: np.ndarray = self.colour + np.cos(angles) @ self.amplitudes
+        result: np.ndarray = self.colour + np.cos(angles.astype(np.float32)) @ self.amplitudes
         return result
 
 
