@@ -1,6 +1,7 @@
 """Build FlowNetS and FlowNetC, and LS-DFN behind their third convolution.
 
-FlowNet: Dosovitskiy et al., "FlowNet: Learning optical flow with convolutional networks", ICCV 2015 (Fig. 2 and 3, sec. 3).
+FlowNet: Dosovitskiy et al., "FlowNet: Learning optical flow with convolutional networks", ICCV 2015 (sec. 3, Fig. 2 and
+3); the networks that were released have a conv6_1 besides, and so do these.
 FlowNet 2: Ilg et al., "FlowNet 2.0: Evolution of optical flow estimation with deep networks", CVPR 2017, whose slim
 networks have 3/8 of the channels. LS-DFN: Wu et al., "Dynamic filtering with large sampling field for ConvNets", ECCV
 2018, sec. 4.3: a block behind the third convolution, in FlowNetC where the images are merged, with s = 7 or 9 and a
@@ -11,13 +12,15 @@ at 1/4 to 1/64 of the image, five scales, in the networks of the papers; at 1/4 
 
 Choices of ours:
 - Wu et al. print neither the channels of their block nor how the convolutions behind it read it. It filters C = 128
-  channels to C' = 24, as their best detector and segmenter do, between two batch normalisations, as in our DeepLab. What
-  it gives is joined to the third convolution's output, so both the next convolution and the upsampling layer read it.
+  channels to C' = 24, as their best detector and segmenter do, between two batch normalisations, as in our DeepLab.
+  What it gives is joined to the output of conv3_1, so that both conv4 and the upsampling layer read it.
 - Fields leave the network 20 times as large as its last layers give them: FlowNet is trained on flow divided by 20.
 - Deconvolutions have kernels of 4 px, which doubles the size of a map; what exceeds the map that is joined is cut off.
-- The correlation is of single units, FlowNet's k = 0, and divides by the number of channels, as its published layer does.
-- The small networks, for images of about 96 px, have three levels, batch normalisation, and a sixth of the channels. Their
-  third convolution does not stride, so that blocks of s = 9 fit, and the last one, `conv4_1`, has room for a dilation.
+- The correlation is of single units, FlowNet's k = 0, and divides by the number of channels, as its released layer
+  does.
+- The small networks, for images of about 96 px, have three levels, batch normalisation and fewer channels. Their third
+  convolution does not stride, so that blocks of s = 9 fit, and the last one, conv4_1, has room for dilations. What they
+  correlate is normalised and not yet bent, to as far as 16 px of the image.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ _MERGING = "conv3_1"  # the convolution behind the features, or behind the corre
 
 
 @dataclass(frozen=True)
-class Plan:
+class Architecture:
     """Describe a FlowNet.
 
     Attributes:
@@ -64,7 +67,7 @@ class Plan:
     block: tuple[int, int]
     normalised: bool = False
 
-    def slim(self) -> Plan:
+    def slim(self) -> Architecture:
         """Return the network with 3/8 of the channels (FlowNet 2, sec. 3.3)."""
 
         def thin(channels: int) -> int:
@@ -79,7 +82,7 @@ class Plan:
         )
 
 
-FLOWNET = Plan(
+FLOWNET = Architecture(
     features=((64, 7, 2), (128, 5, 2), (256, 5, 2)),
     deeper=(
         ("conv3_1", 256, 1),
@@ -96,7 +99,7 @@ FLOWNET = Plan(
     correlation=(20, 2),
     block=(128, 24),
 )
-SMALL = Plan(
+SMALL = Architecture(
     features=((16, 5, 2), (32, 3, 2), (32, 3, 1)),
     deeper=(("conv3_1", 48, 1), ("conv4", 64, 2), ("conv4_1", 64, 1)),
     skips=("conv3_1",),
@@ -111,11 +114,11 @@ SMALL = Plan(
 class FlowNet(nn.Module):
     """Estimate flow: features, deeper convolutions, and a way up on which each level gives a field.
 
-    Maps B x 2C x H x W to a tuple of fields, finest first. `conv1`, `conv2` ... are convolutions with what follows them;
-    a site is the convolution itself, such as `conv4_1.conv`.
+    Maps B x 2C x H x W to a tuple of fields, finest first. `conv1`, `conv2` ... are convolutions with what follows
+    them; a site is the convolution itself, such as `conv4_1.conv`.
 
     Args:
-        plan: The network's table.
+        table: The network's table.
         out_channels: Channels of a field: 2.
         in_channels: Those of both images together.
         correlated: Whether each image has features of its own, which are correlated (FlowNetC). Otherwise both are read
@@ -131,7 +134,7 @@ class FlowNet(nn.Module):
     """
 
     def __init__(
-        self, plan: Plan, out_channels: int, in_channels: int, correlated: bool, regions: int | None = None
+        self, table: Architecture, out_channels: int, in_channels: int, correlated: bool, regions: int | None = None
     ) -> None:
         super().__init__()
         if correlated and in_channels % 2:
@@ -140,29 +143,29 @@ class FlowNet(nn.Module):
                 f"{in_channels}."
             )
         self.correlated = correlated
-        self._deeper, self._skips = tuple(name for name, *_ in plan.deeper), plan.skips
+        self._deeper, self._skips = tuple(name for name, *_ in table.deeper), table.skips
         channels = in_channels // 2 if correlated else in_channels
         sizes: dict[str, int] = {}
-        for number, (width, kernel, stride) in enumerate(plan.features, start=1):
+        for number, (width, kernel, stride) in enumerate(table.features, start=1):
             name = f"conv{number}"
             # Normalised features are compared before they are bent, or all would be alike in their positive mean.
-            compared = correlated and plan.normalised and number == len(plan.features)
-            self.add_module(name, _Conv(channels, width, kernel, stride, plan.normalised, bent=not compared))
+            compared = correlated and table.normalised and number == len(table.features)
+            self.add_module(name, _Conv(channels, width, kernel, stride, table.normalised, bent=not compared))
             channels = sizes[name] = width
         if correlated:
-            self.correlation = Correlation(*plan.correlation)
-            self.conv_redir = _Conv(channels, plan.redirected, 1, 1, plan.normalised)
-            channels = self.correlation.side**2 + plan.redirected
-        for name, width, stride in plan.deeper:
-            self.add_module(name, _Conv(channels, width, 3, stride, plan.normalised))
+            self.correlation = Correlation(*table.correlation)
+            self.conv_redir = _Conv(channels, table.redirected, 1, 1, table.normalised)
+            channels = self.correlation.side**2 + table.redirected
+        for name, width, stride in table.deeper:
+            self.add_module(name, _Conv(channels, width, 3, stride, table.normalised))
             channels = width
             if name == _MERGING and regions is not None:
-                channels += plan.block[1]
+                channels += table.block[1]
             sizes[name] = channels
         self.predict = nn.ModuleList([_predict(channels, out_channels)])
         self.deconv, self.enlarge = nn.ModuleList(), nn.ModuleList()
-        for skip, width in zip(plan.skips, plan.widths, strict=True):
-            self.deconv.append(_Deconv(channels, width, plan.normalised))
+        for skip, width in zip(table.skips, table.widths, strict=True):
+            self.deconv.append(_Deconv(channels, width, table.normalised))
             self.enlarge.append(nn.ConvTranspose2d(out_channels, out_channels, 4, 2, 1))
             channels = sizes[skip] + width + out_channels
             self.predict.append(_predict(channels, out_channels))
@@ -171,7 +174,7 @@ class FlowNet(nn.Module):
             nn.init.normal_(predict.weight, std=0.01)  # type: ignore[arg-type]
         # Behind the others: it has an initialisation of its own.
         merged = self.get_submodule(_MERGING).conv.out_channels
-        self.block = None if regions is None else _block(merged, plan.block, regions)  # type: ignore[arg-type]
+        self.block = None if regions is None else _block(merged, table.block, regions)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map B x 2C x H x W to fields, each B x out_channels x h x w, finest first."""
@@ -210,7 +213,9 @@ class FlowNet(nn.Module):
 class _Conv(nn.Module):
     """Convolve, normalise if asked to, and bend: B x C x H x W to B x C' x ceil(H / stride) x ceil(W / stride)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, normalised: bool, bent: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int, normalised: bool, bent: bool = True
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=not normalised)
         self.norm = nn.BatchNorm2d(out_channels) if normalised else nn.Identity()
@@ -310,10 +315,10 @@ def flownet_c_lsdfn9_small(out_channels: int, in_channels: int = 6) -> nn.Module
 
 
 def flownet_c_near_small(out_channels: int, in_channels: int = 6) -> nn.Module:
-    """Build a small FlowNetC whose correlation reaches half as far, 2 px of its map: 8 px of the image."""
+    """Build a small FlowNetC whose correlation reaches half as far, to 8 px of the image."""
     return FlowNet(replace(SMALL, correlation=(2, 1)), out_channels, in_channels, correlated=True)
 
 
 def flownet_c_wide_small(out_channels: int, in_channels: int = 6) -> nn.Module:
-    """Build a small FlowNetC whose correlation reaches twice as far, in steps of 2 px of its map: 32 px of the image."""
+    """Build a small FlowNetC whose correlation reaches twice as far, to 32 px of the image, in steps of 8."""
     return FlowNet(replace(SMALL, correlation=(8, 2)), out_channels, in_channels, correlated=True)

@@ -62,8 +62,8 @@ def _find_items(root: Path, faults: Faults) -> tuple[dict[str, list[Item]], list
     folder = next((root / place for place in _PLACES if any((root / place).glob("*_flow.flo"))), None)
     if folder is None:
         raise DataError(
-            f"{root}: no FlyingChairs here: there is no file NUMBER_flow.flo in DIR/data, DIR/FlyingChairs_release/data "
-            "or DIR itself."
+            f"{root}: no FlyingChairs here: there is no file NUMBER_flow.flo in DIR/data, "
+            "DIR/FlyingChairs_release/data or DIR itself."
         )
     by_number: dict[str, set[str]] = {}
     for file in folder.iterdir():
@@ -90,8 +90,8 @@ def _find_items(root: Path, faults: Faults) -> tuple[dict[str, list[Item]], list
     items["val"] = [item for item in items["train"] if item.name in held]
     items["train"] = [item for item in items["train"] if item.name not in held]
     notes = [
-        f"Test is the validation split of {_SPLIT_FILE} ({len(items['test']):,} pairs), and val is {len(held):,} of its "
-        "training pairs, held out by a hash of their numbers."
+        f"Test is the validation split of {_SPLIT_FILE} ({len(items['test']):,} pairs), and val is {len(held):,} of "
+        "its training pairs, held out by a hash of their numbers."
     ]
     if not items["test"]:
         del items["test"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -20,12 +21,10 @@ from rfsearch.data.brightness import check_brightness
 from rfsearch.data.faults import Faults
 from rfsearch.data.fitting import MEAN_COLOUR, Fit, Resize, choose_size, fit
 from rfsearch.data.image_set import ImageSet, Size
-from rfsearch.data.loading import Item, Stored, load_splits
+from rfsearch.data.loading import Item, load_splits
 from rfsearch.data.picture_files import MOST_PIXELS, check_pixels, read_headers
 from rfsearch.data.pictures import PictureRule, open_picture, picture_notes
 from rfsearch.errors import DataError
-
-PAIRED = Stored(channels=6, target=(2,), dtype="float32")
 
 _HELD_SHARE = 5  # one group in 5 validates, and one tests
 _FLOW_SPREAD = "Flow is resized to the nearest place, and its vectors by the factors of their axes"
@@ -40,6 +39,8 @@ class FlowLayout(Layout):
         white: Value of grey images of more than 8 bits that is white. None: their type's largest, 1 of floats.
         max_pixels: Images of more pixels are refused. None: 178,956,970.
     """
+
+    channels: ClassVar[int] = 6
 
     resize: Resize = "stretch"
     white: float | None = Field(default=None, gt=0)
@@ -121,7 +122,10 @@ def read_pairs(
         return np.concatenate([np.asarray(picture) for picture in pictures], axis=2), lay_flow(flow, placed)
 
     settings = (name, rule, layout.model_dump_json())
-    splits = load_splits(items, read, target, faults, settings, memory_limit_bytes, cache, stored=PAIRED)
+    field = (2, *target), np.float32
+    splits = load_splits(
+        items, read, target, faults, settings, memory_limit_bytes, cache, target=field, channels=layout.channels
+    )
     faults.check()
     return ImageSet(name, (), None, splits, notice=" ".join(sentences))
 

@@ -6,8 +6,8 @@ autonomous vehicles", CVPR 2015.
     root/training/image_2/<number>_10.png  <number>_11.png     2015; colored_0 or image_0 in 2012
     root/training/flow_occ/<number>_10.png                     with occluded pixels; flow_noc without
 
-A field is a PNG of 16 bits: the displacement to the right is (R - 2^15) / 64 px, downwards (G - 2^15) / 64 px, and it is
-known where B is not 0 (readme of the development kit).
+A field is a PNG of 16 bits: the displacement to the right is (R - 2^15) / 64 px, downwards (G - 2^15) / 64 px, and it
+is known where B is not 0 (readme of the development kit).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A background and shapes in front of it move, each by an affine motion of its own
 drawn from the same continuous textures and outlines, so the flow is known exactly, also of what the second image hides.
 
 Made so that the receptive field matters. Displacements run from parts of a pixel to a good third of the image, so
-that a network whose units see little cannot see where a pixel has moved to. Some shapes have next to no texture: what
-moves them is only seen at their outlines. And a neighbour's motion says nothing: shapes of 1/8 to 1/2 of the image overlap.
+that a network whose units see little cannot see where a pixel has moved to. Some shapes have next to no texture: their
+motion is only seen at their outlines. And a neighbour's motion says little: shapes of 1/8 to 1/2 of the image overlap.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,12 +37,14 @@ class RenderedMotions(Embedded):
         rendered: Number of pairs of train, val and test.
     """
 
+    channels: ClassVar[int] = 6
+
     rendered: tuple[Count, Count, Count] = (512, 128, 128)
 
     def held_bytes(self, size: Size | None) -> int:
         """Return the memory that the pairs will take, in bytes."""
         height, width = size or _SIZE
-        return sum(self.rendered) * (6 + 2 * 4) * height * width
+        return sum(self.rendered) * (self.channels + 2 * 4) * height * width
 
     def make(self, size: Size | None) -> ImageSet:
         """Make the pairs."""
@@ -191,7 +194,12 @@ class _Texture:
         waves = 2 * math.pi / length * np.stack([np.cos(way), np.sin(way)])
         contrast = 0.02 if rng.random() < 0.25 else rng.uniform(0.06, 0.16)
         colours = rng.normal(0, 0.4, (_WAVES, 3)) + rng.choice((-1, 1), (_WAVES, 1))  # mostly light and dark
-        return cls(rng.uniform(0.2, 0.8, 3), waves, rng.uniform(0, 2 * math.pi, _WAVES), (contrast * colours).astype(np.float32))
+        return cls(
+            rng.uniform(0.2, 0.8, 3),
+            waves,
+            rng.uniform(0, 2 * math.pi, _WAVES),
+            (contrast * colours).astype(np.float32),
+        )
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the colours of places, H x W: H x W x 3."""

@@ -11,6 +11,7 @@ Butler, Wulff, Stanley, Black, "A naturalistic open source movie for optical flo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -105,7 +106,7 @@ def _pairs(folder: Path, images: Path, scene: str, faults: Faults) -> list[Item]
     """Return the pairs of one scene in one rendering; missing files are faults."""
     items = []
     frames = sorted((images / scene).glob("*.png")) if (images / scene).is_dir() else []
-    following = {frame.stem: after for frame, after in zip(frames, frames[1:], strict=False)}
+    following = {frame.stem: after for frame, after in pairwise(frames)}
     for flow in sorted((folder / "flow" / scene).glob("*.flo")):
         if flow.stem not in following:
             faults.add(f"{flow}: there are no images {images / scene / flow.stem}.png and of the frame behind it")

@@ -1,7 +1,7 @@
 """Compare every place of a map with the places around it in another map.
 
-FlowNet: Dosovitskiy et al., "FlowNet: Learning optical flow with convolutional networks", ICCV 2015, eq. 1, with patches
-of a single unit (their k = 0).
+FlowNet: Dosovitskiy et al., "FlowNet: Learning optical flow with convolutional networks", ICCV 2015, eq. 1, with
+patches of a single unit (their k = 0).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def correlate(first: Tensor, second: Tensor, reach: int, stride: int) -> Tensor:
         B x (2 n + 1)^2 x H x W.
     """
     count = reach // stride
-    edge, (channels, height, width) = count * stride, first.shape[1:]
+    edge, (channels, height) = count * stride, first.shape[1:3]
     rows = first.permute(0, 2, 3, 1) / channels
     columns = F.pad(second, (edge, edge, edge, edge)).permute(0, 2, 1, 3)
     # A row of one map against a row of the other, all places with all: those that are near are its diagonals.
@@ -44,7 +44,7 @@ def correlate(first: Tensor, second: Tensor, reach: int, stride: int) -> Tensor:
 
 
 def _diagonals(products: Tensor, count: int) -> Tensor:
-    """Return the first diagonals of matrices, ... x m x n to ... x m x count: entry k of row i is that of column i + k."""
+    """Return diagonals of matrices, ... x m x n to ... x m x count: entry k of row i is that of column i + k."""
     m, n = products.shape[-2:]
     skewed = F.pad(products.flatten(-2), (0, m)).unflatten(-1, (m, n + 1))
     return skewed[..., :count]

@@ -1,7 +1,7 @@
 """Optical flow: the end-point error of a field of displacements between two images.
 
-FlowNet: Dosovitskiy et al., "FlowNet: Learning optical flow with convolutional networks", ICCV 2015. KITTI: Menze, Geiger,
-"Object scene flow for autonomous vehicles", CVPR 2015, whose outliers `fl_all` counts.
+FlowNet: Dosovitskiy et al., "FlowNet: Learning optical flow with convolutional networks", ICCV 2015. KITTI: Menze,
+Geiger, "Object scene flow for autonomous vehicles", CVPR 2015, whose outliers `fl_all` counts.
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ def test_chairs_are_read_as_they_were_drawn(tmp_path):
     assert len(data.splits["train"]) == 4
     assert len(data.splits["val"]) == 1
     pair = drawn(3)
-    np.testing.assert_array_equal(data.splits["test"].images[0], np.concatenate([pair.first, pair.second], 2).T.swapaxes(1, 2))
+    np.testing.assert_array_equal(
+        data.splits["test"].images[0], np.concatenate([pair.first, pair.second], 2).T.swapaxes(1, 2)
+    )
     np.testing.assert_array_equal(data.splits["test"].targets[0], pair.flow.transpose(2, 0, 1))
     assert "validation split of FlyingChairs_train_val.txt (1 pairs)" in data.notice
 
@@ -109,7 +111,10 @@ def test_sintel_is_divided_by_scene_and_reads_what_is_not_to_be_scored(tmp_path)
 
 SINTEL_FAULTS = {
     "unknown scene": (Sintel(val_scenes=("aley_1",)), "flow/aley_1: no such scene. Did you mean 'alley_1'"),
-    "scene in two": (Sintel(val_scenes=("alley_1",), test_scenes=("alley_1",)), "In val_scenes and test_scenes: alley_1"),
+    "scene in two": (
+        Sintel(val_scenes=("alley_1",), test_scenes=("alley_1",)),
+        "In val_scenes and test_scenes: alley_1",
+    ),
     "nothing left": (Sintel(val_scenes=("alley_1", "bamboo_2", "cave_3")), "one scene to train on"),
 }
 
@@ -124,7 +129,9 @@ def test_scenes_that_cannot_be_held_out_are_refused(fault, tmp_path):
 def test_sintel_without_a_pass_or_a_frame_is_refused(tmp_path):
     write_sintel(tmp_path)
     (tmp_path / "training/clean/alley_1/frame_0003.png").unlink()
-    with pytest.raises(DataError, match="alley_1/frame_0002.flo: there are no images .*frame_0002.png and of the frame"):
+    with pytest.raises(
+        DataError, match="alley_1/frame_0002.flo: there are no images .*frame_0002.png and of the frame"
+    ):
         Sintel().read(tmp_path, None)
     shutil.rmtree(tmp_path / "training/final")
     with pytest.raises(DataError, match="final"):
@@ -184,7 +191,10 @@ def test_resized_vectors_end_where_resized_points_do(resize):
     inside = np.isfinite(laid).all(axis=0)
     assert inside.all() == (resize != "pad")
     for row, column in np.argwhere(inside):
-        at = (column - placed.corner[0] + 0.5) / across + left - 0.5, (row - placed.corner[1] + 0.5) / down + upper - 0.5
+        at = (
+            (column - placed.corner[0] + 0.5) / across + left - 0.5,
+            (row - placed.corner[1] + 0.5) / down + upper - 0.5,
+        )
         # The nearest pixel is half a pixel away at most, where the field is another by a tenth of a pixel at most.
         expected = (0.2 * at[0] - 3) * across, (4 - 0.1 * at[1]) * down
         np.testing.assert_allclose(laid[:, row, column], expected, atol=0.11 * max(across, down))

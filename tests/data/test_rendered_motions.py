@@ -100,7 +100,9 @@ def test_directions_are_all_alike(motions):
     assert np.abs(mean).max() < 3
 
 
-@pytest.mark.parametrize(("arguments", "message"), [((0, 1, 1), "at least 1 pair"), ((1, 1, 1, (31, 64)), "below 32 px")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [((0, 1, 1), "at least 1 pair"), ((1, 1, 1, (31, 64)), "below 32 px")]
+)
 def test_what_cannot_be_drawn_is_refused(arguments, message):
     with pytest.raises(DataError, match=message):
         rendered_motions(*arguments)

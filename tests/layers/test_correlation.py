@@ -10,8 +10,8 @@ from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import Correlation, correlate
 from rfsearch.receptive import receptive_field
 from rfsearch.training import Meter
-from tests.references import correlation_loops as loops
 from tests.receptive.test_trace import linearised, support
+from tests.references import correlation_loops as loops
 
 
 def two_maps(*shape: int) -> tuple[Tensor, Tensor]:

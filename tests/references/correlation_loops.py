@@ -1,4 +1,4 @@
-"""The correlation of FlowNet (Dosovitskiy et al., ICCV 2015, eq. 1, k = 0) as loops over everything. Slow and obvious."""
+"""The correlation of FlowNet (Dosovitskiy et al., ICCV 2015, eq. 1, k = 0) as loops. Slow and obvious."""
 
 from __future__ import annotations
 

@@ -105,7 +105,9 @@ def test_the_loss_is_the_error_over_known_pixels():
     true, found = random_fields(7)
     task = task_for(flow_set(true))
     target = task.target(torch.from_numpy(true))
-    assert task.loss(torch.from_numpy(found), target).item() == pytest.approx(loops.scores(true, found)["aepe"], rel=1e-5)
+    assert task.loss(torch.from_numpy(found), target).item() == pytest.approx(
+        loops.scores(true, found)["aepe"], rel=1e-5
+    )
 
 
 def test_the_loss_of_several_scales_is_the_weighted_mean_of_errors_at_their_sizes():
@@ -115,7 +117,9 @@ def test_the_loss_of_several_scales_is_the_weighted_mean_of_errors_at_their_size
     task = task_for(flow_set(true), loss="multi-scale")
     sizes = ((8, 12), (4, 6), (2, 3))
     scales = [torch.from_numpy(rng.normal(0, 5, (2, 2, *size)).astype(np.float32)) for size in sizes]
-    errors = [loops.scores(loops.shrunk(true, size), scale.numpy())["aepe"] for size, scale in zip(sizes, scales, strict=True)]
+    errors = [
+        loops.scores(loops.shrunk(true, size), scale.numpy())["aepe"] for size, scale in zip(sizes, scales, strict=True)
+    ]
     weights = FLOWNET_WEIGHTS[:3]
     expected = sum(w * e for w, e in zip(weights, errors, strict=True)) / sum(weights)
     target = task.target(torch.from_numpy(true))
@@ -160,7 +164,8 @@ def test_moved_vectors_lead_from_moved_points_to_moved_points():
         for row, column in np.argwhere(known[image, 0].numpy())[::5]:
             # Where that pixel was, px, and where what it shows has gone.
             begin = ((motion.grid[image, row, column].numpy() + 1) * (width, height) - 1) / 2
-            end = begin + (3 + 0.1 * begin[0] - 0.05 * begin[1], -2 + 0.08 * begin[0] + 0.02 * begin[1])
+            moves = 3 + 0.1 * begin[0] - 0.05 * begin[1], -2 + 0.08 * begin[0] + 0.02 * begin[1]
+            end = begin + np.array(moves)
             # Where the moved images show that: the grid is straight, so two of its pixels on each axis say where.
             across, down = motion.grid[image, 0, :, 0].numpy(), motion.grid[image, :, 0, 1].numpy()
             goal = (2 * end + 1) / (width, height) - 1
@@ -171,7 +176,16 @@ def test_moved_vectors_lead_from_moved_points_to_moved_points():
             np.testing.assert_allclose(moved[image, :, row, column], expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("augment", [Augment(flip=True), Augment(scale=(0.7, 1.5)), Augment(shift=0.2, crop=(40, 48)), Augment(flip=True, scale=(0.8, 1.3), shift=0.1)], ids=str)
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augment(flip=True),
+        Augment(scale=(0.7, 1.5)),
+        Augment(shift=0.2, crop=(40, 48)),
+        Augment(flip=True, scale=(0.8, 1.3), shift=0.1),
+    ],
+    ids=str,
+)
 def test_warping_by_moved_flow_undoes_the_motion_between_moved_images(augment):
     """A whole batch as it is trained on: the second image seen along its flow is the first one, but for resampling."""
     y, x = np.mgrid[:64, :72].astype(np.float64)
@@ -224,7 +238,9 @@ def test_what_comes_in_from_outside_or_beside_the_unknown_is_unknown():
     flow = np.ones((1, 2, 12, 16), np.float32)
     flow[:, :, 5, 5] = np.nan
     task = task_for(flow_set(flow))
-    moved, known = task.moved(task.target(torch.from_numpy(flow)), affine_motion((1.0,), (False,), (0.25, 0.0), (12, 16)))
+    moved, known = task.moved(
+        task.target(torch.from_numpy(flow)), affine_motion((1.0,), (False,), (0.25, 0.0), (12, 16))
+    )
     assert not known[..., :2].any()
     assert known[..., 2:].sum() == 12 * 14 - 1
     assert not known[0, 0, 5, 7]
@@ -232,7 +248,9 @@ def test_what_comes_in_from_outside_or_beside_the_unknown_is_unknown():
 
 
 def test_data_without_flow_or_without_pairs_is_refused():
-    with pytest.raises(DataError, match="flow needs a displacement for each pixel, 3 x 2 x 48 x 48 floats. Got 3 x 48 x 48 uint8"):
+    with pytest.raises(
+        DataError, match="flow needs a displacement for each pixel, 3 x 2 x 48 x 48 floats. Got 3 x 48 x 48 uint8"
+    ):
         task_for(rendered_faces(3, 2, 0, (48, 48)))
     with pytest.raises(DataError, match="two images, stacked: 6 channels of RGB. Got 3"):
         task_for(flow_set(np.zeros((1, 2, 8, 8)), np.zeros((1, 3, 8, 8), np.uint8)))
