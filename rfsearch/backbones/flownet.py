@@ -173,8 +173,7 @@ class FlowNet(nn.Module):
         for predict in self.predict:
             nn.init.normal_(predict.weight, std=0.01)  # type: ignore[arg-type]
         # Behind the others: it has an initialisation of its own.
-        merged = self.get_submodule(_MERGING).conv.out_channels
-        self.block = None if regions is None else _block(merged, table.block, regions)  # type: ignore[arg-type]
+        self.block = None if regions is None else _block(table.deeper[0][1], table.block, regions)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map B x 2C x H x W to fields, each B x out_channels x h x w, finest first."""
@@ -198,7 +197,7 @@ class FlowNet(nn.Module):
     def _merged(self, images: Tensor, maps: dict[str, Tensor]) -> Tensor:
         """Return the map that conv3_1 reads; the first image's maps before it are noted."""
         read = images.chunk(2, dim=1) if self.correlated else (images,)
-        found = []
+        found: list[Tensor] = []
         for image in reversed(read):  # the first image last, so that its maps are those that stay noted
             x = image
             for name in ("conv1", "conv2", "conv3"):
@@ -207,7 +206,8 @@ class FlowNet(nn.Module):
         if not self.correlated:
             return found[0]
         near = nn.functional.leaky_relu(self.correlation(*found), _SLOPE)
-        return torch.cat([self.conv_redir(found[0]), near], dim=1)
+        merged: Tensor = torch.cat([self.conv_redir(found[0]), near], dim=1)
+        return merged
 
 
 class _Conv(nn.Module):

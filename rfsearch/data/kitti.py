@@ -17,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torchvision.io import ImageReadMode, decode_png
 
 from rfsearch.data.faults import Faults, require_folder
 from rfsearch.data.flow_pairs import FlowLayout, divide, read_pairs
@@ -100,6 +99,8 @@ def read_kitti_flow(path: Path) -> np.ndarray:
     Raises:
         DataError: The file is missing, damaged, or no PNG of three channels of 16 bits.
     """
+    from torchvision.io import ImageReadMode, decode_png  # slow to import, and other layouts need none of it
+
     try:
         body = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
         values = decode_png(body, ImageReadMode.UNCHANGED)

@@ -84,7 +84,10 @@ def load_splits(
     item_bytes = channels * height * width + math.prod(target[0]) * np.dtype(target[1]).itemsize
     total = sum(len(split) for split in items.values()) * item_bytes
     if total <= limit:
-        return {title: _read_split(split, read, (channels, *size), target, faults, np.empty) for title, split in items.items()}
+        return {
+            title: _read_split(split, read, (channels, *size), target, faults, np.empty)
+            for title, split in items.items()
+        }
 
     root = Path(cache) if cache is not None else default_cache()
     folder = root / _key(items, size, settings)

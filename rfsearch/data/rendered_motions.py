@@ -152,7 +152,8 @@ class _Motion:
             short: Shorter side of the image, px.
             lengths: Bounds of the shift as shares of that, log-uniform in between.
         """
-        length = short * math.exp(rng.uniform(*map(math.log, lengths)))
+        least, most = lengths
+        length = short * math.exp(rng.uniform(math.log(least), math.log(most)))
         way, turn, zoom = rng.uniform(0, 2 * math.pi), rng.normal(0, 0.06), math.exp(rng.normal(0, 0.04))
         a, b = zoom * math.cos(turn), zoom * math.sin(turn)
         x, y = centre

@@ -46,7 +46,7 @@ def correlate(first: Tensor, second: Tensor, reach: int, stride: int) -> Tensor:
 def _diagonals(products: Tensor, count: int) -> Tensor:
     """Return diagonals of matrices, ... x m x n to ... x m x count: entry k of row i is that of column i + k."""
     m, n = products.shape[-2:]
-    skewed = F.pad(products.flatten(-2), (0, m)).unflatten(-1, (m, n + 1))
+    skewed: Tensor = F.pad(products.flatten(-2), (0, m)).unflatten(-1, (m, n + 1))
     return skewed[..., :count]
 
 

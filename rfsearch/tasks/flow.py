@@ -210,9 +210,10 @@ def _shrunk(flow: Tensor, known: Tensor, size: Sequence[int]) -> Flow:
     """Average known displacements over equal parts of the image, as FlowNet's scales are compared with."""
     if flow.shape[-2:] == tuple(size):
         return flow, known
-    share = F.adaptive_avg_pool2d(known.to(flow.dtype), tuple(size))
+    cells = size[0], size[1]
+    share = F.adaptive_avg_pool2d(known.to(flow.dtype), cells)
     known = share > 0
-    return F.adaptive_avg_pool2d(flow, tuple(size)) / torch.where(known, share, 1.0), known
+    return F.adaptive_avg_pool2d(flow, cells) / torch.where(known, share, 1.0), known
 
 
 @one_call
@@ -222,7 +223,8 @@ def _mean_error(field: Tensor, flow: Tensor, known: Tensor) -> Tensor:
 
 def _errors(field: Tensor, flow: Tensor, known: Tensor) -> Tensor:
     """Return end-point errors, B x H x W px, 0 where the truth is unknown; so are the gradients there and at 0."""
-    return torch.linalg.vector_norm(torch.where(known, field - flow, 0.0), dim=1)
+    errors: Tensor = torch.linalg.vector_norm(torch.where(known, field - flow, 0.0), dim=1)
+    return errors
 
 
 def _sums(field: Tensor, flow: Tensor, known: Tensor) -> dict[str, float]:

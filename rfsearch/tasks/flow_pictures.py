@@ -33,7 +33,7 @@ def of_fields(images: np.ndarray, flow: Tensor, found: Tensor, known: Tensor, ca
     for true, called, where in zip(flow, found, known, strict=True):
         longest = max(float(torch.linalg.vector_norm(true, dim=0).max()), 1e-3)
         pair = [_drawn(field, longest) for field in (true, called)]
-        truths.append(np.where(where[0].numpy()[..., None], pair[0], np.uint8(_UNKNOWN)))
+        truths.append(np.where(where[0].numpy()[..., None], pair[0], np.array(_UNKNOWN, np.uint8)))
         predictions.append(pair[1])
     unknown = {} if bool(known.all()) else {"unknown": _UNKNOWN}
     return Pictures(
