@@ -32,10 +32,11 @@ def main() -> None:
     limit, currency = sound(manifest.budget.limit), sound(manifest.budget.currency)
     spent = {"flop": "train_flop"}.get(currency, currency)
     scored = table[table.status.isin(["completed", "cut"])]
+    lower = sound(manifest.space.direction) == "minimize"
     arms = []
     for (strategy, seed), rows in table.groupby(["strategy", "seed"], sort=False):
         own = scored[(scored.strategy == strategy) & (scored.seed == seed)]
-        best = own.loc[own.val.idxmax()]
+        best = own.loc[own.val.idxmin() if lower else own.val.idxmax()]
         arms.append(
             {
                 "strategy": strategy,

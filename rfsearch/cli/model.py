@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rfsearch.data import ImageSet
+    from rfsearch.data.object_sizes import ObjectSizes
     from rfsearch.space import Space
+    from rfsearch.tasks.base import Task
 
 ModelArgument = Annotated[
     str,
@@ -45,12 +47,18 @@ class LoadedModel:
         network: The network.
         shape: Shape of one input, channels first.
         images: Labelled images, if there are any.
+        task: What these are labelled for.
     """
 
     name: str
     network: nn.Module
     shape: tuple[int, ...]
     images: ImageSet | None
+    task: Task[object] | None
+
+    def object_sizes(self) -> ObjectSizes | None:
+        """Measure the objects of the training images, where there are images and they have some."""
+        return self.task.object_sizes(self.images.splits["train"]) if self.task and self.images else None
 
 
 def load_model(
@@ -80,18 +88,18 @@ def load_model(
     run_dir = Path(model) if (Path(model) / MANIFEST_FILE).is_file() else None
     with tempfile.TemporaryDirectory() as cache:
         found = _read_images(run_dir, data, space, Path(cache))
-        images = found[1] if found else None
-        if found is None:
+        images, task = (found[1], task_of(*found)) if found else (None, None)
+        if images is None or task is None:
             shape = _parse_shape(input_shape or "3x224x224")
         else:
-            shape, classes = found[1].input_shape[1:], task_of(*found).out_channels
+            shape, classes = images.input_shape[1:], task.out_channels
             if input_shape and _parse_shape(input_shape) != shape:
                 raise RequestError(
                     f"--input {input_shape} is not the size of the images, {inspection.format_sizes(shape)}. Leave it "
                     "out, or change image_size in a copy of the space's file."
                 )
         network = trained(run_dir) if run_dir else inspection.build_network(model, classes, shape[0])
-        return LoadedModel(model, network, shape, images)
+        return LoadedModel(model, network, shape, images, task)
 
 
 def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> tuple[Space, ImageSet] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,9 +22,15 @@ class DataSource(BaseModel, ABC):
 
     Each field needs a default or is a key that every table with this layout must give. A faulty value is reported with
     the line of the space file that sets it, so a validator's ValueError needs to say only what is wrong.
+
+    Attributes:
+        channels: Of the images that it gives, where these are no RGB: what networks of its spaces are tried with before
+            any image is read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    channels: ClassVar[int] = 3
 
 
 class Layout(DataSource):

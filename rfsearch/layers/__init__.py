@@ -1,5 +1,6 @@
 """Offer differentiable layers that set or learn a receptive field. They work without Ray."""
 
+from rfsearch.layers.correlation import Correlation, correlate
 from rfsearch.layers.fractional import FractionalConv2d
 from rfsearch.layers.fractional_convolution import fractional_conv2d
 from rfsearch.layers.guidance import LabelWeight, WeightedGradient, guided
@@ -16,6 +17,7 @@ from rfsearch.layers.lsdfn import LSDFN, SampleStride
 
 __all__ = [
     "LSDFN",
+    "Correlation",
     "FractionalConv2d",
     "Inflation",
     "InflationFactor",
@@ -23,6 +25,7 @@ __all__ = [
     "LabelWeight",
     "SampleStride",
     "WeightedGradient",
+    "correlate",
     "fractional_conv2d",
     "guided",
     "inflate",

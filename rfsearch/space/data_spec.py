@@ -49,6 +49,11 @@ class DataSpec(OwnedTable):
         kind = plugins.embedded(self.default)
         return kind.model_validate(self.owned_by(kind))
 
+    @property
+    def channels(self) -> int:
+        """Return the channels of its images, before any of them is read."""
+        return (self.embedded or self.folder_layout).channels
+
     @field_validator("layout", "default")
     @classmethod
     def _means_the_same_everywhere(cls, spec: str | None) -> str | None:

@@ -14,7 +14,6 @@ from rfsearch.space import Space, read_space
 from rfsearch.surgery import check_fits, match_sites, measure_sites
 
 _CLASSES = 5
-_CHANNELS = 3
 
 
 def space_file_can_be_read(file: Path) -> None:
@@ -42,7 +41,7 @@ def space_dilations_fit_its_embedded_images(file: Path) -> None:
             continue
         net = _network(space)
         space = space.with_(sites=match_sites(net, space.sites))
-        sites = measure_sites(net, space.sites, space.image_size or (96, 96), _CHANNELS)
+        sites = measure_sites(net, space.sites, space.image_size or (96, 96), space.data.channels)
         candidates = [*(space.uniform(choice) for choice in space.options), space.default_candidate]
         try:
             check_fits(sites, candidates, f"{file}, preset {space.preset}", space.sampling.kernel)
@@ -67,4 +66,4 @@ def _presets(file: Path) -> Iterator[Space]:
 
 
 def _network(space: Space) -> nn.Module:
-    return plugins.make_backbone(space.backbone, _CLASSES, _CHANNELS)
+    return plugins.make_backbone(space.backbone, _CLASSES, space.data.channels)

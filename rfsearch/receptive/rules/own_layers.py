@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rfsearch.layers import LSDFN, FractionalConv2d, Inflation, Interpolation, WeightedGradient
+from rfsearch.layers import LSDFN, Correlation, FractionalConv2d, Inflation, Interpolation, WeightedGradient
 from rfsearch.receptive.call import Call, Operator, Rule
 from rfsearch.receptive.field import Field, hull
 from rfsearch.receptive.rules.elementwise import unchanged
@@ -38,6 +38,19 @@ def _large_sampling_field(call: Call) -> Field:
     return field.mixed([1]).spread(call.output)
 
 
+def _correlation(call: Call) -> Field:
+    """Follow a correlation, which reads one map in its place and the other up to its reach around it."""
+    first, second = call.args[:2]
+    edge = call.module.reach // call.module.stride * call.module.stride
+    seen = [first.mixed([1])] if isinstance(first, Field) else []
+    if isinstance(second, Field):
+        for dim in range(2, len(call.output)):
+            places = np.arange(call.output[dim])[:, None]
+            second = second.read(dim, places + np.array([[-edge, edge]]))
+        seen.append(second.mixed([1]))
+    return hull(seen, seen[0].shape).spread(call.output)
+
+
 def _fractional(call: Call) -> Field:
     """Follow k taps at a real dilation d; between taps the field is that of a plain convolution: (k - 1) d j px."""
     conv, field = call.module, call.field
@@ -55,5 +68,6 @@ RULES: dict[Operator, Rule] = {
     Inflation: _inflation,
     Interpolation: _interpolation,
     LSDFN: _large_sampling_field,
+    Correlation: _correlation,
     FractionalConv2d: _fractional,
 }
