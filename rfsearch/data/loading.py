@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import unicodedata
@@ -53,13 +54,14 @@ def load_splits(
     memory_limit_bytes: int | None = None,
     cache: Path | str | None = None,
     tally: dict[str, int] | None = None,
+    target: tuple[tuple[int, ...], Any] | None = None,
 ) -> dict[str, Split]:
     """Read every item with a pool of threads: into memory, or into mapped files where all of it exceeds the limit.
 
     Args:
         items: Of each split.
-        read: Returns an item's H x W x 3 image and H x W label, both uint8 and of `size`. Its DataErrors go to
-            `faults`, and the item stays blank.
+        read: Returns an item's H x W x 3 image and H x W label, both uint8 and of `size`, or another target. Its
+            DataErrors go to `faults`, and the item stays blank.
         size: (H, W) px.
         faults: Gets what is wrong with items.
         settings: Whatever else decides what `read` returns. It is part of the cache's key, as are the files' paths,
@@ -67,6 +69,7 @@ def load_splits(
         memory_limit_bytes: Size of the pixels above which the cache is used. None: a quarter of the physical memory.
         cache: Folder for mapped files. None: `$XDG_CACHE_HOME/rfsearch` or `~/.cache/rfsearch`.
         tally: What `read` counts on the way. It is kept with the cache, and read from there.
+        target: Shape and dtype of an item's target. None: H x W uint8, a label.
 
     Raises:
         DataError: The cache cannot be written, or an item of a set too large for memory is faulty, so that no faulty
@@ -75,9 +78,11 @@ def load_splits(
     tally = {} if tally is None else tally
     height, width = size
     limit = physical_memory() // 4 if memory_limit_bytes is None else memory_limit_bytes
-    total = sum(len(split) for split in items.values()) * height * width * 4
+    target = target or (size, np.uint8)
+    item_bytes = 3 * height * width + math.prod(target[0]) * np.dtype(target[1]).itemsize
+    total = sum(len(split) for split in items.values()) * item_bytes
     if total <= limit:
-        return {title: _read_split(split, read, size, faults, np.empty) for title, split in items.items()}
+        return {title: _read_split(split, read, size, target, faults, np.empty) for title, split in items.items()}
 
     root = Path(cache) if cache is not None else _default_cache()
     folder = root / _key(items, size, settings)
@@ -88,7 +93,7 @@ def load_splits(
                 draft = Path(scratch) / "draft"
                 draft.mkdir()
                 for title, split in items.items():
-                    _read_split(split, read, size, faults, _file_allocator(draft, title))
+                    _read_split(split, read, size, target, faults, _file_allocator(draft, title))
                 faults.check()
                 (draft / _TALLY).write_text(json.dumps(tally), encoding="utf-8")
                 _publish(draft, folder)
@@ -113,11 +118,13 @@ def _read_split(
     items: Sequence[Item],
     read: Callable[[Item], tuple[np.ndarray, np.ndarray]],
     size: Size,
+    target: tuple[tuple[int, ...], Any],
     faults: Faults,
     allocate: Allocator,
 ) -> Split:
+    shape, dtype = target
     images = allocate((len(items), 3, *size), np.uint8)
-    labels = allocate((len(items), *size), np.uint8)
+    labels = allocate((len(items), *shape), dtype)
 
     def fill(index: int) -> None:
         image, label = read(items[index])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -139,11 +139,20 @@ class Evaluation:
 
         with self._tally.passes(self._model, watch) as costs:
             yield
+        if costs and not self._task.by_shapes:  # what comes next may cost as much as the dearest so far
+            kind = self._image_kind()
+            self._costs.add_image(kind, max(self._costs.image(kind) or 0.0, sum(costs) / len(split)))
         if not costs:  # a task that takes the model apart
             self._tally.flop += self.cost(len(split)).flop
         if nan and bool(torch.stack(nan).any()):
             raise TrialError("the trained network gives NaN: its training diverged; lower its rate.")
 
     def _forward_one(self) -> None:
+        """Send one image through: one without content, or the first of validation where costs depend on values."""
+        if not self._task.by_shapes:
+            one = self._data.splits["val"]
+            with suppress(TrialError):  # of an image that defines no score
+                self._task.evaluate(self._model, Split(one.images[:1], one.targets[:1], one.names[:1]), 1, self._device)
+            return
         with torch.no_grad():
             self._model(torch.zeros(*self._data.input_shape, device=self._device))
