@@ -145,7 +145,9 @@ def test_a_box_that_leaves_is_clipped_and_then_dropped():
 
 
 def test_a_mirrored_image_exchanges_the_classes_of_a_pair_and_keeps_proposals():
-    rows = moved([[0, 0, 10, 10, 0, 0], [5, 5, 20, 20, 1, 1], [4, 4, 8, 8, PROPOSAL, 0]], pairs=((0, 1),), mirrored=True)
+    rows = moved(
+        [[0, 0, 10, 10, 0, 0], [5, 5, 20, 20, 1, 1], [4, 4, 8, 8, PROPOSAL, 0]], pairs=((0, 1),), mirrored=True
+    )
     expected = [[30, 0, 40, 10, 1, 0], [20, 5, 35, 20, 0, 1], [32, 4, 36, 8, PROPOSAL, 0]]
     torch.testing.assert_close(rows, torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0)
 
@@ -221,9 +223,7 @@ def test_pictures_frame_objects_and_sure_detections():
     split = Split(whole.images[[first]], whole.targets[[first]], ("one",))
     boxes, labels, difficult = split_rows(split.targets[0])
     assert not difficult.any()
-    found = Detected(
-        torch.from_numpy(boxes), torch.tensor([0.9] + [0.1] * (len(boxes) - 1)), torch.from_numpy(labels)
-    )
+    found = Detected(torch.from_numpy(boxes), torch.tensor([0.9] + [0.1] * (len(boxes) - 1)), torch.from_numpy(labels))
     pictures = Detection(Detection.Keys(), data).pictures(Canned(found), split, CPU)
     assert pictures.captions[0] == f"1 of {len(boxes)} found, 0 wrong"
     left, upper = boxes[0, :2].round().astype(int)
