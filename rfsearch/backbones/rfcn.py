@@ -22,6 +22,7 @@ front of the head, 300 regions of which the 128 with the largest loss count. Cho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -49,8 +50,8 @@ _STD = 0.01
 SMALL_CHANNELS, SMALL_STRIDE, SMALL_HARD, SMALL_REDUCED = 64, 4, 32, 32
 STRIDE, CHANNELS, HARD = 16, 1024, 128
 HIDDEN, DYNAMIC = 128, 24  # C and C' of the block (sec. 3.1 and 4.1)
-SMALL_HIDDEN, SMALL_DYNAMIC = 32, 6  # a quarter of each
-POST = 256
+POST = 256  # channels of the convolution behind it
+SMALL_PART = 4  # by which the small networks divide these three
 
 
 class Residual(nn.Module):
@@ -237,9 +238,10 @@ def _best(boxes: Tensor, scores: Tensor) -> Detected:
 
 def small_features(in_channels: int) -> nn.Sequential:
     """Build a small ResNet up to res5 at a stride of SMALL_STRIDE px."""
-    stem = [nn.Conv2d(in_channels, 16, 3, 2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
     features = nn.Sequential()
-    features.add_module("stem", nn.Sequential(*stem))
+    features.add_module("conv1", nn.Conv2d(in_channels, 16, 3, 2, padding=1, bias=False))
+    features.add_module("bn1", nn.BatchNorm2d(16))
+    features.add_module("relu", nn.ReLU(inplace=True))
     features.add_module("res3", Residual(16, 32, 2))
     features.add_module("res5", Residual(32, SMALL_CHANNELS))
     initialise_he(features)
@@ -259,64 +261,80 @@ def resnet_features(depth: int, in_channels: int) -> nn.Sequential:
     return features
 
 
-def with_block(features: nn.Sequential, channels: int, block: nn.Module, dynamic: int, post: int = 0) -> nn.Sequential:
-    """Join the C' channels of a block to the features that it reads, behind a 1x1 convolution to `post` if that is > 0."""
-    layers = [nn.BatchNorm2d(channels), block, nn.BatchNorm2d(dynamic)]
-    if post:
-        layers.append(nn.Conv2d(dynamic, post, 1))
-    features.add_module("joined", Beside(nn.Identity(), nn.Sequential(*layers)))
-    return features
+@dataclass(frozen=True)
+class Block:
+    """Say what LS-DFN block joins the features of a network.
+
+    Attributes:
+        s: Samples an axis.
+        gamma: Sample stride, px of the map.
+        dynamic: C', on ResNets; the small networks have a quarter of it, and of the maps that are filtered.
+        attention: See `AblatedLSDFN`.
+        residual: Likewise.
+        post: Whether a 1x1 convolution follows, to 256 channels on ResNets and a quarter of that on small networks.
+    """
+
+    s: int = 3
+    gamma: int = 1
+    dynamic: int = DYNAMIC
+    attention: bool = True
+    residual: bool = True
+    post: bool = False
+
+    def join(self, features: nn.Sequential, channels: int, part: int) -> int:
+        """Let the block read the features' C channels and join them; returns how many channels there are then.
+
+        Args:
+            features: Get the block as their last layer.
+            channels: C.
+            part: By which the paper's widths are divided.
+        """
+        dynamic, hidden = self.dynamic // part, HIDDEN // part
+        if self.attention and self.residual:
+            block: nn.Module = LSDFN(channels, dynamic, features=hidden, s=self.s, k=3, gamma=float(self.gamma))
+        else:
+            block = AblatedLSDFN(
+                channels,
+                dynamic,
+                features=hidden,
+                s=self.s,
+                gamma=self.gamma,
+                attention=self.attention,
+                residual=self.residual,
+            )
+        layers = [nn.BatchNorm2d(channels), block, nn.BatchNorm2d(dynamic)]
+        if self.post:
+            layers.append(nn.Conv2d(dynamic, POST // part, 1))
+        features.add_module("joined", Beside(nn.Identity(), nn.Sequential(*layers)))
+        return channels + (POST // part if self.post else dynamic)
 
 
-def small_with_block(
-    num_classes: int,
-    in_channels: int = 3,
-    *,
-    s: int = 3,
-    gamma: int = 1,
-    dynamic: int = SMALL_DYNAMIC,
-    attention: bool = True,
-    residual: bool = True,
-    post: bool = False,
-    reduced: int = 0,
+def small(num_classes: int, in_channels: int = 3, *, block: Block | None = None, reduced: int = 0) -> nn.Module:
+    """Build R-FCN, or with `reduced` channels CoupleNet, on a small ResNet."""
+    features, channels = small_features(in_channels), SMALL_CHANNELS
+    if block:
+        channels = block.join(features, channels, SMALL_PART)
+    return Rfcn(num_classes, features, channels, SMALL_STRIDE, SMALL_HARD, reduced=reduced)
+
+
+def large(
+    num_classes: int, in_channels: int = 3, *, depth: int = 101, block: Block | None = None, reduced: int = 0
 ) -> nn.Module:
-    """Build R-FCN on a small ResNet with an LS-DFN block; the arguments are those of AblatedLSDFN and Rfcn."""
-    if attention and residual:
-        block: nn.Module = LSDFN(SMALL_CHANNELS, dynamic, features=SMALL_HIDDEN, s=s, k=3, gamma=float(gamma))
-    else:
-        block = AblatedLSDFN(
-            SMALL_CHANNELS,
-            dynamic,
-            features=SMALL_HIDDEN,
-            s=s,
-            gamma=gamma,
-            attention=attention,
-            residual=residual,
-        )
-    added = SMALL_CHANNELS if post else 0
-    features = with_block(small_features(in_channels), SMALL_CHANNELS, block, dynamic, added)
-    return Rfcn(num_classes, features, SMALL_CHANNELS + (added or dynamic), SMALL_STRIDE, SMALL_HARD, reduced=reduced)
+    """Build R-FCN, or with `reduced` channels CoupleNet, on ResNet-50 or ResNet-101."""
+    features, channels = resnet_features(depth, in_channels), CHANNELS
+    if block:
+        channels = block.join(features, channels, 1)
+    return Rfcn(num_classes, features, channels, STRIDE, HARD, reduced=reduced, quantised=True)
 
 
 def rfcn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build R-FCN on a small ResNet."""
-    return Rfcn(num_classes, small_features(in_channels), SMALL_CHANNELS, SMALL_STRIDE, SMALL_HARD)
+    return small(num_classes, in_channels)
 
 
 def rfcn_lsdfn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build R-FCN on a small ResNet with an LS-DFN block, s = 3, gamma = 1, behind a convolution (Table 1)."""
-    return small_with_block(num_classes, in_channels, post=True)
-
-
-def couplenet_small(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build CoupleNet on a small ResNet."""
-    features = small_features(in_channels)
-    return Rfcn(num_classes, features, SMALL_CHANNELS, SMALL_STRIDE, SMALL_HARD, reduced=SMALL_REDUCED)
-
-
-def couplenet_lsdfn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build CoupleNet on a small ResNet with an LS-DFN block behind a convolution (Table 1)."""
-    return small_with_block(num_classes, in_channels, post=True, reduced=SMALL_REDUCED)
+    """Build R-FCN on a small ResNet with the block of Table 1."""
+    return small(num_classes, in_channels, block=Block(post=True))
 
 
 def rfcn_deform_small(num_classes: int, in_channels: int = 3) -> nn.Module:
@@ -326,43 +344,53 @@ def rfcn_deform_small(num_classes: int, in_channels: int = 3) -> nn.Module:
     return Rfcn(num_classes, features, SMALL_CHANNELS, SMALL_STRIDE, SMALL_HARD)
 
 
+def couplenet_small(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build CoupleNet on a small ResNet."""
+    return small(num_classes, in_channels, reduced=SMALL_REDUCED)
+
+
+def couplenet_lsdfn_small(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build CoupleNet on a small ResNet with the block of Table 1."""
+    return small(num_classes, in_channels, block=Block(post=True), reduced=SMALL_REDUCED)
+
+
 def rfcn_resnet50(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build R-FCN on ResNet-50."""
-    return _large(num_classes, in_channels, 50)
+    return large(num_classes, in_channels, depth=50)
 
 
 def rfcn_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build R-FCN on ResNet-101."""
-    return _large(num_classes, in_channels, 101)
+    return large(num_classes, in_channels)
 
 
 def rfcn_lsdfn_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build R-FCN on ResNet-101 with an LS-DFN block behind a convolution to 256 channels (Table 1)."""
-    return _large(num_classes, in_channels, 101, dynamic=DYNAMIC)
+    """Build R-FCN on ResNet-101 with the block of Table 1."""
+    return large(num_classes, in_channels, block=Block(post=True))
+
+
+def rfcn_deform_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
+    """Build R-FCN on ResNet-101 whose last three 3x3 convolutions are deformable, as Dai et al. have it (Table 1)."""
+    features = resnet_features(101, in_channels)
+    for bottleneck in features.layer4:  # type: ignore[union-attr]
+        width = bottleneck.conv2.out_channels
+        bottleneck.conv2 = Deformable(width, width)
+    return Rfcn(num_classes, features, CHANNELS, STRIDE, HARD, quantised=True)
 
 
 def couplenet_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
     """Build CoupleNet on ResNet-101."""
-    return _large(num_classes, in_channels, 101, reduced=CHANNELS)
+    return large(num_classes, in_channels, reduced=CHANNELS)
 
 
 def couplenet_lsdfn_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build CoupleNet on ResNet-101 with an LS-DFN block behind a convolution to 256 channels (Table 1)."""
-    return _large(num_classes, in_channels, 101, reduced=CHANNELS, dynamic=DYNAMIC)
+    """Build CoupleNet on ResNet-101 with the block of Table 1."""
+    return large(num_classes, in_channels, block=Block(post=True), reduced=CHANNELS)
 
 
-def _large(num_classes: int, in_channels: int, depth: int, reduced: int = 0, dynamic: int = 0) -> nn.Module:
-    features, channels = resnet_features(depth, in_channels), CHANNELS
-    if dynamic:
-        block = LSDFN(CHANNELS, dynamic, features=HIDDEN, s=3, k=3, gamma=1.0)
-        features, channels = with_block(features, CHANNELS, block, dynamic, POST), CHANNELS + POST
-    return Rfcn(num_classes, features, channels, STRIDE, HARD, reduced=reduced, quantised=True)
-
-
-# The networks of Tables 2 to 4: s samples an axis, gamma, C', and what is left out. The small ones take a quarter of C'.
-ABLATIONS: Mapping[str, Callable[..., nn.Module]] = {
-    f"s{s}_gamma{gamma}_dynamic{dynamic}{'' if attention else '_unattended'}{'' if residual else '_plain'}": partial(
-        small_with_block, s=s, gamma=gamma, dynamic=dynamic // 4, attention=attention, residual=residual
+_BLOCKS = {
+    f"s{s}_gamma{gamma}_dynamic{dynamic}{'' if attention else '_unattended'}{'' if residual else '_plain'}": Block(
+        s, gamma, dynamic, attention, residual
     )
     for s in (1, 3, 5)
     for gamma in (1, 2)
@@ -370,10 +398,15 @@ ABLATIONS: Mapping[str, Callable[..., nn.Module]] = {
     for attention in (True, False)
     for residual in (True, False)
 }
+# The networks of Tables 2 to 4 by their blocks, without a convolution behind: small, and on ResNet-50.
+ABLATIONS: Mapping[str, Callable[..., nn.Module]] = {
+    **{f"small_{name}": partial(small, block=block) for name, block in _BLOCKS.items()},
+    **{f"resnet50_{name}": partial(large, depth=50, block=block) for name, block in _BLOCKS.items()},
+}
 
 
 def __getattr__(name: str) -> Callable[..., nn.Module]:
-    """Return one of ABLATIONS, so that a SPEC can name it: rfsearch.backbones.rfcn:s3_gamma1_dynamic24."""
+    """Return one of ABLATIONS, so that a SPEC can name it: rfsearch.backbones.rfcn:small_s3_gamma1_dynamic24."""
     try:
         return ABLATIONS[name]
     except KeyError:

@@ -157,9 +157,9 @@ def test_large_networks_have_a_stride_of_16_and_seven_bins(name):
 
 
 def test_networks_of_the_ablations_have_names():
-    net = plugins.backbone("rfsearch.backbones.rfcn:s5_gamma2_dynamic32_unattended")(4)
+    net = plugins.backbone("rfsearch.backbones.rfcn:small_s5_gamma2_dynamic32_unattended")(4)
     (block,) = [module for module in net.modules() if isinstance(module, AblatedLSDFN)]
     assert (block.s, block.gamma, block.out_channels) == (5, 2, 8)
     assert net.score.in_channels == 64 + 8
-    with pytest.raises(ModelError, match="has no callable 's7'"):
-        plugins.backbone("rfsearch.backbones.rfcn:s7")
+    with pytest.raises(ModelError, match="has no callable 'small_s7'"):
+        plugins.backbone("rfsearch.backbones.rfcn:small_s7")
