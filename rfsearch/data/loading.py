@@ -84,7 +84,7 @@ def load_splits(
     if total <= limit:
         return {title: _read_split(split, read, size, target, faults, np.empty) for title, split in items.items()}
 
-    root = Path(cache) if cache is not None else _default_cache()
+    root = Path(cache) if cache is not None else default_cache()
     folder = root / _key(items, size, settings)
     if not folder.is_dir():
         try:
@@ -167,5 +167,6 @@ def _key(items: Mapping[str, Sequence[Item]], size: Size, settings: object) -> s
     return digest.hexdigest()[:32]
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Return the user's folder for what is costly to make again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfsearch"

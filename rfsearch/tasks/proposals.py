@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from rfsearch.data.batches import Augment, Batches, Motion, eval_batches
 from rfsearch.data.image_set import ImageSet, Split
+from rfsearch.data.loading import default_cache
 from rfsearch.ledger.files import whole_file
 from rfsearch.numbers import amount
 from rfsearch.tasks.boxes import COLUMNS, PROPOSAL, intersections, moved_rows, padded, split_rows
@@ -45,15 +46,18 @@ def with_proposals(data: ImageSet, count: int, steps: int, cache: Path) -> Image
         data: Its targets are rows of boxes.
         count: Regions of an image at most; the surest are kept.
         steps: Of the first stage's training.
-        cache: Folder in which the regions are kept.
+        cache: Folder in which the regions are kept. They are kept in the user's cache too, so that a plan, the run that
+            follows it and other runs on the same data share them.
     """
     key = hashlib.sha256(repr((_VERSION, data.fingerprint(), count, steps)).encode()).hexdigest()[:16]
-    file = cache / f"proposals-{key}.npz"
+    file, shared = (folder / f"proposals-{key}.npz" for folder in (cache, default_cache()))
     if not file.exists():
-        found, flop = _proposed(data, count, steps)
-        cache.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as whole:
-            np.savez_compressed(whole, flop=np.array(flop), **found)
+        if not shared.exists():
+            _propose(data, count, steps, file)
+            with suppress(OSError):  # another place to keep them is no need
+                _copy(file, shared)
+        else:
+            _copy(shared, file)
     with np.load(file, allow_pickle=False) as kept:
         flop = float(kept["flop"])
         splits = {
@@ -67,6 +71,19 @@ def with_proposals(data: ImageSet, count: int, steps: int, cache: Path) -> Image
         f"{', '.join(f'{share:.0%} of the objects of {title}' for title, share in held.items())} by at least half."
     )
     return replace(data, splits=splits, notice=f"{data.notice} {said}".strip())
+
+
+def _propose(data: ImageSet, count: int, steps: int, file: Path) -> None:
+    found, flop = _proposed(data, count, steps)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as whole:
+        np.savez_compressed(whole, flop=np.array(flop), **found)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as whole:
+        whole.write(source.read_bytes())
 
 
 class _Proposer(nn.Module):
