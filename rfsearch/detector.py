@@ -1,12 +1,12 @@
-"""What a network that detects objects returns: the contract between a detector and whoever trains, scores or exports it.
+"""What a network that detects objects returns, for whoever trains, scores or exports it.
 
 Which boxes a network proposes, how it matches them with objects, what it suppresses and what it is trained for is its
 own affair. It maps B x C x H x W images, as every network, to an object that keeps to `Detecting`. `Detector` is a
 module that does so as soon as three methods of it are written.
 
 Detections are found within `forward` where the network is in evaluation mode and the images have values, so that what
-they cost is metered as part of the pass. Where images are shapes alone, as when a receptive field is traced or a program
-exported, a detector ends with its maps.
+they cost is metered as part of the pass. Where images are shapes alone, as when a receptive field is traced or a
+program exported, a detector ends with its maps.
 """
 
 from __future__ import annotations

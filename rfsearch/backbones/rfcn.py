@@ -1,9 +1,9 @@
 """Build R-FCN and CoupleNet, with an LS-DFN block between features and head or without.
 
-R-FCN: Dai, Li, He, Sun, "R-FCN: object detection via region-based fully convolutional networks", NIPS 2016. Hard examples:
-Shrivastava, Gupta, Girshick, "Training region-based object detectors with online hard example mining", CVPR 2016.
-CoupleNet: Zhu et al., "CoupleNet: coupling global structure with local parts for object detection", ICCV 2017. LS-DFN: Wu
-et al., "Dynamic filtering with large sampling field for ConvNets", ECCV 2018, sec. 4.1.
+R-FCN: Dai, Li, He, Sun, "R-FCN: object detection via region-based fully convolutional networks", NIPS 2016. Hard
+examples: Shrivastava, Gupta, Girshick, "Training region-based object detectors with online hard example mining", CVPR
+2016. CoupleNet: Zhu et al., "CoupleNet: coupling global structure with local parts for object detection", ICCV 2017.
+LS-DFN: Wu et al., "Dynamic filtering with large sampling field for ConvNets", ECCV 2018, sec. 4.1.
 
 The regions come from outside: `[task] proposals` in a space file, see `rfsearch.tasks.proposals`. In training the true
 boxes join them. A map of BINS x BINS x (classes + 1) scores and one of BINS x BINS x 4 shifts are pooled position by
@@ -13,8 +13,8 @@ The receptive field is that of a unit of the score maps.
 The networks on ResNet-50 and ResNet-101 follow the papers: res5 at a stride of 16 px with dilation 2, 1024 channels in
 front of the head, 300 regions of which the 128 with the largest loss count. Choices of ours:
 - Boxes are refined by the local branch alone, and the two branches of CoupleNet are summed behind a learned scale each.
-- The small networks, for images of about 128 px, have a stride of 4 px, and pool by bilinear samples: a region of 8 px is
-  two units wide, narrower than seven bins.
+- The small networks, for images of about 128 px, have a stride of 4 px, and pool by bilinear samples: a region of 8 px
+  is two units wide, narrower than seven bins.
 - The LS-DFN block stands between two batch normalisations, as in `rfsearch.backbones.deeplab`, and its C' channels join
   the features, behind a 1x1 convolution to as many channels as the features have where `post` is set.
 """

@@ -1,8 +1,9 @@
-"""Let torchvision's detectors keep to the contract of `rfsearch.detector`, with their own proposals, matching and losses.
+"""Let torchvision's detectors keep to `rfsearch.detector`, with their own proposals, matching and losses.
 
-Faster R-CNN: Ren, He, Girshick, Sun, NIPS 2015. RetinaNet: Lin et al., ICCV 2017. FCOS: Tian et al., ICCV 2019. SSDLite:
-Sandler et al., CVPR 2018, on MobileNetV3. Differences from calling them directly: images come normalised and are not
-resized; they are padded to a multiple of the largest stride, as torchvision does; and no weights are downloaded.
+Faster R-CNN: Ren, He, Girshick, Sun, NIPS 2015. RetinaNet: Lin et al., ICCV 2017. FCOS: Tian et al., ICCV 2019.
+SSDLite: Sandler et al., CVPR 2018, on MobileNetV3. Differences from calling them directly: images come normalised and
+are not resized; they are padded to a multiple of the largest stride, as torchvision does; and no weights are
+downloaded.
 
 The receptive field is that of a unit of the coarsest map of class scores, which sees farthest.
 """

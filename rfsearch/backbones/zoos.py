@@ -2,13 +2,12 @@
 
 A segmentation network is used as it is. A classifier becomes its feature network, up to its last map, with a 1x1
 convolution to the classes behind it, whose logits are enlarged to the image: each pixel gets those of the units around
-it, wherever the network puts its units. Four detectors of torchvision are in `torchvision_detectors`. Nothing is downloaded. timm and segmentation-models-pytorch are optional, and
-imported when one of their networks is named.
+it, wherever the network puts its units. Four detectors of torchvision are in `torchvision_detectors`. Nothing is
+downloaded. timm and segmentation-models-pytorch are optional, and imported when one of their networks is named.
 
-Names of sites: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `net.backbone.body.layer4.0.conv2` in
-a detector of it, `features.layer4.0.conv2` in a
-classifier of it, `net.features.layer4.0.conv2` in one of timm, `net.encoder.layer4.0.conv2` in a network of
-segmentation-models-pytorch.
+Names of sites: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `net.backbone.body.layer4.0.conv2`
+in a detector of it, `features.layer4.0.conv2` in a classifier of it, `net.features.layer4.0.conv2` in one of timm,
+`net.encoder.layer4.0.conv2` in a network of segmentation-models-pytorch.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Lin et al., "Microsoft COCO: common objects in context", ECCV 2014; the format i
     DIR/train2017/<file_name> ...                or DIR/images/train2017, DIR/images, DIR/train, or beside the JSON
 
 A split's file is the one whose name, or whose folder's, has `train`, `val` (or `valid`) or `test` in it; of several,
-one that begins with `instances`. Objects whose `iscrowd` is 1 are difficult. Classes are in the order of their ids. What
-becomes of faulty boxes: `rfsearch.data.box_files`.
+one that begins with `instances`. Objects whose `iscrowd` is 1 are difficult. Classes are in the order of their ids.
+What becomes of faulty boxes: `rfsearch.data.box_files`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Drawn objects with exact boxes: a small detection set that needs no download.
 
-Made so that the receptive field matters. Each object is a disc, a square, a triangle or a cross of 8 to 80 px, turned by
-any angle, and all classes have the same textures and colours, which are stronger than the background's. Within an object
-nothing tells its class: its outline does, of which a small field sees one straight or bent edge at a time. Bars and
-wedges that are no objects lie about. Objects may hide one another: one of which less than half is seen is difficult.
+Made so that the receptive field matters. Each object is a disc, a square, a triangle or a cross of 8 to 80 px, turned
+by any angle, and all classes have the same textures and colours, which are stronger than the background's. Within an
+object nothing tells its class: its outline does, of which a small field sees one straight or bent edge at a time. Bars
+and wedges that are no objects lie about. Objects may hide one another: one of which less than half is seen is
+difficult.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class RenderedObjects(Embedded):
 
 
 def rendered_objects(train: int = 512, val: int = 128, test: int = 256, size: Size = _SIZE, seed: int = 0) -> ImageSet:
-    """Draw up to MOST_OBJECTS objects per image, some images without any, random in class, size, turn, texture and light.
+    """Draw up to MOST_OBJECTS objects per image, random in class, size, turn, texture and light; some have none.
 
     Targets are N x MOST_OBJECTS x 6 rows of boxes (`rfsearch.tasks.boxes`). A box holds what of the shape lies in the
     image, also where another object hides it. Image i of a split depends on the seed, the split and i alone, not on how

@@ -6,8 +6,8 @@ Everingham, Van Gool, Williams, Winn, Zisserman, "The PASCAL Visual Object Class
     VOC/Annotations/<name>.xml                   objects with name, bndbox and difficult
     VOC/ImageSets/Main/{train,val,test}.txt      a name per line; test may be missing
 
-Pixels count from 1 and a box holds its last one (xmin 1, xmax W: the whole width), unless first_pixel = 0 says that they
-count from 0. What becomes of faulty boxes: `rfsearch.data.box_files`.
+Pixels count from 1 and a box holds its last one (xmin 1, xmax W: the whole width), unless first_pixel = 0 says that
+they count from 0. What becomes of faulty boxes: `rfsearch.data.box_files`.
 """
 
 from __future__ import annotations

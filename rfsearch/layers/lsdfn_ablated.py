@@ -1,12 +1,12 @@
 """Build the LS-DFN block without its attention, or without its residual learning, for the paper's ablations.
 
-LS-DFN: Wu, Li, Yang, Bajaj, Ji, "Dynamic Filtering with Large Sampling Field for ConvNets", ECCV 2018, Tables 3 and 4. The
-notation is that of `rfsearch.layers.dynamic_filter`. The block itself is `rfsearch.layers.LSDFN`, which is faster; with
-both, this one computes the same.
+LS-DFN: Wu, Li, Yang, Bajaj, Ji, "Dynamic Filtering with Large Sampling Field for ConvNets", ECCV 2018, Tables 3 and 4.
+The notation is that of `rfsearch.layers.dynamic_filter`. The block itself is `rfsearch.layers.LSDFN`, which is faster;
+with both, this one computes the same.
 
 Our readings of what the paper leaves open:
-- Without attention "max pooling in channel dimension is adopted": the filtered regions are laid out as channels, and the
-  largest is taken.
+- Without attention "max pooling in channel dimension is adopted": the filtered regions are laid out as channels, and
+  the largest is taken.
 - Without residual learning neither 1/C is added to a kernel's centre nor 1 to an attention weight. Its branches cannot
   start at zero, where no gradient would leave it, so they start as convolutions do.
 """

@@ -237,9 +237,9 @@ class Forecaster:
         """Count the passes in which the task scores real images."""
         model.to(self._device)
         images, tally, outputs = self._data.splits["val"].some(_COUNTED_IMAGES), Tally(), list[object]()
-        with untouched(model), _same_random_numbers(), Meter() as meter, tally.passes(model, outputs.append) as costs:
-            with suppress(TrialError):  # of images that define no score
-                self._task.evaluate(model, images, 1, self._device)
+        passes, undefined = tally.passes(model, outputs.append), suppress(TrialError)  # of images without a score
+        with untouched(model), _same_random_numbers(), Meter() as meter, passes as costs, undefined:
+            self._task.evaluate(model, images, 1, self._device)
         self._check(outputs[0], 1)
         return _Pass(statistics.fmean(costs), meter.metered.peak_bytes + held_bytes(model))
 

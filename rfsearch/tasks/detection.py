@@ -1,8 +1,8 @@
 """Object detection: boxes with classes, scored by average precision.
 
-Targets are rows of boxes (`rfsearch.tasks.boxes`). A network maps images to an object that can be asked for its loss and
-for its detections (`rfsearch.detector.Detecting`): proposals, matching, suppression and what it is trained for are its
-own affair. Such are torchvision's detectors, `torchvision:fasterrcnn_resnet50_fpn`, `retinanet_resnet50_fpn`,
+Targets are rows of boxes (`rfsearch.tasks.boxes`). A network maps images to an object that can be asked for its loss
+and for its detections (`rfsearch.detector.Detecting`): proposals, matching, suppression and what it is trained for are
+its own affair. Such are torchvision's detectors, `torchvision:fasterrcnn_resnet50_fpn`, `retinanet_resnet50_fpn`,
 `fcos_resnet50_fpn` and `ssdlite320_mobilenet_v3_large`, and `rfsearch.backbones.rfcn`.
 
 What is difficult (VOC), or a crowd (COCO), is left out of the loss and need not be found.
@@ -54,8 +54,9 @@ class DetectionKeys(TaskKeys):
             0.5 to 0.95; "coco-map-50": COCO's at 0.5.
         coco: Report COCO's averages too; `metric` implies it where it is one of them.
         min_visible: Share of a box's area that augmentation must leave inside the image; of less, the box is dropped.
-        proposals: Regions that a first stage proposes for each image, for networks that take theirs from outside, such as
-            R-FCN. It is trained once, on the training split, before the search and charged to none of its arms. 0: none.
+        proposals: Regions that a first stage proposes for each image, for networks that take theirs from outside, such
+            as R-FCN. It is trained once, on the training split, before the search, and charged to none of its arms. 0:
+            none.
         proposal_steps: Steps of that training.
     """
 
@@ -108,13 +109,13 @@ class Detection(Task[Tensor]):
     def check_output(self, output: object, batch: int, network: str) -> None:
         """Refuse what has no loss and no detections, or no map to report a receptive field of."""
         rule = (
-            f"backbone {network!r} maps {batch} images to an object with loss(objects), detections() and `out`, a map of "
-            f"{batch} x K x h x w (rfsearch.detector)"
+            f"backbone {network!r} maps {batch} images to an object with loss(objects), detections() and `out`, a map "
+            f"of {batch} x K x h x w (rfsearch.detector)"
         )
         asked = [getattr(output, name, None) for name in ("loss", "detections")]
         if not all(map(callable, asked)):
             raise ModelError(
-                f"{rule}. Got {described(output)}. Detectors: torchvision:fcos_resnet50_fpn, rfcn-small, or one of yours."
+                f"{rule}. Got {described(output)}. Detectors: torchvision:fcos_resnet50_fpn, rfcn-small, or yours."
             )
         out = getattr(output, "out", None)
         if not isinstance(out, Tensor) or out.dim() != 4 or len(out) != batch or not out.is_floating_point():

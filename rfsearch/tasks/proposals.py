@@ -1,9 +1,9 @@
 """Propose regions for every image of a data set by a first stage that is trained once, before a search.
 
 For networks that take their regions from outside, as R-FCN does in the LS-DFN paper (Wu et al., ECCV 2018, sec. 4.1:
-"pre-trained and fixed RPN proposals", trained as in the first stage of Ren, He, Girshick, Sun, "Faster R-CNN", NIPS 2015).
-The region proposal network is torchvision's, on small features of ours at a stride of 8 px; its anchors have the sizes of
-the training split's objects. The regions become rows of the targets, so that they are part of the data, of its
+"pre-trained and fixed RPN proposals", trained as in the first stage of Ren, He, Girshick, Sun, "Faster R-CNN", NIPS
+2015). The region proposal network is torchvision's, on small features of ours at a stride of 8 px; its anchors have the
+sizes of the training split's objects. The regions become rows of the targets, so that they are part of the data, of its
 fingerprint, and of what augmentation moves.
 """
 

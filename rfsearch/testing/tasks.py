@@ -1,6 +1,7 @@
 """What every task keeps to: a loss to be trained with and forecast, targets that move, scores, and pictures.
 
-The checks make outputs of noise and of what the loss makes of it. Those of most tasks are maps; `Outputs` says what else.
+The checks make outputs of noise and of what the loss makes of it. Those of most tasks are maps; `Outputs` says
+what else.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Outputs:
     Args:
         channels: Returns how many channels a task's maps have. None: its `out_channels`.
         forms: Returns outputs made of maps, each in another form that networks may give it.
-        absence_says: Whether a target without anything labelled says that there is nothing, as boxes do. If not, it says
-            nothing, and teaches nothing.
+        absence_says: Whether a target without anything labelled says that there is nothing, as boxes do. If not, it
+            says nothing, and teaches nothing.
 
     Example:
         >>> check(make, data, Outputs(forms=lambda maps: [MyOutput(maps)]))

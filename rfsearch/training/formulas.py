@@ -27,7 +27,7 @@ _SAMPLE = 11
 _SAMPLE_2D = (_SAMPLE, 1, 47)
 # Trilinear (eight weights, eight products, seven sums), nearest.
 _SAMPLE_3D = (23, 1)
-# Pairs of boxes are compared by four minima and maxima, two differences, a product, two sums, a quotient, and the limit.
+# Two boxes are compared by four minima and maxima, two differences, a product, two sums, a quotient, and the limit.
 _PAIR = 11
 # Units of the map that a bin of a pooled region averages, where their number depends on the region: two by two.
 _UNITS_OF_A_BIN = 4
@@ -271,7 +271,7 @@ def suppression(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> flo
 
 
 def region_sampled(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
-    """Count torchvision's roi_align and ps_roi_align: bilinear samples, and their mean, for every bin of every region."""
+    """Count torchvision's roi_align and ps_roi_align: bilinear samples and their mean, for each bin of each region."""
     pooled = out[0] if isinstance(out, list | tuple) else out
     return _samples_of(args[5]) * float(pooled.numel())
 

@@ -1,4 +1,4 @@
-"""torchvision's detectors behind the contract: what they lose and find is what torchvision says when called directly."""
+"""torchvision's detectors behind the contract lose and find what torchvision does when it is called directly."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""VOC's average precision written out slowly, from the text of Everingham et al. (IJCV 2010, sec. 4.2) and VOCevaldet.m.
+"""VOC's average precision written out slowly, from Everingham et al. (IJCV 2010, sec. 4.2) and VOCevaldet.m.
 
 Detections are (image, score, box), objects (image, box, difficult), boxes (x1, y1, x2, y2); of one class.
 """

@@ -1,7 +1,8 @@
 """Position-sensitive pooling written out slowly (Dai et al., R-FCN, eq. 1): each bin of a region averages its own map.
 
 Bilinear variant: a bin is sampled at two by two places, spread evenly over it; half a unit is taken off coordinates,
-since the centre of unit (0, 0) lies at 0.5. A place more than a unit outside the map counts 0, nearer ones read the edge.
+since the centre of unit (0, 0) lies at 0.5. A place more than a unit outside the map counts 0, nearer ones read
+the edge.
 """
 
 import math
@@ -25,7 +26,7 @@ def read(plane, y, x):
 
 
 def sampled(maps, box, bins, scale):
-    """maps: (outputs x bins x bins) planes, as nested lists, of one image. Gives outputs values: the vote over all bins."""
+    """maps: (outputs x bins x bins) planes of one image, nested lists. Gives outputs values: the vote over all bins."""
     left, upper, right, lower = (edge * scale - 0.5 for edge in box)
     high, wide = (lower - upper) / bins, (right - left) / bins
     outputs = len(maps) // bins**2

@@ -39,7 +39,7 @@ def random_scene(seed):
         labels = rng.integers(0, 2, len(boxes))
         truths.append(Truth(boxes, labels, rng.random(len(boxes)) < 0.3))
         near = np.repeat(boxes, 2, axis=0) + rng.normal(0, 4, (2 * len(boxes), 4))
-        anywhere = rng.uniform(0, 40, (3, 4)) + [0, 0, 40, 40]
+        anywhere = rng.uniform(0, 40, (3, 4)) + np.array([0, 0, 40, 40])
         seen = np.concatenate([near, anywhere])
         called = np.concatenate([np.repeat(labels, 2), rng.integers(0, 3, 3)])
         found.append(Found(seen, rng.integers(0, 6, len(seen)) / 5, called))  # of six scores, so that many are equal
