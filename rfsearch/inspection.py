@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from rfsearch import plugins
 from rfsearch.data import ImageSet
 from rfsearch.data.batches import normalised_images
-from rfsearch.data.object_sizes import ObjectSizes, object_sizes
+from rfsearch.data.object_sizes import ObjectSizes
 from rfsearch.errors import ModelError, RfsearchError, nearest
 from rfsearch.receptive import EffectiveField, ReceptiveField, Trace, effective_receptive_field, trace_model
 from rfsearch.surgery.refused import refused_dilations
@@ -116,7 +116,12 @@ class Inspection:
 
 
 def inspect(
-    model: nn.Module, image: Sequence[int], at: str = "", data: ImageSet | None = None, effective: bool = True
+    model: nn.Module,
+    image: Sequence[int],
+    at: str = "",
+    data: ImageSet | None = None,
+    effective: bool = True,
+    sizes: ObjectSizes | None = None,
 ) -> Inspection:
     """Follow a model on images of a shape, and measure its effective field on noise or on the data.
 
@@ -124,8 +129,9 @@ def inspect(
         model: The model.
         image: B x C x its axes.
         at: Name of the module whose field is reported, "" for the model's output.
-        data: Data whose images and object sizes are used, or None.
+        data: Data whose images are used, or None.
         effective: Whether to measure the effective field.
+        sizes: Sizes of the data's objects, which fields are held against, or None.
 
     Raises:
         ModelError: The model cannot be followed, or the module did not run or did not return a tensor.
@@ -149,9 +155,6 @@ def inspect(
             )
         except RfsearchError as error:
             why_not = str(error)
-    sizes = None
-    if data is not None and data.classes:
-        sizes = object_sizes(data.splits["train"], data.classes, data.ignore_index)
     return Inspection(tuple(image), _layers(model, trace, fields), at, fields[at], found, why_not, sizes)
 
 

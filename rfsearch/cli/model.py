@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rfsearch.data import ImageSet
+    from rfsearch.data.object_sizes import ObjectSizes
     from rfsearch.space import Space
 
 ModelArgument = Annotated[
@@ -45,12 +46,14 @@ class LoadedModel:
         network: The network.
         shape: Shape of one input, channels first.
         images: Labelled images, if there are any.
+        sizes: Sizes of their objects, where they have any.
     """
 
     name: str
     network: nn.Module
     shape: tuple[int, ...]
     images: ImageSet | None
+    sizes: ObjectSizes | None = None
 
 
 def load_model(
@@ -81,17 +84,20 @@ def load_model(
     with tempfile.TemporaryDirectory() as cache:
         found = _read_images(run_dir, data, space, Path(cache))
         images = found[1] if found else None
+        sizes = None
         if found is None:
             shape = _parse_shape(input_shape or "3x224x224")
         else:
-            shape, classes = found[1].input_shape[1:], task_of(*found).out_channels
+            task = task_of(*found)
+            shape, classes = found[1].input_shape[1:], task.out_channels
+            sizes = task.object_sizes(found[1].splits["train"])
             if input_shape and _parse_shape(input_shape) != shape:
                 raise RequestError(
                     f"--input {input_shape} is not the size of the images, {inspection.format_sizes(shape)}. Leave it "
                     "out, or change image_size in a copy of the space's file."
                 )
         network = trained(run_dir) if run_dir else inspection.build_network(model, classes, shape[0])
-        return LoadedModel(model, network, shape, images)
+        return LoadedModel(model, network, shape, images, sizes)
 
 
 def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> tuple[Space, ImageSet] | None:

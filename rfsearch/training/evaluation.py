@@ -24,6 +24,9 @@ from rfsearch.training.step_costs import StepCosts
 from rfsearch.training.tally import Tally
 from rfsearch.untouched import restored
 
+# Images whose passes say what one costs, where that depends on values.
+_WEIGHED_IMAGES = 4
+
 
 def check_weights(model: nn.Module) -> None:
     """Check that training has not diverged.
@@ -98,9 +101,9 @@ class Evaluation:
             tally = Tally()
             with restored(self._model), tally.counting("pass"):
                 self._model.eval()
-                self._forward_one()
+                images_sent = self._forward_some()
             kind = self._image_kind()
-            self._costs.add_image(kind, tally.flop)
+            self._costs.add_image(kind, tally.flop / images_sent)
             self.estimating += tally.flop
         return Cost((self._costs.image(kind) or 0.0) * images, self._costs.image_s * images)
 
@@ -117,10 +120,9 @@ class Evaluation:
         """Return FLOP and peak bytes of one image's pass; charged with those that will measure its latency."""
         with restored(self._model), Meter() as meter:
             self._model.eval()
-            self._forward_one()
-        self._tally.flop += (1 + LATENCY_PASSES) * meter.flop
-        result: Metered = meter.metered
-        return result
+            sent = self._forward_some()
+        self._tally.flop += (sent + LATENCY_PASSES) * meter.flop / sent
+        return Metered(meter.flop / sent, meter.metered.peak_bytes)
 
     def pictures(self, split: Split) -> Pictures:
         """Return what the network makes of a few images, for the report."""
@@ -147,12 +149,13 @@ class Evaluation:
         if nan and bool(torch.stack(nan).any()):
             raise TrialError("the trained network gives NaN: its training diverged; lower its rate.")
 
-    def _forward_one(self) -> None:
-        """Send one image through: one without content, or the first of validation where costs depend on values."""
-        if not self._task.by_shapes:
-            one = self._data.splits["val"]
-            with suppress(TrialError):  # of an image that defines no score
-                self._task.evaluate(self._model, Split(one.images[:1], one.targets[:1], one.names[:1]), 1, self._device)
-            return
-        with torch.no_grad():
-            self._model(torch.zeros(*self._data.input_shape, device=self._device))
+    def _forward_some(self) -> int:
+        """Send an empty image through, or some of validation where costs depend on values; returns how many."""
+        if self._task.by_shapes:
+            with torch.no_grad():
+                self._model(torch.zeros(*self._data.input_shape, device=self._device))
+            return 1
+        some = self._data.splits["val"].some(_WEIGHED_IMAGES)
+        with suppress(TrialError):  # of images that define no score
+            self._task.evaluate(self._model, some, 1, self._device)
+        return len(some)
