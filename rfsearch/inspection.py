@@ -131,7 +131,7 @@ def inspect(
         at: Name of the module whose field is reported, "" for the model's output.
         data: Data whose images are used, or None.
         effective: Whether to measure the effective field.
-        sizes: Sizes of the objects of the data, to be held against the field, or None.
+        sizes: Sizes of the data's objects, which fields are held against, or None.
 
     Raises:
         ModelError: The model cannot be followed, or the module did not run or did not return a tensor.

@@ -33,6 +33,15 @@ def main_output(returned: Any) -> Any:
     return main_output(returned[0]) if isinstance(returned, tuple | list) and returned else None
 
 
+def exported_outputs(returned: Any) -> Mapping[str, Tensor]:
+    """Return what an export writes of what a network returned, by name.
+
+    That is its output, as `output`; or, where it says more, its `exported`: all that what it finds follows from.
+    """
+    exported = getattr(returned, "exported", None)
+    return exported if isinstance(exported, Mapping) else {"output": main_output(returned)}
+
+
 def require_maps(output: object, batch: int, channels: int, network: str, name: str = "logits") -> Tensor:
     """Find maps, B x channels x h x w, in what a network returned; see `main_output`.
 

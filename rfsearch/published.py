@@ -143,6 +143,8 @@ class Row(_Frozen):
         protocol: What the paper did differently in this row, by field of the protocol.
         candidate: What to train: site -> choice, as in a ledger.
         backbone: Network of this row, by scale, if it has one of its own.
+        networks: Network of each column that was measured with one of its own, by scale, by column.
+        column: The only column that a training of this row measures, as in `parts`; empty for all that it can.
         not_run: Why it cannot be trained here, in place of a candidate.
 
     Example:
@@ -156,7 +158,19 @@ class Row(_Frozen):
     protocol: dict[str, Any] = {}
     candidate: dict[str, Any] = {}
     backbone: dict[str, str] = {}
+    networks: dict[str, dict[str, str]] = {}
+    column: str = ""
     not_run: str = ""
+
+    @property
+    def parts(self) -> tuple[Row, ...]:
+        """Return what is trained of the row: itself, or a row for each column that has a network of its own."""
+        if not self.networks:
+            return (self,)
+        return tuple(
+            self.model_copy(update={"backbone": network, "networks": {}, "column": column})
+            for column, network in self.networks.items()
+        )
 
     @model_validator(mode="after")
     def _trained_or_not(self) -> Row:
@@ -247,7 +261,7 @@ class PublishedTable(_Frozen):
         if numbered := [name for name in self.columns if name[-1].isdigit()]:
             raise ValueError(f"a column's name does not end in a digit: {', '.join(numbered)}")
         for row in self.rows:
-            if strange := sorted({*row.printed, *row.marks} - set(self.columns)):
+            if strange := sorted({*row.printed, *row.marks, *row.networks} - set(self.columns)):
                 raise ValueError(f"row {row.label!r}: no such column: {', '.join(strange)}")
             if unknown := sorted(set(row.marks.values()) - set(self.marks)):
                 raise ValueError(f"row {row.label!r}: [marks] does not explain {', '.join(unknown)}")

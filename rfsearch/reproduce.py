@@ -61,9 +61,9 @@ class Measured:
 
 
 def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tuple[Request, list[Row]]]:
-    """Return what to run, by the name of its folder, with the rows that it trains.
+    """Return what to run, by the name of its folder, with the rows, or parts of them, that it trains.
 
-    Rows share a request, and so a run, if they have one network and the same delay of f.
+    They share a request, and so a run, if they have one network and the same delay of f.
 
     Args:
         table: The table. Where none of its rows can be trained, there is nothing to run.
@@ -79,9 +79,8 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
         raise SpaceError(f"--scale is {' or '.join(table.run.presets)}. Got {scale!r}.")
     space = base.space or (table.run.space if base.data else table.run.fallback)
     found: dict[str, list[Row]] = {}
-    for row in table.rows:
-        if row.candidate:
-            found.setdefault(_folder(table, row, scale), []).append(row)
+    for part in (part for row in table.rows if row.candidate for part in row.parts):
+        found.setdefault(_folder(table, part, scale), []).append(part)
     preset = base.preset or table.run.presets[scale]
     return {
         folder: (
@@ -108,7 +107,7 @@ def _delayed(protocol: Protocol) -> tuple[str, ...]:
 
 def _folder(table: PublishedTable, row: Row, scale: str) -> str:
     """Name the folder of the run that trains a row."""
-    network, waits = row.backbone.get(scale, "rows"), table.protocol_of(row).f_delay_steps
+    network, waits = row.backbone.get(scale, "rows").rpartition(":")[2], table.protocol_of(row).f_delay_steps
     return network if waits == table.protocol.f_delay_steps else f"{network}-f-after-{waits}"
 
 
@@ -217,18 +216,24 @@ def measure_rows(
         done = [record for record in records if record.status == "completed"]
         if the_plan is None or not done:
             why = misfits.get(text) or next((r.cause or r.status for r in records), "not trained")
-            found.append(unmeasured(row, why))
+            found.append(unmeasured(row, f"{table.columns[row.column].title}: {why}" if row.column else why))
             continue
         measured = _columns(table, done)
+        if row.column:
+            score = measured.get("score", math.nan) * (_PER_CENT if table.columns[row.column].unit == "%" else 1)
+            measured = {row.column: score}
         missing = [
             table.columns[name].title
             for name, value in row.printed.items()
-            if not table.columns[name].setting and not measured.keys() & by_path(name, value).keys()
+            if not (table.columns[name].setting or row.column or measured.keys() & by_path(name, value).keys())
         ]
         lacking = [f"Printed, and not measured on this data: {', '.join(missing)}."] if missing else []
-        alike = [other.label for other in rows if other is not row and candidate_of(other).to_json() == text]
+        alike = [other for other in rows if other is not row and candidate_of(other).to_json() == text]
+        alike = [
+            f"'{other.label}'" + (f", {table.columns[other.column].title}" if other.column else "") for other in alike
+        ]
         lacking += [
-            f"It shares its training with '{label}': nothing that a row can set tells them apart." for label in alike
+            f"It shares its training with {label}: nothing that a row can set tells them apart." for label in alike
         ]
         found.append(
             replace(
@@ -239,6 +244,18 @@ def measure_rows(
             )
         )
     return found
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Return a row of its parts: what each of them measured, and why others did not."""
+    first, sentences = parts[0], dict.fromkeys(chain.from_iterable(part.not_followed for part in parts))
+    return replace(
+        first,
+        measured={name: value for part in parts for name, value in part.measured.items()},
+        trainings=sum(part.trainings for part in parts),
+        why="; ".join(dict.fromkeys(part.why for part in parts if part.why)),
+        not_followed=tuple(sentences),
+    )
 
 
 def unmeasured(row: Row, why: str = "") -> Measured:

@@ -11,7 +11,7 @@ from rfsearch import plugins, published
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Request, read_run
 from rfsearch.published import candidate_of, read_table, table_names
-from rfsearch.reproduce import departures, requests
+from rfsearch.reproduce import Measured, departures, joined, requests
 from rfsearch.space import read_space
 from tests.toys import toy_file
 
@@ -105,7 +105,7 @@ def toy_table(tmp_path, monkeypatch) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["wei-table2", "wei-table3", "wei-table4", "wei-table5", "lsdfn-table5", "lsdfn-table6"]
+    "name", ["wei-table2", "wei-table3", "wei-table4", "wei-table5", *(f"lsdfn-table{n}" for n in range(1, 7))]
 )
 def test_every_table_reads_and_its_networks_and_presets_are_known(name):
     table = read_table(name)
@@ -116,30 +116,68 @@ def test_every_table_reads_and_its_networks_and_presets_are_known(name):
         for row in table.rows:
             if row.candidate:
                 candidate_of(row)
-            if row.backbone:
-                assert callable(plugins.backbone(row.backbone[scale]))
+            for part in row.parts:
+                if part.backbone:
+                    assert callable(plugins.backbone(part.backbone[scale]))
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_a_table_that_cannot_be_trained_says_why_row_by_row(number, call):
-    table = read_table(f"lsdfn-table{number}")
-    code, out, _ = call("reproduce", f"lsdfn-table{number}", "--json")
-    body = json.loads(out)
+PRINTED = """\
+[[rows]]
+label = "one"
+printed = { score = 0.61 }
+marks = { time = "-" }
+not_run = "Nobody here has it."
+
+[[rows]]
+label = "other"
+printed = { eye = 40.0 }
+suspect = { eye = "repeats the number beside it" }
+not_run = "Nobody has that either."
+"""
+
+
+@pytest.fixture
+def printed_table(toy_table, tmp_path) -> str:
+    """A table none of whose rows can be trained."""
+    path = tmp_path / "baselines" / "published" / "toy" / "table9.toml"
+    path.write_text(path.read_text().split("[[rows]]")[0] + PRINTED)
+    return toy_table
+
+
+def test_a_table_that_cannot_be_trained_says_why_row_by_row(printed_table, call):
+    code, out, _ = call("reproduce", printed_table, "--json")
+    rows = json.loads(out)["rows"]
     assert code == 1
-    assert len(body["rows"]) == len(table.rows)
-    for row in body["rows"]:
+    assert [row["why"] for row in rows] == ["Nobody here has it.", "Nobody has that either."]
+    for row in rows:
         assert row["printed"]
-        assert "rfsearch has no " in row["why"]
         assert (row["measured"], row["trainings"]) == ({}, 0)
 
 
-def test_the_terminal_shows_the_marks_and_misprints_of_a_table_that_cannot_be_trained(call):
-    code, out, _ = call("reproduce", "lsdfn-table4")
+def test_the_terminal_shows_the_marks_and_misprints_of_a_table_that_cannot_be_trained(printed_table, call):
+    code, out, _ = call("reproduce", printed_table)
     text = " ".join(out.split())
     assert code == 1
-    assert "C' = 24, without residual learning 24 68.1 F rfsearch has no detection" in text
-    assert "F: does not converge." in text
-    assert "C' = 24, with residual learning, with attention, %: two decimals" in text
+    assert "-: not reported." in text
+    assert "other, eye, %: repeats the number beside it" in text
+
+
+def test_columns_with_networks_of_their_own_are_trained_apart_and_joined_in_their_row():
+    table = read_table("lsdfn-table4")
+    found = requests(table, Request(space=""), "small")
+    assert len(found) == 8  # four rows of two columns, each network a run
+    request, (part,) = found["small_s3_gamma2_dynamic24_unattended_plain"]
+    assert request.backbone == "rfsearch.backbones.rfcn:small_s3_gamma2_dynamic24_unattended_plain"
+    assert (part.label, part.column) == ("C' = 24, without residual learning", "without_attention")
+    row = table.rows[1]
+    parts = [
+        Measured(row.label, row.printed, {"with_attention": 12.5}, 3, not_followed=("a", "b")),
+        Measured(row.label, row.printed, {}, why="without attention: the loss became nan by step 12", marks=row.marks),
+    ]
+    whole = joined(parts)
+    assert whole.measured == {"with_attention": 12.5}
+    assert (whole.trainings, whole.why) == (3, "without attention: the loss became nan by step 12")
+    assert whole.not_followed == ("a", "b")
 
 
 def test_rows_are_grouped_by_network_and_delay(toy_table):

@@ -2,12 +2,12 @@
 
 A segmentation network is used as it is. A classifier becomes its feature network, up to its last map, with a 1x1
 convolution to the classes behind it, whose logits are enlarged to the image: each pixel gets those of the units around
-it, wherever the network puts its units. Nothing is downloaded. timm and segmentation-models-pytorch are optional, and
-imported when one of their networks is named.
+it, wherever the network puts its units. Four detectors of torchvision are in `torchvision_detectors`. Nothing is
+downloaded. timm and segmentation-models-pytorch are optional, and imported when one of their networks is named.
 
-Names of sites: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `features.layer4.0.conv2` in a
-classifier of it, `net.features.layer4.0.conv2` in one of timm, `net.encoder.layer4.0.conv2` in a network of
-segmentation-models-pytorch.
+Names of sites: `backbone.layer4.0.conv2` in a segmentation network of torchvision, `net.backbone.body.layer4.0.conv2`
+in a detector of it, `features.layer4.0.conv2` in a classifier of it, `net.features.layer4.0.conv2` in one of timm,
+`net.encoder.layer4.0.conv2` in a network of segmentation-models-pytorch.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torchvision import models as torchvision_models
 from torchvision.models import segmentation as torchvision_segmentation
 
 from rfsearch.backbones.grid import Grid, measure_grid
+from rfsearch.backbones.torchvision_detectors import DETECTORS, torchvision_detector
 from rfsearch.errors import ModelError
 from rfsearch.untouched import untouched
 
@@ -184,13 +185,16 @@ class Padded(nn.Module):
 def _torchvision(name: str) -> Callable[..., nn.Module]:
     if name in _TORCHVISION_SEGMENTATION:
         return partial(_torchvision_segmentation, name)
+    if name in DETECTORS:
+        return torchvision_detector(name)
     classifiers = torchvision_models.list_models(module=torchvision_models)
     if name in classifiers:
         return partial(_torchvision_classifier, name)
     raise ModelError(
         f"backbone 'torchvision:{name}': torchvision has no such network."
-        f"{_closest_names(name, [*_TORCHVISION_SEGMENTATION, *classifiers])} It labels pixels with "
-        f"{', '.join(_TORCHVISION_SEGMENTATION)}, and has {len(classifiers)} classifiers."
+        f"{_closest_names(name, [*_TORCHVISION_SEGMENTATION, *DETECTORS, *classifiers])} It labels pixels with "
+        f"{', '.join(_TORCHVISION_SEGMENTATION)}, detects objects with {', '.join(DETECTORS)}, and has "
+        f"{len(classifiers)} classifiers."
     )
 
 

@@ -146,12 +146,14 @@ def _usage(exported: Exported) -> str:
         "output = model.eval()(images)",
     ]
     if "program" in files:
-        lines += ["", f"output = torch.export.load({str(files['program'])!r}).module()(images)"]
+        lines += ["", f"{', '.join(exported.outputs)} = torch.export.load({str(files['program'])!r}).module()(images)"]
     if "onnx" in files:
         lines += [
             "",
             "import onnxruntime",
             f"session = onnxruntime.InferenceSession({str(files['onnx'])!r})",
-            'output = session.run(["output"], {"image": images})[0]  # NumPy, float32',
+            f"{', '.join(exported.outputs)} = session.run(None, {{'image': images}})  # NumPy, float32"
+            if len(exported.outputs) > 1
+            else 'output = session.run(["output"], {"image": images})[0]  # NumPy, float32',
         ]
     return "\n".join(lines)

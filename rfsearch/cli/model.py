@@ -47,18 +47,14 @@ class LoadedModel:
         network: The network.
         shape: Shape of one input, channels first.
         images: Labelled images, if there are any.
-        task: What these are labelled for.
+        sizes: Sizes of their objects, where they have any.
     """
 
     name: str
     network: nn.Module
     shape: tuple[int, ...]
     images: ImageSet | None
-    task: Task[object] | None
-
-    def object_sizes(self) -> ObjectSizes | None:
-        """Measure the objects of the training images, where there are images and they have some."""
-        return self.task.object_sizes(self.images.splits["train"]) if self.task and self.images else None
+    sizes: ObjectSizes | None = None
 
 
 def load_model(
@@ -88,18 +84,21 @@ def load_model(
     run_dir = Path(model) if (Path(model) / MANIFEST_FILE).is_file() else None
     with tempfile.TemporaryDirectory() as cache:
         found = _read_images(run_dir, data, space, Path(cache))
-        images, task = (found[1], task_of(*found)) if found else (None, None)
-        if images is None or task is None:
+        images = found[1] if found else None
+        sizes = None
+        if found is None:
             shape = _parse_shape(input_shape or "3x224x224")
         else:
-            shape, classes = images.input_shape[1:], task.out_channels
+            task = task_of(*found)
+            shape, classes = found[1].input_shape[1:], task.out_channels
+            sizes = task.object_sizes(found[1].splits["train"])
             if input_shape and _parse_shape(input_shape) != shape:
                 raise RequestError(
                     f"--input {input_shape} is not the size of the images, {inspection.format_sizes(shape)}. Leave it "
                     "out, or change image_size in a copy of the space's file."
                 )
         network = trained(run_dir) if run_dir else inspection.build_network(model, classes, shape[0])
-        return LoadedModel(model, network, shape, images, task)
+        return LoadedModel(model, network, shape, images, sizes)
 
 
 def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> tuple[Space, ImageSet] | None:

@@ -64,15 +64,17 @@ def reproduce(
         gpus_per_trial=gpus_per_trial,
     )
     console = progress_console(as_json)
-    measured: dict[str, Measured] = {}
+    measured: dict[str, list[Measured]] = {}
     metric = ""
     for name, (request, rows) in tables.requests(published, base, scale).items():
         run_dir = (out or Path("runs") / table) / name
         the_plan, unfit = _train_rows(console, request, run_dir, device_for(base))
         metric = the_plan.task.primary if the_plan else metric
         for row in tables.measure_rows(published, rows, run_dir, the_plan, unfit):
-            measured[row.label] = row
-    common, found = tables.in_common([measured.get(row.label) or tables.unmeasured(row) for row in published.rows])
+            measured.setdefault(row.label, []).append(row)
+    common, found = tables.in_common(
+        [tables.joined(measured.get(row.label) or [tables.unmeasured(row)]) for row in published.rows]
+    )
     if as_json:
         body = {key: getattr(published, key) for key in ("title", "cite", "note", "marks")}
         print_json(

@@ -31,7 +31,7 @@ def rf(
     """Measure a network's receptive field, in theory layer by layer and in effect, and hold it against your objects."""
     from rfsearch import inspection
 
-    found = inspection.inspect(model.network, (1, *model.shape), at, model.images, effective, model.object_sizes())
+    found = inspection.inspect(model.network, (1, *model.shape), at, model.images, effective, model.sizes)
     sentences = [*found.sentences, *_run_notices(Path(model.name))]
     folder = out or Path("runs") / f"rf-{re.sub(r'[^A-Za-z0-9_.-]+', '-', model.name).strip('-')}"
     _write_pictures(found, f"{model.name}{f' at {at}' if at else ''}", sentences, folder)

@@ -7,7 +7,8 @@
     export.json   what was written, its receptive field and scores, and how far each form is from the network
 
 Images are B x C x H x W as in training, H x W that of the run. The output is the network's own, such as logits or
-depths. In the last two forms f and gamma are constants, and so are the sizes of all maps.
+depths; of a detector, the maps that its detections follow from, up to its suppression, by name in ONNX and in their
+order in a program. In the last two forms f and gamma are constants, and so are the sizes of all maps.
 """
 
 from rfsearch.export.bench import Scored, take_weights

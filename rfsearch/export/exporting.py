@@ -24,6 +24,7 @@ from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import sound
 from rfsearch.networks import trained
+from rfsearch.outputs import exported_outputs
 from rfsearch.patch import Patch, PatchSettings
 from rfsearch.projection import project
 from rfsearch.provenance import versions
@@ -44,6 +45,7 @@ class Exported:
         rf_px: Receptive field of the exported network.
         out_channels: Channels of the network's output.
         input_shape: Of one image.
+        outputs: Names of what program and ONNX give, in their order.
     """
 
     run: Path
@@ -59,6 +61,7 @@ class Exported:
     scores: list[Scored]
     forms: list[Form] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    outputs: tuple[str, ...] = ("output",)
 
     @property
     def faults(self) -> list[str]:
@@ -78,6 +81,7 @@ class Exported:
             "direction": self.direction,
             "scores": [asdict(scored) for scored in self.scores],
             "input": {"shape": ["B", *self.input_shape[1:]], "scale": 1 / 255, "mean": list(mean), "std": list(std)},
+            "outputs": list(self.outputs),
             "forms": [asdict(form) for form in self.forms],
             "notices": self.notices,
             "versions": versions(),
@@ -156,6 +160,7 @@ def export(
         data.input_shape,
         [replace(scored, chosen=i == best) for i, (_, _, scored) in enumerate(tried)],
         notices=notices,
+        outputs=_outputs_of(reference.cpu(), bench),
     )
     _clear(directory)
     try:
@@ -166,6 +171,13 @@ def export(
         raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror or error}.") from error
     write_whole(directory / "export.json", json.dumps(found.to_json(), indent=1) + "\n")
     return found
+
+
+def _outputs_of(model: nn.Module, bench: Bench) -> tuple[str, ...]:
+    """Return the names of what is exported of a network."""
+    model.eval()
+    with torch.no_grad():
+        return tuple(exported_outputs(model(bench.images()[:1])))
 
 
 def _in_whole_numbers(

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rfsearch.export.bench import Bench
 from rfsearch.layers import LSDFN, Inflation, Interpolation
-from rfsearch.outputs import main_output
+from rfsearch.outputs import exported_outputs
 from rfsearch.patch import Patch
 from rfsearch.training import checkpoint
 
@@ -47,8 +47,11 @@ class Form:
     failed: bool = False
 
 
+Outputs = Tensor | tuple[Tensor, ...]
+
+
 class _MainOutput(nn.Module):
-    """Return a network's output itself, and nothing around it.
+    """Return a network's output itself, and nothing around it: one tensor, or several where it has no single one.
 
     In the network, which it takes over, f and gamma become plain numbers: what is traced then has maps of known sizes.
     """
@@ -63,9 +66,9 @@ class _MainOutput(nn.Module):
             elif isinstance(module, LSDFN):
                 module.stride = _Constant(gamma=float(module.stride.gamma))  # type: ignore[assignment]
 
-    def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = main_output(self.network(image))
-        return output
+    def forward(self, image: Tensor) -> Outputs:
+        outputs = tuple(exported_outputs(self.network(image)).values())
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 class _Constant(nn.Module):
@@ -84,7 +87,8 @@ def write_forms(
     images = bench.images()
     network = _MainOutput(model)
     with torch.no_grad():
-        expected = network(images)
+        named = exported_outputs(network.network(images))
+        expected = tuple(named.values())
     again = Patch.read(directory / "patch.json").install(bench.backbone())
     again.load_state_dict(torch.load(directory / "model.pt", weights_only=True))
     forms = [_compared("state dict", "model.pt", None, _MainOutput(again), images, expected)]
@@ -101,7 +105,7 @@ def write_forms(
         loaded = torch.export.load(directory / "model.pt2").module()
         forms.append(_compared("program", "model.pt2", batch, loaded, images, expected))
     if "onnx" in formats:
-        forms.append(_onnx(directory / "model.onnx", program, batch, images, expected, say))
+        forms.append(_onnx(directory / "model.onnx", program, batch, images, named, say))
     return forms
 
 
@@ -122,7 +126,7 @@ def _onnx(
     program: torch.export.ExportedProgram,
     batch: int | None,
     images: Tensor,
-    expected: Tensor,
+    expected: Mapping[str, Tensor],
     say: Callable[[str], None],
 ) -> Form:
     if said := onnx_missing():
@@ -132,7 +136,7 @@ def _onnx(
     try:
         with _quiet():
             made = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=["image"], output_names=["output"]
+                program, dynamo=True, verbose=False, input_names=["image"], output_names=list(expected)
             )
             assert made is not None
             made.save(file, external_data=size > _EXTERNAL_BYTES)
@@ -146,19 +150,27 @@ def _onnx(
     onnxruntime = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
-    def run(image: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["output"], {"image": image.numpy()})[0])
+    def run(image: Tensor) -> Outputs:
+        return tuple(map(torch.from_numpy, session.run(list(expected), {"image": image.numpy()})))
 
-    return _compared("onnx", file.name, batch, run, images, expected)
+    return _compared("onnx", file.name, batch, run, images, tuple(expected.values()))
 
 
 def _compared(
-    name: str, file: str, batch: int | None, run: Callable[[Tensor], Tensor], images: Tensor, expected: Tensor
+    name: str,
+    file: str,
+    batch: int | None,
+    run: Callable[[Tensor], Outputs],
+    images: Tensor,
+    expected: tuple[Tensor, ...],
 ) -> Form:
-    """Return a form that was written, with the largest difference from the network's own output on some images."""
+    """Return a form that was written, with the largest difference from the network's own outputs on some images."""
     with torch.no_grad():
-        got = torch.cat([run(some) for some in images.split(batch or len(images))])
-    difference = float((got - expected).abs().max())
+        parts = [run(some) for some in images.split(batch or len(images))]
+    tuples = [(part,) if isinstance(part, Tensor) else part for part in parts]
+    got = [torch.cat(pieces) for pieces in zip(*tuples, strict=True)]
+    differences = torch.stack([(one - other).abs().max() for one, other in zip(got, expected, strict=True)])
+    difference = float(differences.max())  # NaN where any is
     said = ""
     if not difference <= TOLERANCE:  # nor if it is no number
         said = f"{file} differs from the network by {difference:.3g} in its output; at most {TOLERANCE:g} is allowed."

@@ -1,7 +1,8 @@
 """What a full training should cost, before anything is trained.
 
 FLOP and memory are counted by sending shapes, not numbers, through the very training step that will run (torch's
-`meta` device). Time is FLOP divided by the rate that a few real steps of the reference candidate reach here.
+`meta` device). A task whose costs depend on values is counted on a few real steps and images instead. Time is FLOP
+divided by the rate that a few real steps of the reference candidate reach here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet
-from rfsearch.errors import ModelError, RfsearchError
+from rfsearch.errors import ModelError, RfsearchError, TrialError
 from rfsearch.layers import InflationFactor, SampleStride, guided
 from rfsearch.ledger import Cost
 from rfsearch.planning.forecast import Forecast
@@ -28,15 +29,18 @@ from rfsearch.receptive.call import explain_precision
 from rfsearch.space import Space
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.base import Task
-from rfsearch.training.batches import training_size
+from rfsearch.training.batches import training_batches, training_size
 from rfsearch.training.dilation_search import bounds_of, decided_from, held_out, looked_at, prelude_steps, starts_of
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
 from rfsearch.training.network import Built, build_network, fields_of
 from rfsearch.training.optimisers import STATE_COPIES, clip_gradients, make_optimizer
+from rfsearch.training.tally import Tally
 from rfsearch.training.training import scored_at_the_end
 from rfsearch.untouched import untouched
 
+# Real steps and images that are counted where costs depend on values.
+_COUNTED_STEPS, _COUNTED_IMAGES = 2, 4
 _TIMED_STEPS = 3
 _TIMED_S = 10.0  # after that many seconds, what has been timed must do
 
@@ -178,7 +182,7 @@ class Forecaster:
         return self._passes[key]
 
     def _counted(self, candidate: Candidate, training: bool, moving: bool) -> _Pass:
-        """Count one training step, or the forward pass of one image in evaluation, on shapes alone.
+        """Count one training step, or the forward pass of one image in evaluation, on shapes alone if the task allows.
 
         Args:
             candidate: What is trained.
@@ -192,6 +196,8 @@ class Forecaster:
                 layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
         if model.training != training:
             model.train(training)
+        if not self._task.by_shapes:
+            return self._step_on_values(model) if training else self._image_on_values(model)
         model = shapes_only(model)
         batch = self._space.recipe.batch_size if training else 1
         size = training_size(self._space.recipe, self._data) if training else self._data.image_size
@@ -202,18 +208,40 @@ class Forecaster:
                 output = model(images)
             self._check(output, batch)
             return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model))
+        return self._step(model, [p for p in model.parameters() if p.is_meta], images, target)
+
+    def _step(self, model: nn.Module, weights: list[nn.Parameter], images: Tensor, target: object) -> _Pass:
+        """Count one training step on a batch."""
         recipe = self._space.recipe
-        weights = [p for p in model.parameters() if p.is_meta]
         optimizer = make_optimizer(recipe, weights)
         with untouched(model), Meter() as meter, OnShapes(), guided(model, self._task.class_ids(target)):  # type: ignore[no-untyped-call]
             output = model(images)
-            self._check(output, batch)
+            self._check(output, len(images))
             self._task.loss(output, target).backward()
             clip_gradients(recipe, weights)
             optimizer.step()
         copies = 1 + STATE_COPIES[recipe.optimizer]
         batch_bytes = sum(leaf.nbytes for leaf in tree_leaves((images, target)) if isinstance(leaf, Tensor))
         return _Pass(meter.metered.flop, meter.metered.peak_bytes + held_bytes(model, copies) + batch_bytes)
+
+    def _step_on_values(self, model: nn.Module) -> _Pass:
+        """Count real steps on the first batches: the mean of their FLOP, and the highest of their peaks."""
+        model.to(self._device)
+        batches = training_batches(self._space.recipe, self._data, self._task, 0, self._device)
+        weights = [p for p in model.parameters() if p.requires_grad]
+        with _same_random_numbers():
+            steps = [self._step(model, weights, *batches.at(number)) for number in range(_COUNTED_STEPS)]
+        return _Pass(statistics.fmean(one.flop for one in steps), max(one.peak_bytes for one in steps))
+
+    def _image_on_values(self, model: nn.Module) -> _Pass:
+        """Count the passes in which the task scores real images."""
+        model.to(self._device)
+        images, tally, outputs = self._data.splits["val"].some(_COUNTED_IMAGES), Tally(), list[object]()
+        passes, undefined = tally.passes(model, outputs.append), suppress(TrialError)  # of images without a score
+        with untouched(model), _same_random_numbers(), Meter() as meter, passes as costs, undefined:
+            self._task.evaluate(model, images, 1, self._device)
+        self._check(outputs[0], 1)
+        return _Pass(statistics.fmean(costs), meter.metered.peak_bytes + held_bytes(model))
 
     def _cropped(self, target: object, size: tuple[int, int]) -> object:
         """Return a target as large as the windows of images that a training step sees."""
@@ -225,8 +253,9 @@ class Forecaster:
         return tree_map(crop, target)
 
     def _built(self, candidate: Candidate) -> Built:
-        """Build a network whose weights do not matter."""
-        return build_network(self._space.with_(weights="none"), self._task, self._data, candidate)
+        """Build a network whose weights do not matter, or are always the same where they do."""
+        with _same_random_numbers():
+            return build_network(self._space.with_(weights="none"), self._task, self._data, candidate)
 
     def _check(self, output: Any, batch: int) -> None:
         self._task.check_output(output, batch, self._space.backbone)
@@ -250,6 +279,14 @@ class Forecaster:
             del loop
             torch.cuda.empty_cache()
         return statistics.median(rates)
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Draw the same random numbers inside every time, and leave those outside as they are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def shapes_only(model: nn.Module) -> nn.Module:

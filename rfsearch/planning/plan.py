@@ -251,7 +251,11 @@ def misfits(checked: CheckedRequest) -> dict[str, str]:
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
-    """Read the images of a --data folder, or make the embedded ones of a space that has some."""
+    """Read the images of a --data folder, or make the embedded ones of a space that has some, for the space's task."""
+    return space.task.kind.prepare(space.task.keys, _read_data(space, folder, cache), cache)
+
+
+def _read_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
     if folder is None:
         embedded, size = space.data.embedded, space.image_size
         if embedded is None:

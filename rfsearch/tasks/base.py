@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -73,6 +74,8 @@ class Task(ABC, Generic[Target]):
         direction: Whether a higher or a lower primary score is the better one.
         in_channels: Channels of the images, C.
         out_channels: Channels of the network's output, which a backbone is built for.
+        by_shapes: Whether the cost of a step and of a pass follows from shapes alone. If not, it is forecast from real
+            steps, and `loss` need not run on tensors without values.
 
     Example:
         >>> class Depth(Task[Tensor]):
@@ -85,6 +88,7 @@ class Task(ABC, Generic[Target]):
     """
 
     Keys: ClassVar[type[TaskKeys]]
+    by_shapes: ClassVar[bool] = True
 
     primary: str
     direction: Direction
@@ -98,6 +102,19 @@ class Task(ABC, Generic[Target]):
         Raises:
             DataError: Its targets are not what the task needs.
         """
+
+    @classmethod
+    def prepare(cls, keys: TaskKeys, data: ImageSet, cache: Path) -> ImageSet:
+        """Return the data with what the task needs to know of all of it beforehand; most need nothing.
+
+        It is called once, where a run's data is read. What it adds is part of the data's fingerprint.
+
+        Args:
+            keys: What the space file says to the task.
+            data: As its layout gave it.
+            cache: Folder that a run keeps, for what is costly to find again.
+        """
+        return data
 
     @abstractmethod
     def loss(self, output: object, target: Target) -> Tensor:

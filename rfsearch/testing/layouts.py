@@ -31,8 +31,8 @@ def layout_reads_images_that_can_be_trained_on(layout: Layout, root: Path) -> No
     data = _read(layout, root)
     names = [name for split in data.splits.values() for name in split.names]
     hold(len(set(names)) == len(names), "no image is in two splits, or twice in one. Names repeat")
-    if not data.classes:  # what targets other than class ids need to be is for their task to say
-        return
+    if not data.classes or data.splits["train"].targets.dtype != np.uint8:
+        return  # what targets other than class ids need to be is for their task to say
     known = {*range(data.num_classes)} | ({data.ignore_index} if data.ignore_index is not None else set())
     for title, split in data.splits.items():
         unknown = sorted({*np.unique(split.targets).tolist()} - known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from rfsearch.training.meter import Meter, Metered
 from rfsearch.training.step_costs import StepCosts
 from rfsearch.training.tally import Tally
 from rfsearch.untouched import restored
+
+# Images whose passes say what one costs, where that depends on values.
+_WEIGHED_IMAGES = 4
 
 
 def check_weights(model: nn.Module) -> None:
@@ -98,9 +101,9 @@ class Evaluation:
             tally = Tally()
             with restored(self._model), tally.counting("pass"):
                 self._model.eval()
-                self._forward_one()
+                images_sent = self._forward_some()
             kind = self._image_kind()
-            self._costs.add_image(kind, tally.flop)
+            self._costs.add_image(kind, tally.flop / images_sent)
             self.estimating += tally.flop
         return Cost((self._costs.image(kind) or 0.0) * images, self._costs.image_s * images)
 
@@ -117,10 +120,9 @@ class Evaluation:
         """Return FLOP and peak bytes of one image's pass; charged with those that will measure its latency."""
         with restored(self._model), Meter() as meter:
             self._model.eval()
-            self._forward_one()
-        self._tally.flop += (1 + LATENCY_PASSES) * meter.flop
-        result: Metered = meter.metered
-        return result
+            sent = self._forward_some()
+        self._tally.flop += (sent + LATENCY_PASSES) * meter.flop / sent
+        return Metered(meter.flop / sent, meter.metered.peak_bytes)
 
     def pictures(self, split: Split) -> Pictures:
         """Return what the network makes of a few images, for the report."""
@@ -139,11 +141,21 @@ class Evaluation:
 
         with self._tally.passes(self._model, watch) as costs:
             yield
+        if costs and not self._task.by_shapes:  # what comes next may cost as much as the dearest so far
+            kind = self._image_kind()
+            self._costs.add_image(kind, max(self._costs.image(kind) or 0.0, sum(costs) / len(split)))
         if not costs:  # a task that takes the model apart
             self._tally.flop += self.cost(len(split)).flop
         if nan and bool(torch.stack(nan).any()):
             raise TrialError("the trained network gives NaN: its training diverged; lower its rate.")
 
-    def _forward_one(self) -> None:
-        with torch.no_grad():
-            self._model(torch.zeros(*self._data.input_shape, device=self._device))
+    def _forward_some(self) -> int:
+        """Send an empty image through, or some of validation where costs depend on values; returns how many."""
+        if self._task.by_shapes:
+            with torch.no_grad():
+                self._model(torch.zeros(*self._data.input_shape, device=self._device))
+            return 1
+        some = self._data.splits["val"].some(_WEIGHED_IMAGES)
+        with suppress(TrialError):  # of images that define no score
+            self._task.evaluate(self._model, some, 1, self._device)
+        return len(some)

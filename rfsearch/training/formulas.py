@@ -27,6 +27,10 @@ _SAMPLE = 11
 _SAMPLE_2D = (_SAMPLE, 1, 47)
 # Trilinear (eight weights, eight products, seven sums), nearest.
 _SAMPLE_3D = (23, 1)
+# Two boxes are compared by four minima and maxima, two differences, a product, two sums, a quotient, and the limit.
+_PAIR = 11
+# Units of the map that a bin of a pooled region averages, where their number depends on the region: two by two.
+_UNITS_OF_A_BIN = 4
 # Steps of one recurrent cell per hidden unit: sigmoid and tanh cost 4 each, as by themselves.
 LSTM_STEPS = 28  # 4 sums of the gates' two parts, 3 sigmoid, 2 tanh, 3 products, 1 sum
 GRU_STEPS = 19  # 3 such sums, 2 sigmoid, 1 tanh, 2 products, a sum, a difference
@@ -258,6 +262,34 @@ def deformable_convolution_backward(args: Sequence[Any], kwargs: Mapping[str, An
     sampled = image.shape[1] * weight.shape[2] * weight.shape[3]
     result: float = grad.numel() / grad.shape[1] * (4.0 * weight.numel() + 3 * (_SAMPLE + masked) * sampled)
     return result
+
+
+def suppression(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """Count torchvision's nms: every pair of boxes, as if none were suppressed before it is compared."""
+    count = len(args[0])
+    return _PAIR * count * (count - 1) / 2
+
+
+def region_sampled(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """Count torchvision's roi_align and ps_roi_align: bilinear samples and their mean, for each bin of each region."""
+    pooled = out[0] if isinstance(out, list | tuple) else out
+    return _samples_of(args[5]) * float(pooled.numel())
+
+
+def region_sampled_backward(side: int) -> Formula:
+    """Count the same samples once more, of the gradient; `side` is the place of the samples an axis."""
+    return lambda args, kwargs, out: _samples_of(args[side]) * float(args[0].numel())
+
+
+def _samples_of(side: int) -> float:
+    """Count what one bin costs; -1 samples an axis are as many as its region is wide."""
+    return (_SAMPLE + 1) * (side * side if side > 0 else _UNITS_OF_A_BIN)
+
+
+def region_averaged(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
+    """Count torchvision's roi_pool and ps_roi_pool: the units of every bin of every region."""
+    pooled = out[0] if isinstance(out, list | tuple) else out
+    return float(_UNITS_OF_A_BIN * pooled.numel())
 
 
 def grid_sampler_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> float:
