@@ -22,7 +22,7 @@ from rfsearch.choices import Candidate
 from rfsearch.errors import RfsearchError, RunDirectoryError, TrialError
 from rfsearch.ledger import Assignment, Cost, Record, Rung
 from rfsearch.ledger.record import Status
-from rfsearch.own_loop.metering import loading_apart
+from rfsearch.own_loop.metering import known_calls
 from rfsearch.own_loop.random_states import seed_all
 from rfsearch.own_loop.trial import Scored, Stopped, Trial
 from rfsearch.space import OwnSpace
@@ -388,7 +388,7 @@ class LoopThread:
 
     def _run(self) -> None:
         try:
-            with loading_apart():
+            with known_calls():
                 self._function()
         except Stopped:
             pass

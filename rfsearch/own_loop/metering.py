@@ -7,16 +7,19 @@ training, and is left out; what an optimiser does in a step is metered once.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import wraps
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from rfsearch.training.forks import Origin
 from rfsearch.training.meter import Meter
 from rfsearch.training.tally import Tally
 
@@ -33,7 +36,7 @@ class LoopMeter:
     def __init__(self) -> None:
         """Count nothing yet."""
         self._tally = Tally()
-        self._steps: dict[Hashable, float] = {}
+        self._works: dict[Hashable, float] = {}
         self._beside: _Beside | None = None
         self._optimising: ExitStack | None = None
         self._pauses = 0
@@ -69,28 +72,60 @@ class LoopMeter:
         """Whether what runs now is left out."""
         return self._pauses > 0
 
+    @contextmanager
+    def as_one(self, describe: Callable[[], Hashable]) -> Iterator[None]:
+        """Count what runs inside as one piece of work: metered when it is the first of its kind.
+
+        Its calls are spared the detour that every call takes while calls are watched.
+
+        Args:
+            describe: Returns what the cost can depend on.
+        """
+        with self.paused(), self._unwatched():
+            kind = describe()
+            meter = None if kind in self._works else Meter(memory=False)
+            try:
+                with meter or nullcontext():
+                    yield
+                if meter is not None:
+                    self._works[kind] = meter.flop
+            finally:
+                flop = self._works[kind] if meter is None else meter.flop
+                self._tally.flop += flop
+                if self._beside is not None:
+                    self._beside.flop += flop
+
+    @contextmanager
+    def _unwatched(self) -> Iterator[None]:
+        calls = self._tally.calls
+        if _get_current_function_mode() is not calls:
+            yield
+            return
+        calls.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            calls.__enter__()
+
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:
             return  # it trains: counted call by call
-        groups = optimizer.param_groups
-        kind = id(optimizer), tuple([p.grad is None for group in groups for p in group["params"]])
+
+        def describe() -> Hashable:
+            return id(optimizer), tuple([p.grad is None for group in optimizer.param_groups for p in group["params"]])
+
+        self.end_step()
         self._optimising = ExitStack()
-        meter = None if kind in self._steps else Meter(memory=False)
-        self._optimising.callback(self._charge_step, kind, meter)
-        self._optimising.enter_context(self.paused())
-        if meter is not None:
-            self._optimising.enter_context(meter)
+        self._optimising.enter_context(self.as_one(describe))
 
-    def _charge_step(self, kind: Hashable, meter: Meter | None) -> None:
-        flop = self._steps.setdefault(kind, meter.flop if meter else 0.0)
-        self._tally.flop += flop
-        if self._beside is not None:
-            self._beside.flop += flop
-
-    def _after_step(self, *_: Any) -> None:
+    def end_step(self) -> None:
+        """Watch calls again: behind a step of the optimiser, and wherever one must have failed."""
         if self._optimising is not None:
             self._optimising.close()
             self._optimising = None
+
+    def _after_step(self, *_: Any) -> None:
+        self.end_step()
         beside = self._beside
         if beside is None or beside is not _get_current_dispatch_mode():
             return
@@ -104,11 +139,11 @@ class _Beside(Meter):
 
     def __init__(self, loop: LoopMeter) -> None:
         super().__init__(memory=False)
-        self._loop, self._process = loop, os.getpid()
+        self._loop, self._origin = loop, Origin()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # A process that is forked off, as those that load data are, has a copy of this mode.
-        if self._loop.pausing or os.getpid() != self._process:
+        # A process that is forked off has a copy of this mode.
+        if self._loop.pausing or self._origin.elsewhere:
             return func(*args, **(kwargs or {}))
         return super().__torch_dispatch__(func, types, args, kwargs)
 
@@ -123,19 +158,48 @@ _training = _Training()
 
 
 @contextmanager
-def loading_apart() -> Iterator[None]:
-    """Leave out, of whatever is metered meanwhile, what data loaders do in the thread that trains."""
-    following = _BaseDataLoaderIter.__next__
+def known_calls() -> Iterator[None]:
+    """Let whatever is metered meanwhile know calls of torch that make many others.
+
+    What data loaders do in the thread that trains is left out; clipping and clearing gradients is one piece of work.
+    """
+    originals = _BaseDataLoaderIter.__next__, nn.utils.clip_grad_norm_, torch.optim.Optimizer.zero_grad
+    following, clip, clear = originals
 
     def read(self: Any) -> Any:
         meter = _training.meter
         if meter is None:
             return following(self)
+        meter.end_step()
         with meter.paused():
             return following(self)
 
-    _BaseDataLoaderIter.__next__ = read  # type: ignore[method-assign]
+    @wraps(clip)
+    def clip_grad_norm_(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        meter = _training.meter
+        if meter is None or isinstance(parameters, Tensor):
+            return clip(parameters, *args, **kwargs)
+        parameters = list(parameters)
+        with meter.as_one(lambda: ("clip", *[None if p.grad is None else p.grad.shape for p in parameters])):
+            return clip(parameters, *args, **kwargs)
+
+    @wraps(clear)
+    def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
+        meter = _training.meter
+        if meter is None:
+            return clear(self, *args, **kwargs)
+        meter.end_step()
+        with meter.as_one(lambda: "clear"):  # no arithmetic
+            return clear(self, *args, **kwargs)
+
+    _install(read, clip_grad_norm_, zero_grad)
     try:
         yield
     finally:
-        _BaseDataLoaderIter.__next__ = following  # type: ignore[method-assign]
+        _install(*originals)
+
+
+def _install(read: Any, clip: Any, clear: Any) -> None:
+    _BaseDataLoaderIter.__next__ = read  # type: ignore[method-assign]
+    nn.utils.clip_grad_norm_ = clip
+    torch.optim.Optimizer.zero_grad = clear  # type: ignore[method-assign]

@@ -12,8 +12,7 @@ themselves.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MethodWrapperType
 from typing import Any
@@ -24,6 +23,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
 from rfsearch.layers.one_call import Working
+from rfsearch.training.forks import Origin
 from rfsearch.training.meter import Meter
 
 # Calls that describe a tensor or move its data: no arithmetic (see the formulas of `Meter`), whatever their arguments.
@@ -42,6 +42,7 @@ _FREE = frozenset(
         Tensor.expand,
         Tensor.detach,
         Tensor.contiguous,
+        Tensor.to,
         Tensor.__getitem__,
         Tensor.__len__,
         Tensor.size,
@@ -49,12 +50,14 @@ _FREE = frozenset(
         Tensor.numel,
         Tensor.is_floating_point,
         Tensor.data_ptr,
+        torch._assert,
     }
 )
 # Calls whose work lies in the graph behind their arguments, so that shapes do not say what they cost.
 _BY_GRAPH = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
 _MOST_KNOWN = 20_000
 _ROUNDING = 1e-9
+_LEAF = type(torch.autograd.graph.get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 
 
 class Tally:
@@ -168,13 +171,12 @@ class Calls(TorchFunctionMode):
         super().__init__()
         self._tally = tally
         self._known: dict[Hashable, float] = {}
-        self._process = os.getpid()
+        self._origin = Origin()
         self.off = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # The first: a property of a tensor, such as its shape. A process that is forked off, as those that load data
-        # are, has a copy of this mode.
-        if type(func) is MethodWrapperType or func in _FREE or self.off or os.getpid() != self._process:
+        # The first: a property of a tensor, such as its shape. A process that is forked off has a copy of this mode.
+        if type(func) is MethodWrapperType or func in _FREE or self.off or self._origin.elsewhere:
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
         if func is Tensor.backward:
@@ -183,7 +185,7 @@ class Calls(TorchFunctionMode):
         kind = None
         if func not in _BY_GRAPH:
             try:
-                kind = (func, torch.is_grad_enabled(), _described(args), _described(kwargs) if kwargs else None)
+                kind = _kind(func, args, kwargs)
                 known = self._known.get(kind)
             except TypeError:  # an argument that nothing is known of
                 kind = None
@@ -216,15 +218,36 @@ def _run_backward(loss: Tensor, gradient: Tensor | None, options: Mapping[str, A
     torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), gradient, **options)
 
 
+def _kind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Hashable:
+    """Return what the cost of a call can depend on. Raises TypeError if that is not known.
+
+    Flat, and what arguments mostly are comes first: this runs at every call.
+    """
+    parts = [func, torch.is_grad_enabled()]
+    for value in args:
+        kind = type(value)
+        if kind in _TENSORS:
+            parts += value.shape, value.dtype, value.requires_grad
+        elif kind in _USUAL:
+            parts.append(value)
+        else:
+            parts.append(_described(value))
+    if kwargs:
+        parts.append(_described(kwargs))
+    return tuple(parts)
+
+
 def _described(value: Any) -> Hashable:
     """Return what the cost of a call can depend on in one of its arguments. Raises TypeError if that is not known."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.requires_grad
     if type(value) in _USUAL:
         result: Hashable = value
         return result
-    if isinstance(value, Tensor):
-        return value.shape, value.dtype, value.requires_grad
     if isinstance(value, (list, tuple)):
-        return tuple([_described(item) for item in value])
+        if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+            return value
+        return tuple([item if type(item) in _USUAL else _described(item) for item in value])
     if isinstance(value, dict):
         return tuple([(name, _described(item)) for name, item in value.items()])
     if isinstance(value, slice):
@@ -236,6 +259,7 @@ def _described(value: Any) -> Hashable:
     raise TypeError(type(value))
 
 
+_TENSORS = {Tensor, nn.Parameter}
 _USUAL = {type(None), type(Ellipsis), bool, int, float, str}
 _PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
@@ -253,19 +277,29 @@ def _graph(loss: Tensor) -> Hashable | None:
     Returns None where somebody else's Python function runs in it: such a one may start a backward pass of its own, as
     reentrant checkpointing does.
     """
+    with torch._C.DisableTorchFunction():  # to describe tensors is no call to whoever watches those
+        return _described_graph(loss)
+
+
+def _described_graph(loss: Tensor) -> Hashable | None:
     if loss.grad_fn is None:
         return None
     nodes, places = [loss.grad_fn], {loss.grad_fn: 0}
-    kinds: list[Hashable] = []
+    parts: list[Hashable] = []
     for node in nodes:
+        parts.append(node.name())
+        if type(node) is _LEAF:
+            parts.append(node.variable.shape)  # type: ignore[attr-defined]
+            continue
         if isinstance(node, BackwardCFunction) and not node._forward_cls.__module__.startswith("rfsearch."):
             return None
-        edges = []
         for behind, number in node.next_functions:
-            if behind is not None and behind not in places:
-                places[behind] = len(nodes)
-                nodes.append(behind)
-            edges.append((None if behind is None else places[behind], number))
-        shapes = tuple([tuple(metadata.shape) for metadata in node._input_metadata])
-        kinds.append((node.name(), tuple(edges), shapes))
-    return tuple(kinds)
+            place = -1
+            if behind is not None:
+                place = places.setdefault(behind, len(nodes))
+                if place == len(nodes):
+                    nodes.append(behind)
+            parts += place, number
+        for metadata in node._input_metadata:
+            parts.append(tuple(metadata.shape))
+    return tuple(parts)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from rfsearch.own_loop.metering import LoopMeter, loading_apart
+from rfsearch.own_loop.metering import LoopMeter, known_calls
 from rfsearch.training.meter import Meter
 
 Loop = Callable[[nn.Module, torch.optim.Optimizer], None]
@@ -147,8 +147,22 @@ def vectors(model, optimizer):
         optimizer.step()
 
 
+def failing(model, optimizer):
+    """A step of the optimiser fails and is tried again; gradients are cleared to zeros."""
+    usual = optimizer.param_groups[0]["betas"]
+    for step in range(STEPS):
+        optimizer.zero_grad(set_to_none=False)
+        model(batch()).square().mean().backward()
+        nn.utils.clip_grad_norm_(model[0].parameters(), 1.0)
+        optimizer.param_groups[0]["betas"] = None if step == 2 else usual
+        try:
+            optimizer.step()
+        except TypeError:
+            continue
+
+
 LOOPS = [plain, mixed_sizes, autocast, scaled, accumulating, taught, averaged, several_passes, penalised]
-LOOPS += [with_closure, skipping, vectors]
+LOOPS += [with_closure, skipping, vectors, failing]
 
 
 def metered(loop: Loop, make: Callable[[], nn.Module] = small) -> float:
@@ -160,7 +174,7 @@ def metered(loop: Loop, make: Callable[[], nn.Module] = small) -> float:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         torch.manual_seed(1)
         try:
-            with loading_apart():
+            with known_calls():
                 meter.begin([optimizer])
                 loop(model, optimizer)
         except BaseException as error:
