@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rfsearch.data import ImageSet
     from rfsearch.data.object_sizes import ObjectSizes
     from rfsearch.space import Space
-    from rfsearch.tasks.base import Task
 
 ModelArgument = Annotated[
     str,
