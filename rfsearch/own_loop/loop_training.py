@@ -236,7 +236,7 @@ class LoopTraining:
     def _epoch_cost(self) -> Cost:
         """Return what the next epoch should cost, looks included."""
         spent, length = self._trial.spent, self._space.length
-        flop = spent.growth * spent.epoch_flop or self._forecast.flop
+        flop = spent.next_epoch_flop or self._forecast.flop
         if length and self._candidate.searched and self._trial.searching:
             flop += length.look_flop * looked_at(len(self._space.dilations), len(self._candidate.searched))
         return Cost(flop, spent.epoch_s or self._forecast.device_s, 1.0)
@@ -247,8 +247,8 @@ class LoopTraining:
         if length is None:
             return Cost()
         spent = self._trial.spent
-        epoch_flop = max(self._forecast.flop, spent.growth * spent.epoch_flop)
-        dearer = max(1.0, epoch_flop / (length.train_flop + length.score_flop))
+        forecast = self._forecast.flop / (length.train_flop + length.score_flop)
+        dearer = max(1.0, forecast, spent.growth * spent.epoch_train_flop / length.train_flop)
         return Cost(dearer * (length.end_flop + (1 + LATENCY_PASSES) * self._pass_flop), length.end_s)
 
     def _exceeds(self, more: Cost) -> bool:
