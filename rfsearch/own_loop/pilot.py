@@ -15,11 +15,11 @@ from torch import nn
 from rfsearch.errors import RequestError, RfsearchError
 from rfsearch.identity import network_of
 from rfsearch.own_loop.loop_training import LoopThread, place_of_error
-from rfsearch.own_loop.random_states import seed_all
 from rfsearch.own_loop.trial import Trial
 from rfsearch.space import Length, OwnSpace
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.network import settings_of
+from rfsearch.training.random_states import seed_all
 
 
 class Pilot:

@@ -24,10 +24,10 @@ from rfsearch.layers.host import on_host
 from rfsearch.own_loop.learner import Learner
 from rfsearch.own_loop.learning import learner_of
 from rfsearch.own_loop.metering import LoopMeter
-from rfsearch.own_loop.random_states import random_state, set_random_state
 from rfsearch.space import OwnSpace
 from rfsearch.surgery import Advancing, Learnable, Settings, Undecayed, found_dilation, install
 from rfsearch.training.optimisation import Scalar, value_of
+from rfsearch.training.random_states import random_state, set_random_state
 
 
 class Stopped(BaseException):

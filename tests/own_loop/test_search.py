@@ -19,6 +19,7 @@ from rfsearch.ledger import Assignment, Request
 from rfsearch.own_loop.loop_training import LoopTraining
 from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan
 from rfsearch.surgery import install
+from rfsearch.training import Order
 from tests.own_loop import loops
 from tests.small_run import train_in_process
 
@@ -55,7 +56,7 @@ def training(the_plan: OwnPlan, choice, folder: Path, limit: float = 1e30, curre
     candidate = Candidate({"2": choice})
     order = Assignment("t", "s", 0, candidate.to_json(), 0, limit)
     step = the_plan.forecaster(candidate).step
-    return the_plan.trainings.begin(order, currency, CPU, folder / "t", step=step)
+    return the_plan.trainings.begin(Order(order, currency, CPU, folder / "t", step=step))
 
 
 def finished(work: LoopTraining):
