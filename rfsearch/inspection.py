@@ -159,9 +159,12 @@ def inspect(
 
 
 def build_network(spec: str, num_classes: int, in_channels: int) -> nn.Module:
-    """Build the untrained network of a backbone SPEC, its weights drawn from seed 0."""
+    """Build the untrained network of a backbone SPEC, its weights drawn from seed 0.
+
+    Its callable may also be one without arguments, as a training of one's own has it.
+    """
     torch.manual_seed(0)
-    model = plugins.make_backbone(spec, num_classes, in_channels)
+    model = plugins.make_backbone(spec, num_classes, in_channels, bare=True)
     model.eval()
     return model
 

@@ -317,13 +317,22 @@ def named(spec: str, what: str) -> Callable[..., Any]:
     return result
 
 
-def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build the network behind a backbone SPEC, made plain. Whatever is wrong with its callable is one ModelError."""
+def make_backbone(spec: str, num_classes: int, in_channels: int = 3, bare: bool = False) -> nn.Module:
+    """Build the network behind a backbone SPEC, made plain. Whatever is wrong with its callable is one ModelError.
+
+    Args:
+        spec: The SPEC.
+        num_classes: What its callable is told.
+        in_channels: Likewise.
+        bare: Whether the callable may also be one without arguments, as a training of one's own has it.
+    """
     from torch import nn
 
     from rfsearch.compiled import strip_compilation
 
     make = backbone(spec)
+    if bare and _takes_nothing(make):
+        make = _without_arguments(make)
     try:
         inspect.signature(make).bind(num_classes, in_channels)
     except TypeError as error:
@@ -348,3 +357,14 @@ def make_backbone(spec: str, num_classes: int, in_channels: int = 3) -> nn.Modul
         return strip_compilation(model)
     except ModelError as error:
         raise ModelError(f"backbone {spec!r}: {error}") from error
+
+
+def _takes_nothing(make: Callable[..., Any]) -> bool:
+    try:
+        return not inspect.signature(make).parameters
+    except ValueError:
+        return False
+
+
+def _without_arguments(make: Callable[[], Any]) -> Callable[[int, int], Any]:
+    return lambda num_classes, in_channels: make()

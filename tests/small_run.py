@@ -15,7 +15,7 @@ from rfsearch.planning.competition import contest_of
 from rfsearch.planning.contest import Contest
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan
-from rfsearch.training import Training, Trainings
+from rfsearch.training import Order, Training, Trainings
 from tests.planned import planned
 from tests.toys import toy_file
 
@@ -39,7 +39,7 @@ class InProcess:
         while assignment := contest.next():
             check()
             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-            work = trainings.begin(assignment, currency, CPU, folder, step=step)
+            work = trainings.begin(Order(assignment, currency, CPU, folder, step=step))
             while (record := work.advance()).status == "pruned":
                 watch(record)
                 if not contest.keep(record):
@@ -85,7 +85,7 @@ def train(run_dir: Path, plan: Plan, trials: int) -> None:
         assignment = contest.next()
         assert assignment
         folder = run_dir / "checkpoints" / assignment.trial
-        work = Training(plan.space, plan.data, assignment, plan.budget.currency, CPU, folder)
+        work = Training(plan.space, plan.data, Order(assignment, plan.budget.currency, CPU, folder))
         while (record := work.advance()).status == "pruned":
             pass
         contest.finish(record)

@@ -17,7 +17,7 @@ from rfsearch.ledger import Assignment, Record, Request
 from rfsearch.planning.plan import Plan
 from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.surgery import build
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from tests.calls import wrong
 from tests.planned import planned
 from tests.toys import toy_file
@@ -91,7 +91,7 @@ def trained(folder: Path, make: str, choice: Choice, **recipe: object) -> Record
     candidate = Candidate({"wide": choice})
     plan = plan_of(folder, make, candidate, **recipe)
     assignment = Assignment("listed-0-000", "listed", 0, candidate.to_json(), 7, 1e18)
-    work = Training(plan.space, plan.data, assignment, "flop", CPU, folder / "checkpoints" / "listed-0-000")
+    work = Training(plan.space, plan.data, Order(assignment, "flop", CPU, folder / "checkpoints" / "listed-0-000"))
     while (record := work.advance()).status == "pruned":
         pass
     assert record.status == "completed", record.cause

@@ -32,7 +32,7 @@ from rfsearch.plugins import make_backbone
 from rfsearch.surgery import Settings, build
 from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.training.batches import augment_of
 from tests.calls import wrong
 from tests.planned import planned
@@ -85,7 +85,7 @@ def a_run(
         trial = f"listed-0-{i:03d}"
         assignment = Assignment(trial, "listed", 0, candidate.to_json(), 7 + i, 1e18)
         journal.start(assignment)
-        work = Training(plan.space, plan.data, assignment, "flop", CPU, run_dir / "checkpoints" / trial)
+        work = Training(plan.space, plan.data, Order(assignment, "flop", CPU, run_dir / "checkpoints" / trial))
         while (record := work.advance()).status == "pruned":
             pass
         assert record.status == "completed", record.cause

@@ -17,7 +17,7 @@ from rfsearch.ledger.record import TRIAL_COLUMNS
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.directory import reopen_run
 from rfsearch.report import summarise, write
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from tests.small_run import CPU
 
 OLD_RUNS = sorted((Path(__file__).parent / "old_runs").iterdir())
@@ -106,7 +106,7 @@ def test_an_interrupted_one_is_trained_on(run_dir):
     assignment = contest.next()
     assert assignment is not None
     folder = run_dir / "checkpoints" / assignment.trial
-    work = Training(plan.space, plan.data, assignment, plan.budget.currency, CPU, folder)
+    work = Training(plan.space, plan.data, Order(assignment, plan.budget.currency, CPU, folder))
     while (record := work.advance()).status == "pruned":
         pass
     contest.finish(record)

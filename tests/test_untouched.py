@@ -19,7 +19,7 @@ from rfsearch.receptive import effective_receptive_field, receptive_field
 from rfsearch.surgery import list_sites, measure_sites
 from rfsearch.surgery.shapes import output_shape
 from rfsearch.tasks.from_space import task_of
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.untouched import restored, untouched
 from tests.toys import toy_faces, toy_space
 
@@ -304,7 +304,7 @@ def test_a_search_plans_and_trains_a_network_that_keeps_tensors(choice, tmp_path
     candidate, device = space.uniform(choice), torch.device("cpu")
     forecast = Forecaster(space, task_of(space, data), data, device)(candidate)
     given = Assignment("t-0-000", "listed", 0, candidate.to_json(), 7, 1e18)
-    work = Training(space, data, given, "flop", device, tmp_path / "t")
+    work = Training(space, data, Order(given, "flop", device, tmp_path / "t"))
     while (record := work.advance()).status == "pruned":
         pass
     assert (record.status, record.cause) == ("completed", "")

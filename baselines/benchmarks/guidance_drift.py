@@ -21,7 +21,7 @@ from rfsearch.choices import Inflated, SitePath
 from rfsearch.ledger import Assignment
 from rfsearch.planning.plan import load_data
 from rfsearch.space import read_space
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 
 NAME = "guidance_drift"
 STARTS = (2, 4, 8)
@@ -43,7 +43,7 @@ def trained(job: tuple[str, int, float, int]) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         data = load_data(space, None, Path(folder))
         assignment = Assignment("t", "inflation", seed, candidate.to_json(), seed, float("inf"))
-        training = Training(space, data, assignment, "flop", torch.device("cpu"), Path(folder))
+        training = Training(space, data, Order(assignment, "flop", torch.device("cpu"), Path(folder)))
         while (record := training.advance()).status == "pruned":
             pass
     table = pd.DataFrame(record.trace, columns=["step", "path", "f"])

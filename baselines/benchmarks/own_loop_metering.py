@@ -209,24 +209,29 @@ class Accepting:
         """Accept it."""
 
 
+def printed(row: dict[str, object]) -> dict[str, object]:
+    """Print a row as soon as it is known."""
+    print(row, flush=True)
+    return row
+
+
 def main() -> None:
     """Measure both, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=60, help="steps of each kind that are timed")
-    parser.add_argument("--counts-only", action="store_true", help="time nothing, and write nothing")
+    parser.add_argument("--beside", default="", help="what else ran on the machine, for the record")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    counts = pd.DataFrame([accuracy(name, kind) for name in NETWORKS for kind in LOOPS])
-    print(counts.round(4).to_string(index=False))
-    if asked.counts_only:
-        return
-    times = pd.DataFrame([overhead(name, asked.pairs, attached) for attached in (False, True) for name in TIMED])
-    print(times.round(4).to_string(index=False))
+    counts = pd.DataFrame([printed(accuracy(name, kind)) for name in NETWORKS for kind in LOOPS])
+    times = pd.DataFrame(
+        [printed(overhead(name, asked.pairs, attached)) for name in TIMED for attached in (False, True)]
+    )
     counts.round(6).to_csv(RESULTS / f"{NAME}.csv", index=False)
     write_sidecar(
         NAME,
         {
             **provenance(),
+            "beside": asked.beside,
             "overhead": times.round(5).to_dict(orient="records"),
             "share": "added by counting to the CPU time of a step: median over pairs of steps, 95 % bootstrap interval",
         },

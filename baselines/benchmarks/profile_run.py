@@ -32,7 +32,7 @@ from rfsearch.ledger.typed_json import sound
 from rfsearch.planning.plan import load_data
 from rfsearch.planning.request import check_request
 from rfsearch.tasks.segmentation import Segmentation
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.training.evaluation import Evaluation
 from rfsearch.training.loop import TrainingLoop
 
@@ -114,7 +114,7 @@ def profile_trial(space_name: str, folder: str | None) -> list[dict[str, Any]]:
             candidate = space.default_candidate.to_json()
             assignment = Assignment("profiled", "profile", 0, candidate, 0, float("inf"))
             began = time.perf_counter()
-            training = Training(space, data, assignment, "flop", torch.device("cpu"), Path(scratch) / "trial")
+            training = Training(space, data, Order(assignment, "flop", torch.device("cpu"), Path(scratch) / "trial"))
             while training.advance().status == "pruned":
                 pass
             whole = time.perf_counter() - began

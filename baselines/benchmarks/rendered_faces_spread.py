@@ -21,7 +21,7 @@ from rfsearch.choices import Dilated
 from rfsearch.ledger import Assignment
 from rfsearch.planning.plan import load_data
 from rfsearch.space import read_space
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 
 NAME = "rendered_faces_spread"
 
@@ -34,7 +34,7 @@ def trained(job: tuple[int, int]) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         data = load_data(space, None, Path(folder))
         assignment = Assignment("t", "exhaustive", seed, space.uniform(Dilated(dilation)).to_json(), seed, float("inf"))
-        training = Training(space, data, assignment, "flop", torch.device("cpu"), Path(folder))
+        training = Training(space, data, Order(assignment, "flop", torch.device("cpu"), Path(folder)))
         while (record := training.advance()).status == "pruned":
             pass
     print(f"dilation {dilation}, seed {seed}: val {record.val:.4f}, {record.cost.device_s:.0f} s", flush=True)

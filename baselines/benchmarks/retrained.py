@@ -28,7 +28,7 @@ from rfsearch.ledger.typed_json import sound
 from rfsearch.planning.plan import load_data
 from rfsearch.report.view import ArmRecords, build_view
 from rfsearch.space import Space
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 
 NAME = "retrained"
 FIRST_SEED = 1_000_000
@@ -101,7 +101,7 @@ def _assignment(candidate: str, seed: int) -> Assignment:
 
 def _train_one(space: Space, data: ImageSet, assignment: Assignment, folder: Path) -> Record:
     checkpoints = folder / "checkpoints" / assignment.trial
-    training = Training(space, data, assignment, "flop", CPU, checkpoints)
+    training = Training(space, data, Order(assignment, "flop", CPU, checkpoints))
     while (record := training.advance()).status == "pruned":
         pass
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -14,7 +14,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
 from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.watchdog import watched
-from rfsearch.training import RunningTraining, Trainings
+from rfsearch.training import Order, RunningTraining, Trainings
 
 LOSSES = "lost"  # in the configuration of a worker, beside the fields of an assignment: what earlier tries lost
 
@@ -79,7 +79,8 @@ class TrialTraining(tune.Trainable):
         trainings, currency = self._shared
         directory = self._directory = self._run_dir / CHECKPOINTS / assignment.trial
         self.cleanup()
-        self._training = trainings.begin(assignment, currency, self._device, directory, lost.tries, lost.seconds, step)
+        order = Order(assignment, currency, self._device, directory, lost.tries, lost.seconds, step)
+        self._training = trainings.begin(order)
         return True
 
     def cleanup(self) -> None:

@@ -30,6 +30,8 @@ from rfsearch.untouched import untouched
 
 # A map is resampled wherever f is not exactly 1, which a learned one leaves with its first step.
 _BESIDE = 1.01
+# A real dilation between 1 and 2 px reads more places than any other, px.
+_DEAREST = 1.5
 
 
 class _Passes(NamedTuple):
@@ -119,7 +121,10 @@ class LoopForecaster:
         if learnable.dilations:
             low, high = bounds_of(self._space.dilations, starts_of(learnable, candidate))
             for layer in learnable.let_move(model, (low, high + 1)).values():
-                layer.log_dilation.data = (layer.dilation.detach() + 0.5).log()
+                between = layer.dilation.detach() + 0.5
+                if low < _DEAREST and between < _DEAREST + 2:  # it may move there
+                    between = between.clamp(max=_DEAREST)
+                layer.log_dilation.data = between.log()
         for factor in learnable.factors.values():
             if factor.f.requires_grad:
                 factor.f.data *= _BESIDE

@@ -20,10 +20,9 @@ from torch import nn
 from rfsearch import plugins
 from rfsearch.choices import Candidate
 from rfsearch.errors import RfsearchError, RunDirectoryError, TrialError
-from rfsearch.ledger import Assignment, Cost, Record, Rung
+from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.record import Status
 from rfsearch.own_loop.metering import known_calls
-from rfsearch.own_loop.random_states import seed_all
 from rfsearch.own_loop.trial import Scored, Stopped, Trial
 from rfsearch.space import OwnSpace
 from rfsearch.training import checkpoint
@@ -34,7 +33,9 @@ from rfsearch.training.latency import LATENCY_PASSES
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import Meter, Metered, held_bytes
 from rfsearch.training.network import Fields, fields_of, settings_of
+from rfsearch.training.order import Order
 from rfsearch.training.progress import Point, Progress, read_parent
+from rfsearch.training.random_states import seed_all
 from rfsearch.untouched import restored
 
 Train = Callable[[Trial], None]
@@ -51,25 +52,16 @@ class LoopTrainings:
         train: The function, or its SPEC.
 
     Example:
-        >>> LoopTrainings(space, train).begin(assignment, "flop", torch.device("cpu"), directory).advance().status
+        >>> LoopTrainings(space, train).begin(order).advance().status
         'pruned'
     """
 
     space: OwnSpace
     train: Train | str
 
-    def begin(
-        self,
-        assignment: Assignment,
-        currency: str,
-        device: torch.device,
-        directory: Path,
-        lost: int = 0,
-        lost_s: float = 0.0,
-        step: Cost | None = None,
-    ) -> LoopTraining:
-        """Return the training of an assignment; see `Trainings`."""
-        return LoopTraining(self.space, self.train, assignment, currency, device, directory, lost, lost_s, step)
+    def begin(self, order: Order) -> LoopTraining:
+        """Return the training of an order; see `Trainings`."""
+        return LoopTraining(self.space, self.train, order)
 
 
 class LoopTraining:
@@ -78,34 +70,18 @@ class LoopTraining:
     Args:
         space: What is searched, with the length of a full training.
         train: The user's function, or its SPEC.
-        assignment: What to train.
-        currency: Of the assignment's limit, a field of `Cost`.
-        device: Where it trains.
-        directory: Of this trial's checkpoints; a training that was interrupted goes on from there.
-        lost: How often a worker died on the way to the next report.
-        lost_s: Seconds for which those held their devices.
-        epoch: Forecast of an epoch with its evaluations.
+        order: What to train; its first step is an epoch with its evaluations.
     """
 
-    def __init__(
-        self,
-        space: OwnSpace,
-        train: Train | str,
-        assignment: Assignment,
-        currency: str,
-        device: torch.device,
-        directory: Path,
-        lost: int = 0,
-        lost_s: float = 0.0,
-        epoch: Cost | None = None,
-    ) -> None:
+    def __init__(self, space: OwnSpace, train: Train | str, order: Order) -> None:
         """Call nothing yet: `advance` does."""
-        self._space, self._train, self._assignment = space, train, assignment
-        self._currency, self._device, self._directory = currency, device, directory
-        self._candidate = Candidate.from_json(assignment.candidate)
-        self._charges = Charges(lost, lost_s)
-        self._forecast = epoch or Cost()
-        self._trial = Trial(self._candidate, space, settings_of(space), assignment.train_seed, device, conduct=self)
+        self._space, self._train, self._order = space, train, order
+        self._device, self._directory = order.device, order.directory
+        self._candidate = Candidate.from_json(order.assignment.candidate)
+        self._charges = Charges(order.lost, order.lost_s)
+        self._forecast = order.step
+        seed = order.assignment.train_seed
+        self._trial = Trial(self._candidate, space, settings_of(space), seed, order.device, conduct=self)
         self._thread: LoopThread | None = None
         self._rungs: list[Rung] = []
         self._trace: list[Point] = []
@@ -159,7 +135,7 @@ class LoopTraining:
     def _call(self) -> None:
         """Call the user's function, in its thread."""
         memory = PeakMemory(self._device)
-        seed_all(self._assignment.train_seed)
+        seed_all(self._order.assignment.train_seed)
         train = plugins.named(self._train, "training function") if isinstance(self._train, str) else self._train
         try:
             train(self._trial)
@@ -188,7 +164,7 @@ class LoopTraining:
                 self._unjudged = True
                 return self._done
             self._said = "its checkpoint was damaged, so it began again; what it had cost before is not known"
-        if parent := self._assignment.heir_of:
+        if parent := self._order.assignment.heir_of:
             state, left = read_parent(parent, self._directory.parent / parent / PROGRESS, self._device, self._candidate)
             trial.load_state(state)
             self._done = self._charges.begun = self._charges.first = left.step
@@ -224,7 +200,7 @@ class LoopTraining:
         Progress(
             loop=trial.state(),
             step_flop=trial.spent.epoch_flop,
-            candidate=self._assignment.candidate,
+            candidate=self._order.assignment.candidate,
             first=self._charges.first,
             step=self._done,
             cost=measured,
@@ -236,7 +212,7 @@ class LoopTraining:
     def _epoch_cost(self) -> Cost:
         """Return what the next epoch should cost, looks included."""
         spent, length = self._trial.spent, self._space.length
-        flop = spent.growth * spent.epoch_flop or self._forecast.flop
+        flop = spent.next_epoch_flop or self._forecast.flop
         if length and self._candidate.searched and self._trial.searching:
             flop += length.look_flop * looked_at(len(self._space.dilations), len(self._candidate.searched))
         return Cost(flop, spent.epoch_s or self._forecast.device_s, 1.0)
@@ -247,13 +223,12 @@ class LoopTraining:
         if length is None:
             return Cost()
         spent = self._trial.spent
-        epoch_flop = max(self._forecast.flop, spent.growth * spent.epoch_flop)
-        dearer = max(1.0, epoch_flop / (length.train_flop + length.score_flop))
+        forecast = self._forecast.flop / (length.train_flop + length.score_flop)
+        dearer = max(1.0, forecast, spent.growth * spent.epoch_train_flop / length.train_flop)
         return Cost(dearer * (length.end_flop + (1 + LATENCY_PASSES) * self._pass_flop), length.end_s)
 
     def _exceeds(self, more: Cost) -> bool:
-        charged = self._charges.total_of(self._charges.measured + more)
-        return bool(getattr(charged, self._currency) > self._assignment.limit)
+        return self._order.exceeded_by(self._charges.total_of(self._charges.measured + more))
 
     def _finish(self) -> Record:
         """Weigh the trained network, and keep it."""
@@ -304,24 +279,18 @@ class LoopTraining:
         trial, fields = self._trial, self._fields
         if fields is None or status == "failed":
             fields = Fields(self._rf_init, {}, "")
-        return Record(
-            trial=self._assignment.trial,
-            strategy=self._assignment.strategy,
-            seed=self._assignment.seed,
-            status=status,
-            candidate=self._assignment.candidate,
+        return self._order.record(
+            status,
             rf_px=fields.rf_px,
             rf_init_px=self._rf_init,
             path_rf_px=fields.path_rf_px,
             cost=self._charges.total,
             outcome=self._candidate.ended(trial.learned_values()).to_json(),
             params=sum(p.numel() for p in trial.model.parameters()) if trial.model else None,
-            train_seed=self._assignment.train_seed,
             steps=trial.step,
             rungs=tuple(self._rungs),
             trace=tuple(point for point in self._trace if math.isfinite(point[2])),
             train_peak_bytes=self._peak,
-            heir_of=self._assignment.heir_of,
             cause=self._said,
         )
 

@@ -20,10 +20,10 @@ from rfsearch.ledger.run_directory import make_unused
 from rfsearch.ledger.typed_json import sound
 from rfsearch.own_loop.loop_training import Train
 from rfsearch.own_loop.planning import Make, OwnCode, OwnPlan, check_dilations, check_shape, make_own_plan, reopen
-from rfsearch.own_loop.random_states import random_state, set_random_state
 from rfsearch.planning.request import check_request_in_general, named_anywhere
 from rfsearch.result import Result, load_run
 from rfsearch.space.own_file import USUAL_DILATIONS
+from rfsearch.training.random_states import random_state, set_random_state
 
 
 def search(

@@ -15,11 +15,11 @@ from torch import nn
 from rfsearch.errors import RequestError, RfsearchError
 from rfsearch.identity import network_of
 from rfsearch.own_loop.loop_training import LoopThread, place_of_error
-from rfsearch.own_loop.random_states import seed_all
 from rfsearch.own_loop.trial import Trial
 from rfsearch.space import Length, OwnSpace
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.network import settings_of
+from rfsearch.training.random_states import seed_all
 
 
 class Pilot:
@@ -53,8 +53,13 @@ class Pilot:
         return epoch == 0
 
 
-def run_pilot(space: OwnSpace, train: Callable[[Trial], None], tensors: str, device: torch.device) -> Length:
+def run_pilot(
+    space: OwnSpace, train: Callable[[Trial], None], tensors: str, device: torch.device
+) -> tuple[Length, bool]:
     """Call a user's function for one epoch of the hand default.
+
+    Returns:
+        What it has shown, and whether it compiles its model.
 
     Raises:
         RequestError: It does not train, or fails.
@@ -89,7 +94,7 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], tensors: str, dev
             "the training function ended without a score. It calls trial.finish(val=SCORE) at its end, and "
             "trial.report(val=SCORE) after each epoch."
         )
-    train_flop = spent.epoch_flop - spent.epoch_score_flop
+    train_flop = spent.epoch_train_flop
     if not train_flop > 0:
         raise RequestError(
             "an epoch of the training function ran nothing that has a cost: no pass of a model in the thread that "
@@ -98,7 +103,7 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], tensors: str, dev
     peak_bytes = memory.bytes() or 0
     if device.type == "cuda":
         torch.cuda.empty_cache()  # workers share it
-    return Length(
+    length = Length(
         epochs=trial.epochs_asked,
         steps=spent.steps,
         train_flop=train_flop,
@@ -110,3 +115,4 @@ def run_pilot(space: OwnSpace, train: Callable[[Trial], None], tensors: str, dev
         looks=trial.looked,
         peak_bytes=peak_bytes,
     )
+    return length, trial.compiled

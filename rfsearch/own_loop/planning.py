@@ -30,7 +30,7 @@ from rfsearch.planning.fitting import check_candidates, fit_sites
 from rfsearch.planning.plan import extremes, require_budget
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.sources import absolute
-from rfsearch.space import OwnSpace
+from rfsearch.space import Length, OwnSpace
 from rfsearch.space.own_file import USUAL_DILATIONS
 from rfsearch.surgery import Settings, Site
 from rfsearch.training import settings_of
@@ -291,18 +291,29 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
     unfit = describe_entrants(entrants, space)
     wanted = [*extremes(request, entrants, space), *known_candidates(unfit, space)]
     check_candidates(space, sites, model, space.input_shape, wanted)
-    length = run_pilot(space, code.train, network_of("", code.model()).tensors, device)
-    notices.append(_said(length.epoch_s))
+    length, compiled = run_pilot(space, code.train, network_of("", code.model()).tensors, device)
+    notices += _said(length, compiled)
     return _with_length(code, request, space.with_(length=length), device, sites, notices)
 
 
-def _said(seconds: float) -> str:
+def _said(length: Length, compiled: bool) -> list[str]:
+    """Return what a pilot has shown, in words."""
     from rfsearch.numbers import duration
 
-    return (
-        f"A pilot of one epoch of the hand default took {duration(seconds)}; it is charged to no arm. What it cost is "
-        "the forecast of all others."
-    )
+    said = [
+        f"A pilot of one epoch of the hand default took {duration(length.epoch_s)}; it is charged to no arm. What it "
+        "cost is the forecast of all others."
+    ]
+    if not length.score_flop:
+        said.append(
+            "Nothing was evaluated in it (trial.evaluating). Where later epochs are, trials cost more than forecast."
+        )
+    if compiled:
+        said.append(
+            "The model is compiled by torch.compile; trials run it as it was written, since what compiled code runs "
+            "cannot be counted."
+        )
+    return said
 
 
 def _with_length(

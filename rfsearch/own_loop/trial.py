@@ -20,13 +20,14 @@ from rfsearch.choices import Candidate
 from rfsearch.compiled import check_not_compiled, is_compiled
 from rfsearch.errors import RequestError, TrialError
 from rfsearch.layers import FractionalConv2d
+from rfsearch.layers.host import on_host
 from rfsearch.own_loop.learner import Learner
 from rfsearch.own_loop.learning import learner_of
 from rfsearch.own_loop.metering import LoopMeter
-from rfsearch.own_loop.random_states import random_state, set_random_state
 from rfsearch.space import OwnSpace
 from rfsearch.surgery import Advancing, Learnable, Settings, Undecayed, found_dilation, install
 from rfsearch.training.optimisation import Scalar, value_of
+from rfsearch.training.random_states import random_state, set_random_state
 
 
 class Stopped(BaseException):
@@ -50,9 +51,10 @@ class Spent:
     Attributes:
         score_flop: Of what ran inside `Trial.evaluating`.
         epoch_flop: Of the last epoch, evaluations included.
-        growth: That over the epoch before, at least 1: what a learned f makes an epoch dearer.
-        epoch_score_flop: Of the evaluations in it.
-        epoch_s: Seconds of the last epoch.
+        growth: How much dearer the next one may be, at least 1: what a learned f makes of it.
+        epoch_score_flop: Of the evaluations in the last epoch.
+        most_score_flop: Of the evaluations in that epoch, of all, in which they cost most.
+        epoch_s: Seconds of the last epoch, or of the one before where that took longer.
         look_flop: Of the last look.
         epochs: Whole epochs since this process has taken the training up.
         steps: Optimiser steps in the last epoch.
@@ -62,10 +64,33 @@ class Spent:
     epoch_flop: float = 0.0
     growth: float = 1.0
     epoch_score_flop: float = 0.0
+    most_score_flop: float = 0.0
     epoch_s: float = 0.0
     look_flop: float = 0.0
+    _last_s: float = 0.0
     epochs: int = 0
     steps: int = 0
+
+    @property
+    def epoch_train_flop(self) -> float:
+        """FLOP of the last epoch without evaluations."""
+        return self.epoch_flop - self.epoch_score_flop
+
+    @property
+    def next_epoch_flop(self) -> float:
+        """FLOP that the next epoch may cost; one may be evaluated that follows one that was not."""
+        return self.growth * (self.epoch_train_flop + self.most_score_flop)
+
+    def end_epoch(self, flop: float, score_flop: float, seconds: float, steps: int, growth: float) -> None:
+        """Note what an epoch has cost, and by how much what it has moved makes the next one dearer."""
+        before = self.epoch_train_flop
+        self.epoch_s = max(seconds, self._last_s)
+        self._last_s = seconds
+        self.epoch_flop, self.epoch_score_flop = flop, score_flop
+        self.most_score_flop = max(self.most_score_flop, score_flop)
+        self.growth = max(1.0, growth, self.epoch_train_flop / before if before else 1.0)
+        self.epochs += 1
+        self.steps = steps
 
 
 @dataclass
@@ -151,7 +176,7 @@ class Trial:
         self._attached: nn.Module | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._kept: dict[str, Stateful] = {}
-        self.set_aside_compilation = False
+        self.compiled = self._eager = False
         """Whether the training has compiled its model, which runs as it was written instead."""
         self._step = self._score_depth = 0
         self._look: Callable[[], float] | None = None
@@ -235,10 +260,10 @@ class Trial:
                 f"a trial trains in one process. This one belongs to a group of {distributed.get_world_size()}: start "
                 "none in the training function, and let the search train several trials at a time."
             )
-        if is_compiled(model):
-            # What compiled code runs cannot be counted, and a dilation that changes would compile it anew.
-            torch.compiler.set_stance("force_eager")
-            self.set_aside_compilation = True
+        # What compiled code runs cannot be counted, be it a model's or a loss's, and a dilation that changes would
+        # compile it anew.
+        torch.compiler.set_stance("force_eager")
+        self._eager, self.compiled = True, is_compiled(model)
         if not {id(p) for p in self.model.parameters()} <= {id(p) for p in model.parameters()}:
             raise RequestError(
                 "trial.attach got another model than trial.prepare, whose candidate would train nothing. Attach what "
@@ -298,14 +323,15 @@ class Trial:
                 if not self._conduct.goes_on(self, epoch):
                     return
             before, steps, began = self.meter.flop, self._step, time.perf_counter()
-            scored = self.spent.score_flop
+            scored, factors = self.spent.score_flop, self._factors()
             yield epoch
-            self.spent.epochs += 1
-            last, self.spent.epoch_flop = self.spent.epoch_flop, self.meter.flop - before
-            self.spent.growth = max(1.0, self.spent.epoch_flop / last) if last else 1.0
-            self.spent.epoch_score_flop = self.spent.score_flop - scored
-            self.spent.epoch_s = time.perf_counter() - began
-            self.spent.steps = self._step - steps
+            self.spent.end_epoch(
+                self.meter.flop - before,
+                self.spent.score_flop - scored,
+                time.perf_counter() - began,
+                self._step - steps,
+                self._growth_since(factors),
+            )
             if self._step == steps:
                 raise TrialError(
                     "an epoch has passed without a step of the attached optimiser. Attach the one whose step() runs."
@@ -408,7 +434,7 @@ class Trial:
 
     def end(self) -> None:
         """Give back what the training has changed beyond itself."""
-        if self.set_aside_compilation:
+        if self._eager:
             torch.compiler.set_stance("default")
 
     def settle(self) -> nn.Module:
@@ -421,6 +447,14 @@ class Trial:
                 if self.finished_model is not None:
                     self.learner.settle(self.finished_model, whole=False, keep=True)
         return self.model if self.finished_model is None else self.finished_model
+
+    def _factors(self) -> list[float]:
+        return [on_host(value_of(factor))[0] for factor in self.learnable.factors.values()]
+
+    def _growth_since(self, before: list[float]) -> float:
+        """Return how much dearer an epoch gets if each f, which scales a map, grows as it did in the last one."""
+        axes = len(self._space.input_shape) - 2
+        return max((now / then for then, now in zip(before, self._factors(), strict=True)), default=1.0) ** axes
 
     @property
     def _steps(self) -> int:

@@ -25,7 +25,7 @@ class Engine(Protocol):
     - While fewer than `workers` trials run, ask `contest.next()`. None means that nothing can be handed out for now:
       ask again once a trial has come back, and stop when `contest.done`. Never ask ahead of a free worker, or a
       strategy chooses before it knows the scores of what is in training.
-    - A worker trains an assignment with `trainings.begin(...)`, its checkpoints in
+    - A worker trains an assignment with `trainings.begin(Order(assignment, ...))`, its checkpoints in
       `run_dir / "checkpoints" / assignment.trial`, and its `step` from `contest.first_step(assignment)`. That folder
       and those of other trials must be there for every worker, and writable: an heir reads its parent's. A training
       that does not go on, ended or not, is closed.
@@ -53,7 +53,7 @@ class Engine(Protocol):
         ...     def run(self, contest, trainings, run_dir, currency, watch, check):
         ...         while (assignment := contest.next()) is not None:
         ...             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-        ...             training = trainings.begin(assignment, currency, torch.device("cpu"), folder, step=step)
+        ...             training = trainings.begin(Order(assignment, currency, torch.device("cpu"), folder, step=step))
         ...             while (record := training.advance()).status == "pruned":
         ...                 check()
         ...                 watch(record)

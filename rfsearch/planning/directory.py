@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from rfsearch import plugins
-from rfsearch.errors import RunDirectoryError
+from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.identity import require_same
+from rfsearch.ledger.journal import LEDGER_FILE, read_history
 from rfsearch.ledger.lock import hold
 from rfsearch.ledger.manifest import (
     MANIFEST_FILE,
@@ -38,17 +39,23 @@ from rfsearch.tasks.from_space import task_of
 def new_directory(run_dir: Path) -> Iterator[Path]:
     """Make a fresh run directory and hold it for this process.
 
-    It is removed if the request fails before anything worth keeping is in it.
+    It is removed if the request fails before anything worth keeping is in it: a manifest, or, where only a start of
+    workers shows that the request is wrong, a trial.
     """
     create(run_dir)
     with hold(run_dir):
         create(run_dir)  # another process may have been faster
         try:
             yield run_dir
-        except BaseException:
-            if not (run_dir / MANIFEST_FILE).exists():
+        except BaseException as error:
+            wrong = type(error) is RequestError and not _trials_in(run_dir)
+            if wrong or not (run_dir / MANIFEST_FILE).exists():
                 shutil.rmtree(run_dir, ignore_errors=True)
             raise
+
+
+def _trials_in(run_dir: Path) -> bool:
+    return (run_dir / LEDGER_FILE).exists() and bool(read_history(run_dir).assignments)
 
 
 def start_run(the_plan: SearchPlan, run_dir: Path, command: str, workers: int, device: str) -> None:

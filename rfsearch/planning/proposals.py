@@ -204,10 +204,10 @@ def _nothing(
     small = [row for row in rows if row.path in usable and (row.largest_dilation or 1) < _second(dilations)]
     if taking:
         closest = max(taking, key=_pixels)
-        hint = f"--site {closest.path}, which takes dilations up to {max(usable[closest.path])}"
+        hint = f"to name one: --site {closest.path} takes dilations up to {max(usable[closest.path])}"
     elif small:
         closest = max(small, key=_pixels)
-        hint = f"larger images, for maps larger than the {_size(closest)} that {closest.path} reads"
+        hint = f"a larger input, for maps larger than the {_size(closest)} that {closest.path} reads"
     else:
         hint = "another network, such as --backbone wei-small"
     return f"no site can be proposed. {why or 'It has no convolution'}. Nearest that works: {hint}."

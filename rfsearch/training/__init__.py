@@ -3,6 +3,7 @@
 from rfsearch.training.meter import Meter, Metered
 from rfsearch.training.network import build_network, settings_of
 from rfsearch.training.operators import register_flop
+from rfsearch.training.order import Order
 from rfsearch.training.training import Training
 from rfsearch.training.trainings import ImageTrainings, RunningTraining, Trainings
 
@@ -10,6 +11,7 @@ __all__ = [
     "ImageTrainings",
     "Meter",
     "Metered",
+    "Order",
     "RunningTraining",
     "Training",
     "Trainings",

@@ -25,6 +25,7 @@ from rfsearch.training.evaluation import Evaluation
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.network import build_network
 from rfsearch.training.optimisation import Optimisation, Scalar, value_of
+from rfsearch.training.random_states import random_state, set_random_state
 from rfsearch.training.step_costs import StepCosts, Work
 from rfsearch.training.tally import Tally
 
@@ -199,15 +200,12 @@ class TrainingLoop:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a training needs to go on as if it had never stopped."""
-        random_state = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            random_state["cuda"] = torch.cuda.get_rng_state(self._device)
         if self.search:
             self.search.show_best()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimisation.state(),
-            "random": random_state,
+            "random": random_state(self._device),
             "costs": self._costs.state(),
             "map_sizes": self._work.state(),
             **(self.search.state() if self.search else {}),
@@ -227,9 +225,7 @@ class TrainingLoop:
         self._work.load_state(state.get("map_sizes", {}))
         self.model.load_state_dict(state["model"])
         self.optimisation.load_state(state["optimizer"])
-        torch.set_rng_state(state["random"]["cpu"].cpu())
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self._device)
+        set_random_state(state["random"], self._device)
 
     def _advance(self, step: int) -> None:
         """Let the layers in the place of convolutions change before a step."""

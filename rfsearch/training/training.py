@@ -13,7 +13,7 @@ from rfsearch.choices import Candidate
 from rfsearch.data import ImageSet, Split
 from rfsearch.errors import RunDirectoryError, TrialError
 from rfsearch.interrupt import Interrupted
-from rfsearch.ledger import Assignment, Cost, Record, Rung
+from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.record import Status
 from rfsearch.space import Space
@@ -24,7 +24,9 @@ from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import held_bytes
 from rfsearch.training.network import Fields, fields_of
+from rfsearch.training.order import Order
 from rfsearch.training.progress import Point, Progress, read_parent
+from rfsearch.training.random_states import seed_all
 
 _TRACE_POINTS = 200
 _EXAMPLES = 4
@@ -55,35 +57,16 @@ class Training:
     Args:
         space: Network, task and recipe.
         data: All splits.
-        assignment: What to train. An heir goes on from its parent's last look: its weights, momentum, step and random
+        order: What to train. An heir goes on from its parent's last look: its weights, momentum, step and random
             numbers, at dilations and with an order of images of its own, and is charged what it trains itself.
-        currency: Of the assignment's limit, a field of `Cost`.
-        device: Where it trains.
-        directory: Of this trial's checkpoints, beside those of the other trials; a training that was interrupted goes
-            on from there.
-        lost: How often a worker died on the way to the next look.
-        lost_s: Seconds for which those held their devices.
-        step: Forecast of its first step, so that the limit holds before any step has been metered.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        data: ImageSet,
-        assignment: Assignment,
-        currency: str,
-        device: torch.device,
-        directory: Path,
-        lost: int = 0,
-        lost_s: float = 0.0,
-        step: Cost | None = None,
-    ) -> None:
+    def __init__(self, space: Space, data: ImageSet, order: Order) -> None:
         """Build nothing yet: `advance` does."""
-        self._space, self._data, self._assignment = space, data, assignment
-        self._currency, self._device, self._directory = currency, device, directory
-        self._candidate = Candidate.from_json(assignment.candidate)
-        self._charges = Charges(lost, lost_s)
-        self._forecast_step = step or Cost()
+        self._space, self._data, self._order = space, data, order
+        self._device, self._directory = order.device, order.directory
+        self._candidate = Candidate.from_json(order.assignment.candidate)
+        self._charges = Charges(order.lost, order.lost_s)
         self._rungs: list[Rung] = []
         self._trace: list[Point] = []
         self._step = 0
@@ -143,18 +126,17 @@ class Training:
 
     def _step_cost(self, loop: TrainingLoop) -> Cost:
         """Return what the next step should cost: as forecast, until one has been metered."""
-        metered, forecast = loop.step_cost(), self._forecast_step
+        metered, forecast = loop.step_cost(), self._order.step
         return Cost(metered.flop or forecast.flop, metered.device_s or forecast.device_s, metered.epochs)
 
     def _exceeds(self, more: Cost) -> bool:
         """Return whether that much more would overshoot the limit."""
-        charged = self._charges.total_of(self._charges.measured + more)
-        return bool(getattr(charged, self._currency) > self._assignment.limit)
+        return self._order.exceeded_by(self._charges.total_of(self._charges.measured + more))
 
     def _begin(self) -> None:
         """Build the network and pick up where an interrupted training of this trial, or its parent, had stopped."""
-        memory, seed = PeakMemory(self._device), self._assignment.train_seed
-        torch.manual_seed(seed)
+        memory, seed = PeakMemory(self._device), self._order.assignment.train_seed
+        seed_all(seed)
         loop = self._loop = TrainingLoop(self._space, self._data, self._candidate, seed, self._device, memory)
         self._charges.follow(loop)
         self._rf_init = self._fields(loop).rf_px
@@ -163,7 +145,7 @@ class Training:
                 self._resume(loop, left)
                 return
             self._said = "its checkpoint was damaged, so it began again; what it had cost before is not known"
-        if parent := self._assignment.heir_of:
+        if parent := self._order.assignment.heir_of:
             file = self._directory.parent / parent / self._progress_file.name
             state, left = read_parent(parent, file, self._device, self._candidate)
             loop.load_state(state, left.step_flop)
@@ -189,7 +171,7 @@ class Training:
         Progress(
             loop=loop.state(),
             step_flop=loop.step_cost().flop,
-            candidate=self._assignment.candidate,
+            candidate=self._order.assignment.candidate,
             first=self._charges.first,
             step=self._step,
             cost=measured,
@@ -228,24 +210,18 @@ class Training:
     def _record(self, status: Status) -> Record:
         loop = self._loop
         fields = self._fields(loop) if loop and status != "failed" else Fields(self._rf_init, {}, "")
-        return Record(
-            trial=self._assignment.trial,
-            strategy=self._assignment.strategy,
-            seed=self._assignment.seed,
-            status=status,
-            candidate=self._assignment.candidate,
+        return self._order.record(
+            status,
             rf_px=fields.rf_px,
             rf_init_px=self._rf_init,
             path_rf_px=fields.path_rf_px,
             cost=self._charges.total,
             outcome=self._candidate.ended(loop.learned_values() if loop else {}).to_json(),
             params=sum(p.numel() for p in loop.model.parameters()) if loop else None,
-            train_seed=self._assignment.train_seed,
             steps=self._step,
             rungs=tuple(self._rungs),
             trace=tuple(point for point in self._trace if math.isfinite(point[2])),
             train_peak_bytes=loop.train_peak_bytes if loop else None,
-            heir_of=self._assignment.heir_of,
             cause=self._said,
         )
 

@@ -7,14 +7,12 @@ there: the built-in one, or one that calls its user's own loop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from rfsearch.data import ImageSet
-from rfsearch.ledger import Assignment, Cost, Record
+from rfsearch.ledger import Record
 from rfsearch.space import Space
+from rfsearch.training.order import Order
 from rfsearch.training.training import Training
 
 
@@ -40,27 +38,8 @@ class RunningTraining(Protocol):
 class Trainings(Protocol):
     """Make the training of each assignment of a run."""
 
-    def begin(
-        self,
-        assignment: Assignment,
-        currency: str,
-        device: torch.device,
-        directory: Path,
-        lost: int = 0,
-        lost_s: float = 0.0,
-        step: Cost | None = None,
-    ) -> RunningTraining:
-        """Return the training of an assignment; what an interrupted one has left in its directory goes on.
-
-        Args:
-            assignment: What to train.
-            currency: Of the assignment's limit, a field of `Cost`.
-            device: Where it trains.
-            directory: Of this trial's checkpoints, beside those of the other trials.
-            lost: How often a worker died on the way to the next look.
-            lost_s: Seconds for which those held their devices.
-            step: Forecast of its first step, so that the limit holds before anything has been metered.
-        """
+    def begin(self, order: Order) -> RunningTraining:
+        """Return the training of an order; what an interrupted one has left in its directory goes on."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +51,13 @@ class ImageTrainings:
         data: All splits.
 
     Example:
-        >>> ImageTrainings(space, data).begin(assignment, "flop", torch.device("cpu"), directory).advance().status
+        >>> ImageTrainings(space, data).begin(order).advance().status
         'pruned'
     """
 
     space: Space
     data: ImageSet
 
-    def begin(
-        self,
-        assignment: Assignment,
-        currency: str,
-        device: torch.device,
-        directory: Path,
-        lost: int = 0,
-        lost_s: float = 0.0,
-        step: Cost | None = None,
-    ) -> Training:
-        """Return the training of an assignment; see `Trainings`."""
-        return Training(self.space, self.data, assignment, currency, device, directory, lost, lost_s, step)
+    def begin(self, order: Order) -> Training:
+        """Return the training of an order; see `Trainings`."""
+        return Training(self.space, self.data, order)

@@ -38,6 +38,12 @@ def test_it_is_planned_run_resumed_reported_and_exported(call, mine, tmp_path, t
         assert option.partition("=")[0] in err
 
 
+def test_its_network_is_looked_at_without_arguments_too(call, mine):
+    code, out, err = call("sites", "mine.py:make_model", "--input", "1x24x24", "--json")
+    assert code == 0, err
+    assert '"2"' in out
+
+
 def test_a_space_file_says_the_same(call, mine, tmp_path, trained_here):
     (tmp_path / "mine.toml").write_text(
         'train = "mine.py:train"\nmodel = "mine.py:make_model"\ninput_shape = [1, 24, 24]\nsites = ["2"]\n'

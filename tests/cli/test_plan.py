@@ -198,7 +198,7 @@ def test_plan_takes_another_network_and_site(call, tmp_path):
 def test_a_recipe_of_one_or_two_steps_is_planned_and_trained(call, tmp_path, steps):
     """Its costs are timed over more steps than it has."""
     from rfsearch.ledger import Assignment
-    from rfsearch.training import Training
+    from rfsearch.training import Order, Training
 
     path = toy_file(tmp_path, budget="60x", steps=steps)
     path.write_text(path.read_text().replace("f_delay = 0.25", "f_delay = 0.9\nwarmup = 5\nlr_steps = [0.5]"))
@@ -208,7 +208,7 @@ def test_a_recipe_of_one_or_two_steps_is_planned_and_trained(call, tmp_path, ste
     for row in json.loads(out)["candidates"]:
         given = Assignment("t", "s", 0, row["candidate"], 0, math.inf)
         folder = tmp_path / str(abs(hash(row["candidate"])))
-        training = Training(space, toy_faces(), given, "flop", torch.device("cpu"), folder)
+        training = Training(space, toy_faces(), Order(given, "flop", torch.device("cpu"), folder))
         while (record := training.advance()).status == "pruned":
             pass
         assert (record.status, record.cause) == ("completed", "")

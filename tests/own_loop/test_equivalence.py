@@ -11,7 +11,7 @@ from rfsearch.ledger import Assignment, Request
 from rfsearch.own_loop.planning import OwnCode, make_own_plan
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.tasks.from_space import task_of
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.training.batches import training_batches
 from rfsearch.training.schedule import learning_rate
 from tests.toys import toy_faces, toy_space
@@ -74,8 +74,8 @@ def test_scores_are_equal_to_the_last_digit_and_flop_within_one_percent(space, c
     plan = make_own_plan(code, request, CPU)
     candidate = Candidate({"conv6": choice})
     order = Assignment("t", "s", 0, candidate.to_json(), 3, 1e30)
-    own = finished(plan.trainings.begin(order, "flop", CPU, tmp_path / "own"))
-    built_in = finished(Training(space, data, order, "flop", CPU, tmp_path / "built-in"))
+    own = finished(plan.trainings.begin(Order(order, "flop", CPU, tmp_path / "own")))
+    built_in = finished(Training(space, data, Order(order, "flop", CPU, tmp_path / "built-in")))
     assert (own.val, own.test, own.outcome) == (built_in.val, built_in.test, built_in.outcome)
     assert (own.rf_px, own.params, own.infer_mac) == (built_in.rf_px, built_in.params, built_in.infer_mac)
     # The built-in training also weighs an image before scoring, again at every new size of a map, and shows four.

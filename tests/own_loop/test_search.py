@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rfsearch.ledger import Assignment, Request
 from rfsearch.own_loop.loop_training import LoopTraining
 from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan
 from rfsearch.surgery import install
+from rfsearch.training import Order
 from tests.own_loop import loops
 from tests.small_run import train_in_process
 
@@ -54,7 +56,7 @@ def training(the_plan: OwnPlan, choice, folder: Path, limit: float = 1e30, curre
     candidate = Candidate({"2": choice})
     order = Assignment("t", "s", 0, candidate.to_json(), 0, limit)
     step = the_plan.forecaster(candidate).step
-    return the_plan.trainings.begin(order, currency, CPU, folder / "t", step=step)
+    return the_plan.trainings.begin(Order(order, currency, CPU, folder / "t", step=step))
 
 
 def finished(work: LoopTraining):
@@ -452,6 +454,91 @@ def test_what_is_asked_wrongly_is_one_message(changes, said, tmp_path):
     with pytest.raises(RfsearchError, match=said):
         rfsearch.search(loops.train, out=tmp_path / "run", **{**SEARCH, **changes})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_compiled_loss_is_counted_as_it_was_written():
+    def train(trial, loss):
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        trial.attach(model, optimizer)
+        for _ in trial.epochs(1):
+            for x, y in loops.loader(32):
+                optimizer.zero_grad()
+                loss(model(x) - y).backward()
+                optimizer.step()
+        trial.finish(val=loops.scorer(model)())
+
+    def loss(difference):
+        return (difference.square() * 2 + 1).mean()
+
+    written, compiled = (
+        plan(partial(train, loss=one), strategies=("exhaustive",)).space.length.train_flop
+        for one in (loss, torch.compile(loss, backend="eager"))
+    )
+    assert compiled == pytest.approx(written, rel=1e-9)
+
+
+def train_evaluating(trial, epochs: int, evaluated) -> None:
+    """Evaluate for long, after some epochs only."""
+    model = trial.prepare(loops.make_model())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    trial.attach(model, optimizer)
+    for epoch in trial.epochs(epochs):
+        for x, y in loops.loader(16):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step()
+        if evaluated(epoch):
+            with trial.evaluating():
+                for seed in range(1, 6):
+                    loops.scorer(model, seed)()
+            trial.report(val=0.5)
+    trial.finish(val=0.5)
+
+
+@pytest.mark.parametrize("share", [0.45, 0.55, 0.65, 0.75])
+def test_a_limit_holds_where_only_some_epochs_are_evaluated(share, tmp_path):
+    planned = plan(partial(train_evaluating, epochs=10, evaluated=lambda epoch: epoch % 2), strategies=("exhaustive",))
+    assert any("Nothing was evaluated" in notice for notice in planned.notices)
+    whole = finished(training(planned, Dilated(2), tmp_path / "whole")).cost.flop
+    record = finished(training(planned, Dilated(2), tmp_path / "cut", limit=share * whole))
+    assert record.status == "cut"
+    assert record.cost.flop <= share * whole
+
+
+@pytest.mark.parametrize("share", [0.4, 0.55, 0.7, 0.85])
+def test_a_limit_holds_while_f_grows_within_a_short_training(share, tmp_path):
+    train = partial(train_evaluating, epochs=4, evaluated=lambda epoch: False)
+    planned = plan(train, strategies=("inflation",))
+    steep = replace(planned, space=planned.space.with_(f_step=0.2))
+    choice = Inflated(4, f=1.0, learned=True)
+    whole = finished(training(steep, choice, tmp_path / "whole"))
+    assert whole.rungs == ()
+    record = finished(training(steep, choice, tmp_path / "cut", limit=share * whole.cost.flop))
+    assert record.status == "cut"
+    assert record.cost.flop <= share * whole.cost.flop
+
+
+def test_a_real_dilation_that_may_fall_below_two_is_forecast_at_what_it_costs_there(the_plan):
+    whole, low, high = (
+        the_plan.forecaster(Candidate({"2": choice})).cost.flop for choice in (Dilated(2), Moved(2), Moved(4))
+    )
+    assert whole < high < 0.7 * low
+
+
+def test_a_plan_says_that_a_compiled_model_runs_as_it_was_written():
+    def train(trial):
+        model = trial.prepare(loops.make_model())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        model = torch.compile(model)
+        trial.attach(model, optimizer)
+        for _ in trial.epochs(1):
+            model(torch.ones(loops.INPUT)).mean().backward()
+            optimizer.step()
+        trial.finish(val=0.0)
+
+    planned = plan(train, strategies=("exhaustive",), budget="20x")
+    assert any("compiled by torch.compile" in notice for notice in planned.notices)
 
 
 def test_a_compiled_model_trains_as_it_was_written(tmp_path):

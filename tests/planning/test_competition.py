@@ -5,6 +5,7 @@ import torch
 from rfsearch.ledger import Request, read_run
 from rfsearch.planning.competition import compete, contest_of
 from rfsearch.planning.directory import start_run
+from rfsearch.training import Order
 from tests.planned import planned
 from tests.toys import toy_file
 
@@ -17,7 +18,7 @@ class OneAtATime:
     def run(self, contest, trainings, run_dir, currency, watch, check):
         while (assignment := contest.next()) is not None:
             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-            training = trainings.begin(assignment, currency, torch.device("cpu"), folder, step=step)
+            training = trainings.begin(Order(assignment, currency, torch.device("cpu"), folder, step=step))
             while (record := training.advance()).status == "pruned":
                 check()
                 watch(record)

@@ -249,13 +249,13 @@ def unpadded() -> nn.Module:
             lambda: chain(nn.Conv2d(4, 2, 1)),
             4,
             r"0 and 1 more \(dilation 4 does not fit into a map of 4 x 4 px\); .*"
-            "Nearest that works: larger images, for maps larger than the 4 x 4 px that 0 reads",
+            "Nearest that works: a larger input, for maps larger than the 4 x 4 px that 0 reads",
         ),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 2, 1)),
             64,
             r"0 \(a 4x4 kernel that moves by its own length makes patches\); 1 \(1x1 kernel: reads one pixel\)\. "
-            "Nearest that works: --site 0, which takes dilations up to 12",
+            "Nearest that works: to name one: --site 0 takes dilations up to 12",
         ),
         (
             lambda: Auxiliary(nn.Conv2d(3, 4, 1)),

@@ -11,7 +11,7 @@ from rfsearch.choices import Dilated
 from rfsearch.data import ImageSet
 from rfsearch.ledger import Assignment, Cost, Record, incumbent
 from rfsearch.space import Space
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import _Hostile, toy_faces, toy_space
 
@@ -53,7 +53,7 @@ inf_at_third = once(float("inf"), 2)
 
 def record_of(space: Space, folder, data: ImageSet = DATA, limit: float = 1e18) -> Record:
     task = Assignment("t-0-000", "exhaustive", 0, space.uniform(Dilated(2)).to_json(), 7, limit)
-    work = Training(space, data, task, "flop", CPU, folder / "t")
+    work = Training(space, data, Order(task, "flop", CPU, folder / "t"))
     while (record := work.advance()).status == "pruned":
         pass
     return record

@@ -8,7 +8,7 @@ import torch
 from rfsearch.choices import Choice, Dilated, Inflated, Moved, Searched
 from rfsearch.ledger import Assignment, Record
 from rfsearch.space import Space
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
@@ -24,7 +24,7 @@ def space(tmp_path):
 
 def training(space: Space, choice: Choice, folder: Path, name: str, of: str = "", seed: int = 7) -> Training:
     assignment = Assignment(name, "s", 0, space.uniform(choice).to_json(), seed, 1e18, of)
-    return Training(space, DATA, assignment, "flop", CPU, folder / name)
+    return Training(space, DATA, Order(assignment, "flop", CPU, folder / name))
 
 
 def relay(space: Space, choice: Choice, folder: Path) -> list[Record]:
@@ -112,7 +112,7 @@ def test_interrupted_it_goes_on_from_its_own_look(space, tmp_path):
 def test_an_epoch_budget_counts_its_own_steps(space, tmp_path):
     training(space, Dilated(1), tmp_path, "parent").advance()
     assignment = Assignment("heir", "s", 0, space.uniform(Dilated(1)).to_json(), 7, 3 * 2 / 12, "parent")
-    work = Training(space, DATA, assignment, "epochs", CPU, tmp_path / "heir")
+    work = Training(space, DATA, Order(assignment, "epochs", CPU, tmp_path / "heir"))
     work.advance()
     record = work.advance()
     assert (record.status, record.steps) == ("cut", 5)

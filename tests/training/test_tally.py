@@ -21,7 +21,7 @@ from rfsearch.layers.inflation import InflationFactor
 from rfsearch.layers.one_call import one_call
 from rfsearch.ledger import Assignment
 from rfsearch.space import Space
-from rfsearch.training import Meter, Training
+from rfsearch.training import Meter, Order, Training
 from rfsearch.training.latency import LATENCY_PASSES
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.tally import Tally
@@ -241,7 +241,7 @@ def assignment(space: Space, limit: float = 1e18) -> Assignment:
 
 
 def finished(space: Space, folder: Path, limit: float = 1e18, looks: int = 99) -> object:
-    work = Training(space, DATA, assignment(space, limit), "flop", CPU, folder / "t")
+    work = Training(space, DATA, Order(assignment(space, limit), "flop", CPU, folder / "t"))
     while (record := work.advance()).status == "pruned" and looks > 1:
         looks -= 1
     return record

@@ -1,6 +1,7 @@
 """One training: its cost as forecast, its limit kept, resumed as if never stopped, and faults turned into records."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space
 from rfsearch.tasks.colours import coloured
 from rfsearch.tasks.from_space import task_of
-from rfsearch.training import Training, build_network
+from rfsearch.training import Order, Training, build_network
 from rfsearch.training.loop import TrainingLoop
 from tests.toys import toy_faces, toy_space
 
@@ -40,7 +41,7 @@ def assignment(space: Space, choice: Choice | list[Choice], limit: float = 1e18)
 def training(
     space: Space, choice: Choice | list[Choice], folder: Path, limit: float = 1e18, currency: str = "flop"
 ) -> Training:
-    return Training(space, DATA, assignment(space, choice, limit), currency, CPU, folder / "t")
+    return Training(space, DATA, Order(assignment(space, choice, limit), currency, CPU, folder / "t"))
 
 
 def finished(work: Training) -> Record:
@@ -90,7 +91,7 @@ def test_no_step_is_begun_that_its_limit_has_no_room_for(space, tmp_path):
     forecast = Forecaster(space, task_of(space, DATA), DATA, CPU, flop_per_s=1e9)(space.uniform(Dilated(1)))
     for limit, steps in ((forecast.least.flop, 1), (forecast.least.flop - 1, 0)):
         given = assignment(space, Dilated(1), limit)
-        record = finished(Training(space, DATA, given, "flop", CPU, tmp_path / str(steps), step=forecast.step))
+        record = finished(Training(space, DATA, Order(given, "flop", CPU, tmp_path / str(steps), step=forecast.step)))
         assert (record.status, record.steps) == ("cut", steps)
         assert record.cost.flop <= limit
         assert record.val is not None
@@ -181,11 +182,24 @@ def test_resumed_it_ends_as_if_never_stopped(tmp_path, looks, choice, f_rate):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_whatever_a_training_draws_from_is_kept_and_torch_alone_was_before(space):
+    def draws() -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+
+    loop = TrainingLoop(space, DATA, space.uniform(Dilated(1)), 0, CPU)
+    state = loop.state()
+    drawn = draws()
+    loop.load_state(state, 0.0)
+    assert draws() == drawn
+    loop.load_state(state | {"random": {"cpu": state["random"]["torch"]}}, 0.0)
+    assert draws()[2] == drawn[2]
+
+
 def test_the_same_seed_trains_the_same_weights_and_another_does_not(space, tmp_path):
     scores = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         work = Training(
-            space, DATA, replace(assignment(space, Dilated(2)), train_seed=seed), "flop", CPU, tmp_path / name
+            space, DATA, Order(replace(assignment(space, Dilated(2)), train_seed=seed), "flop", CPU, tmp_path / name)
         )
         scores[name] = finished(work).val
     assert scores["a"] == scores["b"] != scores["c"]

@@ -13,7 +13,7 @@ from rfsearch.ledger import Assignment
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.receptive import receptive_field
 from rfsearch.tasks.from_space import task_of
-from rfsearch.training import Meter, Training
+from rfsearch.training import Meter, Order, Training
 from tests.toys import toy_faces, toy_space
 
 NETWORKS = """
@@ -73,7 +73,7 @@ def test_a_network_with_normed_weights_trains_at_the_cost_forecast(tmp_path: Pat
     data, cpu = toy_faces(), torch.device("cpu")
     candidate = space.uniform(choice)
     order = Assignment("t-0-000", "exhaustive", 0, candidate.to_json(), 7, 1e18)
-    training = Training(space, data, order, "flop", cpu, tmp_path / "t")
+    training = Training(space, data, Order(order, "flop", cpu, tmp_path / "t"))
     while (record := training.advance()).status == "pruned":
         pass
     task = task_of(space, data)

@@ -11,7 +11,7 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seed whatever a user's training may draw from."""
+    """Seed whatever a user's training, task or network may draw from."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (what users' data sets draw from)
     torch.manual_seed(seed)
@@ -30,11 +30,12 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Set what `random_state` gave."""
-    version, inner, gauss = state["python"]
-    random.setstate((version, tuple(inner), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"].cpu())
+    """Set what `random_state` gave, or an earlier version's built-in training, which kept torch's states alone."""
+    if "python" in state:
+        version, inner, gauss = state["python"]
+        random.setstate((version, tuple(inner), gauss))
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch" if "torch" in state else "cpu"].cpu())
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
