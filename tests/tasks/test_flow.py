@@ -63,7 +63,7 @@ def random_fields(seed: int, count: int = 5, size: tuple[int, int] = (9, 13)) ->
 
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"metric": "fl-all"}, {"loss": "multi-scale"}, {"loss": "multi-scale", "scale_weights": [1, 3]}],
+    [{}, {"metric": "fl-all", "loss": "multi-scale", "scale_weights": [1, 3]}],
     ids=str,
 )
 @pytest.mark.parametrize("check", TASK_CHECKS, ids=lambda check: check.__name__)
