@@ -148,8 +148,9 @@ def test_its_winner_is_exported_in_every_form(run, call, tmp_path):
         assert net(torch.zeros(1, 6, 64, 64))[0].shape == (1, 2, 16, 16)
 
 
-@pytest.mark.parametrize("backbone", ["flownet-c-small", "flownet-s-lsdfn-small"])
-@pytest.mark.parametrize("choice", [Dilated(2), Sampled(1, 1.5, 3)], ids=str)
+@pytest.mark.parametrize(
+    ("backbone", "choice"), [("flownet-c-small", Dilated(2)), ("flownet-s-lsdfn-small", Sampled(1, 1.5, 3))], ids=str
+)
 def test_a_training_costs_what_was_forecast_to_the_last_flop(backbone, choice, tmp_path):
     space = toy_flow(tmp_path).with_(backbone=backbone)
     data = rendered_motions(6, 4, 4, (96, 96))
@@ -180,6 +181,6 @@ def test_a_task_of_classes_refuses_pairs_and_flow_refuses_labels(call, tmp_path)
     code, _, err = call("plan", "--space", str(tmp_path / "toy.toml"))
     assert code == 2
     assert "flow needs a displacement for each pixel" in " ".join(err.split())
-    (tmp_path / "bad.toml").write_text(TOY.replace("[1, 2]", "[0]"))
-    with pytest.raises(SpaceError, match=r"line 8, task\.scale_weights: weights are numbers of at least 0"):
+    (tmp_path / "bad.toml").write_text(TOY.replace("scale_weights = [1, 2]", "scale_weights = [0]"))
+    with pytest.raises(SpaceError, match=r"line 7, task\.scale_weights: weights are numbers of at least 0"):
         read_space(tmp_path / "bad.toml", None)

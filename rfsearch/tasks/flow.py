@@ -120,7 +120,7 @@ class FlowEstimation(Task[Flow]):
         with torch.no_grad():
             for images, (flow, known) in eval_batches(split, batch_size, self, device):
                 found = _enlarged(main_output(model(images)), flow.shape[-2:])
-                for name, value in _sums(found[:, None], flow[:, None], known[:, None]).items():
+                for name, value in _sums(found, flow, known).items():
                     totals[name] = totals.get(name, 0.0) + value
         return _scores(totals, self.primary)
 
@@ -230,8 +230,8 @@ def _errors(field: Tensor, flow: Tensor, known: Tensor) -> Tensor:
 def _sums(field: Tensor, flow: Tensor, known: Tensor) -> dict[str, float]:
     """Return sums of errors, of outliers and of pixels of a batch, over all pixels and by displacement."""
     known = known.flatten()
-    error = torch.linalg.vector_norm((field - flow).double(), dim=2).flatten()[known]
-    length = torch.linalg.vector_norm(flow.double(), dim=2).flatten()[known]
+    error = torch.linalg.vector_norm((field - flow).double(), dim=1).flatten()[known]
+    length = torch.linalg.vector_norm(flow.double(), dim=1).flatten()[known]
     outliers = (error > _OUTLIER_PX) & (error > _OUTLIER_SHARE * length)
     sums = {"pixels": float(error.numel()), "aepe": float(error.sum()), "fl_all": float(outliers.sum())}
     for name, (low, high) in _RANGES.items():

@@ -102,17 +102,17 @@ def test_a_new_block_averages_its_features(name):
         assert not branch.weight.any()
 
 
-@pytest.mark.parametrize("dilation", [1, 2, 5])
+@pytest.mark.parametrize("dilation", [1, 5])
 @pytest.mark.parametrize(("name", "before", "around"), [("flownet-s-small", 33, 0), ("flownet-c-small", 33, 2 * 4 * 4)])
 def test_the_dilation_of_the_last_convolution_sets_the_field(name, before, around, dilation):
     """5 + 8 + 8 + 8 px up to conv3_1, 8 more at conv4; the correlation reads its reach to either side, 4 px a unit."""
-    net = plugins.backbone(name)(2, 6)
+    net, shape = plugins.backbone(name)(2, 6), (1, 6, 128, 128)
     assert match_sites(net, ["conv4_1.conv"]) == ("conv4_1.conv",)
     set_dilation(net.conv4_1.conv, dilation)
-    assert receptive_field_at(net, (1, 6, 256, 256), "conv4").px == before + around
-    assert receptive_field_at(net, (1, 6, 256, 256), "conv4_1").px == before + around + 2 * 8 * dilation
+    assert receptive_field_at(net, shape, "conv4").px == before + around
+    assert receptive_field_at(net, shape, "conv4_1").px == before + around + 2 * 8 * dilation
     coarse = before + around + 2 * 8 * dilation
-    assert receptive_field(net, (1, 6, 256, 256)).px > coarse
+    assert receptive_field(net, shape).px > coarse
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "-c" in name])

@@ -24,8 +24,18 @@ def failures(make) -> dict[str, str]:
     return found
 
 
+QUICK = {"flownet-s-small", "flownet-c-lsdfn-small"}  # of FlowNets, which are one class
+
+
+def small_backbones():
+    for name in plugins.names("backbones"):
+        if name.endswith("small"):
+            slow = name.startswith("flownet") and name not in QUICK
+            yield pytest.param(name, marks=pytest.mark.slow) if slow else name
+
+
 @pytest.mark.parametrize("check", backbones.BACKBONE_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", [name for name in plugins.names("backbones") if name.endswith("small")])
+@pytest.mark.parametrize("name", small_backbones())
 def test_every_small_backbone_passes(check, name):
     torch.manual_seed(0)
     make = plugins.backbone(name)
