@@ -31,6 +31,7 @@ from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.base import Task
 from rfsearch.training.batches import training_batches, training_size
 from rfsearch.training.dilation_search import bounds_of, decided_from, held_out, looked_at, prelude_steps, starts_of
+from rfsearch.training.evaluation import weighed_images
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
 from rfsearch.training.network import Built, build_network, fields_of
@@ -122,7 +123,8 @@ class Forecaster:
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
         looks += len(recipe.rung_steps()) - 1 + bool(learnable.dilations)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
-        scored = scored_at_the_end(self._data) + 1  # and at every look too one image, to know what scoring will cost
+        weighed = weighed_images(self._task, self._data)
+        scored = scored_at_the_end(self._data, weighed) + weighed  # and at every look one, to know what scoring costs
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)

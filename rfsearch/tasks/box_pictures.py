@@ -34,7 +34,8 @@ def of_boxes(images: np.ndarray, truths: Sequence[Truth], found: Sequence[Found]
         _framed(image, seen.boxes, [colour(k + 1) for k in seen.labels.tolist()])
         for image, seen in zip(dimmed, sure, strict=True)
     ]
-    present = sorted({k for part in (*truths, *sure) for k in part.labels.tolist()})
+    labels = [*(truth.labels for truth in truths), *(seen.labels for seen in sure)]
+    present = sorted({k for found_labels in labels for k in found_labels.tolist()})
     legend = {classes[k]: colour(k + 1) for k in present}
     if any(truth.difficult.any() for truth in truths):
         legend["difficult"] = _DIFFICULT

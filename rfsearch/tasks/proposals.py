@@ -77,7 +77,8 @@ def _propose(data: ImageSet, count: int, steps: int, file: Path) -> None:
     found, flop = _proposed(data, count, steps)
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as whole:
-        np.savez_compressed(whole, flop=np.array(flop), **found)
+        arrays: dict[str, Any] = {"flop": np.array(flop), **found}
+        np.savez_compressed(whole, **arrays)
 
 
 def _copy(source: Path, target: Path) -> None:
