@@ -231,7 +231,7 @@ class Forecaster:
         model.to(self._device)
         batches = training_batches(self._space.recipe, self._data, self._task, 0, self._device)
         weights = [p for p in model.parameters() if p.requires_grad]
-        with _same_random_numbers():
+        with self._same_random_numbers():
             steps = [self._step(model, weights, *batches.at(number)) for number in range(_COUNTED_STEPS)]
         return _Pass(statistics.fmean(one.flop for one in steps), max(one.peak_bytes for one in steps))
 
@@ -240,7 +240,7 @@ class Forecaster:
         model.to(self._device)
         images, tally, outputs = self._data.splits["val"].some(_COUNTED_IMAGES), Tally(), list[object]()
         passes, undefined = tally.passes(model, outputs.append), suppress(TrialError)  # of images without a score
-        with untouched(model), _same_random_numbers(), Meter() as meter, passes as costs, undefined:
+        with untouched(model), self._same_random_numbers(), Meter() as meter, passes as costs, undefined:
             self._task.evaluate(model, images, 1, self._device)
         self._check(outputs[0], 1)
         return _Pass(statistics.fmean(costs), meter.metered.peak_bytes + held_bytes(model))
@@ -256,8 +256,15 @@ class Forecaster:
 
     def _built(self, candidate: Candidate) -> Built:
         """Build a network whose weights do not matter, or are always the same where they do."""
-        with _same_random_numbers():
+        with self._same_random_numbers():
             return build_network(self._space.with_(weights="none"), self._task, self._data, candidate)
+
+    @contextmanager
+    def _same_random_numbers(self) -> Iterator[None]:
+        """Draw the same random numbers inside every time, and leave those outside as they are."""
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(0)
+            yield
 
     def _check(self, output: Any, batch: int) -> None:
         self._task.check_output(output, batch, self._space.backbone)
@@ -281,14 +288,6 @@ class Forecaster:
             del loop
             torch.cuda.empty_cache()
         return statistics.median(rates)
-
-
-@contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    """Draw the same random numbers inside every time, and leave those outside as they are."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def shapes_only(model: nn.Module) -> nn.Module:
