@@ -228,12 +228,10 @@ def measure_rows(
             if not (table.columns[name].setting or row.column or measured.keys() & by_path(name, value).keys())
         ]
         lacking = [f"Printed, and not measured on this data: {', '.join(missing)}."] if missing else []
-        alike = [other for other in rows if other is not row and candidate_of(other).to_json() == text]
-        alike = [
-            f"'{other.label}'" + (f", {table.columns[other.column].title}" if other.column else "") for other in alike
-        ]
         lacking += [
-            f"It shares its training with {label}: nothing that a row can set tells them apart." for label in alike
+            f"It shares its training with {_named(table, other)}: nothing that a row can set tells them apart."
+            for other in rows
+            if other is not row and candidate_of(other).to_json() == text
         ]
         found.append(
             replace(
@@ -244,6 +242,11 @@ def measure_rows(
             )
         )
     return found
+
+
+def _named(table: PublishedTable, row: Row) -> str:
+    """Name a row, or the column of it that is trained apart."""
+    return f"'{row.label}'" + (f", {table.columns[row.column].title}" if row.column else "")
 
 
 def joined(parts: Sequence[Measured]) -> Measured:

@@ -29,22 +29,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
-from torchvision.ops import PSRoIAlign, PSRoIPool, RoIAlign, batched_nms, box_iou, clip_boxes_to_image
+from torchvision.ops import PSRoIAlign, PSRoIPool, RoIAlign, clip_boxes_to_image
 
 from rfsearch.backbones.deeplab import Beside, Deformable
 from rfsearch.backbones.parsing_path import initialise_he
+from rfsearch.backbones.regions import best, matched, shifted, twice_as_wide
 from rfsearch.detector import Detected, Detector, Maps, Objects
 from rfsearch.errors import ModelError
 from rfsearch.layers.lsdfn import LSDFN
 from rfsearch.layers.lsdfn_ablated import AblatedLSDFN
 
 BINS = 7
-MIN_IOU = 0.5  # from which a region is one of an object
-SUPPRESSED_FROM = 0.3  # intersection over union (R-FCN sec. 3)
-LEAST_SCORE = 0.05
-MOST_DETECTIONS = 100
-_SHIFT_SCALES = (10.0, 10.0, 5.0, 5.0)  # of the four shifts of a box, as in Fast R-CNN
-_LARGEST_GROWTH = 4.0  # of a side, as its logarithm: e^4 = 55
 _STD = 0.01
 
 SMALL_CHANNELS, SMALL_STRIDE, SMALL_HARD, SMALL_REDUCED = 64, 4, 32, 32
@@ -102,7 +97,7 @@ class GlobalBranch(nn.Module):
 
     def forward(self, reduced: Tensor, regions: Sequence[Tensor]) -> Tensor:
         """Return R x scores of all regions, whose features are B x reduced x h x w."""
-        wide = [_twice_as_wide(boxes) for boxes in regions]
+        wide = [twice_as_wide(boxes) for boxes in regions]
         pooled = torch.cat([self.pool(reduced, list(boxes)) for boxes in (regions, wide)], dim=1)
         found: Tensor = self.score(torch.relu(self.whole(pooled)))
         return found.flatten(1)
@@ -181,7 +176,7 @@ class Rfcn(Detector):
         for boxes in regions:
             end = begin + len(boxes)
             refined = clip_boxes_to_image(shifted(boxes, shifts[begin:end]), maps.size)
-            found.append(_best(refined, logits[begin:end].softmax(1)[:, 1:]))
+            found.append(best(refined, logits[begin:end].softmax(1)[:, 1:]))
             begin = end
         return found
 
@@ -192,48 +187,6 @@ class Rfcn(Detector):
         if self.global_branch is not None and self.scales is not None:
             logits = self.scales[0] * logits + self.scales[1] * self.global_branch(named["reduced"], boxes)
         return logits, shifts
-
-
-def matched(regions: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
-    """Return the class of each region, 0 for the background, and the shifts to its object, 0 where it has none."""
-    if not len(objects.boxes):
-        return regions.new_zeros(len(regions), dtype=torch.int64), torch.zeros_like(regions)
-    overlap, place = box_iou(regions, objects.boxes).max(dim=1)
-    inside = overlap >= MIN_IOU
-    labels = torch.where(inside, objects.labels[place] + 1, 0)
-    return labels, torch.where(inside[:, None], shifts_between(regions, objects.boxes[place]), 0.0)
-
-
-def shifts_between(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return n x 4 shifts that make n x 4 boxes of others: of the centre in sides, and the logarithm of the growth."""
-    (centre, side), (goal, goal_side) = _centred(boxes), _centred(others)
-    plain = torch.cat([(goal - centre) / side, (goal_side / side).log()], dim=1)
-    return plain * plain.new_tensor(_SHIFT_SCALES)
-
-
-def shifted(boxes: Tensor, shifts: Tensor) -> Tensor:
-    """Return n x 4 boxes that n x 4 shifts make of others."""
-    centre, side = _centred(boxes)
-    plain = shifts / shifts.new_tensor(_SHIFT_SCALES)
-    goal, half = centre + plain[:, :2] * side, side * plain[:, 2:].clamp(max=_LARGEST_GROWTH).exp() / 2
-    return torch.cat([goal - half, goal + half], dim=1)
-
-
-def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return centres and sides of boxes; a side is 1e-3 px at least."""
-    return (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
-
-
-def _twice_as_wide(boxes: Tensor) -> Tensor:
-    centre, side = _centred(boxes)
-    return torch.cat([centre - side, centre + side], dim=1)
-
-
-def _best(boxes: Tensor, scores: Tensor) -> Detected:
-    """Return the detections of n x 4 boxes with n x classes scores, suppressed class by class, best first."""
-    place, label = (scores >= LEAST_SCORE).nonzero(as_tuple=True)
-    kept = batched_nms(boxes[place], scores[place, label], label, SUPPRESSED_FROM)[:MOST_DETECTIONS]
-    return Detected(boxes[place[kept]], scores[place[kept], label[kept]], label[kept])
 
 
 def small_features(in_channels: int) -> nn.Sequential:

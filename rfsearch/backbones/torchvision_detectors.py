@@ -23,6 +23,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import box_iou
 
+from rfsearch.backbones.channels import for_channels
 from rfsearch.data.batches import channel_statistics
 from rfsearch.detector import Detected, Detector, Maps, Objects
 
@@ -260,11 +261,6 @@ def torchvision_detector(name: str) -> Callable[..., nn.Module]:
         kind = _KINDS[name]
         extra = 0 if kind in (_RetinaNet, _Fcos) else 1  # a class for the background
         net = models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes + extra)
-        if in_channels != 3:
-            first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
-            first.in_channels = in_channels
-            first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_channels, *first.kernel_size))
-            first.reset_parameters()
-        return kind(net, in_channels)
+        return kind(for_channels(net, in_channels), in_channels)
 
     return make

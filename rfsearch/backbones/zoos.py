@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 from torchvision.models import segmentation as torchvision_segmentation
 
+from rfsearch.backbones.channels import for_channels
 from rfsearch.backbones.grid import Grid, measure_grid
 from rfsearch.backbones.torchvision_detectors import DETECTORS, torchvision_detector
 from rfsearch.errors import ModelError
@@ -202,13 +203,13 @@ def _torchvision_segmentation(name: str, num_classes: int, in_channels: int = 3)
     net = torchvision_models.get_model(
         name, weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False
     )
-    return _for_channels(net, in_channels)
+    return for_channels(net, in_channels)
 
 
 def _torchvision_classifier(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     # Two of them come with auxiliary classifiers.
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    net = _for_channels(torchvision_models.get_model(name, weights=None, **extra), in_channels)
+    net = for_channels(torchvision_models.get_model(name, weights=None, **extra), in_channels)
     features = nn.Sequential()
     for child_name, child in net.named_children():
         if child_name in _BEHIND_THE_FEATURES:
@@ -324,16 +325,6 @@ def _closest_names(wanted: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name, where there are too many names to print all."""
     close = difflib.get_close_matches(wanted, list(known), n=_NAMES_SHOWN, cutoff=0.5)
     return f" Closest: {', '.join(close)}." if close else ""
-
-
-def _for_channels(net: nn.Module, in_channels: int) -> nn.Module:
-    """Return the network, its first convolution made anew if images have other than 3 channels."""
-    if in_channels != 3:
-        first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
-        first.in_channels = in_channels
-        first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_channels, *first.kernel_size))
-        first.reset_parameters()
-    return net
 
 
 def _map_of_empty_image(features: nn.Module, in_channels: int, height: int, width: int) -> Any:

@@ -27,6 +27,7 @@ from PIL import Image
 from pydantic import Field
 
 from rfsearch.data.base import Layout
+from rfsearch.data.box_rows import COLUMNS, padded
 from rfsearch.data.brightness import check_brightness
 from rfsearch.data.faults import Faults
 from rfsearch.data.fitting import MEAN_COLOUR, Fit, Resize, choose_size, fit
@@ -36,8 +37,6 @@ from rfsearch.data.picture_files import MOST_PIXELS, Header, check_pixels, read_
 from rfsearch.data.pictures import PictureRule, open_picture, picture_notes
 from rfsearch.errors import DataError
 
-COLUMNS = 6  # of a row: x1, y1, x2, y2, class, difficult; see `rfsearch.tasks.boxes`
-_NOTHING = -1
 _LEAST_LEFT = 0.25
 _SLACK = 1.0  # px by which annotators overshoot the last pixel
 
@@ -154,10 +153,8 @@ def make_set(
     def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
         picture = open_picture(item.files[0], pictures)
         placed = fit(picture.size, target, layout.resize)
-        padded = np.zeros((most, COLUMNS), np.float32)
-        padded[:, 4] = _NOTHING
-        padded[: len(by_name[item.name])] = by_name[item.name]
-        return np.asarray(placed.lay(picture.rgb, Image.Resampling.BILINEAR, MEAN_COLOUR)), padded
+        image = np.asarray(placed.lay(picture.rgb, Image.Resampling.BILINEAR, MEAN_COLOUR))
+        return image, padded([by_name[item.name]], most)[0]
 
     settings = (type(layout).__name__, layout.model_dump_json(), classes, most)
     splits = load_splits(

@@ -16,13 +16,13 @@ import numpy as np
 from pydantic import Field
 
 from rfsearch.data.base import Embedded
+from rfsearch.data.box_rows import COLUMNS, padded
 from rfsearch.data.image_set import ImageSet, Size, Split
 from rfsearch.errors import DataError
 
 CLASSES = ("disc", "square", "triangle", "cross")
 MOST_OBJECTS = 6
 SMALLEST_PX, LARGEST_PX = 8, 80  # the longer side of an object's box, about
-COLUMNS = 6
 
 _NOTICE = "The images are rendered drawings of shapes, no photographs: scores on them say nothing about real objects."
 _SIZE = (128, 128)  # H, W, px
@@ -57,7 +57,7 @@ class RenderedObjects(Embedded):
 def rendered_objects(train: int = 512, val: int = 128, test: int = 256, size: Size = _SIZE, seed: int = 0) -> ImageSet:
     """Draw up to MOST_OBJECTS objects per image, random in class, size, turn, texture and light; some have none.
 
-    Targets are N x MOST_OBJECTS x 6 rows of boxes (`rfsearch.tasks.boxes`). A box holds what of the shape lies in the
+    Targets are N x MOST_OBJECTS x 6 rows of boxes (`rfsearch.data.box_rows`). A box holds what of the shape lies in the
     image, also where another object hides it. Image i of a split depends on the seed, the split and i alone, not on how
     many there are.
 
@@ -86,8 +86,7 @@ def rendered_objects(train: int = 512, val: int = 128, test: int = 256, size: Si
 
 def _split(title: str, root: np.random.SeedSequence, count: int, size: Size) -> Split:
     images = np.empty((count, 3, *size), np.uint8)
-    rows = np.zeros((count, MOST_OBJECTS, COLUMNS), np.float32)
-    rows[..., 4] = -1
+    rows = padded([np.zeros((0, COLUMNS))] * count, MOST_OBJECTS)
     for i, child in enumerate(root.spawn(count)):
         image, found = _draw(np.random.default_rng(child), size)
         images[i] = image.transpose(2, 0, 1)

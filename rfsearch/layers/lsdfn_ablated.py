@@ -95,9 +95,11 @@ class AblatedLSDFN(nn.Module):
                 regions.append(filtered.sum(1))
         found = torch.stack(regions, dim=1)
         if self.sampling_attention is None:
-            return found.amax(1)
+            largest: Tensor = found.amax(1)
+            return largest
         weights = self._one + self.sampling_attention(x).unflatten(1, (-1, self.out_channels))
-        return (found * weights).mean(1)
+        weighed: Tensor = (found * weights).mean(1)
+        return weighed
 
 
 def _shifted(x: Tensor, place: tuple[int, int]) -> Tensor:

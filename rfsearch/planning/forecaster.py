@@ -31,6 +31,7 @@ from rfsearch.surgery.shapes import OnShapes
 from rfsearch.tasks.base import Task
 from rfsearch.training.batches import training_batches, training_size
 from rfsearch.training.dilation_search import bounds_of, decided_from, held_out, looked_at, prelude_steps, starts_of
+from rfsearch.training.evaluation import weighed_images
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
 from rfsearch.training.network import Built, build_network, fields_of
@@ -122,7 +123,8 @@ class Forecaster:
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
         looks += len(recipe.rung_steps()) - 1 + bool(learnable.dilations)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
-        scored = scored_at_the_end(self._data) + 1  # and at every look too one image, to know what scoring will cost
+        weighed = weighed_images(self._task, self._data)
+        scored = scored_at_the_end(self._data, weighed) + weighed  # and at every look one, to know what scoring costs
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)
@@ -229,7 +231,7 @@ class Forecaster:
         model.to(self._device)
         batches = training_batches(self._space.recipe, self._data, self._task, 0, self._device)
         weights = [p for p in model.parameters() if p.requires_grad]
-        with _same_random_numbers():
+        with self._same_random_numbers():
             steps = [self._step(model, weights, *batches.at(number)) for number in range(_COUNTED_STEPS)]
         return _Pass(statistics.fmean(one.flop for one in steps), max(one.peak_bytes for one in steps))
 
@@ -238,7 +240,7 @@ class Forecaster:
         model.to(self._device)
         images, tally, outputs = self._data.splits["val"].some(_COUNTED_IMAGES), Tally(), list[object]()
         passes, undefined = tally.passes(model, outputs.append), suppress(TrialError)  # of images without a score
-        with untouched(model), _same_random_numbers(), Meter() as meter, passes as costs, undefined:
+        with untouched(model), self._same_random_numbers(), Meter() as meter, passes as costs, undefined:
             self._task.evaluate(model, images, 1, self._device)
         self._check(outputs[0], 1)
         return _Pass(statistics.fmean(costs), meter.metered.peak_bytes + held_bytes(model))
@@ -254,8 +256,15 @@ class Forecaster:
 
     def _built(self, candidate: Candidate) -> Built:
         """Build a network whose weights do not matter, or are always the same where they do."""
-        with _same_random_numbers():
+        with self._same_random_numbers():
             return build_network(self._space.with_(weights="none"), self._task, self._data, candidate)
+
+    @contextmanager
+    def _same_random_numbers(self) -> Iterator[None]:
+        """Draw the same random numbers inside every time, and leave those outside as they are."""
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(0)
+            yield
 
     def _check(self, output: Any, batch: int) -> None:
         self._task.check_output(output, batch, self._space.backbone)
@@ -279,14 +288,6 @@ class Forecaster:
             del loop
             torch.cuda.empty_cache()
         return statistics.median(rates)
-
-
-@contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    """Draw the same random numbers inside every time, and leave those outside as they are."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def shapes_only(model: nn.Module) -> nn.Module:

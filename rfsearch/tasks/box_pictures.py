@@ -1,4 +1,4 @@
-"""Example pictures of boxes: objects and detections as frames in the colours of their classes. It imports no torch."""
+"""Example pictures of boxes: objects and detections as frames in the colours of their classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from rfsearch.tasks.boxes import intersections
+from rfsearch.data.box_rows import intersections
 from rfsearch.tasks.colours import colour
 from rfsearch.tasks.metrics.average_precision import MIN_IOU, Found, Truth
 from rfsearch.tasks.pictures import Pictures, shown
@@ -34,7 +34,8 @@ def of_boxes(images: np.ndarray, truths: Sequence[Truth], found: Sequence[Found]
         _framed(image, seen.boxes, [colour(k + 1) for k in seen.labels.tolist()])
         for image, seen in zip(dimmed, sure, strict=True)
     ]
-    present = sorted({k for part in (*truths, *sure) for k in part.labels.tolist()})
+    labels = [*(truth.labels for truth in truths), *(seen.labels for seen in sure)]
+    present = sorted({k for found_labels in labels for k in found_labels.tolist()})
     legend = {classes[k]: colour(k + 1) for k in present}
     if any(truth.difficult.any() for truth in truths):
         legend["difficult"] = _DIFFICULT
@@ -81,4 +82,4 @@ def _caption(truth: Truth, found: Found) -> str:
             wrong += 1
         elif best in left:
             left.remove(best)
-    return f"{wanted - len(left)} of {wanted} found, {wrong} wrong"
+    return f"{wanted - len(left)}/{wanted}, {wrong} wrong"

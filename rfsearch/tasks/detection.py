@@ -1,6 +1,6 @@
 """Object detection: boxes with classes, scored by average precision.
 
-Targets are rows of boxes (`rfsearch.tasks.boxes`). A network maps images to an object that can be asked for its loss
+Targets are rows of boxes (`rfsearch.data.box_rows`). A network maps images to an object that can be asked for its loss
 and for its detections (`rfsearch.detector.Detecting`): proposals, matching, suppression and what it is trained for are
 its own affair. Such are torchvision's detectors, `torchvision:fasterrcnn_resnet50_fpn`, `retinanet_resnet50_fpn`,
 `fcos_resnet50_fpn` and `ssdlite320_mobilenet_v3_large`, and `rfsearch.backbones.rfcn`.
@@ -24,13 +24,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rfsearch.data.batches import Motion, eval_batches
+from rfsearch.data.box_rows import CLASS, COLUMNS, DIFFICULT, NOTHING, PROPOSAL, split_rows
 from rfsearch.data.image_set import ImageSet, Split, evenly
 from rfsearch.data.object_sizes import ObjectSizes
 from rfsearch.detector import Detected, Detecting, Objects
 from rfsearch.errors import DataError, ModelError, TrialError, described
 from rfsearch.tasks.base import Scores, Task, TaskKeys
 from rfsearch.tasks.box_pictures import of_boxes
-from rfsearch.tasks.boxes import COLUMNS, NOTHING, PROPOSAL, moved_rows, split_rows
+from rfsearch.tasks.boxes import moved_rows
 from rfsearch.tasks.metrics.average_precision import Found, Truth, voc_scores
 from rfsearch.tasks.metrics.coco import coco_scores, require_coco
 from rfsearch.tasks.pictures import Pictures
@@ -146,7 +147,7 @@ class Detection(Task[Tensor]):
     def empty_target(self, batch: int, device: torch.device) -> Tensor:
         """Return rows without any box."""
         rows = torch.zeros(batch, self._data.splits["train"].targets.shape[1], COLUMNS, device=device)
-        rows[..., 4] = NOTHING
+        rows[..., CLASS] = NOTHING
         return rows
 
     def pictures(self, model: nn.Module, split: Split, device: torch.device) -> Pictures:
@@ -174,8 +175,8 @@ class Detection(Task[Tensor]):
 
 def _objects(rows: Tensor) -> Objects:
     """Return what one image's M x 6 rows say to a network's loss."""
-    wanted = (rows[:, 4] >= 0) & (rows[:, 5] == 0)
-    return Objects(rows[wanted, :4], rows[wanted, 4].long(), rows[rows[:, 4] == PROPOSAL, :4])
+    wanted = (rows[:, CLASS] >= 0) & (rows[:, DIFFICULT] == 0)
+    return Objects(rows[wanted, :4], rows[wanted, CLASS].long(), rows[rows[:, CLASS] == PROPOSAL, :4])
 
 
 def _on_host(found: Detected) -> Found:
@@ -194,6 +195,6 @@ def _require_boxes(data: ImageSet) -> None:
             )
     if not data.classes:
         raise DataError(f"{data.name}: detection needs classes. The data names none.")
-    highest = max(float(np.max(split.targets[..., 4])) for split in data.splits.values())
+    highest = max(float(np.max(split.targets[..., CLASS])) for split in data.splits.values())
     if highest >= data.num_classes:
         raise DataError(f"{data.name}: a box is of a class in 0..{data.num_classes - 1}. Got {highest:g}.")

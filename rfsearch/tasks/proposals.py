@@ -25,11 +25,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from rfsearch.data.batches import Augment, Batches, Motion, eval_batches
+from rfsearch.data.box_rows import CLASS, COLUMNS, DIFFICULT, PROPOSAL, intersections, padded, split_rows
 from rfsearch.data.image_set import ImageSet, Split
 from rfsearch.data.loading import default_cache
 from rfsearch.ledger.files import whole_file
 from rfsearch.numbers import amount
-from rfsearch.tasks.boxes import COLUMNS, PROPOSAL, intersections, moved_rows, padded, split_rows
+from rfsearch.tasks.boxes import moved_rows
 
 _VERSION = 1  # part of every cache key; raise it when regions would come out otherwise
 # Channels, stride and dilation of the 3x3 convolutions.
@@ -77,7 +78,8 @@ def _propose(data: ImageSet, count: int, steps: int, file: Path) -> None:
     found, flop = _proposed(data, count, steps)
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as whole:
-        np.savez_compressed(whole, flop=np.array(flop), **found)
+        arrays: dict[str, Any] = {"flop": np.array(flop), **found}
+        np.savez_compressed(whole, **arrays)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -155,7 +157,7 @@ def _proposed(data: ImageSet, count: int, steps: int) -> tuple[dict[str, np.ndar
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = _RATE * min(1.0, (step + 1) / _WARMUP) * (1 - step / steps) ** 0.9
             images, target = batches.at(step)
-            wanted = [{"boxes": one[(one[:, 4] >= 0) & (one[:, 5] == 0), :4]} for one in target]
+            wanted = [{"boxes": one[(one[:, CLASS] >= 0) & (one[:, DIFFICULT] == 0), :4]} for one in target]
             optimizer.zero_grad(set_to_none=True)
             with Meter(memory=False) if step == 0 else nullcontext() as meter:  # every step costs about as much
                 torch.stack(list(net(images, wanted)[1].values())).sum().backward()
@@ -175,7 +177,7 @@ def _rows_of(regions: Sequence[Tensor]) -> np.ndarray:
     rows = []
     for boxes in regions:
         filled = np.zeros((len(boxes), COLUMNS), np.float32)
-        filled[:, :4], filled[:, 4] = boxes.numpy(), PROPOSAL
+        filled[:, :4], filled[:, CLASS] = boxes.numpy(), PROPOSAL
         rows.append(filled)
     return padded(rows)
 
@@ -185,7 +187,7 @@ def _recall(split: Split) -> float:
     covered = total = 0
     for rows in split.targets:
         boxes, _, difficult = split_rows(rows)
-        overlaps = intersections(boxes[~difficult], rows[rows[:, 4] == PROPOSAL, :4])
+        overlaps = intersections(boxes[~difficult], rows[rows[:, CLASS] == PROPOSAL, :4])
         covered += int((overlaps.max(axis=1, initial=0) >= 0.5).sum())
         total += int((~difficult).sum())
     return covered / total if total else 1.0

@@ -28,6 +28,11 @@ from rfsearch.untouched import restored
 _WEIGHED_IMAGES = 4
 
 
+def weighed_images(task: Task[object], data: ImageSet) -> int:
+    """Return how many images say what a pass of one costs."""
+    return 1 if task.by_shapes else min(_WEIGHED_IMAGES, len(data.splits["val"]))
+
+
 def check_weights(model: nn.Module) -> None:
     """Check that training has not diverged.
 
@@ -155,7 +160,7 @@ class Evaluation:
             with torch.no_grad():
                 self._model(torch.zeros(*self._data.input_shape, device=self._device))
             return 1
-        some = self._data.splits["val"].some(_WEIGHED_IMAGES)
+        some = self._data.splits["val"].some(weighed_images(self._task, self._data))
         with suppress(TrialError):  # of images that define no score
             self._task.evaluate(self._model, some, 1, self._device)
         return len(some)

@@ -19,6 +19,7 @@ from rfsearch.ledger.record import Status
 from rfsearch.space import Space
 from rfsearch.training import checkpoint
 from rfsearch.training.charges import Charges
+from rfsearch.training.evaluation import weighed_images
 from rfsearch.training.latency import LATENCY_PASSES
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.memory import PeakMemory
@@ -32,14 +33,18 @@ _TRACE_POINTS = 200
 _EXAMPLES = 4
 
 
-def scored_at_the_end(data: ImageSet) -> int:
+def scored_at_the_end(data: ImageSet, weighed: int) -> int:
     """Return the number of images that a trained network is shown.
 
     They are those of validation and test, those that weigh its inference, and the examples.
+
+    Args:
+        data: All splits.
+        weighed: How many weigh its inference, see `weighed_images`.
     """
     splits = data.splits
     scored = sum(len(splits[name]) for name in ("val", "test") if name in splits)
-    return scored + 1 + LATENCY_PASSES + min(_EXAMPLES, len(examples_of(data)))
+    return scored + weighed + LATENCY_PASSES + min(_EXAMPLES, len(examples_of(data)))
 
 
 def examples_of(data: ImageSet) -> Split:
@@ -109,7 +114,8 @@ class Training:
         loop, recipe = self._loop, self._space.recipe
         assert loop is not None
         rung_steps = {loop.prelude + step for step in recipe.rung_steps()}
-        some, last = min(recipe.rung_images, len(self._data.splits["val"])), scored_at_the_end(self._data)
+        some = min(recipe.rung_images, len(self._data.splits["val"]))
+        last = scored_at_the_end(self._data, weighed_images(loop.task, self._data))
         while self._step < loop.steps:
             step = loop.look_cost(self._step) + self._step_cost(loop)
             if self._exceeds(step + loop.evaluation.cost(last)):

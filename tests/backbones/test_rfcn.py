@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from rfsearch import plugins
+from rfsearch.backbones import regions as regions_of
 from rfsearch.backbones import rfcn
 from rfsearch.detector import Maps, Objects
 from rfsearch.errors import ModelError
@@ -58,7 +59,7 @@ def test_only_the_hardest_regions_are_learned_from():
     objects = [Objects(boxes[:1], torch.tensor([1]), boxes[1:])]
     maps = net.maps(images)
     logits, shifts = net.pooled(maps, [torch.cat([boxes[1:], boxes[:1]])])
-    labels, wanted = rfcn.matched(torch.cat([boxes[1:], boxes[:1]]), objects[0])
+    labels, wanted = regions_of.matched(torch.cat([boxes[1:], boxes[:1]]), objects[0])
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
     losses = losses + (labels > 0) * nn.functional.smooth_l1_loss(shifts, wanted, reduction="none").sum(1)
     expected = losses.sort(descending=True).values[:4].mean()
@@ -67,12 +68,12 @@ def test_only_the_hardest_regions_are_learned_from():
 
 def test_shifts_lead_from_a_region_to_its_object_and_back():
     boxes, others = regions(5), regions(5, seed=1)
-    torch.testing.assert_close(rfcn.shifted(boxes, rfcn.shifts_between(boxes, others)), others)
+    torch.testing.assert_close(regions_of.shifted(boxes, regions_of.shifts_between(boxes, others)), others)
 
 
 def test_regions_of_an_object_are_those_that_cover_half_of_it():
     objects = Objects(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([2]), torch.zeros(0, 4))
-    labels, wanted = rfcn.matched(torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20.1], [20, 20, 30, 30]]), objects)
+    labels, wanted = regions_of.matched(torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20.1], [20, 20, 30, 30]]), objects)
     assert labels.tolist() == [3, 0, 0]
     assert not wanted[1:].any()
 

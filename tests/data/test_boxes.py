@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from rfsearch.data.box_files import BoxLayout
+from rfsearch.data.box_rows import split_rows
 from rfsearch.data.coco import Coco
 from rfsearch.data.voc_detection import VocDetection
 from rfsearch.errors import DataError
-from rfsearch.tasks.boxes import split_rows
 from rfsearch.testing import LAYOUT_CHECKS
 
 SIZE = (40, 60)  # H x W

@@ -9,11 +9,11 @@ import torch
 
 from rfsearch.data import Split
 from rfsearch.data.batches import Augment, Batches
+from rfsearch.data.box_rows import NOTHING, PROPOSAL, intersections, padded, split_rows
 from rfsearch.data.image_set import ImageSet
 from rfsearch.data.rendered_objects import rendered_objects
 from rfsearch.detector import Detected
 from rfsearch.errors import DataError, ModelError, TrialError
-from rfsearch.tasks.boxes import NOTHING, PROPOSAL, intersections, padded, split_rows
 from rfsearch.tasks.detection import Detection
 from rfsearch.tasks.metrics.average_precision import (
     Found,
@@ -225,7 +225,7 @@ def test_pictures_frame_objects_and_sure_detections():
     assert not difficult.any()
     found = Detected(torch.from_numpy(boxes), torch.tensor([0.9] + [0.1] * (len(boxes) - 1)), torch.from_numpy(labels))
     pictures = Detection(Detection.Keys(), data).pictures(Canned(found), split, CPU)
-    assert pictures.captions[0] == f"1 of {len(boxes)} found, 0 wrong"
+    assert pictures.captions[0] == f"1/{len(boxes)}, 0 wrong"
     left, upper = boxes[0, :2].round().astype(int)
     colour = pictures.legend[data.classes[labels[0]]]
     assert tuple(pictures.predictions[0, upper, left]) == colour

@@ -9,11 +9,11 @@ from torchvision import ops
 from rfsearch import plugins
 from rfsearch.choices import Dilated
 from rfsearch.data import ImageSet
+from rfsearch.data.box_rows import PROPOSAL
 from rfsearch.data.rendered_objects import rendered_objects
 from rfsearch.ledger import Assignment
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space, read_space
-from rfsearch.tasks.boxes import PROPOSAL
 from rfsearch.tasks.detection import Detection
 from rfsearch.tasks.from_space import task_of
 from rfsearch.training import Training

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfsearch.tasks.boxes import intersections
+from rfsearch.data.box_rows import intersections
 
 MIN_IOU = 0.5
 
