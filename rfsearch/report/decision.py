@@ -10,7 +10,7 @@ from rfsearch.ledger import Record
 from rfsearch.numbers import finite
 from rfsearch.report.contenders import Contender
 from rfsearch.report.facts import canonical
-from rfsearch.report.statistics import Comparison, compare, mean
+from rfsearch.report.statistics import Sample, compare_samples
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,17 @@ def decide(winner: Record, found: Sequence[Contender], reference: str | None, di
         reference: The hand default as canonical JSON; None where it is unknown.
         direction: Whether a higher or a lower score is the better one.
     """
-    merits = {id(c): [merit(r.val or 0.0, direction) for r in c.records] for c in found}
+    samples = {id(c): Sample.of([merit(r.val or 0.0, direction) for r in c.records]) for c in found}
 
     def level(contender: Contender) -> float:
-        return mean(merits[id(contender)])
+        return samples[id(contender)].mean
 
     def alike(leader: Contender) -> list[Contender]:
         others = (c for c in found if c is not leader and c.repeated)
-        return [leader, *(c for c in others if compare(merits[id(leader)], merits[id(c)]).standing == "alike")]
+        return [
+            leader,
+            *(c for c in others if compare_samples(samples[id(leader)], samples[id(c)]).standing == "alike"),
+        ]
 
     default = find_default(found, reference)
     first = next(c for c in found if winner.trial in c.trials)
@@ -76,9 +79,3 @@ def scores_of(contender: Contender, split: str) -> list[float]:
     """Return the scores of a contender's trainings on a split, those that have one."""
     found = (finite(getattr(r, split)) for r in contender.records)
     return [value for value in found if value is not None]
-
-
-def compare_scores(ours: Contender, theirs: Contender, split: str, direction: Direction) -> Comparison | None:
-    """Compare two contenders on a split; None where one of them has no score there."""
-    merits = [[merit(v, direction) for v in scores_of(c, split)] for c in (ours, theirs)]
-    return compare(*merits) if all(merits) else None

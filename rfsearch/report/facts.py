@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from rfsearch.choices import Candidate, Dilated
 from rfsearch.ledger.manifest import Manifest
@@ -115,6 +116,7 @@ def _reference(reference: Kept[str | int], sites: tuple[str, ...]) -> str | None
     return Candidate(dict.fromkeys(sites, Dilated(reference))).to_json() if reference >= 1 and sites else None
 
 
+@lru_cache(maxsize=2**16)
 def canonical(candidate: str) -> str:
     """Return a candidate's JSON in the one form under which equal candidates are equal texts."""
     found = parsed(candidate)

@@ -51,23 +51,53 @@ class Comparison:
     standing: Standing
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Sum up the merits of one candidate's trainings, so that comparing takes the same time however many there are.
+
+    Attributes:
+        count: Their number.
+        mean: Their mean.
+        squares: Sum of their squared distances from it.
+        low: The lowest one.
+        high: The highest one.
+
+    Example:
+        >>> Sample.of([1.0, 3.0])
+        Sample(count=2, mean=2.0, squares=2.0, low=1.0, high=3.0)
+    """
+
+    count: int
+    mean: float
+    squares: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, merits: Sequence[float]) -> Sample:
+        """Sum up at least one merit."""
+        middle = mean(merits)
+        return cls(len(merits), middle, sum((m - middle) ** 2 for m in merits), min(merits), max(merits))
+
+
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
+    """Compare the merits of two candidates' trainings; see `compare_samples`."""
+    return compare_samples(Sample.of(ours), Sample.of(theirs))
+
+
+def compare_samples(ours: Sample, theirs: Sample) -> Comparison:
     """Compare the merits of two candidates' trainings.
 
     They are apart where the gap of their means is larger than noise, or where of at least four trainings each every one
     of the one candidate beats every one of the other. They are alike where it is not, and the trainings are enough to
     know the noise, or at least overlap. Everything else is open.
-
-    Args:
-        ours: Merit of each training, at least one.
-        theirs: Likewise.
     """
-    n, m = len(ours), len(theirs)
-    gap, freedom = mean(ours) - mean(theirs), n + m - 2
-    separate = min(ours) > max(theirs) or min(theirs) > max(ours)
+    n, m = ours.count, theirs.count
+    gap, freedom = ours.mean - theirs.mean, n + m - 2
+    separate = ours.low > theirs.high or theirs.low > ours.high
     if freedom == 0:
         return Comparison(gap, None, "open")
-    squares = sum((value - mean(group)) ** 2 for group in (ours, theirs) for value in group)
+    squares = ours.squares + theirs.squares
     least = _quantile(freedom) * math.sqrt(squares / freedom * (1 / n + 1 / m))
     if (squares and abs(gap) > least) or (separate and min(n, m) >= _ENOUGH):
         return Comparison(gap, least, "apart")

@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from rfsearch.numbers import MISSING
 from rfsearch.printable import printable
@@ -40,7 +39,7 @@ def fill(template: str, figures: Sequence[DrawnFigure], **values: Any) -> str:
     )
     environment.filters["unbroken"] = _unbroken
     environment.filters["sorted_by"] = _sorted_by
-    environment.filters["svg"] = lambda spec: Markup(draw_svg(spec))
+    environment.filters["svg"] = draw_svg
     specs = [figure.spec for figure in figures]
     return environment.get_template(template).render(
         figures=figures,
@@ -62,11 +61,11 @@ def _finalized(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
-def _sorted_by(text: str, value: float | None) -> Markup:
+def _sorted_by(text: str, value: float | None) -> str:
     """Return the attribute of a table's cell that says what it is sorted by, where its text does not say that."""
     if value is None:
-        return Markup("" if text == MISSING else ' data-v=""')
+        return "" if text == MISSING else ' data-v=""'
     read = _NUMBER.match(text.replace(",", ""))
     if read and abs(float(read[0]) - value) <= 0.005 * abs(value):
-        return Markup("")
-    return Markup(f' data-v="{value:.5g}"')
+        return ""
+    return f' data-v="{value:.5g}"'

@@ -12,9 +12,9 @@ from rfsearch.ledger import Cost, Record, Run, incumbent
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import finite, plain
 from rfsearch.report.contenders import Contender, contenders
-from rfsearch.report.decision import Decision, compare_scores, decide, scores_of
+from rfsearch.report.decision import Decision, decide, scores_of
 from rfsearch.report.facts import Facts, canonical, read_facts
-from rfsearch.report.statistics import Comparison
+from rfsearch.report.statistics import Comparison, Sample, compare_samples
 
 AT_START = 0.03  # |f - f0| / f0 below which what was learned counts as being at its start
 _AT_BOUND = 0.01  # |f - bound| / bound below which it counts as held there
@@ -140,9 +140,16 @@ class RunView:
         """Return the reported scores of a contender's trainings."""
         return scores_of(contender, self.split)
 
+    @cached_property
+    def _samples(self) -> Mapping[int, Sample]:
+        """What the reported scores of each contender come to, by its identity; without those that have none."""
+        scores = ((id(c), self.scores_of(c)) for c in self.contenders)
+        return {key: Sample.of(self.merits(found)) for key, found in scores if found}
+
     def compare(self, ours: Contender, theirs: Contender) -> Comparison | None:
-        """Compare two contenders by their reported scores; None where one has none."""
-        return compare_scores(ours, theirs, self.split, self.run.direction)
+        """Compare two contenders of this run by their reported scores; None where one has none."""
+        samples = self._samples.get(id(ours)), self._samples.get(id(theirs))
+        return compare_samples(samples[0], samples[1]) if samples[0] and samples[1] else None
 
     @cached_property
     def guides(self) -> bool:

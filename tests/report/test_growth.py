@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,17 @@ def test_a_candidate_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sum(json.dumps(body) in text for text in distinct for body in read) <= len(distinct)
     texts = distinct | {r.outcome for r in records}
     assert len(read) <= len(texts) + 1  # and the hand default
+
+
+def test_a_page_of_many_trials_is_small(tmp_path: Path) -> None:
+    """300 trials of three strategies, a third of which learned: 2 MB at most."""
+    page = write(directory(tmp_path / "run", trials(300)))
+    assert page.stat().st_size < 2e6
+
+
+@pytest.mark.slow
+def test_a_page_of_thousands_of_trials_is_small_and_soon_there(tmp_path: Path) -> None:
+    began = time.process_time()
+    page = write(directory(tmp_path / "run", trials(5000)))
+    assert page.stat().st_size < 8e6
+    assert time.process_time() - began < 20

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -285,6 +286,34 @@ def test_hostile_text_stays_text(make_run: MakeRun) -> None:
     assert "&lt;script" in drawn
     assert "%{x}" not in drawn
     assert "<" not in page.payload
+
+
+def test_no_text_of_a_table_is_a_formula(make_run: MakeRun) -> None:
+    trial = record("=cmd|' /C calc'!A0", strategy="@SUM(1)", cause="-1+1\ttext", val=-0.5, test=-0.6)
+    write_dir = write(make_run([trial]).directory).parent
+    for name in ("trials", "anytime", "pareto"):
+        rows = list(csv.reader((write_dir / f"{name}.csv").open(encoding="utf-8")))
+        for cell in (cell for row in rows for cell in row):
+            assert not cell.startswith(("=", "@", "+", "\t")), cell
+            assert not cell.startswith("-") or float(cell) < 0
+    (row,) = csv.DictReader((write_dir / "trials.csv").open(encoding="utf-8"))
+    assert (row["trial"], row["val"]) == ("'=cmd|' /C calc'!A0", "-0.5")
+
+
+def test_many_classes_do_not_widen_the_table(make_run: MakeRun) -> None:
+    classes = [f"class {k}" for k in range(150)]
+
+    def scores(best: int) -> dict[str, float]:
+        return {f"iou_{k}": 0.9 if k == best else 0.5 for k in range(150)}
+
+    default = record("a", 1, val=0.5, scores=scores(7))
+    run = make_run([default, record("b", 4, val=0.8, scores=scores(149))], data={"classes": classes})
+    page = Page(write(run.directory))
+    assert len(page.row("trial")) < 12
+    assert "The 150 scores of classes are in ledger.jsonl." in page.text
+    rows = page.figures["class-scores"]["data"][0]["y"]
+    assert len(rows) == 40
+    assert (rows[0], rows[-1]) == ("iou class 149", "iou class 7")  # by the difference to the hand default
 
 
 def test_unfinished_run_says_so(make_run: MakeRun) -> None:
