@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bf16", "fp32"), help="Default: bf16 where the processor has it.")
     parser.add_argument("--from-scratch", action="store_true", help="Do without ImageNet's weights.")
     parser.add_argument("--strategies", default="exhaustive,optuna,inflation,fractional")
-    parser.add_argument("--budget", default="7x")
+    parser.add_argument("--budget", default="10.5x", help="The default holds six trainings with their evaluations.")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", default="runs/own-loop", help="Given again, it goes on with this run.")
     asked = parser.parse_args()
