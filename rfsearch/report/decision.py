@@ -40,8 +40,8 @@ def decide(winner: Record, found: Sequence[Contender], reference: str | None, di
     The candidate of the best single training leads. Where another one that noise cannot tell apart from it has the
     better mean, or was trained more than once while the first was not, that one leads instead. Of all that noise cannot
     tell apart from the leader, the simplest is recommended: the hand default, then plain convolutions, then layers of
-    other kinds, then several paths; of equally simple ones, the best mean. Only what was trained more than once can
-    replace the leader.
+    other kinds, then several paths; of equally simple ones, the best mean. What was trained once alone can replace the
+    leader only where it is simpler.
 
     Args:
         winner: The best scored trial on validation.
@@ -55,17 +55,18 @@ def decide(winner: Record, found: Sequence[Contender], reference: str | None, di
         return samples[id(contender)].mean
 
     def alike(leader: Contender) -> list[Contender]:
-        others = (c for c in found if c is not leader and c.repeated)
-        return [
-            leader,
-            *(c for c in others if compare_samples(samples[id(leader)], samples[id(c)]).standing == "alike"),
-        ]
+        ours, others = samples[id(leader)], (c for c in found if c is not leader)
+        return [leader, *(c for c in others if compare_samples(ours, samples[id(c)]).standing == "alike")]
+
+    def effort(contender: Contender) -> tuple[bool, tuple[int, int]]:
+        return contender is not default, contender.complexity
 
     default = find_default(found, reference)
     first = next(c for c in found if winner.trial in c.trials)
-    leader = max(alike(first), key=lambda c: (c.repeated, level(c)))
-    tied = sorted(alike(leader), key=level, reverse=True)
-    recommended = min(tied, key=lambda c: (c is not default, c.complexity, -level(c)))
+    leader = max((c for c in alike(first) if c is first or c.repeated), key=lambda c: (c.repeated, level(c)))
+    able = (c for c in alike(leader) if c is leader or c.repeated or effort(c) < effort(leader))
+    tied = sorted(able, key=level, reverse=True)
+    recommended = min(tied, key=lambda c: (effort(c), -level(c)))
     return Decision(recommended, tuple(tied), default)
 
 

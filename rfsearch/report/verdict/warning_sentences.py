@@ -66,7 +66,10 @@ def warn_of_edge(view: RunView, best: Record) -> Iterator[str]:
     moved = factors(best)
     for end, word, beyond in ((dilations[-1], "largest", "larger"), (dilations[0], "smallest", "smaller")):
         sites = [
-            site for site, path in known if path.choice.whole_dilation == end and _reaches_beyond(moved, site, beyond)
+            site
+            for site, path in known
+            if path.choice.numbers.get("dilation", path.choice.whole_dilation) == end
+            and _reaches_beyond(moved, site, beyond)
         ]
         if sites and not (end == 1 and beyond == "smaller"):
             yield (
