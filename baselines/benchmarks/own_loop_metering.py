@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rfsearch.choices import Candidate, Dilated
 from rfsearch.ledger import Request
+from rfsearch.own_loop import metering
 from rfsearch.own_loop.metering import LoopMeter, known_calls
 from rfsearch.own_loop.planning import OwnCode, own_space
 from rfsearch.own_loop.trial import Trial
@@ -151,30 +152,31 @@ def accuracy(name: str, kind: str) -> dict[str, object]:
 
 
 def overhead(name: str, pairs: int, attached: bool = False) -> dict[str, object]:
-    """Measure CPU seconds of a step, counted and not: two threads that take turns with one network.
+    """Measure CPU seconds of a step, counted and not.
 
     Args:
         name: Of the network.
         pairs: Steps of each kind that are timed.
         attached: Whether `Trial.attach` begins the counting, with a candidate that learns nothing.
     """
-    model, first, images, labels = made(name)
-    images, labels = images.repeat(4, 1, 1, 1), labels.repeat(4)
-    optimizers = {False: first, True: torch.optim.AdamW(model.parameters())}
     seconds: dict[bool, list[float]] = {True: [], False: []}
 
-    def step(counting: bool) -> None:
-        started = time.thread_time()
-        plain(model, optimizers[counting], images, labels)
-        seconds[counting].append(time.thread_time() - started)
-
-    with ThreadPoolExecutor(1) as counted, ThreadPoolExecutor(1) as uncounted, known_calls():
-        threads = {True: counted, False: uncounted}
-        begin = partial(attach, model) if attached else LoopMeter().begin
-        counted.submit(begin, [optimizers[True]]).result()
+    def run() -> None:
+        # In one thread: memory that one allocates and another frees takes other ways.
+        torch.set_num_threads(1)
+        model, uncounted, images, labels = made(name)
+        images, labels = images.repeat(4, 1, 1, 1), labels.repeat(4)
+        counted = torch.optim.AdamW(model.parameters())
+        meter = (attach if attached else begin)(model, [counted])
         for number in range(2 * (pairs + WARM_UP)):
             counting = (number + number // 2) % 2 == 0  # the order changes from pair to pair
-            threads[counting].submit(step, counting).result()
+            with nullcontext() if counting else uncounting(meter):
+                started = time.thread_time()
+                plain(model, counted if counting else uncounted, images, labels)
+                seconds[counting].append(time.thread_time() - started)
+
+    with known_calls():
+        in_a_thread(run)
     with_it, without = (np.array(seconds[counting][WARM_UP:]) for counting in (True, False))
     added = with_it - without
     draws = np.random.default_rng(0).integers(len(added), size=(2000, len(added)))
@@ -191,7 +193,26 @@ def overhead(name: str, pairs: int, attached: bool = False) -> dict[str, object]
     }
 
 
-def attach(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+@contextmanager
+def uncounting(meter: LoopMeter) -> Iterator[None]:
+    """Run what is inside as if nothing had ever been counted."""
+    meter._tally.calls.__exit__(None, None, None)
+    metering._training.meter = None
+    try:
+        yield
+    finally:
+        metering._training.meter = meter
+        meter._tally.calls.__enter__()
+
+
+def begin(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> LoopMeter:
+    """Count without a trial."""
+    meter = LoopMeter()
+    meter.begin(optimizers)
+    return meter
+
+
+def attach(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> LoopMeter:
     """Attach a trial whose candidate is the network as it is, so that nothing of it learns."""
     site = next(name for name, module in model.named_modules() if getattr(module, "kernel_size", 1) == (3, 3))
     code = OwnCode.of(plain, lambda: model)
@@ -200,6 +221,7 @@ def attach(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
     candidate = Candidate({site: Dilated(1)})
     trial = Trial(candidate, space.with_(length=length), settings_of(space), 0, torch.device("cpu"), Accepting())
     trial.attach(trial.prepare(model), *optimizers)
+    return trial.meter
 
 
 class Accepting:
