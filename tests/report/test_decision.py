@@ -90,10 +90,8 @@ def test_within_noise_of_the_hand_default_it_is_kept(make_run: MakeRun) -> None:
 def test_one_training_of_the_hand_default_suffices_where_noise_cannot_tell_it_apart(make_run: MakeRun) -> None:
     given = verdict(make_run, trained(1, 0.700, 1), trained(2, 0.695, 1), found(1.27, 0.702))
     assert lead(given).startswith("Keep the hand default, dilation 1 at conv6")
-    assert "smallest there is" in str(given)
     away = verdict(make_run, trained(1, 0.6, 1), found(1.27, 0.702))
     assert lead(away).startswith("Use dilation 1.27")
-    assert "smallest there is" not in str(away)
 
 
 def test_a_single_lucky_training_does_not_replace_what_was_trained_often(make_run: MakeRun) -> None:
