@@ -14,6 +14,7 @@ SUITES = {
     "space": "spaces",
     "figure": "figures",
     "choice": "choices",
+    "detector": "detectors",
 }
 
 
