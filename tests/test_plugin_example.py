@@ -159,7 +159,7 @@ def test_its_strategy_task_layout_kind_of_choice_and_figure_serve_one_run(enviro
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "The figure is the mean absolute error of the depth." in page
     assert all(text in page for text in ("mae_pooled, lower is better", "</i>near</li>", "</i>far</li>", "kernel 5"))
-    headings = [page.index(f"<h2>{h}</h2>") for h in ("Score against cost", "Where the time went", "Provenance")]
+    headings = [page.index(f"<h2>{h}</h2>") for h in ("Score against cost", "Where the time went", "How to repeat it")]
     assert headings == sorted(headings)
     assert '<figure class="plot" id="figure-cost-by-status">' in page
     assert '{"name":"cost-by-status","data":[{"name":"completed"' in page

@@ -18,7 +18,7 @@ from rfsearch.report.statistics import (
     probability_of_improvement,
     wilcoxon_p,
 )
-from rfsearch.report.verdict.phrases import better_or_worse
+from rfsearch.report.verdict.phrases import better_or_worse, name_lengths
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
 
@@ -65,16 +65,17 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
     ours = decision.recommended
     if all(not c.repeated for c in view.contenders):
         yield "How much a score varies from one training to the next is unknown: no candidate was trained twice."
-    rest = [c for c in view.contenders if c not in decision.alike and c is not decision.default and c is not ours]
+    known = {id(c) for c in (*decision.alike, decision.default, ours)}
+    rest = [c for c in view.contenders if id(c) not in known]
     rest = [c for c in rest if c.best.rf_px != ours.best.rf_px or c.complexity != ours.complexity]
     if not rest:
         return
     level = {id(c): mean(view.merits([r.val or 0.0 for r in c.records])) for c in rest}
     second = max(rest, key=lambda c: level[id(c)])
     found = compare(*(view.merits([r.val or 0.0 for r in c.records]) for c in (ours, second)))
-    name = f"{setting_of(second.best.candidate, second.best).removesuffix(',')} ({second.best.rf_px:,} px)"
+    name = f"{setting_of(second.best.candidate, second.best)} ({second.best.rf_px:,} px)"
     trained = _trainings_of(ours, second)
-    where = "on the validation images"
+    where = f"on the validation images{name_lengths(ours, second)}"
     if found.least is None:
         yield f"Against the next best, {name}, it is {better_or_worse(found.gap)} {where}, in one training each."
         return

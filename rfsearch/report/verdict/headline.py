@@ -14,6 +14,7 @@ from rfsearch.report.verdict.phrases import (
     as_sentence,
     better_or_worse,
     name_contenders,
+    name_lengths,
     reported_score,
     split_name,
     spread_words,
@@ -83,7 +84,9 @@ def _say_gain(view: RunView, decision: Decision, default: Contender) -> Iterator
     if len(tied) > 1 and all(found.standing == "apart" and found.gap > 0 for _, found in tied):
         low, high = (end(found.gap for _, found in tied) for end in (min, max))
         span = number(low, 2) if number(low, 2) == number(high, 2) else f"{number(low, 2)} to {number(high, 2)}"
-        yield f"{'Both' if len(tied) == 2 else 'All'} beat the hand default by {span} {where}."
+        steps = sorted({c.steps for c, _ in tied} | {default.steps})
+        long = f", in trainings of {steps[0]:,} to {steps[-1]:,} steps" if len(steps) > 1 else ""
+        yield f"{'Both' if len(tied) == 2 else 'All'} beat the hand default by {span} {where}{long}."
         return
     found = view.compare(decision.recommended, default)
     if found is None:
@@ -95,7 +98,8 @@ def _say_gain(view: RunView, decision: Decision, default: Contender) -> Iterator
     }[found.standing]
     if found.least is None:
         how = "each was trained once, so how much of that is chance is unknown"
-    yield f"Against the hand default it is {better_or_worse(found.gap)} {where}: {how}."
+    long = name_lengths(decision.recommended, default)
+    yield f"Against the hand default it is {better_or_worse(found.gap)} {where}{long}: {how}."
 
 
 def say_what_it_scored(view: RunView, decision: Decision) -> Iterator[str]:
@@ -120,9 +124,10 @@ def _say_best_trial(view: RunView, decision: Decision) -> Iterator[str]:
     assert winner is not None
     if winner.trial in decision.recommended.trials or winner.val == decision.recommended.best.val:
         return
+    long = f", {winner.steps:,} steps" if winner.steps != decision.recommended.steps else ""
     yield (
         f"The best single training was of {setting_of(winner.candidate, winner)} "
-        f"({winner.trial}, validation {score(winner.val)}): noise alone can make that difference."
+        f"({winner.trial}, validation {score(winner.val)}{long}): noise alone can make that difference."
     )
 
 
@@ -139,7 +144,7 @@ def _say_best_on_test(view: RunView, decision: Decision) -> Iterator[str]:
     how = {"apart": "more than noise", "alike": "within noise", "open": "with too few trainings to tell from noise"}
     yield (
         f"It is not the best one on the test images: {setting_of(best.best.candidate, best.best)} "
-        f"scored {number(gap, 2)} better there ({there} against {here}), "
+        f"scored {number(gap, 2)} better there ({there} against {here}){name_lengths(best, ours)}, "
         f"{how[found.standing]}. Test images choose nothing here."
     )
 

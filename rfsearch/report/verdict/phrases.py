@@ -64,10 +64,16 @@ def _only_dilation(contender: Contender) -> int:
 
 
 def trainings_words(contenders: Sequence[Contender]) -> str:
-    """Say how often each of several contenders was trained: 5 trainings each; 2 to 5 trainings each."""
-    counts = {len(c.records) for c in contenders}
+    """Say how often each of several contenders was trained, and for how long where that differs: 5 trainings each."""
+    counts, steps = ({value(c) for c in contenders} for value in (lambda c: len(c.records), lambda c: c.steps))
     low, high = min(counts), max(counts)
-    return f"{counted(low, 'training')} each" if low == high else f"{low} to {high} trainings each"
+    text = f"{counted(low, 'training')} each" if low == high else f"{low} to {high} trainings each"
+    return text if len(steps) == 1 else f"{text}, of {min(steps):,} to {max(steps):,} steps"
+
+
+def name_lengths(ours: Contender, theirs: Contender) -> str:
+    """Name the lengths of two contenders' trainings where they differ, to stand behind a comparison; else empty."""
+    return "" if ours.steps == theirs.steps else f" after {ours.steps:,} steps against {theirs.steps:,}"
 
 
 def capitalised(text: str) -> str:
