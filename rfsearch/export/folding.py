@@ -81,6 +81,7 @@ def _followed(network: nn.Module, image: Tensor) -> list[tuple[str, str]]:
         else:
             made[id(output)] = module
         uses.watched.append(output)  # so that no other tensor gets its id
+        uses.counts[id(output)] = 0  # what has been done to it until here has made it
 
     hooks = [module.register_forward_hook(ran) for module in names if _folds(module)]
     try:

@@ -35,34 +35,33 @@ def filter_in_graph(
     height, width = x.shape[-2:]
     pad, places = places_of(s, gamma)
 
-    def read(planes: Tensor, dim: int) -> list[Tensor]:
-        return [_blend(planes, dim, place, height if dim == -2 else width) for place in places]
+    def read_rows(planes: Tensor) -> Tensor:
+        """Read padded maps at the places of the height: B x ... x H' x W' to B x s x ... x H x W'."""
+        return torch.stack([_blend(planes, -2, place, height) for place in places], dim=1)
 
-    # G = U x_u(q): one matrix product for every position, over the s x s places.
-    seen = [place for rows in read(F.pad(x, [pad] * 4), -2) for place in read(rows, -1)]
+    # G = U x_u(q): one matrix product for every position, over the s x s places, those of a column together.
+    rows = read_rows(F.pad(x, [pad] * 4))
+    seen = torch.cat([_blend(rows, -1, place, width) for place in places], dim=1)
     kernels = channel
     if weight is not None:
         kernels = F.linear(channel.to(weight.dtype), weight, None if bias is None else bias.to(weight)).to(x.dtype)
         kernels = kernels.unflatten(3, (outputs, features))
-    mixed = (kernels @ torch.stack(seen, -1).permute(0, 2, 3, 1, 4)).permute(4, 0, 3, 1, 2)
+    mixed = (kernels @ seen.permute(0, 3, 4, 2, 1)).permute(0, 4, 3, 1, 2)
 
     reach = (k - 1) // 2
     plane = F.pad(x.sum(1, keepdim=True), [pad + reach] * 4)
-    rows, columns = height + 2 * pad, width + 2 * pad
-    taps = torch.stack(
-        [plane.narrow(-2, dy, rows).narrow(-1, dx, columns) for dy in range(k) for dx in range(k)], dim=1
-    )
-    attention = F.pad(position, [pad] * 4) + 1
+    high, wide = height + 2 * pad, width + 2 * pad
+    taps = torch.stack([plane.narrow(-2, dy, high).narrow(-1, dx, wide) for dy in range(k) for dx in range(k)], dim=1)
+    looks, lights = read_rows(F.pad(position, [pad] * 4) + 1), read_rows(taps)
     gates = sampling + 1
     sums = total = None
-    for a, (looks, lights) in enumerate(zip(read(attention, -2), read(taps, -2), strict=True)):
-        for c, (look, light) in enumerate(zip(read(looks, -1), read(lights, -1), strict=True)):
-            n = a * s + c
-            gate = gates[:, n]
-            lit = gate[:, None] * (look * light)
-            sums = lit if sums is None else sums + lit
-            strength = gate * look[:, k * k // 2] * mixed[n]
-            total = strength if total is None else total + strength
+    for c, place in enumerate(places):
+        look, light = (_blend(each, -1, place, width) for each in (looks, lights))
+        gate = gates[:, c::s]  # of the places of this column, by row
+        lit = (gate[:, :, None] * (look * light)).sum(1)
+        strength = (gate * look[:, :, k * k // 2] * mixed[:, c * s : (c + 1) * s]).sum(1)
+        sums = lit if sums is None else sums + lit
+        total = strength if total is None else total + strength
     assert sums is not None
     assert total is not None
     residual = torch.zeros(k * k)
