@@ -178,7 +178,7 @@ def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
         RunDirectoryError: It holds another.
     """
     before, after = (
-        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None)) for one in (then, now)
+        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None, track=())) for one in (then, now)
     )
     if differing := [name for name in after if before[name] != after[name]]:
         raise RunDirectoryError(
