@@ -37,6 +37,7 @@ class Behind(nn.Module):
         self.stem, self.layer, self.norm = nn.Conv2d(3, channels, 3, 2, 1), layer, nn.BatchNorm2d(outputs)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Run it."""
         return self.norm(self.layer(self.stem(image).relu())).relu()
 
 
@@ -50,15 +51,18 @@ class Inflated(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run it."""
         return self.interpolation(self.conv(self.inflation(x)), x.shape[-2:], x.shape[-2:])
 
 
 def real(channels: int, outputs: int, dilation: float) -> nn.Module:
+    """Return a network with a real dilation."""
     conv = nn.Conv2d(channels, outputs, 3, padding="same", bias=False)
     return Behind(channels, FractionalConv2d(conv, dilation, learned=False), outputs)
 
 
 def networks() -> Iterator[tuple[str, nn.Module, tuple[int, int]]]:
+    """Yield what is exported, with its name and the size of its image."""
     torch.manual_seed(0)
     plain = nn.Conv2d(16, 16, 3, padding="same", dilation=2, bias=False)
     yield "16 to 16 channels, dilation 2", Behind(16, plain, 16), (192, 192)
@@ -92,6 +96,7 @@ def write(network: nn.Module, size: tuple[int, int], file: Path) -> None:
 
 
 def runs(file: Path) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
+    """Open a file in both runtimes, each with one thread."""
     import onnxruntime
     import openvino
 
@@ -105,6 +110,7 @@ def runs(file: Path) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
 
 def rows() -> Iterator[dict[str, Any]]:
+    """Yield the rows of this code."""
     for name, network, size in networks():
         network.eval()
         image = torch.randn(1, 3, *size)
@@ -134,6 +140,7 @@ def rows() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    """Write the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--code", help="checkout of an earlier commit, whose exports are measured too")
     parser.add_argument("--commit", help="that commit")
