@@ -1,6 +1,10 @@
-"""Time exported layers in ONNX Runtime and OpenVINO, and measure their files; `--code DIR` does so by other code.
+"""Time exported layers in ONNX Runtime and OpenVINO, and measure their files: of this code or of an earlier commit's.
 
-A file written by older code takes one image of one size, which is why each size has a file of its own there.
+    python baselines/benchmarks/export.py --rows now > now.jsonl
+    PYTHONPATH=CHECKOUT python baselines/benchmarks/export.py --rows COMMIT > before.jsonl
+    python baselines/benchmarks/export.py --table before.jsonl now.jsonl
+
+A file written by earlier code takes one image of one size, which is why each size has a file of its own there.
 """
 
 from __future__ import annotations
@@ -10,8 +14,6 @@ import copy
 import importlib.util
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -66,12 +68,15 @@ def networks() -> Iterator[tuple[str, nn.Module, tuple[int, int]]]:
     torch.manual_seed(0)
     plain = nn.Conv2d(16, 16, 3, padding="same", dilation=2, bias=False)
     yield "16 to 16 channels, dilation 2", Behind(16, plain, 16), (192, 192)
-    for channels, outputs in ((16, 16), (64, 11), (64, 64), (64, 512)):
-        for dilation in (1.5, 2.5):
-            name = f"{channels} to {outputs} channels, dilation {dilation}"
-            yield name, real(channels, outputs, dilation), (96, 96) if outputs == 512 else (192, 192)
+    for channels, outputs, dilation, side in (
+        (16, 16, 1.5, 192),
+        (16, 16, 2.5, 192),
+        (64, 11, 2.5, 192),
+        (64, 512, 2.5, 96),
+    ):
+        yield f"{channels} to {outputs} channels, dilation {dilation}", real(channels, outputs, dilation), (side, side)
     yield "16 channels, f 1.3", Behind(16, Inflated(16, 1.3), 16), (192, 192)
-    for size in ((96, 96), (256, 384)):
+    for size in ((48, 48), (96, 96), (256, 384)):
         yield "LS-DFN, 8 features, s 3", Behind(16, LSDFN(16, 4, features=8, s=3, gamma=2.0), 4), size
 
 
@@ -142,21 +147,17 @@ def rows() -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--code", help="checkout of an earlier commit, whose exports are measured too")
-    parser.add_argument("--commit", help="that commit")
-    parser.add_argument("--rows", action="store_true", help="print the rows of this code as JSON, and nothing else")
+    parser.add_argument(
+        "--rows", metavar="CODE", help="print the rows of the code that is imported, called so, as JSON"
+    )
+    parser.add_argument("--table", nargs="+", help="files of such rows, of which the table is made")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.rows:
         for row in rows():
-            print(json.dumps(row), flush=True)
+            print(json.dumps({"code": options.rows, **row}), flush=True)
         return
-    found = [{"code": "now", **row} for row in rows()]
-    if options.code:
-        words = [sys.executable, __file__, "--rows"]
-        done = subprocess.run(words, env={"PYTHONPATH": options.code}, capture_output=True, text=True, check=True)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        found = [{"code": options.commit, **json.loads(line)} for line in lines] + found
+    found = [json.loads(line) for file in options.table for line in Path(file).read_text().splitlines()]
     pd.DataFrame(found).to_csv(RESULTS / f"{NAME}.csv", index=False)
     what = "CPU time of one image, one thread: median and quartiles of calls; other processes ran on the machine"
     write_sidecar(

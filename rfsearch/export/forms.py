@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rfsearch.export import onnx_file
 from rfsearch.export.bench import Bench
 from rfsearch.export.checking import Check, Sample, Samples, comparisons
 from rfsearch.export.deployed import Deployed, Graph
 from rfsearch.export.folding import fold
+from rfsearch.export.onnx_file import Run
 from rfsearch.export.tracing import Traced, brief, quiet, trace
 from rfsearch.patch import Patch
 from rfsearch.training import checkpoint
@@ -89,7 +90,7 @@ class Writer:
 
     def write(self, model: nn.Module, formats: Sequence[str]) -> list[Form]:
         """Write the forms asked for, and hold each, and the state dict, against the model on real images."""
-        pixels = self._bench.pixels()
+        pixels = _multiple_of(self._graph.batch or 1, self._bench.pixels())
         channels, ignored = pixels.shape[1], self._bench.ignored
         bare = Samples(Deployed(model, channels, Graph()), pixels)
         again = Patch.read(self._directory / "patch.json").install(self._bench.backbone())
@@ -123,7 +124,11 @@ class Writer:
         like = here if there is None else there
         count = self._graph.batch or 2
         example = like.images.new_zeros(count, *like.images.shape[1:])
-        return trace(network, example, here.size, self._graph.batch is None, there is not None)
+        any_batch = self._graph.batch is None
+        traced = trace(network, example, here.size, any_batch, there is not None)
+        if there is None or traced.size or (_goes(traced, here) and _goes(traced, there)):
+            return traced
+        return trace(network, example, here.size, any_batch, any_size=False)
 
     def _program(self, traced: Traced, samples: Sequence[Sample]) -> Form:
         file = self._directory / "model.pt2"
@@ -131,8 +136,20 @@ class Writer:
         with quiet():
             checkpoint.write(file, lambda target: torch.export.save(traced.program, target, extra_files=dict(extra)))
         run = torch.export.load(file).module()
-        checks = list(comparisons(samples, "torch", run, self._graph, traced.batch))
-        return Form.checked("program", file.name, checks, traced.batch, traced.size)
+        return self._checked("program", file, {"torch": run}, traced, samples)
+
+    def _checked(
+        self, name: str, file: Path, runtimes: Mapping[str, Run], traced: Traced, samples: Sequence[Sample]
+    ) -> Form:
+        """Compare a file in every runtime that is given."""
+        checks: list[Check] = []
+        for runtime, run in runtimes.items():
+            try:
+                checks += comparisons(samples, runtime, run, self._graph, traced.batch)
+            except Exception as error:
+                said = f"{file.name} does not run in {runtime}: {brief(error)}"
+                return Form(name, file.name, traced.batch, traced.size, tuple(checks), said, failed=True)
+        return Form.checked(name, file.name, checks, traced.batch, traced.size)
 
     def _onnx(self, traced: Traced, samples: Sequence[Sample]) -> Form:
         file = self._directory / "model.onnx"
@@ -145,11 +162,28 @@ class Writer:
             raise
         except Exception as error:
             return Form("onnx", None, said=f"torch.onnx does not take this network: {brief(error)}", failed=True)
-        checks: list[Check] = []
-        runtimes = onnx_file.runtimes(file)
-        for name, run in runtimes.items():
-            checks += comparisons(samples, name, run, self._graph, traced.batch)
-        if not checks:
+        try:
+            runtimes = onnx_file.runtimes(file)
+        except Exception as error:
+            said = f"{file.name} cannot be opened again: {brief(error)}"
+            return Form("onnx", file.name, traced.batch, traced.size, said=said, failed=True)
+        if not runtimes:
             said = "Not compared: onnxruntime is not installed. Get it with: pip install onnxruntime"
             return Form("onnx", file.name, traced.batch, traced.size, said=said)
-        return Form.checked("onnx", file.name, checks, traced.batch, traced.size)
+        return self._checked("onnx", file, runtimes, traced, samples)
+
+
+def _multiple_of(batch: int, pixels: Tensor) -> Tensor:
+    """Return some of the images, a multiple of so many, again from the first one where there are too few."""
+    count = max(1, len(pixels) // batch) * batch
+    return pixels[torch.arange(count) % len(pixels)]
+
+
+def _goes(traced: Traced, sample: Sample) -> bool:
+    """Return whether a program takes a sample's size; a size that a network decides on may be fixed unseen."""
+    try:
+        with torch.no_grad(), quiet():
+            output = traced.program.module()(sample.images[: traced.batch])
+    except Exception:
+        return False
+    return len(output) == len(sample.images[: traced.batch])
