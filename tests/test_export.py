@@ -25,6 +25,7 @@ from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
 from rfsearch.export import Graph, Scored, checking, export, take_weights
 from rfsearch.export.bench import Bench
+from rfsearch.export.tracing import trace
 from rfsearch.layers import Inflation, Interpolation, interpolate
 from rfsearch.ledger import Assignment, Journal, Request, read_run
 from rfsearch.networks import trained
@@ -341,6 +342,20 @@ def test_a_wrong_class_is_as_wrong_as_its_output_falls_short(run_of):
     wrong = sample.compare("torch", lambda _: torch.tensor([[[1, 1]]]), Graph(argmax=True), 1)
     assert (right.difference, right.failed) == (0, False)
     assert (wrong.difference, wrong.failed) == (0.5, True)
+
+
+class Sized(nn.Module):
+    """A network that knows the size of its image."""
+
+    def forward(self, image):
+        return image + torch.arange(480.0).reshape(20, 24)
+
+
+def test_a_network_that_knows_its_size_is_traced_for_that_size():
+    traced = trace(Sized(), torch.zeros(2, 3, 20, 24), (20, 24))
+    assert (traced.batch, traced.size, set(traced.symbols.values())) == (None, (20, 24), {"batch"})
+    images = torch.randn(5, 3, 20, 24)
+    assert torch.equal(traced.program.module()(images), Sized()(images))
 
 
 @pytest.mark.slow

@@ -104,7 +104,11 @@ class Writer:
         self._say("Tracing the network with torch.export ...")
         graph = self._graph
         samples = Samples(Deployed(model, channels, graph.plain, ignored if graph.argmax else None), pixels)
-        here = samples.at(graph.size or self._bench.size)
+        try:
+            here = samples.at(graph.size or self._bench.size)
+        except Exception as error:
+            said = f"the network does not take images of {' x '.join(map(str, graph.size or ()))} px: {brief(error)}"
+            return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]
         there = None if graph.size else samples.elsewhere()
         try:
             fold(again, whole.images[:1])
@@ -120,7 +124,7 @@ class Writer:
         return forms
 
     def _traced(self, network: nn.Module, here: Sample, there: Sample | None) -> Traced:
-        """Trace a network on images without content, which are kept in the program."""
+        """Trace a network on blank images, so that it takes the sizes of both samples if it can."""
         like = here if there is None else there
         count = self._graph.batch or 2
         example = like.images.new_zeros(count, *like.images.shape[1:])

@@ -71,7 +71,8 @@ def _traced(network: nn.Module, example: Tensor, axes: list[int]) -> Traced:
     (name,) = program.graph_signature.user_inputs
     node = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
     shape = node.meta["val"].shape
-    symbols = {str(shape[axis]): AXES[axis] for axis in axes if isinstance(shape[axis], torch.SymInt)}
+    # A dimension that the network fixes is a symbol of a number.
+    symbols = {str(shape[axis]): AXES[axis] for axis in axes if not str(shape[axis]).isdigit()}
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names files of this machine
     program.example_inputs = None  # would be kept in the file
