@@ -37,7 +37,7 @@ def changes_since(run: Run, space: Space) -> list[str]:
     network = sound(run.manifest.network)
     if network and (changed := edited(network.sources, sources_of(space.backbone))):
         said.append(
-            f"{', '.join(changed)} has changed since the run started. The weights fit, but what it computes may differ."
+            f"{', '.join(Path(file).name for file in changed)} has changed since the run started. The weights fit, but what it computes may differ."
         )
     return said
 

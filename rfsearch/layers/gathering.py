@@ -1,4 +1,4 @@
-"""Resample maps of any size in a graph that another runtime runs: rows and columns are gathered and mixed.
+"""Resample maps of any size in a graph that another runtime runs: rows and columns are mixed by a matrix per axis.
 
 `rfsearch.layers.resampling` computes the same on tables for the size at hand; here sizes are symbols, and where each
 target lies is computed in the graph. In single precision, since not every runtime has another, and in whole numbers
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # A factor is split into two parts of so many bits each, so that products with sizes stay whole and below 2^31.
 _PART = 2**13
@@ -84,12 +83,13 @@ def _pixels(places: Tensor, step: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mix(x: Tensor, axis: int, before: Tensor, part: Tensor, fades: bool) -> Tensor:
-    if fades:
-        pads = [0] * (2 * (x.dim() - axis) - 1) + [2]
-        x = F.pad(x, pads)
-    furthest = x.shape[axis] - 1
-    first = before.long().clamp(min=0, max=furthest)
-    after = (first + 1).clamp(max=furthest)
-    share = part.to(x.dtype).reshape(-1, *[1] * (x.dim() - axis - 1))
-    low, high = x.index_select(axis, first), x.index_select(axis, after)
-    return low + (high - low) * share
+    """Multiply by the weights max(0, 1 - |place - source|) of eq. 1, which is faster than reading two pixels each."""
+    source = x.shape[axis]
+    if not fades:
+        part = part * (before < source - 1)
+        before = before.clamp(max=source - 1)
+    distances = before[:, None] - torch.arange(source, dtype=torch.float32, device=x.device) + part[:, None]
+    weights = (1 - distances.abs()).clamp(min=0).to(x.dtype)
+    if axis == x.dim() - 2:
+        return weights @ x
+    return (x.movedim(axis, -1) @ weights.mT).movedim(-1, axis)
