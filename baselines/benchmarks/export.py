@@ -160,9 +160,7 @@ def main() -> None:
     found = [json.loads(line) for file in options.table for line in Path(file).read_text().splitlines()]
     pd.DataFrame(found).to_csv(RESULTS / f"{NAME}.csv", index=False)
     what = "CPU time of one image, one thread: median and quartiles of calls; other processes ran on the machine"
-    write_sidecar(
-        NAME, {**provenance("python baselines/benchmarks/export.py --code DIR"), "what": what, "calls": ROUNDS}
-    )
+    write_sidecar(NAME, {**provenance(), "what": what, "calls": ROUNDS})
 
 
 if __name__ == "__main__":
