@@ -22,7 +22,8 @@ from rfsearch.printing import say, warn
 if TYPE_CHECKING:
     import torch
 
-    from rfsearch.ledger import Request
+    from rfsearch.ledger import Record, Request
+    from rfsearch.observers import Observers
     from rfsearch.planning.competition import Engine
     from rfsearch.planning.contest import Contest
     from rfsearch.planning.plan import Plan
@@ -81,7 +82,9 @@ def begin(
             the_plan = make_plan()
         start_run(the_plan, run_dir, command or shlex.join(["rfsearch", *sys.argv[1:]]), engine.workers, device.type)
         _say_plan(console, the_plan, run_dir, engine.workers)
-        _compete(console, the_plan, contest_of(the_plan, run_dir), run_dir, engine)
+        contest = contest_of(the_plan, run_dir)
+        observers = stack.enter_context(_observing(console, the_plan, run_dir))
+        _compete(console, the_plan, contest, run_dir, engine, observers)
     _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
@@ -114,8 +117,8 @@ def go_on(
     if contest.done:
         say(f"Nothing was left to train. Report: {run_dir / REPORT_FILE}", console, unbroken=True)
     else:
-        with start_engine(request) as engine:
-            _compete(console, the_plan, contest, run_dir, engine)
+        with start_engine(request) as engine, _observing(console, the_plan, run_dir) as observers:
+            _compete(console, the_plan, contest, run_dir, engine, observers)
     _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
@@ -197,7 +200,35 @@ def _say_plan(console: Console, the_plan: SearchPlan, run_dir: Path, workers: in
     say(room_of(the_plan), console)
 
 
-def _compete(console: Console, the_plan: SearchPlan, contest: Contest, run_dir: Path, engine: Engine) -> None:
+def _observing(console: Console, the_plan: SearchPlan, run_dir: Path) -> AbstractContextManager[Observers]:
+    """Return what follows a run while its trials are trained."""
+    from rfsearch.ledger import read_history
+    from rfsearch.observers import Watched, observing
+    from rfsearch.report import write
+
+    space, request = the_plan.space, the_plan.request
+    gammas, bounds = space.sampling.gammas, space.sampling.bounds
+    watched = Watched(
+        run_dir,
+        the_plan.title,
+        the_plan.primary,
+        space.direction,
+        [(entrant.label, seed) for entrant, seed in the_plan.arms],
+        {
+            "dilation": (min(space.dilations), max(space.dilations)),
+            "f": (min(*space.f_bounds, *space.f_search), max(*space.f_bounds, *space.f_search)),
+            "gamma": (min(*bounds, *gammas), max(*bounds, *gammas)),
+            "s": (min(space.sampling.regions), max(space.sampling.regions)),
+        },
+        tuple(read_history(run_dir).records.values()),
+        {"space": space.name, "backbone": space.backbone, "budget": the_plan.budget.text, "seeds": request.seeds},
+    )
+    return observing(request.track, watched, lambda said: warn(said, console), write)
+
+
+def _compete(
+    console: Console, the_plan: SearchPlan, contest: Contest, run_dir: Path, engine: Engine, observers: Observers
+) -> None:
     """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
     from rfsearch.board import Board
     from rfsearch.planning.competition import compete
@@ -205,7 +236,12 @@ def _compete(console: Console, the_plan: SearchPlan, contest: Contest, run_dir: 
 
     try:
         with Board(console, the_plan.title, the_plan.primary, contest) as board, deferred() as check:
-            compete(the_plan, contest, run_dir, engine, board.watch, check)
+
+            def watch(record: Record, contest: Contest) -> None:
+                board.watch(record, contest)
+                observers.take(record, record.trial in contest.running)
+
+            compete(the_plan, contest, run_dir, engine, watch, check)
     except (Interrupted, StrategyError):
         write(run_dir)
         raise

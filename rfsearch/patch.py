@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rfsearch.choices import Candidate, ChannelSplit, SitePath
+from rfsearch.choices import Candidate, ChannelSplit, Choice, SitePath
 from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.space import SamplingSpec
 
@@ -149,7 +149,7 @@ class Patch:
         Raises:
             SpaceError: It is not a patch.
         """
-        body, where = _body(source)
+        body, where, folder = _body(source)
         if not isinstance(body, Mapping) or body.get("format") != FORMAT:
             found = f"format {body.get('format')!r}" if isinstance(body, Mapping) else f"a JSON {type(body).__name__}"
             raise SpaceError(f"{where}: a patch is an object of format {FORMAT!r}. Got {found}.")
@@ -162,7 +162,7 @@ class Patch:
             if file.version != VERSION:
                 raise SpaceError(f"versions of a patch start at {VERSION}. Got {file.version}.")
             choices, splits = _choices(file.sites)
-            candidate = Candidate(choices)
+            candidate = _beside(Candidate(choices), folder)
         except ValidationError as error:
             faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise SpaceError(f"{where}: {'; '.join(faults)}.") from error
@@ -205,19 +205,34 @@ class Patch:
         return model
 
 
-def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str]:
-    """Return what a patch holds, and where it came from, for messages."""
+def _beside(candidate: Candidate, folder: Path | None) -> Candidate:
+    """Return a candidate whose layers are those of files beside the patch, where these are there."""
+
+    def found(_: str, choice: Choice) -> Choice:
+        source, _, attribute = str(getattr(choice, "layer", "")).rpartition(":")
+        file = None if folder is None or not source.endswith(".py") else folder / source
+        if file is None or Path(source).is_absolute() or not file.is_file():
+            return choice
+        return replace(choice, layer=f"{file.resolve()}:{attribute}")  # type: ignore[type-var]
+
+    return candidate.changed(found)
+
+
+def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str, Path | None]:
+    """Return what a patch holds, where it came from, for messages, and the folder of its file."""
+    folder = None
     if isinstance(source, Mapping):
-        return source, "patch"
+        return source, "patch", folder
     text, where = str(source), "patch"
     if not text.lstrip().startswith(("{", "[")):
         path, where = Path(source), text
+        folder = path.parent
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SpaceError(f"{path}: no patch can be read from it: {getattr(error, 'strerror', error)}.") from error
     try:
-        return json.loads(text), where
+        return json.loads(text), where, folder
     except ValueError as error:
         raise SpaceError(f"{where}: not valid JSON: {error}.") from error
 

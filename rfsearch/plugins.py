@@ -1,8 +1,8 @@
 """Entry points turned into objects. What is built in is an entry point too.
 
 Groups: rfsearch.spaces (callables that return the path of a space file), rfsearch.backbones, rfsearch.strategies,
-rfsearch.tasks, rfsearch.layouts, rfsearch.choices, rfsearch.figures. The spaces that ship with rfsearch are the TOML
-files of its `search_spaces` folder.
+rfsearch.tasks, rfsearch.layouts, rfsearch.choices, rfsearch.figures, rfsearch.observers. The spaces that ship with
+rfsearch are the TOML files of its `search_spaces` folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rfsearch.data.base import DataSource, Embedded, Layout
     from rfsearch.tasks.base import Task
 
-Group = Literal["spaces", "backbones", "strategies", "tasks", "layouts", "choices", "figures"]
+Group = Literal["spaces", "backbones", "strategies", "tasks", "layouts", "choices", "figures", "observers"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 KINDS: Mapping[Group, str] = {
     "spaces": "space",
@@ -34,6 +34,7 @@ KINDS: Mapping[Group, str] = {
     "choices": "kind of choice",
     "layouts": "layout",
     "figures": "figure",
+    "observers": "observer",
 }
 
 # The SPECs of networks of other packages begin with these; see rfsearch.backbones.zoos.

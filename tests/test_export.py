@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -22,8 +23,9 @@ from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Moved, Sample
 from rfsearch.data import Batches
 from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
-from rfsearch.export import Scored, export, forms, take_weights
+from rfsearch.export import Graph, Scored, checking, export, take_weights
 from rfsearch.export.bench import Bench
+from rfsearch.export.tracing import trace
 from rfsearch.layers import Inflation, Interpolation, interpolate
 from rfsearch.ledger import Assignment, Journal, Request, read_run
 from rfsearch.networks import trained
@@ -171,22 +173,19 @@ def test_every_form_is_the_trained_network(kind, run_of, tmp_path):
     assert set(forms) == {"state dict", "program", "onnx"}
     assert forms["state dict"].difference == 0
     assert not found.faults
-    assert {forms["program"].batch, forms["onnx"].batch} == {1 if kind == "sampled" else None}
-    at_once = [images] if forms["onnx"].batch is None else images.split(1)
     program = torch.export.load(tmp_path / "model.pt2").module()
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    by = {
-        "program": torch.cat([program(some) for some in at_once]),
-        "onnx": torch.from_numpy(np.concatenate([session.run(None, {"image": x.numpy()})[0] for x in at_once])),
-    }
     assert expected.abs().max() > 0.05
-    for name, logits in by.items():
-        difference = (logits - expected).abs().max().item()
-        assert difference < 1e-4
-        assert forms[name].difference == pytest.approx(difference, abs=1e-6)
-    if forms["onnx"].batch is None:  # one image too
-        assert session.run(None, {"image": images[:1].numpy()})[0].shape == (1, *expected.shape[1:])
-        assert program(images[:1]).shape == (1, *expected.shape[1:])
+    larger = F.interpolate(images[:2], size=(61, 75), mode="bilinear")
+    for given in (images, images[:1], larger):  # any number, any size
+        wanted = logits_of(trained(run_of(kind)), given)
+        for logits in (program(given), torch.from_numpy(session.run(None, {"image": given.numpy()})[0])):
+            torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-4)
+    for name in ("program", "onnx"):
+        assert (forms[name].batch, forms[name].size) == (None, None)
+        assert len({(check.images, check.size) for check in forms[name].checks}) == 3
+        assert forms[name].difference < 1e-4
+    assert {check.runtime for check in forms["onnx"].checks} >= {"onnxruntime"}
 
 
 @pytest.mark.parametrize("kind", ["learned", "two_paths", "sampled", "plain"])
@@ -267,7 +266,7 @@ def test_an_unfinished_run_exports_who_leads_so_far(run_of, tmp_path):
 
 
 def test_a_difference_is_said_and_the_files_stay(run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(forms, "TOLERANCE", -1.0)
+    monkeypatch.setattr(checking, "TOLERANCE", -1.0)
     found = export(run_of("learned"), tmp_path, formats=("program",))
     assert [form.failed for form in found.forms] == [True, True]
     assert "model.pt2 differs from the network by" in found.faults[1]
@@ -278,20 +277,120 @@ def test_without_onnx_the_rest_is_written(run_of, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "onnxscript" else find(name))
     found = export(run_of("dilated"), tmp_path)
-    onnx = found.forms[-1]
-    assert (onnx.name, onnx.file, onnx.failed) == ("onnx", None, False)
-    assert "onnxscript not installed" in onnx.said
-    assert onnx.said.endswith("pip install onnxscript")
+    form = found.forms[-1]
+    assert (form.name, form.file, form.failed) == ("onnx", None, False)
+    assert "onnxscript not installed" in form.said
+    assert form.said.endswith("pip install onnxscript")
     with pytest.raises(RequestError, match="pip install"):
         export(run_of("dilated"), tmp_path, formats=("onnx",))
 
 
 def test_without_onnxruntime_the_file_is_written_and_says_how_it_can_be_compared(run_of, tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "onnxruntime" else find(name))
-    onnx = export(run_of("dilated"), tmp_path, formats=("onnx",)).forms[-1]
-    assert (onnx.name, onnx.file, onnx.failed) == ("onnx", "model.onnx", False)
-    assert onnx.said.endswith("pip install onnxruntime")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *_: None if name in ("onnxruntime", "openvino") else find(name)
+    )
+    form = export(run_of("dilated"), tmp_path, formats=("onnx",)).forms[-1]
+    assert (form.name, form.file, form.failed) == ("onnx", "model.onnx", False)
+    assert form.said.endswith("pip install onnxruntime")
+
+
+# What goes into the graph.
+
+
+def onnx_of(directory: Path) -> onnx.ModelProto:
+    return onnx.load(directory / "model.onnx")
+
+
+def axes_of(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def test_bytes_go_in_and_class_ids_come_out_on_request(run_of, tmp_path):
+    """Of any size, and the file says of itself what it is."""
+    run_dir = run_of("plain_paths")
+    graph = Graph(normalise=True, upsample=True, argmax=True, opset=19)
+    found = export(run_dir, tmp_path, formats=("onnx",), graph=graph)
+    assert not found.faults
+    written = onnx_of(tmp_path)
+    assert [entry.version for entry in written.opset_import if not entry.domain] == [19]
+    assert axes_of(written.graph.input[0]) == ["batch", 3, "height", "width"]
+    assert axes_of(written.graph.output[0]) == ["batch", "height", "width"]
+    said = {entry.key: json.loads(entry.value) for entry in written.metadata_props}
+    assert said["classes"] == list(toy_faces().classes)
+    assert said["mean"] == [0.485, 0.456, 0.406]
+    assert said["trained_size"] == [48, 48]
+    assert said["receptive_field_px"] == found.rf_px
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    pixels = toy_faces().splits["test"].images
+    for some in (pixels, pixels[:1, :, 5:, :41]):
+        mean, std = (np.array(said[name], np.float32)[:, None, None] for name in ("mean", "std"))
+        normalised = torch.from_numpy((some / np.float32(255) - mean) / std)
+        logits = F.interpolate(
+            logits_of(trained(run_dir), normalised), size=some.shape[2:], mode="bilinear", align_corners=False
+        ).numpy()
+        ids = session.run(None, {"image": np.ascontiguousarray(some)})[0]
+        assert ids.shape == (len(some), *some.shape[2:])
+        called = np.take_along_axis(logits, ids[:, None].astype(np.int64), 1)[:, 0]
+        assert (logits.max(1) - called).max() < 1e-4
+
+
+def test_a_wrong_class_is_as_wrong_as_its_output_falls_short(run_of):
+    expected = torch.tensor([[[[2.0, 1.0]], [[1.5, 4.0]]]])
+    sample = checking.Sample(torch.zeros(1, 3, 1, 2), expected)
+    right = sample.compare("torch", lambda _: torch.tensor([[[0, 1]]]), Graph(argmax=True), 1)
+    wrong = sample.compare("torch", lambda _: torch.tensor([[[1, 1]]]), Graph(argmax=True), 1)
+    assert (right.difference, right.failed) == (0, False)
+    assert (wrong.difference, wrong.failed) == (0.5, True)
+
+
+class Sized(nn.Module):
+    """A network that knows the size of its image."""
+
+    def forward(self, image):
+        return image + torch.arange(480.0).reshape(20, 24)
+
+
+def test_a_network_that_knows_its_size_is_traced_for_that_size():
+    traced = trace(Sized(), torch.zeros(2, 3, 20, 24), (20, 24))
+    assert (traced.batch, traced.size, set(traced.symbols.values())) == (None, (20, 24), {"batch"})
+    images = torch.randn(5, 3, 20, 24)
+    assert torch.equal(traced.program.module()(images), Sized()(images))
+
+
+@pytest.mark.slow
+def test_half_precision_halves_the_file_and_differs_by_its_rounding(run_of, tmp_path):
+    export(run_of("dilated"), tmp_path / "single", formats=("onnx",))
+    found = export(run_of("dilated"), tmp_path / "half", formats=("onnx",), graph=Graph(half=True))
+    assert not found.faults
+    assert 1e-5 < found.forms[1].difference < 0.02
+    sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("half", "single")]
+    assert sizes[0] < 0.6 * sizes[1]
+    assert {value.type.tensor_type.elem_type for value in onnx_of(tmp_path / "half").graph.input} == {1}
+
+
+@pytest.mark.slow
+def test_a_fixed_size_and_number_of_images(run_of, tmp_path):
+    found = export(run_of("dilated"), tmp_path, graph=Graph(size=(64, 40), batch=4))
+    assert not found.faults
+    assert {(form.batch, form.size) for form in found.forms[1:]} == {(4, (64, 40))}
+    assert axes_of(onnx_of(tmp_path).graph.input[0]) == [4, 3, 64, 40]
+
+
+def test_no_file_names_a_folder_of_the_machine_that_wrote_it(run_of, tmp_path):
+    run = tmp_path / "secret-folder" / "run"
+    shutil.copytree(run_of("plain_paths"), run)
+    network = run.parent / "net.py"
+    network.write_text("from tests.test_export import plain_net as make\n")
+    manifest = (run / "manifest.json").read_text().replace("tests.test_export:plain_net", f"{network}:make")
+    (run / "manifest.json").write_text(manifest)
+    export(run)
+    written = sorted(path.name for path in (run / "export").iterdir())
+    assert written == ["export.json", "model.onnx", "model.pt", "model.pt2", "patch.json"]
+    for path in (run / "export").iterdir():
+        assert b"secret-folder" not in path.read_bytes(), path.name
+        assert str(Path(__file__).parent).encode() not in path.read_bytes(), path.name
+    assert json.loads((run / "export" / "patch.json").read_text())["backbone"] == "net.py:make"
 
 
 # Whole numbers.
@@ -433,6 +532,10 @@ def test_wrong_requests_are_reported(call, run_of, tmp_path):
     run_dir = run_of("learned")
     wrong(call("export", tmp_path / "nowhere"), "not a run", "manifest.json")
     wrong(call("export", run_dir, "--trial", "listed-0-0"), "no trial 'listed-0-0' has finished", "'listed-0-000'")
+    wrong(call("export", run_dir, "--size", "512"), "height x width", "'512'")
+    wrong(call("export", run_dir, "--size", "0x512"), "1 to 8192", "0 x 512")
+    wrong(call("export", run_dir, "--batch", "0"), "1 to 8192")
+    wrong(call("export", run_dir, "--opset", "9"), "18 to 23", "Nearest legal: 18")
     wrong(call("export", run_dir, "--formats", "onx"), "unknown format 'onx'", "Did you mean 'onnx'?")
     wrong(call("export", run_dir, "--finetune", "5"), "--integer")
     wrong(call("export", run_dir, "--integer", "--finetune", "-5"), "0 or more", "-5")
@@ -475,14 +578,14 @@ def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):
     assert "onnxruntime" not in snippet
     known = {"images": real_images()}
     exec(compile(snippet, "told", "exec"), known)
-    assert torch.equal(known["found"], logits_of(trained(run_dir), real_images()))
+    torch.testing.assert_close(known["found"], logits_of(trained(run_dir), real_images()), rtol=0, atol=1e-4)
     code, out, err = call("export", run_dir, "--out", tmp_path / "out", "--formats", "none", "--json")
     assert json.loads(out)["forms"][0]["difference"] == 0
     assert "Reading the images" in err
 
 
 def test_a_form_that_differs_is_exit_code_1(call, run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(forms, "TOLERANCE", -1.0)
+    monkeypatch.setattr(checking, "TOLERANCE", -1.0)
     code, _, err = call("export", run_of("dilated"), "--out", tmp_path, "--formats", "none")
     assert code == 1
     assert "differs from the network" in err

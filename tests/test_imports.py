@@ -110,6 +110,6 @@ def test_every_package_that_is_imported_at_the_top_is_declared():
         for node in ast.parse(file.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            optional = {file.stem} & extras if file.parent.name == "frameworks" else set()
+            optional = {file.stem} & extras if file.parent.name in ("frameworks", "observers") else set()
             found |= {name.partition(".")[0] for name in names} - optional
     assert {named.get(name, name) for name in found - set(sys.stdlib_module_names)} <= known

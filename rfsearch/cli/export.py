@@ -38,24 +38,41 @@ def export(
     data: Annotated[
         str | None, typer.Option("--data", help="Where the run's folder of images is now, if it has moved.")
     ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="The only image size it takes, as 512x768 (H x W). Default: any.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="The only number of images it takes at a time. Default: any.")
+    ] = None,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="It takes bytes, 0 to 255, and normalises them itself.")
+    ] = False,
+    upsample: Annotated[bool, typer.Option("--upsample", help="Its output has the size of the image.")] = False,
+    argmax: Annotated[bool, typer.Option("--argmax", help="It returns class ids instead of logits.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="It computes in half precision (float16).")] = False,
+    opset: Annotated[int | None, typer.Option("--opset", help="Version of ONNX's operators.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory. Default: RUN/export.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export a run's winner: a state dict with a small patch, ONNX, and a program of torch.export."""
     import torch
 
+    from rfsearch.export import Graph
     from rfsearch.export import export as write
     from rfsearch.ledger.manifest import read_manifest
 
+    graph = Graph(normalise, upsample, argmax, half, _size(size), batch, opset)
     if read_manifest(run_dir).has_own_trainings:
-        asked = {"--integer": integer, "--finetune": finetune, "--data": data}
+        asked = {"--integer": integer, "--finetune": finetune, "--data": data, "--size": size, "--batch": batch}
+        asked |= {"--normalise": normalise, "--upsample": upsample, "--argmax": argmax, "--half": half}
+        asked |= {"--opset": opset}
         _export_weights(run_dir, out, trial, [option for option, value in asked.items() if value], as_json)
         return
     wanted = [name.strip() for name in formats.split(",")] if formats != "none" else []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     progress = partial(say, console=progress_console(as_json), style="dim")
-    exported = write(run_dir, out, trial, integer, finetune, wanted, data, device, progress)
+    exported = write(run_dir, out, trial, integer, finetune, wanted, graph, data, device, progress)
     if as_json:
         print_json(exported.to_json())
     else:
@@ -63,6 +80,15 @@ def export(
     for fault in exported.faults:
         say(fault, err_console, style="red", unbroken=True)
     raise typer.Exit(1 if exported.faults else 0)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
+        raise RequestError(f"--size is height x width in px, such as 512x768. Got {text!r}.")
+    return int(sides[0]), int(sides[1])
 
 
 def _export_weights(run_dir: Path, out: Path | None, trial: str | None, refused: list[str], as_json: bool) -> None:
@@ -118,25 +144,27 @@ def _scores(exported: Exported) -> Table:
 
 def _forms(exported: Exported) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("form", "file", "images at a time"):
+    for name in ("form", "file", "images at a time", "image size"):
         table.add_column(name, no_wrap=True)
     table.add_column("largest difference of outputs", justify="right")
     for form in exported.forms:
         batch = "" if form.file is None else str(form.batch or "any")
-        difference = form.said if form.difference is None else numbers.number(form.difference, 2)
-        table.add_row(form.name, form.file or "-", batch, difference)
+        size = "" if form.file is None else " x ".join(map(str, form.size)) if form.size else "any"
+        runtimes = ", ".join(dict.fromkeys(check.runtime for check in form.checks))
+        difference = form.said if form.difference is None else f"{numbers.number(form.difference, 2)} ({runtimes})"
+        table.add_row(form.name, form.file or "-", batch, size, difference)
     return table
 
 
 def _usage(exported: Exported) -> str:
     """Return lines that use what was exported."""
-    channels, height, width = exported.input_shape[1:]
+    channels = exported.input_shape[1]
     built_for, values = f"{exported.out_channels}", "RGB"
     if channels != 3:
         built_for, values = f"{built_for}, {channels}", "values"
     files = {form.name: exported.directory / form.file for form in exported.forms if form.file}
     lines = [
-        f"# images: B x {channels} x {height} x {width}, {values} / 255 minus mean over std as in export.json",
+        f"# images: B x {channels} x H x W, {values} / 255 minus mean over std as in export.json",
         "import rfsearch, torch",
         "from rfsearch.plugins import make_backbone  # or build your own network",
         "",
@@ -145,6 +173,8 @@ def _usage(exported: Exported) -> str:
         f"model.load_state_dict(torch.load({str(files['state dict'])!r}, weights_only=True))",
         "output = model.eval()(images)",
     ]
+    if exported.graph.normalise and len(files) > 1:
+        lines += ["", f"# in what follows, images: B x {channels} x H x W, {values} from 0 to 255, uint8"]
     if "program" in files:
         lines += ["", f"{', '.join(exported.outputs)} = torch.export.load({str(files['program'])!r}).module()(images)"]
     if "onnx" in files:
@@ -152,8 +182,8 @@ def _usage(exported: Exported) -> str:
             "",
             "import onnxruntime",
             f"session = onnxruntime.InferenceSession({str(files['onnx'])!r})",
-            f"{', '.join(exported.outputs)} = session.run(None, {{'image': images}})  # NumPy, float32"
+            f"{', '.join(exported.outputs)} = session.run(None, {{'image': images.numpy()}})  # NumPy"
             if len(exported.outputs) > 1
-            else 'output = session.run(["output"], {"image": images})[0]  # NumPy, float32',
+            else 'output = session.run(["output"], {"image": images.numpy()})[0]  # NumPy',
         ]
     return "\n".join(lines)

@@ -81,6 +81,13 @@ DirectionOption = Annotated[
     str | None, typer.Option("--direction", help="With --train: maximize (default) or minimize the score.")
 ]
 ScoreOption = Annotated[str | None, typer.Option("--score", help="With --train: name of the score, for the report.")]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Tracker that follows the run: tensorboard, mlflow, wandb, or your own: path/to/file.py:Class (repeat).",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -103,6 +110,7 @@ def make_request(
     input_shape: InputOption = None,
     direction: DirectionOption = None,
     score: ScoreOption = None,
+    track: TrackOption = None,
 ) -> Request:
     """Make the request that the options of `run` and `plan` describe.
 
@@ -110,9 +118,12 @@ def make_request(
         RequestError: Neither a space nor a training function is named, or an option goes with the other.
     """
     from rfsearch.ledger import Request
+    from rfsearch.observers import check_tracks
     from rfsearch.plugins import space_file
+    from rfsearch.sources import absolute
     from rfsearch.space.own_file import is_own, with_file
 
+    check_tracks(track or ())
     request = Request(
         space=space or "",
         preset=preset,
@@ -132,6 +143,7 @@ def make_request(
         input_shape=(1, *_numbers("--input", input_shape, "x")) if input_shape else (),
         direction=_direction(direction),
         score=score,
+        track=tuple(map(absolute, track or ())),
     )
     own = {"--train": train, "--dilations": dilations, "--input": input_shape}
     own |= {"--direction": direction, "--score": score}

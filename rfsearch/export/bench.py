@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,6 @@ from rfsearch.backbones.vgg import FEATURES
 from rfsearch.backbones.weights import load_weights
 from rfsearch.choices import Room
 from rfsearch.data import ImageSet
-from rfsearch.data.batches import normalised_images
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers import FractionalConv2d, InflationFactor, SampleStride
 from rfsearch.lazy import give_sizes
@@ -65,10 +65,21 @@ class Bench:
         give_sizes(network, self._data.input_shape)
         return network
 
-    def images(self) -> Tensor:
-        """Return up to 8 real images, of the test split if there is one: B x C x H x W as in training."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the run's images, px."""
+        return self._data.image_size
+
+    @property
+    def ignored(self) -> int | None:
+        """The ignored class id where the network has a channel for it: no pixel is called by it."""
+        ignored = self._data.ignore_index
+        return ignored if ignored is not None and ignored < self._data.num_classes else None
+
+    def pixels(self) -> Tensor:
+        """Return up to 8 real images, of the test split if there is one: B x C x H x W uint8."""
         splits = self._data.splits
-        return normalised_images(splits.get("test", splits["val"]).some(_COMPARED))
+        return torch.from_numpy(np.array(splits.get("test", splits["val"]).some(_COMPARED).images))
 
     def field_px(self, model: nn.Module) -> int:
         """Return the receptive field of a unit of the output, px, without what sees the whole image."""

@@ -13,13 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from rfsearch import __version__
 from rfsearch.choices import Candidate, Choice
 from rfsearch.data.batches import channel_statistics
 from rfsearch.direction import Direction, merit
 from rfsearch.errors import RequestError, RunDirectoryError, nearest
+from rfsearch.export import onnx_file
 from rfsearch.export.bench import Bench, Scored, take_weights
-from rfsearch.export.forms import FORMATS, Form, onnx_missing, write_forms
+from rfsearch.export.deployed import Graph
+from rfsearch.export.forms import FORMATS, Form, Writer
 from rfsearch.export.origin import changes_since, read_images, record_of
+from rfsearch.export.portable import lay_beside, portable_candidate, portable_patch
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import sound
@@ -46,6 +50,7 @@ class Exported:
         out_channels: Channels of the network's output.
         input_shape: Of one image.
         outputs: Names of what program and ONNX give, in their order.
+        graph: What goes into the exported graphs.
     """
 
     run: Path
@@ -58,6 +63,7 @@ class Exported:
     rf_px: int
     out_channels: int
     input_shape: tuple[int, int, int, int]
+    graph: Graph
     scores: list[Scored]
     forms: list[Form] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -72,20 +78,41 @@ class Exported:
         """Return what `export.json` holds."""
         mean, std = channel_statistics(self.input_shape[1])
         return {
-            "run": str(self.run),
+            "run": self.run.resolve().name,
             "trial": self.trial,
-            "searched": json.loads(self.searched),
-            "sites": self.patch.to_json()["sites"],
+            "searched": json.loads(portable_candidate(Candidate.from_json(self.searched)).to_json()),
+            "sites": portable_patch(self.patch).to_json()["sites"],
             "rf_px": self.rf_px,
             "primary": self.primary,
             "direction": self.direction,
             "scores": [asdict(scored) for scored in self.scores],
             "input": {"shape": ["B", *self.input_shape[1:]], "scale": 1 / 255, "mean": list(mean), "std": list(std)},
             "outputs": list(self.outputs),
-            "forms": [asdict(form) for form in self.forms],
+            "graph": asdict(self.graph),
+            "forms": [{**asdict(form), "difference": form.difference} for form in self.forms],
             "notices": self.notices,
             "versions": versions(),
         }
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the files themselves say of the network, each value as JSON."""
+        mean, std = channel_statistics(self.input_shape[1])
+        graph, best = self.graph, next(scored for scored in self.scores if scored.chosen)
+        said = {
+            "classes": list(self.patch.classes),
+            "input": "values from 0 to 255, uint8" if graph.normalise else "(values / 255 - mean) / std, float32",
+            "output": "class ids, int32" if graph.argmax else "values, float32",
+            "mean": list(mean),
+            "std": list(std),
+            "trained_size": list(self.input_shape[2:]),
+            "receptive_field_px": self.rf_px,
+            "sites": portable_patch(self.patch).to_json()["sites"],
+            "scores": {f"{self.primary}_val": best.val, f"{self.primary}_test": best.test},
+            "precision": "float16" if graph.half else "float32",
+            "producer": f"rfsearch {__version__}",
+        }
+        return {key: json.dumps(value) for key, value in said.items()}
 
 
 def export(
@@ -95,6 +122,7 @@ def export(
     integer: bool = False,
     finetune_steps: int = 0,
     formats: Sequence[str] = FORMATS,
+    graph: Graph | None = None,
     folder: str | None = None,
     device: torch.device | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -108,6 +136,7 @@ def export(
         integer: Whether to replace learned real numbers by whole ones, in whichever of several ways validates best.
         finetune_steps: Optimiser steps after which networks of whole numbers are scored again.
         formats: Those of FORMATS to write beside state dict and patch.
+        graph: What goes into their graphs. None: the network alone.
         folder: The run's images, if they are not where they were.
         device: Where to score and fine-tune; the CPU by default.
         say: Called with a sentence before what takes time.
@@ -120,7 +149,8 @@ def export(
         DataError: The images are not there, or not those of the run's shape and classes.
         RunDirectoryError: The run has no such trial, or the folder cannot be written.
     """
-    _check(integer, finetune_steps, formats)
+    graph = graph or Graph()
+    _check(integer, finetune_steps, formats, graph)
     directory = out or run_dir / "export"
     run = read_run(run_dir)
     space, image_size = run.manifest.image_space, sound(run.manifest.space.image_size)
@@ -143,6 +173,8 @@ def export(
             tried = [(patch, model, bench.score(network, "trained"))]
             made, said = _in_whole_numbers(projected.patches, bench, fill, finetune_steps)
             tried, notices = tried + made, notices + said
+    outputs = _outputs_of(model, bench)
+    _check_output(graph, outputs, data.classes, bench.task.out_channels)
     best = max(range(1, len(tried)), key=lambda i: merit(tried[i][2].val, run.direction), default=0)
     patch, model, _ = tried[best]
     reference = network if best == 0 else model
@@ -158,15 +190,17 @@ def export(
         bench.field_px(model),
         bench.task.out_channels,
         data.input_shape,
+        graph,
         [replace(scored, chosen=i == best) for i, (_, _, scored) in enumerate(tried)],
         notices=notices,
-        outputs=_outputs_of(reference.cpu(), bench),
+        outputs=outputs,
     )
     _clear(directory)
     try:
         checkpoint.save(model.cpu().state_dict(), directory / "model.pt")
-        write_whole(directory / "patch.json", json.dumps(patch.to_json(), indent=1) + "\n")
-        found.forms = write_forms(directory, reference.cpu(), bench, formats, say)
+        write_whole(directory / "patch.json", json.dumps(portable_patch(patch).to_json(), indent=1) + "\n")
+        found.notices += lay_beside(patch, directory)
+        found.forms = Writer(directory, bench, graph, outputs, found.metadata, say).write(reference.cpu(), formats)
     except OSError as error:
         raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror or error}.") from error
     write_whole(directory / "export.json", json.dumps(found.to_json(), indent=1) + "\n")
@@ -174,8 +208,7 @@ def export(
 
 
 def _outputs_of(model: nn.Module, bench: Bench) -> tuple[str, ...]:
-    """Return the names of what is exported of a network."""
-    model.eval()
+    """Return the names of what is exported of a network, which is on the CPU and in evaluation mode."""
     with torch.no_grad():
         return tuple(exported_outputs(model(bench.images()[:1])))
 
@@ -209,7 +242,27 @@ def _in_whole_numbers(
     return made, notices
 
 
-def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
+def _check_output(graph: Graph, outputs: Sequence[str], classes: Sequence[str], out_channels: int) -> None:
+    """Check that the network's output is of the kind that a graph is asked to go on with."""
+    if not (graph.argmax or graph.upsample):
+        return
+    option = "--argmax" if graph.argmax else "--upsample"
+    if len(outputs) > 1:
+        raise RequestError(
+            f"{option} goes with a network of one output. This one's are {', '.join(outputs)}; leave the option out."
+        )
+    if len(classes) != out_channels:
+        raise RequestError(
+            f"{option} goes with a network whose output has a channel for each class. This one's has {out_channels}, "
+            f"and the data names {len(classes)} classes."
+        )
+
+
+def _check(integer: bool, finetune_steps: int, formats: Sequence[str], graph: Graph) -> None:
+    if graph.opset is not None and graph.opset not in onnx_file.OPSETS:
+        low, high = onnx_file.OPSETS[0], onnx_file.OPSETS[-1]
+        closest = min(max(graph.opset, low), high)
+        raise RequestError(f"--opset is from {low} to {high}. Got {graph.opset}. Nearest legal: {closest}.")
     for name in formats:
         if name not in FORMATS:
             raise RequestError(f"unknown format {name!r}.{nearest(name, FORMATS)}")
@@ -217,7 +270,7 @@ def _check(integer: bool, finetune_steps: int, formats: Sequence[str]) -> None:
         raise RequestError(f"--finetune is a number of optimiser steps, 0 or more. Got {finetune_steps}.")
     if finetune_steps and not integer:
         raise RequestError("--finetune trains what --integer has made of the winner. Give --integer too, or neither.")
-    if tuple(formats) == ("onnx",) and (said := onnx_missing()):
+    if tuple(formats) == ("onnx",) and (said := onnx_file.missing()):
         raise RequestError(said)
 
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from rfsearch.export import onnx_file
 from rfsearch.export.bench import Bench
-from rfsearch.layers import LSDFN, Inflation, Interpolation
-from rfsearch.outputs import exported_outputs
+from rfsearch.export.checking import Check, Sample, Samples, comparisons, together
+from rfsearch.export.deployed import Deployed, Graph
+from rfsearch.export.folding import fold
+from rfsearch.export.onnx_file import Run
+from rfsearch.export.tracing import Traced, brief, quiet, trace
 from rfsearch.patch import Patch
 from rfsearch.training import checkpoint
 
 FORMATS = ("onnx", "program")
-TOLERANCE = 1e-4  # largest difference between the outputs of the network and of what was exported
-_EXTERNAL_BYTES = 2**30  # larger weights are written beside an ONNX file, which holds 2 GiB at most
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,8 @@ class Form:
         name: Its name.
         file: Its file, None where it could not be written.
         batch: Images at a time, None for any number.
-        difference: Largest difference of outputs on real images, None where it was not measured.
+        size: (H, W) of an image, px, None for any.
+        checks: How far its outputs are from the network's, on real images.
         said: What there is to know of it, or "".
         failed: Whether it is not what was asked for.
     """
@@ -42,160 +40,156 @@ class Form:
     name: str
     file: str | None
     batch: int | None = None
-    difference: float | None = None
+    size: tuple[int, int] | None = None
+    checks: tuple[Check, ...] = ()
     said: str = ""
     failed: bool = False
 
+    @property
+    def difference(self) -> float | None:
+        """Largest difference of outputs, None where it was not measured."""
+        return max((check.difference for check in self.checks), default=None)
 
-Outputs = Tensor | tuple[Tensor, ...]
+    @staticmethod
+    def checked(
+        name: str, file: str, checks: Sequence[Check], batch: int | None = None, size: tuple[int, int] | None = None
+    ) -> Form:
+        """Return a form that was written and compared."""
+        worst = next((check for check in checks if check.failed), None)
+        said = ""
+        if worst is not None:
+            height, width = worst.size
+            said = (
+                f"{file} differs from the network by {worst.difference:.3g} in its output ({worst.runtime}, "
+                f"{worst.images} x {height} x {width} px); at most {worst.allowed:g} is allowed."
+            )
+        return Form(name, file, batch, size, tuple(checks), said, failed=bool(said))
 
 
-class _MainOutput(nn.Module):
-    """Return a network's output itself, and nothing around it: one tensor, or several where it has no single one.
+class Writer:
+    """Write the forms of one network.
 
-    In the network, which it takes over, f and gamma become plain numbers: what is traced then has maps of known sizes.
+    Args:
+        directory: Where to, with patch and state dict in it already.
+        bench: Gives images and fresh networks.
+        graph: What goes into the graphs.
+        outputs: Names of what the network returns, in their order.
+        metadata: Goes into the files.
+        say: Called with a sentence before what takes time.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        model.eval()
-        self.network = model.requires_grad_(False)
-        for module in self.network.modules():
-            if isinstance(module, Inflation | Interpolation):
-                module.factor = _Constant(f=float(module.factor.f))  # type: ignore[assignment]
-            elif isinstance(module, LSDFN):
-                module.stride = _Constant(gamma=float(module.stride.gamma))  # type: ignore[assignment]
+    def __init__(
+        self,
+        directory: Path,
+        bench: Bench,
+        graph: Graph,
+        outputs: Sequence[str],
+        metadata: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._directory, self._bench, self._graph, self._say = directory, bench, graph, say
+        self._outputs, self._metadata = tuple(outputs), dict(metadata)
 
-    def forward(self, image: Tensor) -> Outputs:
-        outputs = tuple(exported_outputs(self.network(image)).values())
-        return outputs if len(outputs) > 1 else outputs[0]
-
-
-class _Constant(nn.Module):
-    """Hold numbers in the place of a module with parameters of these names."""
-
-    def __init__(self, **numbers: float) -> None:
-        super().__init__()
-        for name, number in numbers.items():
-            setattr(self, name, number)
-
-
-def write_forms(
-    directory: Path, model: nn.Module, bench: Bench, formats: Sequence[str], say: Callable[[str], None]
-) -> list[Form]:
-    """Write the model in every form asked for, and hold each against it on real images."""
-    images = bench.images()
-    network = _MainOutput(model)
-    with torch.no_grad():
-        named = exported_outputs(network.network(images))
-        expected = tuple(named.values())
-    again = Patch.read(directory / "patch.json").install(bench.backbone())
-    again.load_state_dict(torch.load(directory / "model.pt", weights_only=True))
-    forms = [_compared("state dict", "model.pt", None, _MainOutput(again), images, expected)]
-    if not formats:
-        return forms
-    say("Tracing the network with torch.export ...")
-    try:
-        program, batch = _traced(network, images[:1])
-    except Exception as error:
-        said = f"torch.export does not take this network: {_brief(error)}"
-        return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]
-    if "program" in formats:
-        checkpoint.write(directory / "model.pt2", partial(torch.export.save, program))
-        loaded = torch.export.load(directory / "model.pt2").module()
-        forms.append(_compared("program", "model.pt2", batch, loaded, images, expected))
-    if "onnx" in formats:
-        forms.append(_onnx(directory / "model.onnx", program, batch, images, named, say))
-    return forms
-
-
-def _traced(network: nn.Module, image: Tensor) -> tuple[torch.export.ExportedProgram, int | None]:
-    """Return a network as a program, and how many images it takes at a time: any number, None, if possible."""
-    with _quiet():
-        if any(isinstance(module, LSDFN) for module in network.modules()):  # its work is cut up by the batch's size
-            return torch.export.export(network, (image,), strict=False), 1
+    def write(self, model: nn.Module, formats: Sequence[str]) -> list[Form]:
+        """Write the forms asked for, and hold each, and the state dict, against the model on real images."""
+        pixels = _multiple_of(self._graph.batch or 1, self._bench.pixels())
+        channels, ignored = pixels.shape[1], self._bench.ignored
+        bare = Samples(Deployed(model, channels, Graph()), pixels)
+        again = Patch.read(self._directory / "patch.json").install(self._bench.backbone())
+        again.load_state_dict(torch.load(self._directory / "model.pt", weights_only=True))
+        whole = bare.at(self._bench.size)
+        state = Deployed(again, channels, Graph())
+        check = whole.compare("torch", state, Graph(), len(pixels))
+        forms = [Form.checked("state dict", "model.pt", [check])]
+        if not formats:
+            return forms
+        self._say("Tracing the network with torch.export ...")
+        graph = self._graph
+        samples = Samples(Deployed(model, channels, graph.plain, ignored if graph.argmax else None), pixels)
         try:
-            dynamic = ({0: torch.export.Dim("batch")},)
-            return torch.export.export(network, (torch.cat([image] * 2),), dynamic_shapes=dynamic, strict=False), None
-        except Exception:
-            return torch.export.export(network, (image,), strict=False), 1
+            here = samples.at(graph.size or self._bench.size)
+        except Exception as error:
+            said = f"the network does not take images of {' x '.join(map(str, graph.size or ()))} px: {brief(error)}"
+            return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]
+        there = None if graph.size else samples.elsewhere()
+        try:
+            fold(again, whole.images[:1])
+            traced = self._traced(Deployed(again, channels, graph, ignored), here, there)
+        except Exception as error:
+            said = f"torch.export does not take this network: {brief(error)}"
+            return [*forms, *(Form(name, None, said=said, failed=True) for name in formats)]
+        compared = [here] if there is None or traced.size else [here, there]
+        if "program" in formats:
+            forms.append(self._program(traced, compared))
+        if "onnx" in formats:
+            forms.append(self._onnx(traced, compared))
+        return forms
+
+    def _traced(self, network: nn.Module, here: Sample, there: Sample | None) -> Traced:
+        """Trace a network on blank images, so that it takes the sizes of both samples if it can."""
+        like = here if there is None else there
+        count = self._graph.batch or 2
+        example = like.images.new_zeros(count, *like.images.shape[1:])
+        any_batch = self._graph.batch is None
+        traced = trace(network, example, here.size, any_batch, there is not None)
+        if there is None or traced.size or (_goes(traced, here) and _goes(traced, there)):
+            return traced
+        return trace(network, example, here.size, any_batch, any_size=False)
+
+    def _program(self, traced: Traced, samples: Sequence[Sample]) -> Form:
+        file = self._directory / "model.pt2"
+        extra = {"metadata.json": json.dumps(self._metadata)}
+        with quiet():
+            checkpoint.write(file, lambda target: torch.export.save(traced.program, target, extra_files=dict(extra)))
+        run = torch.export.load(file).module()
+        return self._checked("program", file, {"torch": run}, traced, samples)
+
+    def _checked(
+        self, name: str, file: Path, runtimes: Mapping[str, Run], traced: Traced, samples: Sequence[Sample]
+    ) -> Form:
+        """Compare a file in every runtime that is given."""
+        checks: list[Check] = []
+        for runtime, run in runtimes.items():
+            try:
+                checks += comparisons(samples, runtime, run, self._graph, traced.batch)
+            except Exception as error:
+                said = f"{file.name} does not run in {runtime}: {brief(error)}"
+                return Form(name, file.name, traced.batch, traced.size, tuple(checks), said, failed=True)
+        return Form.checked(name, file.name, checks, traced.batch, traced.size)
+
+    def _onnx(self, traced: Traced, samples: Sequence[Sample]) -> Form:
+        file = self._directory / "model.onnx"
+        if said := onnx_file.missing():
+            return Form("onnx", None, said=said)
+        self._say("Translating it to ONNX ...")
+        try:
+            onnx_file.write_onnx(file, traced, self._outputs, self._graph.opset, self._metadata)
+        except OSError:
+            raise
+        except Exception as error:
+            return Form("onnx", None, said=f"torch.onnx does not take this network: {brief(error)}", failed=True)
+        try:
+            runtimes = onnx_file.runtimes(file, self._outputs)
+        except Exception as error:
+            said = f"{file.name} cannot be opened again: {brief(error)}"
+            return Form("onnx", file.name, traced.batch, traced.size, said=said, failed=True)
+        if not runtimes:
+            said = "Not compared: onnxruntime is not installed. Get it with: pip install onnxruntime"
+            return Form("onnx", file.name, traced.batch, traced.size, said=said)
+        return self._checked("onnx", file, runtimes, traced, samples)
 
 
-def _onnx(
-    file: Path,
-    program: torch.export.ExportedProgram,
-    batch: int | None,
-    images: Tensor,
-    expected: Mapping[str, Tensor],
-    say: Callable[[str], None],
-) -> Form:
-    if said := onnx_missing():
-        return Form("onnx", None, said=said)
-    say("Translating it to ONNX ...")
-    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
+def _multiple_of(batch: int, pixels: Tensor) -> Tensor:
+    """Return some of the images, a multiple of so many, again from the first one where there are too few."""
+    count = max(1, len(pixels) // batch) * batch
+    return pixels[torch.arange(count) % len(pixels)]
+
+
+def _goes(traced: Traced, sample: Sample) -> bool:
+    """Return whether a program takes a sample's size; a size that a network decides on may be fixed unseen."""
     try:
-        with _quiet():
-            made = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=["image"], output_names=list(expected)
-            )
-            assert made is not None
-            made.save(file, external_data=size > _EXTERNAL_BYTES)
-    except OSError:
-        raise
-    except Exception as error:
-        return Form("onnx", None, said=f"torch.onnx does not take this network: {_brief(error)}", failed=True)
-    if importlib.util.find_spec("onnxruntime") is None:
-        said = "Not compared: onnxruntime is not installed. Get it with: pip install onnxruntime"
-        return Form("onnx", file.name, batch, said=said)
-    onnxruntime = importlib.import_module("onnxruntime")
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-
-    def run(image: Tensor) -> Outputs:
-        return tuple(map(torch.from_numpy, session.run(list(expected), {"image": image.numpy()})))
-
-    return _compared("onnx", file.name, batch, run, images, tuple(expected.values()))
-
-
-def _compared(
-    name: str,
-    file: str,
-    batch: int | None,
-    run: Callable[[Tensor], Outputs],
-    images: Tensor,
-    expected: tuple[Tensor, ...],
-) -> Form:
-    """Return a form that was written, with the largest difference from the network's own outputs on some images."""
-    with torch.no_grad():
-        parts = [run(some) for some in images.split(batch or len(images))]
-    tuples = [(part,) if isinstance(part, Tensor) else part for part in parts]
-    got = [torch.cat(pieces) for pieces in zip(*tuples, strict=True)]
-    differences = torch.stack([(one - other).abs().max() for one, other in zip(got, expected, strict=True)])
-    difference = float(differences.max())  # NaN where any is
-    said = ""
-    if not difference <= TOLERANCE:  # nor if it is no number
-        said = f"{file} differs from the network by {difference:.3g} in its output; at most {TOLERANCE:g} is allowed."
-    return Form(name, file, batch, difference, said, failed=bool(said))
-
-
-def onnx_missing() -> str:
-    """Return what to install for ONNX, or "" if it can be written."""
-    missing = [package for package in ("onnx", "onnxscript") if importlib.util.find_spec(package) is None]
-    if not missing:
-        return ""
-    return f"No ONNX: {' and '.join(missing)} not installed. Get it with: pip install {' '.join(missing)}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters, whose failures are reported in our words."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:300]
+        with torch.no_grad(), quiet():
+            outputs = together(traced.program.module()(sample.images[: traced.batch]))
+    except Exception:
+        return False
+    return all(len(output) == len(sample.images[: traced.batch]) for output in outputs)

@@ -36,9 +36,8 @@ def changes_since(run: Run, space: Space) -> list[str]:
         said.append(f"The run is still running ({run.running}): this is its leader so far.")
     network = sound(run.manifest.network)
     if network and (changed := edited(network.sources, sources_of(space.backbone))):
-        said.append(
-            f"{', '.join(changed)} has changed since the run started. The weights fit, but what it computes may differ."
-        )
+        names = ", ".join(Path(file).name for file in changed)
+        said.append(f"{names} has changed since the run started. The weights fit, but what it computes may differ.")
     return said
 
 

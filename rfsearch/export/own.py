@@ -9,6 +9,7 @@ from pathlib import Path
 from rfsearch.errors import RunDirectoryError
 from rfsearch.export.exporting import patch_of
 from rfsearch.export.origin import record_of
+from rfsearch.export.portable import lay_beside, portable_patch
 from rfsearch.ledger import read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.networks import read_checkpoint, settings_of_run
@@ -64,8 +65,9 @@ def export_weights(run_dir: Path, out: Path | None, trial: str | None) -> Export
     patch = patch_of(backbone, settings, record)
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        lay_beside(patch, directory)
         checkpoint.save(state["model"], directory / "model.pt")
-        write_whole(directory / "patch.json", json.dumps(patch.to_json(), indent=1) + "\n")
+        write_whole(directory / "patch.json", json.dumps(portable_patch(patch).to_json(), indent=1) + "\n")
     except OSError as error:
         raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror or error}.") from error
     return ExportedWeights(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.errors import ModelError
+from rfsearch.layers.filter_graph import filter_in_graph
 from rfsearch.layers.host import check_positive
 from rfsearch.layers.once import differentiable_once
 from rfsearch.layers.one_call import one_call
@@ -74,11 +75,13 @@ def dynamic_filter(
         TrialError: gamma is not finite.
     """
     value = check_positive(gamma, "A sample stride", "gamma", "The usual range is [0.25, 16].")
-    if x.dim() != 4 or min(x.shape[1:]) < 1:
+    if x.dim() != 4 or any(n < 1 for n in x.shape[1:]):
         raise ModelError(f"Feature maps are B x C x H x W with C, H, W >= 1. Got x.shape={tuple(x.shape)}.")
     if _side(tap.shape[1]) % 2 == 0:
         raise ModelError(f"A kernel has k x k taps, k odd. Got {tap.shape=}.")
     _side(sampling.shape[1])
+    if torch.compiler.is_exporting():
+        return filter_in_graph(x, channel, tap, sampling, position, value, weight, bias)
     arguments = (x, channel.contiguous(), tap, sampling, position)
     output: Tensor = _Filter.apply(*arguments, gamma, weight, bias, value)
     return output
@@ -421,11 +424,8 @@ def _regions(stack: Tensor, axes: list[RegionAxis]) -> Tensor:
 
 
 def _overlap(stack: Tensor, axes: list[RegionAxis]) -> bool:
-    """Return whether the regions of neighbours in a row share memory.
-
-    A GPU, and an exported program, want few large batches of matrices instead.
-    """
-    return axes[1].adjacent and stack.device.type not in _PIECE and not torch.compiler.is_exporting()
+    """Return whether the regions of neighbours in a row share memory. A GPU wants few large batches instead."""
+    return axes[1].adjacent and stack.device.type not in _PIECE
 
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor, axes: list[RegionAxis]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rfsearch.errors import ModelError, SpaceError
 from rfsearch.layers.fractional_convolution import as_pair, check_dilation, convolve_at
 from rfsearch.layers.host import on_host
+from rfsearch.layers.plain_convolutions import PlainForm, plain_form
 from rfsearch.layers.taps import Frame, Pair
 
 
@@ -142,6 +143,12 @@ class FractionalConv2d(nn.Module):
             self.padded_for,
             "auto",
         )
+
+    def plain_form(self) -> PlainForm:
+        """Return the plain convolutions that compute this one at its dilation, on maps of any size."""
+        paddings = (self.padding, self.padding) if isinstance(self.padding, str) else self.padding
+        dilation, mode = self.read_dilation(), self.padding_mode
+        return plain_form(self.weight, dilation, self.stride, paddings, self.padded_for, self.groups, mode)
 
     def places(self, size: Sequence[int]) -> list[list[list[float]]]:
         """Return where every output reads every tap.

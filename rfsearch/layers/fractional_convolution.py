@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from rfsearch.errors import ModelError, SpaceError, TrialError, nearest
 from rfsearch.layers.once import sealed_gradient
+from rfsearch.layers.plain_convolutions import plain_form
 from rfsearch.layers.precision import no_autocast
 from rfsearch.layers.sampled_convolution import SampledConvolution
 from rfsearch.layers.taps import Frame, Pair, snapped
@@ -117,6 +118,9 @@ def convolve_at(
     if dilation is not None and not (dilation.requires_grad and torch.is_grad_enabled()):
         dilation = None
     paddings = (padding, padding) if isinstance(padding, str) else as_pair(padding)
+    if torch.compiler.is_exporting():
+        form = plain_form(weight, values, stride, paddings, padded_for, groups, padding_mode)
+        return form(x, bias)
     rows, columns = (
         Frame.of(x.shape[2 + a], weight.shape[2 + a], stride[a], paddings[a], padded_for[a]) for a in range(2)
     )
@@ -127,8 +131,6 @@ def convolve_at(
         x = _continued(x, reaches, padding_mode)
         rows, columns = rows.padded(*reaches[0]), columns.padded(*reaches[1])
     frames = rows, columns
-    if torch.compiler.is_exporting() and not all(value.is_integer() for value in values):
-        return _side_by_side(x, weight, bias, values, frames, groups)
     legal = _costs(weight, frames, values, groups, dilation is not None)
     if algorithm == "auto":
         algorithm = min(legal, key=lambda name: legal[name])
@@ -212,26 +214,6 @@ def _splat(
     if all(low == high >= 0 for low, high in pads):
         return F.conv2d(x, dense, bias, stride, (pads[0][0], pads[1][0]), 1, groups)
     return F.conv2d(F.pad(x, [*pads[1], *pads[0]]), dense, bias, stride, 0, 1, groups)
-
-
-def _side_by_side(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    values: Sequence[float],
-    frames: tuple[Frame, Frame],
-    groups: int,
-) -> Tensor:
-    """Read the map at every tap, one behind the other, and convolve by 1 x 1: operators that any runtime has."""
-    rows, columns = (frame.axis(value) for frame, value in zip(frames, values, strict=True))
-    maps = [F.pad(x, [columns.low, columns.high, rows.low, rows.high])]
-    for dim, axis in ((2, rows), (3, columns)):
-        maps = [
-            sum((share * axis.read(m, dim, place) for place, share in tap.weights()), x.new_zeros(()))
-            for m in maps
-            for tap in axis.taps
-        ]
-    return F.conv2d(torch.stack(maps, dim=2).flatten(1, 2), weight.flatten(1)[..., None, None], bias, groups=groups)
 
 
 def _zero_with_gradient_of(dilation: Tensor, axis: int) -> Tensor:

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from rfsearch.errors import ModelError, SpaceError, nearest
+from rfsearch.layers.gathering import is_symbol, multiple, number_of
 from rfsearch.layers.guidance import LabelWeight
 from rfsearch.layers.host import check_positive, on_host
 from rfsearch.layers.resampling import ROUNDING, resample
@@ -104,15 +105,26 @@ def inflated_size(
         ceil(f (n-1) + max(f, 1)) or more for each axis of n px; floor(f (n-1)) + 1 with the paper's border.
     """
     f = _positive(f)
-    # A size that misses a whole number by rounding only is that number.
     if _known(border, Border, "border") == "paper":
-        return tuple(math.floor(f * (n - 1) * (1 + ROUNDING)) + 1 for n in size)
+        return tuple(_floor(f, n - 1) + 1 for n in size)
     found = []
     for n, (lost, stride) in zip(size, windows or [(0, 1)] * len(size), strict=True):
-        last = max(0, (n - 1 - lost) // stride)  # of the output at f = 1
-        read = 1 + lost + stride * math.ceil(f * last * (1 - ROUNDING))
-        found.append(max(math.ceil((f * (n - 1) + max(f, 1.0)) * (1 - ROUNDING)), read))
+        inflated = _ceil(f, n) if f >= 1 else _ceil(f, n - 1) + 1
+        if (lost, stride) != (0, 1):
+            last: int = torch.sym_max(0, (n - 1 - lost) // stride)  # type: ignore[assignment]  # of the output at f = 1
+            inflated = torch.sym_max(inflated, 1 + lost + stride * _ceil(f, last))  # type: ignore[assignment]
+        found.append(inflated)
     return tuple(found)
+
+
+def _floor(f: float, n: int) -> int:
+    """Return f n rounded down; one that misses a whole number by rounding only is that number."""
+    return multiple(n, f, up=False) if is_symbol(n) else math.floor(f * n * (1 + ROUNDING))
+
+
+def _ceil(f: float, n: int) -> int:
+    """Return f n rounded up; one that misses a whole number by rounding only is that number."""
+    return multiple(n, f, up=True) if is_symbol(n) else math.ceil(f * n * (1 - ROUNDING))
 
 
 def interpolate(
@@ -149,7 +161,7 @@ def interpolate(
         SpaceError: As for `inflate`.
         TrialError: As for `inflate`.
     """
-    value, target = _positive(f), tuple(int(n) for n in size)
+    value, target = _positive(f), tuple(n if is_symbol(n) else int(n) for n in size)
     for each in (size, size if plain is None else plain):
         if len(each) != len(_map_size(x)):
             raise ModelError(
@@ -157,7 +169,7 @@ def interpolate(
             )
     last = None
     if _known(border, Border, "border") == "continuous" and plain is not None:
-        last = tuple(stride * (n - 1) for n in plain)
+        last = tuple(stride * number_of(n - 1) if is_symbol(n) else stride * (n - 1) for n in plain)
     return _resample(x, f, target, value / stride, 1 / stride, normalisation, pixel_weight, last=last)
 
 
@@ -317,6 +329,9 @@ class Interpolation(nn.Module):
             return self.stride
         if plain is None:
             raise ModelError("An interpolation without a stride needs the size that its map has at f = 1.")
+        if any(is_symbol(n) for n in (*size, *plain)):
+            ratios = [number_of(n - 1) / number_of(m - 1) for n, m in zip(size, plain, strict=True)]
+            return torch.cat(ratios).max()  # type: ignore[return-value]  # a number of the graph
         return max([(n - 1) / (m - 1) for n, m in zip(size, plain, strict=True) if min(n, m) > 1], default=1.0)
 
     def work(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -348,7 +363,7 @@ def _resample(
     normalisation: Normalisation,
     pixel_weight: Tensor | None,
     held: bool = False,
-    last: tuple[float, ...] | None = None,
+    last: Sequence[float | Tensor] | None = None,
     fades: bool = False,
 ) -> Tensor:
     share = 1 / math.prod(size) if _known(normalisation, Normalisation, "normalisation") == "paper" else 1.0
@@ -362,7 +377,7 @@ def _positive(f: Tensor | float) -> float:
 
 
 def _map_size(x: Tensor) -> tuple[int, ...]:
-    if not 3 <= x.dim() <= 5 or min(x.shape[2:]) < 1:
+    if not 3 <= x.dim() <= 5 or any(n < 1 for n in x.shape[2:]):
         raise ModelError(
             "A feature map is B x C x L, B x C x H x W or B x C x D x H x W with every axis of it at least 1 px. "
             f"Got x.shape={tuple(x.shape)}."

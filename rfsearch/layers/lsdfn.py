@@ -146,7 +146,7 @@ class LSDFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter B x in_channels x H x W to B x out_channels x H x W."""
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[-2:]) < 1:
+        if x.dim() != 4 or x.shape[1] != self.in_channels or any(n < 1 for n in x.shape[-2:]):
             raise ModelError(
                 f"This block reads B x {self.in_channels} x H x W with H, W >= 1. Got x.shape={tuple(x.shape)}."
             )

@@ -60,18 +60,7 @@ class RegionAxis(Working):
             reach: Taps on either side of a place, (k-1)/2, px. An offset beyond the map and this reach reads zeros,
                 however large it is.
         """
-        levers = [a - (s - 1) / 2 for a in range(s)]
-        furthest = size + reach + 1
-        offsets = [max(-furthest, min(furthest, _snapped(gamma * lever))) for lever in levers]
-        pad = math.ceil(offsets[-1]) + 1
-        return RegionAxis(
-            size,
-            pad,
-            tuple(
-                RegionPlace(pad + math.floor(offset), offset - math.floor(offset), lever)
-                for offset, lever in zip(offsets, levers, strict=True)
-            ),
-        )
+        return RegionAxis(size, *places_of(s, gamma, size + reach + 1))
 
     @property
     def work(self) -> Hashable:
@@ -87,6 +76,26 @@ class RegionAxis(Working):
     def adjacent(self) -> bool:
         """Return whether neighbouring places lie one pixel apart."""
         return self.whole and all(after.first - before.first == 1 for before, after in pairwise(self.places))
+
+
+def places_of(s: int, gamma: float, furthest: float = math.inf) -> tuple[int, tuple[RegionPlace, ...]]:
+    """Place s samples gamma apart on an axis.
+
+    Args:
+        s: Number of samples.
+        gamma: Sample stride, px.
+        furthest: Largest offset, px.
+
+    Returns:
+        The zeros that the axis needs on either side, px, and the places.
+    """
+    levers = [a - (s - 1) / 2 for a in range(s)]
+    offsets = [max(-furthest, min(furthest, _snapped(gamma * lever))) for lever in levers]
+    pad = math.ceil(offsets[-1]) + 1
+    return pad, tuple(
+        RegionPlace(pad + math.floor(offset), offset - math.floor(offset), lever)
+        for offset, lever in zip(offsets, levers, strict=True)
+    )
 
 
 def blend(source: Tensor, dim: int, place: RegionPlace, start: int, length: int, out: Tensor | None = None) -> Tensor:

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from rfsearch.layers.gathering import gather
 from rfsearch.layers.once import differentiable_once, tie
 from rfsearch.layers.one_call import Working, one_call
 from rfsearch.layers.precision import at_least_single, inner_product, no_autocast
@@ -36,7 +38,7 @@ def resample(
     step_slope: float,
     pixel_weight: Tensor | None = None,
     held: bool = False,
-    last: Sequence[float] | None = None,
+    last: Sequence[float | Tensor] | None = None,
     fades: bool = False,
 ) -> Tensor:
     """Sample every map of x bilinearly, every `step` px from its first pixel on.
@@ -51,12 +53,15 @@ def resample(
         step_slope: d step / d f.
         pixel_weight: Weight of each target pixel in f's gradient, B x 1 x size.
         held: Whether x is kept for other gradients anyway, so that keeping it for f's costs nothing.
-        last: On each axis, the number of steps after which all further samples are taken; a real number. None: any.
+        last: On each axis, the number of steps after which all further samples are taken; a real number, which is a
+            tensor where a program is exported. None: any.
         fades: Whether a map is continued by pixels of 0 beyond its last one. Otherwise it repeats its last pixel.
 
     Returns:
         B x C x size, in the type of x.
     """
+    if torch.compiler.is_exporting():
+        return x if step == 1 and _statically_equal(size, x.shape[2:]) else gather(x, size, step, last, fades)
     learned = isinstance(f, Tensor) and f.requires_grad and torch.is_grad_enabled()
     ends = [math.inf] * len(size) if last is None else last
     whole = all(end >= n - 1 for end, n in zip(ends, size, strict=True))
@@ -65,22 +70,13 @@ def resample(
     samples = [_samples(*axis, step, fades) for axis in zip(x.shape[2:], size, ends, strict=True)]
     # The output keeps the type of x: autocast would otherwise round a single precision map to half.
     with no_autocast(x.device):
-        if torch.compiler.is_exporting():
-            return _multiplied(x, samples)
         tied = tie(x) if learned and x.requires_grad else None  # the slope for f depends on x, which may not be kept
         output: Tensor = _Resample.apply(x, f, samples, step_slope, pixel_weight, learned, held, tied)
     return output
 
 
-def _multiplied(x: Tensor, samples: Sequence[_Samples]) -> Tensor:
-    """Resample by one matrix per axis, which any runtime that a network is exported to can multiply with."""
-    axes = list(enumerate(samples, start=2))
-    for axis, along in axes[::-1] if _growth(samples) > 1 else axes:  # as `_steps` does: rounded alike
-        targets, sources, values = along.weights
-        matrix = np.zeros((along.source, along.target))
-        np.add.at(matrix, (sources, targets), values)
-        x = (x.movedim(axis, -1) @ torch.tensor(matrix, dtype=x.dtype, device=x.device)).movedim(-1, axis)
-    return x
+def _statically_equal(size: Sequence[int], other: Sequence[int]) -> bool:
+    return all(statically_known_true(n == m) for n, m in zip(size, other, strict=True))
 
 
 class _Resample(torch.autograd.Function):

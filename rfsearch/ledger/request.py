@@ -32,6 +32,7 @@ class Request:
         input_shape: 1 x C x its axes, of what the network is shown of one image, likewise.
         direction: Whether a higher or a lower score is the better one, likewise.
         score: Its name, likewise.
+        track: Observers that follow the run: names or SPECs.
 
     Example:
         Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
@@ -56,3 +57,4 @@ class Request:
     input_shape: tuple[int, ...] = ()
     direction: Direction | None = None
     score: str | None = None
+    track: tuple[str, ...] = ()

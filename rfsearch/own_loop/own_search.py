@@ -18,10 +18,12 @@ from rfsearch.ledger.lock import hold
 from rfsearch.ledger.manifest import MANIFEST_FILE, read_manifest
 from rfsearch.ledger.run_directory import make_unused
 from rfsearch.ledger.typed_json import sound
+from rfsearch.observers import check_tracks
 from rfsearch.own_loop.loop_training import Train
 from rfsearch.own_loop.planning import Make, OwnCode, OwnPlan, check_dilations, check_shape, make_own_plan, reopen
 from rfsearch.planning.request import check_request_in_general, named_anywhere
 from rfsearch.result import Result, load_run
+from rfsearch.sources import absolute
 from rfsearch.space.own_file import USUAL_DILATIONS
 from rfsearch.training.random_states import random_state, set_random_state
 
@@ -43,6 +45,7 @@ def search(
     address: str | None = None,
     cpus_per_trial: float | None = None,
     gpus_per_trial: float | None = None,
+    track: str | Sequence[str] = (),
 ) -> Result:
     """Search receptive fields, every candidate trained by a function of your own, on equal, metered budgets.
 
@@ -66,6 +69,7 @@ def search(
         address: A Ray cluster to join. None: this machine.
         cpus_per_trial: CPU cores of a trial. None: 1.
         gpus_per_trial: GPUs of a trial, or a share of one. None: one if there are any.
+        track: Trackers that follow the run: "tensorboard", "mlflow", "wandb", or SPECs of observers.
 
     Returns:
         What was found, with its tables and figures.
@@ -77,6 +81,8 @@ def search(
         >>> result = rfsearch.search(train, model=make_model, input_shape=(1, 3, 512, 512), budget="7x")
         >>> print(result.verdict)
     """
+    tracks = (track,) if isinstance(track, str) else tuple(track)
+    check_tracks(tracks)
     code = OwnCode.of(train, model)
     asked = Request(
         space="",
@@ -92,6 +98,7 @@ def search(
         input_shape=check_shape(input_shape),
         direction=direction,
         score=score,
+        track=tuple(map(absolute, tracks)),
     )
     request = _completed(code, asked)
     cpu = torch.device("cpu")
@@ -178,7 +185,7 @@ def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
         RunDirectoryError: It holds another.
     """
     before, after = (
-        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None)) for one in (then, now)
+        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None, track=())) for one in (then, now)
     )
     if differing := [name for name in after if before[name] != after[name]]:
         raise RunDirectoryError(
