@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -130,6 +132,17 @@ def test_the_two_images_share_the_weights_of_their_features():
         net(torch.cat([image, image], dim=1))
     first, second = seen[0]
     assert torch.equal(first, second)
+
+
+def test_the_way_up_joins_the_map_of_the_first_image():
+    net = flownet.FlowNet(replace(flownet.SMALL, skips=("conv2",)), 2, 6, correlated=True).eval()
+    joined = []
+    net.predict[1].register_forward_hook(lambda module, maps, output: joined.append(maps[0]))
+    images = torch.randn(1, 6, 32, 32)
+    with torch.no_grad():
+        net(images)
+        expected = net.conv2(net.conv1(images[:, :3]))
+    torch.testing.assert_close(joined[0][:, : expected.shape[1]], expected)
 
 
 @pytest.mark.parametrize("make", [flownet.flownet_s_small, flownet.flownet_c_small])
