@@ -97,7 +97,8 @@ def write(network: nn.Module, size: tuple[int, int], file: Path) -> None:
     from rfsearch.export.tracing import trace
 
     fold(network, image)
-    write_onnx(file, trace(Deployed(network, 3, Graph()), torch.zeros(2, 3, size[0], size[1] + 2), size), ("output",), None, {})
+    traced = trace(Deployed(network, 3, Graph()), torch.zeros(2, 3, size[0], size[1] + 2), size)
+    write_onnx(file, traced, ("output",), None, {})
 
 
 def runs(file: Path) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
