@@ -20,6 +20,7 @@ from rfsearch.direction import Direction, merit
 from rfsearch.errors import RequestError, RunDirectoryError, nearest
 from rfsearch.export import onnx_file
 from rfsearch.export.bench import Bench, Scored, take_weights
+from rfsearch.export.checking import normalised
 from rfsearch.export.deployed import Graph
 from rfsearch.export.forms import FORMATS, Form, Writer
 from rfsearch.export.origin import changes_since, read_images, record_of
@@ -210,7 +211,7 @@ def export(
 def _outputs_of(model: nn.Module, bench: Bench) -> tuple[str, ...]:
     """Return the names of what is exported of a network, which is on the CPU and in evaluation mode."""
     with torch.no_grad():
-        return tuple(exported_outputs(model(bench.images()[:1])))
+        return tuple(exported_outputs(model(normalised(bench.pixels()[:1]))))
 
 
 def _in_whole_numbers(
