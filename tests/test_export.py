@@ -337,7 +337,7 @@ def test_bytes_go_in_and_class_ids_come_out_on_request(run_of, tmp_path):
 
 def test_a_wrong_class_is_as_wrong_as_its_output_falls_short(run_of):
     expected = torch.tensor([[[[2.0, 1.0]], [[1.5, 4.0]]]])
-    sample = checking.Sample(torch.zeros(1, 3, 1, 2), expected)
+    sample = checking.Sample(torch.zeros(1, 3, 1, 2), (expected,))
     right = sample.compare("torch", lambda _: torch.tensor([[[0, 1]]]), Graph(argmax=True), 1)
     wrong = sample.compare("torch", lambda _: torch.tensor([[[1, 1]]]), Graph(argmax=True), 1)
     assert (right.difference, right.failed) == (0, False)
