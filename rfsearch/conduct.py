@@ -136,8 +136,10 @@ def device_for(request: Request) -> torch.device:
 def start_engine(request: Request) -> AbstractContextManager[Engine]:
     """Return what runs the trials; it starts when its context is entered."""
     from rfsearch.orchestration import Engine, Resources
+    from rfsearch.planning.request import timeout_s
 
-    return Engine(request.address, Resources(request.cpus_per_trial or 1, request.gpus_per_trial))
+    resources = Resources(request.cpus_per_trial or 1, request.gpus_per_trial, timeout_s(request))
+    return Engine(request.address, resources)
 
 
 def room_of(the_plan: SearchPlan) -> str:

@@ -67,6 +67,14 @@ SeedsOption = Annotated[int, typer.Option("--seeds", help="Arms per strategy, ea
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to join. Default: this machine.")]
 CpusOption = Annotated[float | None, typer.Option("--cpus-per-trial", help="Default: 1.")]
 GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="May be a fraction. Default: 1 if any.")]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--trial-timeout",
+        help="How long a trial may go without a validation, as 30min (also s, h), before it is taken for one that "
+        "hangs. Default: 20 times its forecast, at least 10 minutes.",
+    ),
+]
 TrainOption = Annotated[
     str | None,
     typer.Option("--train", help="Your own training: path/to/file.py:function or package.module:function."),
@@ -104,6 +112,7 @@ def make_request(
     address: AddressOption = None,
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
+    trial_timeout: TimeoutOption = None,
     changes: SetOption = None,
     train: TrainOption = None,
     dilations: DilationsOption = None,
@@ -144,6 +153,7 @@ def make_request(
         direction=_direction(direction),
         score=score,
         track=tuple(map(absolute, track or ())),
+        trial_timeout=trial_timeout,
     )
     own = {"--train": train, "--dilations": dilations, "--input": input_shape}
     own |= {"--direction": direction, "--score": score}

@@ -33,6 +33,7 @@ class Request:
         direction: Whether a higher or a lower score is the better one, likewise.
         score: Its name, likewise.
         track: Observers that follow the run: names or SPECs.
+        trial_timeout: How long a trial may go without a validation, with its unit. None: as its forecast says.
 
     Example:
         Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
@@ -58,3 +59,4 @@ class Request:
     direction: Direction | None = None
     score: str | None = None
     track: tuple[str, ...] = ()
+    trial_timeout: str | None = None

@@ -40,14 +40,17 @@ class Resources:
     Attributes:
         cpus: Number of CPUs.
         gpus: Number of GPUs. With a fraction, trials share a GPU. None: one if there are any.
+        timeout_s: How long it may go without a validation before it is taken for one that hangs. None: a multiple of
+            its forecast.
 
     Example:
         >>> Resources(cpus=2, gpus=0.5)
-        Resources(cpus=2, gpus=0.5)
+        Resources(cpus=2, gpus=0.5, timeout_s=None)
     """
 
     cpus: float = 1
     gpus: float | None = None
+    timeout_s: float | None = None
 
 
 class Engine:
@@ -140,7 +143,7 @@ class Engine:
             raise RequestError(
                 f"what is trained cannot be sent to workers: {' '.join(str(error).split())[:500]}"
             ) from error
-        searcher = ContestSearcher(contest, self.workers, watch, run_dir, currency)
+        searcher = ContestSearcher(contest, self.workers, watch, run_dir, currency, self._asked.timeout_s)
         # Tune starts workers one after the other unless this many trials may be pending.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
         with _notes_of_tune(run_dir.resolve(), shared=self._address is not None) as scratch:

@@ -30,6 +30,7 @@ class ContestSearcher(Searcher):
         watch: Called with each record.
         run_dir: The run's directory.
         currency: Of the limits of trials, a field of `Cost`.
+        timeout_s: How long a trial may go without a validation. None: a multiple of its forecast.
 
     Attributes:
         fault: What our own code raised, which ends the run, or None.
@@ -40,11 +41,17 @@ class ContestSearcher(Searcher):
     """
 
     def __init__(
-        self, contest: Contest, workers: int, watch: Callable[[Record], None], run_dir: Path, currency: str
+        self,
+        contest: Contest,
+        workers: int,
+        watch: Callable[[Record], None],
+        run_dir: Path,
+        currency: str,
+        timeout_s: float | None = None,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._contest, self._workers, self._watch, self._run_dir = contest, workers, watch, run_dir
-        self._currency = currency
+        self._currency, self._timeout_s = currency, timeout_s
         self._running: dict[str, Assignment] = {}
         self._last: dict[str, Record] = {}
         self._since: dict[str, float] = {}
@@ -139,7 +146,7 @@ class ContestSearcher(Searcher):
         return replace(last, status="failed", cause=cause, val=None, cost=replace(cost, **capped))
 
     def _patience(self, assignment: Assignment) -> float:
-        return patience(self._contest.stretch(assignment).device_s)
+        return self._timeout_s or patience(self._contest.stretch(assignment).device_s)
 
     def note_death(self, trial_id: str, error: BaseException | None) -> None:
         """Note why the worker of a trial has died, before another one begins with the trial.

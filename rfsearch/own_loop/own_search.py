@@ -46,6 +46,7 @@ def search(
     cpus_per_trial: float | None = None,
     gpus_per_trial: float | None = None,
     track: str | Sequence[str] = (),
+    trial_timeout: str | None = None,
 ) -> Result:
     """Search receptive fields, every candidate trained by a function of your own, on equal, metered budgets.
 
@@ -70,6 +71,8 @@ def search(
         cpus_per_trial: CPU cores of a trial. None: 1.
         gpus_per_trial: GPUs of a trial, or a share of one. None: one if there are any.
         track: Trackers that follow the run: "tensorboard", "mlflow", "wandb", or SPECs of observers.
+        trial_timeout: How long a trial may go without a report, such as 30min (also s, h), before it is taken for one
+            that hangs. None: 20 times its forecast, at least 10 minutes.
 
     Returns:
         What was found, with its tables and figures.
@@ -99,6 +102,7 @@ def search(
         direction=direction,
         score=score,
         track=tuple(map(absolute, tracks)),
+        trial_timeout=trial_timeout,
     )
     request = _completed(code, asked)
     cpu = torch.device("cpu")
@@ -185,7 +189,8 @@ def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
         RunDirectoryError: It holds another.
     """
     before, after = (
-        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None, track=())) for one in (then, now)
+        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None, track=(), trial_timeout=None))
+        for one in (then, now)
     )
     if differing := [name for name in after if before[name] != after[name]]:
         raise RunDirectoryError(

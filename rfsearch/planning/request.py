@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rfsearch import plugins
 from rfsearch.data.faults import require_folder
-from rfsearch.errors import SpaceError
+from rfsearch.errors import BudgetError, SpaceError
 from rfsearch.ledger import Budget, Request
 from rfsearch.planning.entrants import FORM_MARK, Entrant, find_entrants, split_strategy
 from rfsearch.sources import absolute
@@ -85,6 +85,25 @@ def check_request_in_general(request: Request) -> None:
     _check_amount("--cpus-per-trial", request.cpus_per_trial)
     if request.gpus_per_trial != 0:
         _check_amount("--gpus-per-trial", request.gpus_per_trial)
+    timeout_s(request)
+
+
+def timeout_s(request: Request) -> float | None:
+    """Return the seconds that a trial may go without a validation, None where that follows from its forecast.
+
+    Raises:
+        SpaceError: It is no time.
+    """
+    text = request.trial_timeout
+    if text is None:
+        return None
+    try:
+        asked = Budget.parse(text, reference_flop=1.0)
+    except BudgetError:
+        asked = None
+    if asked is None or asked.currency != "device_s":
+        raise SpaceError(f"--trial-timeout is a time, as 30min (also s, h). Got {text!r}.")
+    return asked.limit
 
 
 def _check_amount(option: str, amount: float | None) -> None:

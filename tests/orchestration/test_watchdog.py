@@ -12,6 +12,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 import rfsearch
 from rfsearch.ledger import read_run
 from rfsearch.orchestration.watchdog import LAST_WORDS, cause_of_death, patience, watched
+from tests.orchestration.runs import call as run
 from tests.orchestration.runs import environment
 from tests.toys import toy_file
 
@@ -108,24 +109,20 @@ def test_patience_is_long_and_grows_with_the_forecast():
     assert patience(100.0) == 2000.0
 
 
-IMPATIENT = """
-import sys
-from rfsearch.orchestration import watchdog
-watchdog._LEAST_PATIENCE_S, watchdog._TIMES_FORECAST = 15.0, 1.0
-from rfsearch.cli import main
-main()
-"""
+@pytest.mark.parametrize("text", ["7x", "soon", "-3min", "40epoch"])
+def test_a_timeout_that_is_no_time_is_one_message(call, tmp_path, text):
+    code, _, err = call("plan", "--space", toy_file(tmp_path), "--trial-timeout", text)
+    assert code == 2
+    assert f"--trial-timeout is a time, as 30min (also s, h). Got {text!r}." in err
 
 
 @pytest.mark.slow
 def test_a_trial_that_hangs_fails_charged_at_most_its_limit_and_the_arm_goes_on(tmp_path):
     path = toy_file(tmp_path, "tests.toys:hanging_net", budget="60s", steps=4)
     path.write_text(path.read_text().replace("[1, 2, 4]", "[2, 4]").replace("reference = 1", "reference = 2"))
-    words = ["run", "--space", path, "--strategies", "exhaustive", "--out", tmp_path / "run"]
-    done = subprocess.run(
-        [sys.executable, "-c", IMPATIENT, *map(str, words)],
-        env=environment(), capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
+    done = run(
+        "run", "--space", path, "--strategies", "exhaustive", "--trial-timeout", "15s", "--out", tmp_path / "run"
+    )
     assert done.returncode == 0, done.stderr
     records = read_run(tmp_path / "run").records
     hung = next(record for record in records if record.status == "failed")
