@@ -16,7 +16,7 @@ from rfsearch.networks import trained
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space, read_space
 from rfsearch.tasks.from_space import task_of
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.training.loop import TrainingLoop
 from tests.flow_folders import write_chairs
 from tests.small_run import run_in_process, train_in_process
@@ -155,9 +155,8 @@ def test_a_training_costs_what_was_forecast_to_the_last_flop(backbone, choice, t
     space = toy_flow(tmp_path).with_(backbone=backbone)
     data = rendered_motions(6, 4, 4, (96, 96))
     candidate = space.uniform(choice)
-    work = Training(
-        space, data, Assignment("t-0-000", "exhaustive", 0, candidate.to_json(), 7, 1e18), "flop", CPU, tmp_path / "t"
-    )
+    assignment = Assignment("t-0-000", "exhaustive", 0, candidate.to_json(), 7, 1e18)
+    work = Training(space, data, Order(assignment, "flop", CPU, tmp_path / "t"))
     while (record := work.advance()).status == "pruned":
         pass
     expected = Forecaster(space, task_of(space, data), data, CPU, flop_per_s=1e9)(candidate)

@@ -10,8 +10,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Sampled
-from rfsearch.ledger import Cost, Record, Run
+from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Moved, Sampled
+from rfsearch.ledger import Cost, Record, Run, Rung
 from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.record import Status
 from rfsearch.ledger.typed_json import read_parts
@@ -20,6 +20,7 @@ from rfsearch.report.figures import Figure
 from rfsearch.report.view import RunView, build_view
 from rfsearch.testing.rules import hold, same
 
+_STRATEGIES = ("listed", "learned", "sampled", "moved")
 _HOSTILE = "<img src=x onerror=alert(1)>%{x}"
 
 
@@ -38,7 +39,7 @@ def figure_draws_and_explains_a_run(figure: Figure, run: Run | None = None) -> N
 
     Args:
         figure: The figure.
-        run: Such a run. Without one, a made-up run of three strategies and two seeds with learned receptive fields.
+        run: Such a run. Without one, a made-up run of four strategies and two seeds with learned receptive fields.
     """
     view = build_view(run or _full_run())
     drawn = _drawn(figure, view, "a run that it can show")
@@ -109,7 +110,7 @@ def _drawn(figure: Figure, view: RunView, what: str) -> go.Figure | None:
 
 
 def _full_run(name: str = "") -> Run:
-    """Return a run of three strategies and two seeds, with every status and with learned f and γ.
+    """Return a run of four strategies and two seeds, with every status and with learned f, γ and dilations.
 
     Args:
         name: Ends all names of it.
@@ -118,6 +119,7 @@ def _full_run(name: str = "") -> Run:
     moved = [(step, 1 - 0.003 * step) for step in range(0, 101, 5)]
     learned = {"ends": {site: 0.7}, "trace": tuple((step, site, value) for step, value in moved)}
     sampled = {"ends": {site: 1.4}, "trace": tuple((step, site, 2 * value) for step, value in moved)}
+    found = {"ends": {site: 5.3}, "trace": tuple((step, site, 4 + 0.013 * step) for step, _ in moved)}
     trials: list[tuple[str, Choice, Status, Mapping[str, Any]]] = [
         ("listed", Dilated(1), "completed", {}),
         ("listed", Dilated(4), "completed", {}),
@@ -126,6 +128,7 @@ def _full_run(name: str = "") -> Run:
         ("listed", Dilated(8), "cut", {}),
         ("learned", Inflated(2, learned=True), "completed", learned),
         ("sampled", Sampled(2, 2.0, learned=True), "completed", sampled),
+        ("moved", Moved(4), "completed", found),
     ]
     records = [
         _record(f"{strategy}-{seed}-{i}{name}", f"{strategy}{name}", seed, choice, name, status, **changes)
@@ -165,7 +168,10 @@ def _record(
         "cost": Cost(1e12, 30.0, 4.0),
         "val": score,
         "test": score,
-        "scores": {} if score is None else {"iou": score},
+        "scores": {} if score is None else {"iou": score, "iou_background": score + 0.2, "iou_object": score - 0.2},
+        "rungs": () if score is None else tuple(Rung(step, score * step / 100, {}, Cost()) for step in (25, 50, 75)),
+        "forecast": Cost(1.1e12, 28.0, 4.0),
+        "forecast_peak_bytes": 90_000_000,
         "cause": "the loss became nan" if status == "failed" else "",
         "infer_mac": 2e9,
         "infer_latency_ms": 5.0,
@@ -180,10 +186,16 @@ def _record(
 def _run(records: list[Record], name: str = "", manifest: Mapping[str, Any] | None = None) -> Run:
     if manifest is None:
         reference = Candidate({f"conv{name}": Dilated(1)}).to_json()
-        arms = [{"strategy": f"{s}{name}", "seed": seed} for seed in range(2) for s in ("listed", "learned", "sampled")]
+        arms = [{"strategy": f"{s}{name}", "seed": seed} for seed in range(2) for s in _STRATEGIES]
+        planned = [
+            {"candidate": Candidate({f"conv{name}": Dilated(d)}).to_json(), "rf_px": 60 + 16 * d, "share": 0.5,
+             "flop": 1e12, "seconds": 30.0, "peak_bytes": 90_000_000}
+            for d in (1, 4, 8)
+        ]  # fmt: skip
         manifest = {
             "space": {"name": "made-up", "metric": "mean IoU", "sites": [f"conv{name}"], "reference": reference},
             "arms": arms,
+            "forecast": planned,
             "budget": {"text": "8x", "currency": "flop", "limit": 8e12, "reference_flop": 1e12},
             "data": {"name": "made-up", "classes": ["background", "object"], "splits": {"train": 8, "val": 4}},
         }

@@ -55,7 +55,8 @@ def test_every_shipped_preset_is_sound_and_its_names_are_known(name, preset):
     assert space.name == name
     assert callable(plugins.backbone(space.backbone))
     plugins.load("tasks", space.task.name)
-    assert space.task.metric in (METRICS if space.task.name == "segmentation" else ["aepe"])
+    metrics = {"segmentation": METRICS, "flow": ["aepe"], "detection": ["voc-map"]}
+    assert space.task.metric in metrics[space.task.name]
 
 
 def test_the_shipped_spaces_have_a_small_preset_and_the_papers():

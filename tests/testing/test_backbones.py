@@ -24,12 +24,13 @@ def failures(make) -> dict[str, str]:
     return found
 
 
+DETECTORS = ("rfcn", "couplenet")  # have a suite of their own
 QUICK = {"flownet-s-small", "flownet-c-lsdfn-small"}  # of FlowNets, which are one class
 
 
 def small_backbones():
     for name in plugins.names("backbones"):
-        if name.endswith("small"):
+        if name.endswith("small") and not name.startswith(DETECTORS):
             slow = name.startswith("flownet") and name not in QUICK
             yield pytest.param(name, marks=pytest.mark.slow) if slow else name
 

@@ -16,7 +16,7 @@ from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space, read_space
 from rfsearch.tasks.detection import Detection
 from rfsearch.tasks.from_space import task_of
-from rfsearch.training import Training
+from rfsearch.training import Order, Training
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter
 
@@ -73,7 +73,7 @@ def test_a_forecast_is_that_of_real_steps_and_the_same_every_time(data, space, m
 
 def test_a_training_is_charged_for_its_regions_and_ends_within_its_limit(data, space, tmp_path: Path):
     candidate = space.uniform(Dilated(2)).to_json()
-    whole = Training(space, data, Assignment("a", "x", 0, candidate, 7, 1e18), "flop", CPU, tmp_path / "a")
+    whole = Training(space, data, Order(Assignment("a", "x", 0, candidate, 7, 1e18), "flop", CPU, tmp_path / "a"))
     while (record := whole.advance()).status == "pruned":
         pass
     assert record.status == "completed", record.cause
@@ -82,7 +82,7 @@ def test_a_training_is_charged_for_its_regions_and_ends_within_its_limit(data, s
     assert record.infer_mac is not None
     assert record.infer_mac > 0
     limit = 0.8 * record.cost.flop
-    short = Training(space, data, Assignment("b", "x", 0, candidate, 7, limit), "flop", CPU, tmp_path / "b")
+    short = Training(space, data, Order(Assignment("b", "x", 0, candidate, 7, limit), "flop", CPU, tmp_path / "b"))
     while (cut := short.advance()).status == "pruned":
         pass
     assert cut.status == "cut"
