@@ -11,7 +11,13 @@ _UNFOLDED = 100_000
 
 
 def console(stderr: bool = False) -> PlainConsole:
-    """Return a console on standard output or standard error, as wide as its terminal or, elsewhere, as any line."""
+    """Return a console on standard output or standard error, as wide as its terminal or, elsewhere, as any line.
+
+    A notebook gets plain lines, though it calls itself a terminal: what rich would draw there needs widgets of another
+    package, and each redrawing would stay.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    terminal = stream is not None and stream.isatty()  # None under pythonw
-    return PlainConsole(stderr=stderr, width=None if terminal else _UNFOLDED)
+    notebook = type(stream).__module__.partition(".")[0] == "ipykernel"
+    terminal = stream is not None and stream.isatty() and not notebook  # None under pythonw
+    forced = {} if terminal else {"force_terminal": False, "force_jupyter": False}
+    return PlainConsole(stderr=stderr, width=None if terminal else _UNFOLDED, **forced)

@@ -1,5 +1,6 @@
 """Text of users is shown as it is, on every command's way to the terminal and to the pages: no markup, no codes."""
 
+import builtins
 import io
 import json
 import re
@@ -12,7 +13,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from rfsearch import cli, printing
+from rfsearch import cli, printing, terminal
 from rfsearch.ledger import Journal
 from rfsearch.printable import PlainConsole, printable
 from rfsearch.report.field_page import Pictured, write_page
@@ -172,3 +173,23 @@ def test_the_page_of_a_field_shows_classes_as_they_are(tmp_path):
     assert "m\\x1b&lt;i&gt;" in page
     assert "\\u001b" not in page.rpartition("Plotly.newPlot")[2]
     assert "&lt;b&gt;[/x]% {y}" in page.rpartition("Plotly.newPlot")[2].replace("\\u002f", "/")
+
+
+def test_a_notebook_is_written_to_in_plain_lines(monkeypatch):
+    class ZMQInteractiveShell:
+        """What a notebook has, by whose name rich knows it."""
+
+    class OutStream(io.StringIO):
+        """What it writes to, which says that it is a terminal."""
+
+        def isatty(self):
+            return True
+
+    OutStream.__module__ = "ipykernel.iostream"
+    stream = OutStream()
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    monkeypatch.setattr(sys, "stdout", stream)
+    shown = terminal.console()
+    with shown.status("Reading ..."):
+        shown.print("one line")
+    assert stream.getvalue() == "one line\n"
