@@ -15,6 +15,8 @@ import rfsearch
 from rfsearch.backbones.small import wei_small
 from rfsearch.cli.app import app
 from rfsearch.data import rendered_faces
+from tests.data.test_boxes import coco, voc
+from tests.flow_folders import write_chairs, write_kitti, write_sintel
 from tests.small_run import train_in_process
 from tests.toys import toy_file
 
@@ -22,9 +24,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 OTHERS = ("python3 -m venv", "pip install")  # what is no command of rfsearch
 SMALL = [
-    "--budget", "1x", "--seeds", "1", "--cpus-per-trial", "1", "--gpus-per-trial", "0", "--set", "recipe.steps=2",
-    "--set", "recipe.warmup=0", "--set", "image_size=[48,48]",
+    "--budget", "60x", "--strategies", "exhaustive", "--gpus-per-trial", "0", "--set", "recipe.steps=2",
+    "--set", "recipe.warmup=0",
 ]  # fmt: skip
+SMALL_SETS = {
+    "helen": ["data.rendered=[12,12,4]"],
+    "motions": ["data.rendered=[6,4,2]", "image_size=[96,96]"],
+    "objects": ["data.rendered=[6,4,2]", "task.proposal_steps=2", "recipe.eval_batch_size=2"],
+}
+LONG = ("reproduce",)  # a table takes minutes at its smallest: tests/test_reproduce.py trains toys of them
 
 MYNET = """
 from torch import nn
@@ -137,6 +145,11 @@ def workshop(tmp_path_factory) -> Path:
         for number, (image, label) in enumerate(zip(split.images, split.targets, strict=True)):
             Image.fromarray(np.moveaxis(image, 0, 2)).save(root / "DIR" / name / "images" / f"{number}.jpg")
             Image.fromarray(label.astype(np.uint8)).save(root / "DIR" / name / "labels" / f"{number}.png")
+    boxes = [[("cat", 0, 5, 6, 20, 30), ("dog", 0, 22, 8, 50, 30)]] * 6
+    voc(root / "VOC", boxes)
+    coco(root / "COCO", [[(name, hard, [x, y, 15, 20]) for name, hard, x, y, _, _ in one] for one in boxes])
+    for folder, write in (("FLYINGCHAIRS", write_chairs), ("SINTEL", write_sintel), ("KITTI", write_kitti)):
+        write(root / folder)
     (root / "mynet.py").write_text(MYNET)
     (root / "net.py").write_text("from mynet import make\n")
     (root / "search.py").write_text(SEARCH)
@@ -160,12 +173,17 @@ def here(workshop, call, monkeypatch):
 @pytest.mark.parametrize(("page", "line"), [(p, line) for p, line in commands() if line.startswith("rfsearch")])
 def test_every_command_of_the_documents_runs(here, page, line, tmp_path):
     _, name, *words = shlex.split(line, comments=True)
+    if name in LONG:
+        return
     words = [word.replace("3x512x512", "3x64x64").replace("3x513x513", "3x65x65") for word in words]
     if name in ("run", "plan"):
         words = [word for word in words if word not in ("7x", "--budget")]
-        words += ["--budget", "1x"] if "--train" in words else SMALL
-        if "helen" in words:
-            words += ["--set", "data.rendered=[12,12,4]"]
+        words += ["--budget", "9x"] if "--train" in words else SMALL
+        if "--data" not in words:
+            for changes in (SMALL_SETS[space] for space in SMALL_SETS.keys() & set(words)):
+                words += [word for change in changes for word in ("--set", change)]
+        elif "objects" in words:
+            words += ["--set", "task.proposal_steps=2"]
         if name == "run":
             words = [word for word in words if word not in ("--out", "runs/mine")] + ["--out", tmp_path / "run"]
     code, out, err = here(name, *words)
@@ -207,9 +225,12 @@ def snippets() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "code"), snippets(), ids=lambda text: text.splitlines()[0][:40])
 def test_every_snippet_of_the_documents_runs(here, workshop, page, code, tmp_path, monkeypatch):
     given = names(workshop)
-    if "RUN/export" in code:
+    if "RUN/export" in code or "model.onnx" in code:
         assert here("export", "RUN")[0] == 0
         given["make"] = wei_small  # the network of that run
+        code = code.replace('"model.onnx"', '"RUN/export/model.onnx"')
+    if "model.conv6" in code:
+        given["model"] = wei_small(11)
     if code.startswith("fresh = "):
         given["learner"] = rfsearch.learn(given["model"], "layer4.*.conv2", [1, 2, 3, 4, 6, 8], steps=2)
         given["learner"].attach(torch.optim.AdamW(given["model"].parameters()))
