@@ -113,14 +113,24 @@ def _end_labels(lines: Sequence[_Line], split: ScoreSplit, span: Sequence[float]
         for line in lines
         if line.split == split and "marker" in line.style
     )
-    least, labels, before = 0.055 * (span[1] - span[0]), list[dict[str, Any]](), -math.inf
-    for level, colour, name in ends:
+    places = _apart([level for level, _, _ in ends], 0.055 * (span[1] - span[0]), span[1])
+    return [
+        {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": place, "text": name, "showarrow": False,
+         "font": {"color": colour, "size": 12}}
+        for place, (_, colour, name) in zip(places, ends, strict=True)
+    ]  # fmt: skip
+
+
+def _apart(levels: Sequence[float], least: float, most: float) -> list[float]:
+    """Move ascending levels at least so far apart, and none above the most, where it would not be shown."""
+    places, before = list[float](), -math.inf
+    for level in levels:
         before = max(level, before + least)
-        labels.append(
-            {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": before, "text": name, "showarrow": False,
-             "font": {"color": colour, "size": 12}}
-        )  # fmt: skip
-    return labels
+        places.append(before)
+    after = most + least
+    for i in reversed(range(len(places))):
+        after = places[i] = min(places[i], after - least)
+    return places
 
 
 def _level_style(level: float) -> dict[str, Any]:

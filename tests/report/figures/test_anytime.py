@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.report.figures.specs import spec
@@ -31,3 +33,17 @@ def test_band_begins_where_every_seed_has_an_incumbent(make_run: MakeRun) -> Non
 def test_incumbent_is_chosen_on_validation_in_the_test_curve_too(make_run: MakeRun) -> None:
     figure = spec("anytime", make_run([record("a", 1, val=0.5, test=0.9), record("b", 2, val=0.6, test=0.4)]))
     assert next(t for t in figure["data"] if t.get("name") == "exhaustive" and t["visible"])["y"] == [0.9, 0.4]
+
+
+def test_names_at_the_ends_of_close_curves_lie_apart_and_within_the_plot(make_run: MakeRun) -> None:
+    ends = {"a": 0.711, "b": 0.712, "c": 0.717, "d": 0.718, "e": 0.732}
+    low = record("low", 1, val=0.6, test=0.6, strategy="a")
+    run = make_run([low, *(record(name, 2, val=v, test=v, strategy=name) for name, v in ends.items())])
+    figure = spec("anytime", run)
+    labels = {a["text"]: a["y"] for a in figure["layout"]["annotations"] if a["text"] in ends}
+    bottom, top = figure["layout"]["yaxis"]["range"]
+    assert sorted(labels, key=labels.get) == list(ends)
+    heights = sorted(labels.values())
+    assert heights[0] >= bottom
+    assert heights[-1] <= top
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 0.05 * (top - bottom)
