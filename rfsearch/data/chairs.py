@@ -10,13 +10,13 @@ DIR is that root, a folder that holds it as FlyingChairs_release, or the folder 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 from rfsearch.data.faults import Faults, require_folder
 from rfsearch.data.flo import read_flo
 from rfsearch.data.flow_pairs import FlowLayout, read_pairs
+from rfsearch.data.holding_out import hold_out
 from rfsearch.data.image_set import ImageSet, Size
 from rfsearch.data.loading import Item
 from rfsearch.errors import DataError, nearest
@@ -85,13 +85,10 @@ def _find_items(root: Path, faults: Faults) -> tuple[dict[str, list[Item]], list
     if len(items["train"]) < 2:
         faults.check()
         raise DataError(f"{split_file}: at least two pairs are trained on, one of them to validate.")
-    order = sorted(items["train"], key=lambda item: hashlib.sha256(f"0/{item.name}".encode()).digest())
-    held = {item.name for item in order[: min(max(len(order) // _HELD_SHARE, 1), _HELD_MOST)]}
-    items["val"] = [item for item in items["train"] if item.name in held]
-    items["train"] = [item for item in items["train"] if item.name not in held]
+    items["train"], items["val"] = hold_out(items["train"], 0, _HELD_SHARE, _HELD_MOST)
     notes = [
-        f"Test is the validation split of {_SPLIT_FILE} ({len(items['test']):,} pairs), and val is {len(held):,} of "
-        "its training pairs, held out by a hash of their numbers."
+        f"Test is the validation split of {_SPLIT_FILE} ({len(items['test']):,} pairs), and val is "
+        f"{len(items['val']):,} of its training pairs, held out by a hash of their numbers."
     ]
     if not items["test"]:
         del items["test"]

@@ -7,7 +7,6 @@ where that is not known.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +19,7 @@ from rfsearch.data.base import Layout
 from rfsearch.data.brightness import check_brightness
 from rfsearch.data.faults import Faults
 from rfsearch.data.fitting import MEAN_COLOUR, Fit, Resize, choose_size, fit
+from rfsearch.data.holding_out import in_hashed_order
 from rfsearch.data.image_set import ImageSet, Size
 from rfsearch.data.loading import Item, load_splits
 from rfsearch.data.picture_files import MOST_PIXELS, check_pixels, read_headers
@@ -61,7 +61,7 @@ def divide(groups: Sequence[str], seed: int = 0) -> dict[str, str]:
         groups: Their names, at least two.
         seed: Of the hash.
     """
-    order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
+    order = in_hashed_order(groups, seed)
     held = max(1, len(order) // _HELD_SHARE)
     titles = dict.fromkeys(order, "train") | dict.fromkeys(order[:held], "val")
     return titles | dict.fromkeys(order[held : 2 * held] if len(order) >= _HELD_SHARE else (), "test")

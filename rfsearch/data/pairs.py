@@ -6,7 +6,6 @@ ambiguous becomes a fault that names its file.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfsearch.data.faults import Faults, require_folder
+from rfsearch.data.holding_out import in_hashed_order
 from rfsearch.data.loading import Item, nfc
 from rfsearch.errors import DataError, nearest
 
@@ -163,8 +163,8 @@ def hold_out(root: Path, items: dict[str, list[Item]], seed: int, notes: list[st
         return
     if len(items["train"]) < 2:
         raise DataError(f"{root}: there is no folder 'val', and a single training image cannot be divided.")
-    order = sorted(items["train"], key=lambda item: hashlib.sha256(f"{seed}/{item.name}".encode()).digest())
-    held = {item.name for item in order[::_HOLD_OUT]}
+    order = in_hashed_order((item.name for item in items["train"]), seed)
+    held = set(order[::_HOLD_OUT])
     items["val"] = [item for item in items["train"] if item.name in held]
     items["train"] = [item for item in items["train"] if item.name not in held]
     notes.append(

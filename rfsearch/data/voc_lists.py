@@ -9,12 +9,12 @@ SBD/img/<name>.jpg                                   optional: photographs that 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rfsearch.data.faults import Faults
+from rfsearch.data.holding_out import hold_out
 from rfsearch.data.loading import Item, nfc
 from rfsearch.errors import DataError
 
@@ -86,7 +86,7 @@ def find_items(root: Path, hold_out_seed: int, faults: Faults) -> tuple[dict[str
     if len(items["train"]) < 2 or not items["test"]:
         faults.check()
         raise DataError(f"{root}: at least two training images are needed, one of them to validate.")
-    items["train"], items["val"] = _hold_out(items["train"], hold_out_seed)
+    items["train"], items["val"] = hold_out(items["train"], hold_out_seed, _HELD_SHARE, _HELD_MOST)
     notes.append(
         f"VOC's test labels are withheld: test is VOC val ({len(items['test']):,} images), and val is "
         f"{len(items['val']):,} of the training images, held out by a hash of their names with seed {hold_out_seed}."
@@ -215,10 +215,3 @@ def _stems(folder: Path, suffix: str) -> dict[str, Path]:
     """Return the files of a folder by their names without the ending."""
     files = sorted(folder.iterdir())
     return {nfc(file.stem): file for file in files if file.suffix == suffix and not file.name.startswith(".")}
-
-
-def _hold_out(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
-    """Return train and val: the first in the order of a seeded hash of the names validate."""
-    order = sorted(items, key=lambda item: hashlib.sha256(f"{seed}/{item.name}".encode()).digest())
-    held = {item.name for item in order[: min(max(len(order) // _HELD_SHARE, 1), _HELD_MOST)]}
-    return [item for item in items if item.name not in held], [item for item in items if item.name in held]
