@@ -5,7 +5,7 @@ meter of every operator, and beside torch's own counter, which knows convolution
 price: CPU time of a step on one thread, counted and uncounted steps taking turns in one process.
 
 What counting adds is the same few milliseconds whatever the size of batch and images, so its share is largest where a
-step is short: the images here are small.
+step is short: it is timed on small images and on those of a usual training.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ NETWORKS = (
 )  # fmt: skip
 TIMED = ("resnet18", "resnet50", "tf_efficientnet_lite0")
 STEPS, BATCH, CLASSES = 3, 2, 10
+SMALL, USUAL = 96, 224
 WARM_UP = 5
 
 Step = Callable[[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor], None]
@@ -109,10 +110,10 @@ LOOPS = {
 }
 
 
-def made(name: str) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
+def made(name: str, size: int = SMALL) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
     """Return a network with its optimiser, images and labels."""
     torch.manual_seed(0)
-    size = 224 if name.startswith("vit") else 96
+    size = USUAL if name.startswith("vit") else size
     model = timm.create_model(name, num_classes=CLASSES).train()
     return model, torch.optim.AdamW(model.parameters()), torch.rand(BATCH, 3, size, size), torch.zeros(BATCH).long()
 
@@ -151,11 +152,12 @@ def accuracy(name: str, kind: str) -> dict[str, object]:
     }
 
 
-def overhead(name: str, pairs: int, attached: bool = False) -> dict[str, object]:
+def overhead(name: str, size: int, pairs: int, attached: bool = False) -> dict[str, object]:
     """Measure CPU seconds of a step, counted and not.
 
     Args:
         name: Of the network.
+        size: Of the images, px.
         pairs: Steps of each kind that are timed.
         attached: Whether `Trial.attach` begins the counting, with a candidate that learns nothing.
     """
@@ -164,7 +166,7 @@ def overhead(name: str, pairs: int, attached: bool = False) -> dict[str, object]
     def run() -> None:
         # In one thread: memory that one allocates and another frees takes other ways.
         torch.set_num_threads(1)
-        model, uncounted, images, labels = made(name)
+        model, uncounted, images, labels = made(name, size)
         images, labels = images.repeat(4, 1, 1, 1), labels.repeat(4)
         counted = torch.optim.AdamW(model.parameters())
         meter = (attach if attached else begin)(model, [counted])
@@ -184,6 +186,7 @@ def overhead(name: str, pairs: int, attached: bool = False) -> dict[str, object]
     base = float(np.median(without))
     return {
         "network": name,
+        "image_px": size,
         "counted_by": "trial.attach" if attached else "the meter alone",
         "step_ms": 1000 * base,
         "added_ms": 1000 * float(np.median(added)),
@@ -240,13 +243,18 @@ def printed(row: dict[str, object]) -> dict[str, object]:
 def main() -> None:
     """Measure both, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=60, help="steps of each kind that are timed")
+    parser.add_argument("--pairs", type=int, default=60, help="steps of each kind that are timed; on larger images a quarter")
     parser.add_argument("--beside", default="", help="what else ran on the machine, for the record")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     counts = pd.DataFrame([printed(accuracy(name, kind)) for name in NETWORKS for kind in LOOPS])
     times = pd.DataFrame(
-        [printed(overhead(name, asked.pairs, attached)) for name in TIMED for attached in (False, True)]
+        [
+            printed(overhead(name, size, asked.pairs if size == SMALL else asked.pairs // 4, attached))
+            for size in (SMALL, USUAL)
+            for name in TIMED
+            for attached in (False, True)
+        ]
     )
     counts.round(6).to_csv(RESULTS / f"{NAME}.csv", index=False)
     write_sidecar(
