@@ -127,7 +127,7 @@ def device_for(request: Request) -> torch.device:
     """Return the device that trials will train on, and set this process up as a worker is."""
     import torch
 
-    torch.set_num_threads(max(1, int(request.cpus_per_trial or 1)))
+    torch.set_num_threads(max(1, int(request.cpus_per_trial or request.processes_per_trial)))
     if request.gpus_per_trial == 0 or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda")
@@ -138,7 +138,10 @@ def start_engine(request: Request) -> AbstractContextManager[Engine]:
     from rfsearch.orchestration import Engine, Resources
     from rfsearch.planning.request import timeout_s
 
-    resources = Resources(request.cpus_per_trial or 1, request.gpus_per_trial, timeout_s(request))
+    processes = request.processes_per_trial
+    resources = Resources(
+        request.cpus_per_trial or processes, request.gpus_per_trial, timeout_s(request), processes=processes
+    )
     return Engine(request.address, resources)
 
 

@@ -9,7 +9,8 @@
     |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
     |   |   `-- DerivativeError a layer that is differentiated twice and has a first derivative only
     |   `-- RunDirectoryError   a run directory that cannot be written, read or resumed
-    `-- TrialError              one trial failed; the run goes on and the ledger holds the cause
+    |-- TrialError              one trial failed; the run goes on and the ledger holds the cause
+    `-- LostProcessError        one of several processes of a trial has died; the trial is tried again
 
 A message says the rule, then the value that broke it, then the nearest thing that works.
 """
@@ -68,6 +69,10 @@ class RunDirectoryError(RequestError):
 
 class TrialError(RfsearchError):
     """Report one failed trial: NaN loss, out of memory, or an exception in the model or the data."""
+
+
+class LostProcessError(RfsearchError):
+    """Report that one of the processes has died that train a trial together: it is tried again, as a lost worker is."""
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

@@ -75,6 +75,14 @@ TimeoutOption = Annotated[
         "hangs. Default: 20 times its forecast, at least 10 minutes.",
     ),
 ]
+ProcessesOption = Annotated[
+    int,
+    typer.Option(
+        "--processes-per-trial",
+        help="With --train: processes that train a trial together, as under torchrun, each with a GPU where there are "
+        "any.",
+    ),
+]
 TrainOption = Annotated[
     str | None,
     typer.Option("--train", help="Your own training: path/to/file.py:function or package.module:function."),
@@ -113,6 +121,7 @@ def make_request(
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
     trial_timeout: TimeoutOption = None,
+    processes_per_trial: ProcessesOption = 1,
     changes: SetOption = None,
     train: TrainOption = None,
     dilations: DilationsOption = None,
@@ -154,9 +163,11 @@ def make_request(
         score=score,
         track=tuple(map(absolute, track or ())),
         trial_timeout=trial_timeout,
+        processes_per_trial=processes_per_trial,
     )
-    own = {"--train": train, "--dilations": dilations, "--input": input_shape}
+    own: dict[str, object] = {"--train": train, "--dilations": dilations, "--input": input_shape}
     own |= {"--direction": direction, "--score": score}
+    own |= {"--processes-per-trial": None if processes_per_trial == 1 else processes_per_trial}
     if space and is_own(file := space_file(space)):
         return _require_nothing_else(with_file(request, file))
     if train is not None:

@@ -34,6 +34,7 @@ class Request:
         score: Its name, likewise.
         track: Observers that follow the run: names or SPECs.
         trial_timeout: How long a trial may go without a validation, with its unit. None: as its forecast says.
+        processes_per_trial: How many processes train a trial together, where a function trains.
 
     Example:
         Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
@@ -60,3 +61,4 @@ class Request:
     score: str | None = None
     track: tuple[str, ...] = ()
     trial_timeout: str | None = None
+    processes_per_trial: int = 1

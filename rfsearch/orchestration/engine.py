@@ -29,7 +29,8 @@ from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
 from rfsearch.training import Trainings
 
-# Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers.
+# Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers,
+# and trials of which a process is lost.
 _RETRIES_OF_LOST_WORKERS = 1
 
 
@@ -39,18 +40,20 @@ class Resources:
 
     Attributes:
         cpus: Number of CPUs.
-        gpus: Number of GPUs. With a fraction, trials share a GPU. None: one if there are any.
+        gpus: Number of GPUs. With a fraction, trials share a GPU. None: one for each process if there are any.
         timeout_s: How long it may go without a validation before it is taken for one that hangs. None: a multiple of
             its forecast.
+        processes: How many processes train it.
 
     Example:
         >>> Resources(cpus=2, gpus=0.5)
-        Resources(cpus=2, gpus=0.5, timeout_s=None)
+        Resources(cpus=2, gpus=0.5, timeout_s=None, processes=1)
     """
 
     cpus: float = 1
     gpus: float | None = None
     timeout_s: float | None = None
+    processes: int = 1
 
 
 class Engine:
@@ -92,7 +95,9 @@ class Engine:
             RequestError: A trial asks for more than there is.
         """
         have, cpus = ray.cluster_resources(), self._asked.cpus
-        gpus = self._asked.gpus if self._asked.gpus is not None else float(have.get("GPU", 0) > 0)
+        gpus = self._asked.gpus
+        if gpus is None:
+            gpus = float(self._asked.processes) if have.get("GPU", 0) > 0 else 0.0
         for kind, want in (("CPU", cpus), ("GPU", gpus)):
             if want > have.get(kind, 0):
                 raise RequestError(

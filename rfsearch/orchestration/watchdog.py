@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ray.exceptions import OutOfMemoryError
 
+from rfsearch.errors import LostProcessError
 from rfsearch.numbers import duration
 
 LAST_WORDS = "last_words.txt"
@@ -25,6 +26,7 @@ _LEAST_PATIENCE_S = 600.0
 
 _HANG = "Timeout"
 _CRASH = re.compile(r"Fatal Python error: (.+)")
+_LOST_PROCESS = re.compile(rf"{LostProcessError.__name__}: (.+)")
 _FRAME = re.compile(r'File "(.+)", line (\d+) in (.+)')
 _PACKAGE = str(Path(__file__).parents[1])
 _LIBRARIES = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"), "<frozen")
@@ -80,6 +82,8 @@ def cause_of_death(error: BaseException | None, folder: Path, patience_s: float,
         return f"it hung, and was ended after {duration(patience_s)} without a validation{_place(words)}"
     if crash := _CRASH.search(words):
         return f"it crashed: {crash[1].strip()}{_place(words)}"
+    if lost := _LOST_PROCESS.search(str(error)):
+        return lost[1]
     if isinstance(error, OutOfMemoryError):
         return "Ray ended it because its machine ran out of memory"
     if killed_for_memory:

@@ -10,7 +10,7 @@ import math
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -22,8 +22,10 @@ from rfsearch.choices import Candidate
 from rfsearch.errors import RfsearchError, RunDirectoryError, TrialError
 from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.record import Status
+from rfsearch.own_loop.group import Group, Stopped
 from rfsearch.own_loop.metering import known_calls
-from rfsearch.own_loop.trial import Scored, Stopped, Trial
+from rfsearch.own_loop.scored import Scored
+from rfsearch.own_loop.trial import Trial
 from rfsearch.space import OwnSpace
 from rfsearch.training import checkpoint
 from rfsearch.training.charges import Charges
@@ -35,33 +37,11 @@ from rfsearch.training.meter import Meter, Metered, held_bytes
 from rfsearch.training.network import Fields, fields_of, settings_of
 from rfsearch.training.order import Order
 from rfsearch.training.progress import Point, Progress, read_parent
-from rfsearch.training.random_states import seed_all
 from rfsearch.untouched import restored
 
 Train = Callable[[Trial], None]
 
 PROGRESS = "progress.pt"
-
-
-@dataclass(frozen=True)
-class LoopTrainings:
-    """Make trainings that call a user's function.
-
-    Attributes:
-        space: What is searched.
-        train: The function, or its SPEC.
-
-    Example:
-        >>> LoopTrainings(space, train).begin(order).advance().status
-        'pruned'
-    """
-
-    space: OwnSpace
-    train: Train | str
-
-    def begin(self, order: Order) -> LoopTraining:
-        """Return the training of an order; see `Trainings`."""
-        return LoopTraining(self.space, self.train, order)
 
 
 class LoopTraining:
@@ -71,9 +51,10 @@ class LoopTraining:
         space: What is searched, with the length of a full training.
         train: The user's function, or its SPEC.
         order: What to train; its first step is an epoch with its evaluations.
+        group: The processes that train it together, of which this is the first. None: this one alone.
     """
 
-    def __init__(self, space: OwnSpace, train: Train | str, order: Order) -> None:
+    def __init__(self, space: OwnSpace, train: Train | str, order: Order, group: Group | None = None) -> None:
         """Call nothing yet: `advance` does."""
         self._space, self._train, self._order = space, train, order
         self._device, self._directory = order.device, order.directory
@@ -81,7 +62,7 @@ class LoopTraining:
         self._charges = Charges(order.lost, order.lost_s)
         self._forecast = order.step
         seed = order.assignment.train_seed
-        self._trial = Trial(self._candidate, space, settings_of(space), seed, order.device, conduct=self)
+        self._trial = Trial(self._candidate, space, settings_of(space), seed, order.device, self, group)
         self._thread: LoopThread | None = None
         self._rungs: list[Rung] = []
         self._trace: list[Point] = []
@@ -95,7 +76,7 @@ class LoopTraining:
     @property
     def flop(self) -> float:
         """What everything that the function ran has cost since it was called."""
-        return self._trial.meter.flop + self._weighing_flop
+        return self._trial.flop + self._weighing_flop
 
     def epochs(self, steps: int) -> float:
         """Return how many passes over the training images so many epochs are."""
@@ -119,6 +100,11 @@ class LoopTraining:
         (self._directory / PROGRESS).unlink(missing_ok=True)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
 
+    def abandon(self, cause: str) -> None:
+        """Let the training fail for a reason that its own thread cannot know; called from another one."""
+        if self._thread is not None:
+            self._thread.abandon(TrialError(cause))
+
     def close(self) -> None:
         """End the function, if it has not ended by itself."""
         if self._thread is not None:
@@ -135,12 +121,7 @@ class LoopTraining:
     def _call(self) -> None:
         """Call the user's function, in its thread."""
         memory = PeakMemory(self._device)
-        seed_all(self._order.assignment.train_seed)
-        train = plugins.named(self._train, "training function") if isinstance(self._train, str) else self._train
-        try:
-            train(self._trial)
-        finally:
-            self._trial.end()
+        self._trial.run(function_of(self._train))
         self._peak = memory.bytes()
 
     def before_installing(self, model: nn.Module) -> None:
@@ -316,7 +297,7 @@ class LoopThread:
         self._function = function
         self._came: SimpleQueue[Record | None] = SimpleQueue()
         self._go = threading.Semaphore(0)
-        self._closing = False
+        self._closing = self._abandoned = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="training")
         self.raised: BaseException | None = None
 
@@ -332,7 +313,8 @@ class LoopThread:
             self._go.release()
         record = self._came.get()
         if record is None:
-            self._thread.join()
+            if not self._abandoned:
+                self._thread.join()
             if self.raised is not None:
                 raise self.raised
         return record
@@ -348,6 +330,11 @@ class LoopThread:
         if self._closing:
             raise Stopped
 
+    def abandon(self, error: BaseException) -> None:
+        """Leave the function wherever it waits for something that will not come, as if it had raised an error."""
+        self.raised, self._abandoned = error, True
+        self._came.put(None)
+
     def close(self) -> None:
         """End the function where it stands still."""
         self._closing = True
@@ -362,9 +349,14 @@ class LoopThread:
         except Stopped:
             pass
         except BaseException as error:
-            self.raised = error
+            self.raised = self.raised or error
         finally:
             self._came.put(None)
+
+
+def function_of(train: Train | str) -> Train:
+    """Return a training function, found by its SPEC where that is what is given."""
+    return plugins.named(train, "training function") if isinstance(train, str) else train
 
 
 def place_of_error(error: BaseException) -> str:

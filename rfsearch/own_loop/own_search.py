@@ -47,6 +47,7 @@ def search(
     gpus_per_trial: float | None = None,
     track: str | Sequence[str] = (),
     trial_timeout: str | None = None,
+    processes_per_trial: int = 1,
 ) -> Result:
     """Search receptive fields, every candidate trained by a function of your own, on equal, metered budgets.
 
@@ -73,6 +74,8 @@ def search(
         track: Trackers that follow the run: "tensorboard", "mlflow", "wandb", or SPECs of observers.
         trial_timeout: How long a trial may go without a report, such as 30min (also s, h), before it is taken for one
             that hangs. None: 20 times its forecast, at least 10 minutes.
+        processes_per_trial: How many processes train a trial together, each with `cpus_per_trial` and `gpus_per_trial`
+            shared evenly: torch's process group is there when `train` is called.
 
     Returns:
         What was found, with its tables and figures.
@@ -103,6 +106,7 @@ def search(
         score=score,
         track=tuple(map(absolute, tracks)),
         trial_timeout=trial_timeout,
+        processes_per_trial=processes_per_trial,
     )
     request = _completed(code, asked)
     cpu = torch.device("cpu")

@@ -7,19 +7,21 @@ after its first epoch. The pilot is charged to no arm, and its score is forgotte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
-from rfsearch.errors import RequestError, RfsearchError
+from rfsearch.errors import LostProcessError, RequestError, RfsearchError
 from rfsearch.identity import network_of
-from rfsearch.own_loop.loop_training import LoopThread, place_of_error
+from rfsearch.own_loop.group import Group
+from rfsearch.own_loop.loop_training import LoopThread, Train, function_of, place_of_error
+from rfsearch.own_loop.member import Line
+from rfsearch.own_loop.members import Members
 from rfsearch.own_loop.trial import Trial
 from rfsearch.space import Length, OwnSpace
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.network import settings_of
-from rfsearch.training.random_states import seed_all
 
 
 class Pilot:
@@ -49,14 +51,21 @@ class Pilot:
 
     def goes_on(self, trial: Trial, epoch: int) -> bool:
         """Return whether this is the first epoch."""
-        self.flop, self.ended = trial.meter.flop, time.perf_counter()
+        self.flop, self.ended = trial.flop, time.perf_counter()
         return epoch == 0
 
 
 def run_pilot(
-    space: OwnSpace, train: Callable[[Trial], None], tensors: str, device: torch.device
+    space: OwnSpace, train: Train | str, tensors: str, device: torch.device, processes: int = 1
 ) -> tuple[Length, bool]:
     """Call a user's function for one epoch of the hand default.
+
+    Args:
+        space: What is searched.
+        train: The function, or its SPEC.
+        tensors: Digest of the names and shapes of the searched network's tensors.
+        device: Kind of device that it trains on.
+        processes: How many train a trial together.
 
     Returns:
         What it has shown, and whether it compiles its model.
@@ -64,19 +73,48 @@ def run_pilot(
     Raises:
         RequestError: It does not train, or fails.
     """
-    conduct = Pilot(tensors)
-    trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, conduct)
-    memory = PeakMemory(device)
-
-    def call() -> None:
-        seed_all(0)
-        try:
-            train(trial)
-        finally:
-            trial.end()
-
+    if processes == 1:
+        return _piloted(space, train, tensors, device)
+    members = Members(partial(_pilot_together, space, train, tensors), processes, device)
     try:
-        LoopThread(call).go_on()
+        said = members.answer()
+    except LostProcessError as error:
+        raise RequestError(f"the training function fails in its first epoch: {error}.") from error
+    finally:
+        members.close()
+    if said.failed:
+        raise RequestError(said.what)
+    length, compiled = said.what
+    return length, compiled
+
+
+def _pilot_together(
+    space: OwnSpace, train: Train | str, tensors: str, group: Group, line: Line, device: torch.device
+) -> None:
+    """Be one of the processes; the first says what the pilot has shown."""
+    if group.rank == 0:
+        line.say(_piloted(space, train, tensors, device, group, line))
+        return
+    trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, Pilot(tensors), group)
+    LoopThread(lambda: trial.run(function_of(train))).go_on()
+
+
+def _piloted(
+    space: OwnSpace,
+    train: Train | str,
+    tensors: str,
+    device: torch.device,
+    group: Group | None = None,
+    line: Line | None = None,
+) -> tuple[Length, bool]:
+    conduct = Pilot(tensors)
+    trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, conduct, group)
+    memory = PeakMemory(device)
+    thread = LoopThread(lambda: trial.run(function_of(train)))
+    if line is not None:
+        line.abandon = lambda cause: thread.abandon(RequestError(cause))
+    try:
+        thread.go_on()
     except RfsearchError as error:
         raise RequestError(f"the training function fails in its first epoch: {error}") from error
     except (Exception, SystemExit) as error:
@@ -108,7 +146,7 @@ def run_pilot(
         steps=spent.steps,
         train_flop=train_flop,
         score_flop=spent.epoch_score_flop,
-        end_flop=max(0.0, trial.meter.flop - conduct.flop),
+        end_flop=max(0.0, trial.flop - conduct.flop),
         epoch_s=spent.epoch_s,
         end_s=max(0.0, ended - conduct.ended),
         look_flop=spent.look_flop,

@@ -23,7 +23,8 @@ from rfsearch.ledger import Budget, Request
 from rfsearch.ledger.manifest import DataFacts, Manifest, Network, SpaceFacts
 from rfsearch.ledger.typed_json import sound
 from rfsearch.own_loop.forecaster import LoopForecaster
-from rfsearch.own_loop.loop_training import LoopTrainings, Train
+from rfsearch.own_loop.loop_training import Train
+from rfsearch.own_loop.loop_trainings import LoopTrainings
 from rfsearch.own_loop.pilot import run_pilot
 from rfsearch.planning.entrants import describe_entrants, find_entrants, known_candidates
 from rfsearch.planning.fitting import check_candidates, fit_sites
@@ -198,7 +199,7 @@ class OwnPlan(SearchPlan):
 
     @property
     def trainings(self) -> LoopTrainings:
-        return LoopTrainings(self.space, self.code.shipped)
+        return LoopTrainings(self.space, self.code.shipped, self.request.processes_per_trial)
 
     def make_network(self) -> nn.Module:
         return self.code.model()
@@ -291,12 +292,14 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
     unfit = describe_entrants(entrants, space)
     wanted = [*extremes(request, entrants, space), *known_candidates(unfit, space)]
     check_candidates(space, sites, model, space.input_shape, wanted)
-    length, compiled = run_pilot(space, code.train, network_of("", code.model()).tensors, device)
-    notices += _said(length, compiled)
+    length, compiled = run_pilot(
+        space, code.shipped, network_of("", code.model()).tensors, device, request.processes_per_trial
+    )
+    notices += _said(length, compiled, request.processes_per_trial)
     return _with_length(code, request, space.with_(length=length), device, sites, notices)
 
 
-def _said(length: Length, compiled: bool) -> list[str]:
+def _said(length: Length, compiled: bool, processes: int) -> list[str]:
     """Return what a pilot has shown, in words."""
     from rfsearch.numbers import duration
 
@@ -304,6 +307,10 @@ def _said(length: Length, compiled: bool) -> list[str]:
         f"A pilot of one epoch of the hand default took {duration(length.epoch_s)}; it is charged to no arm. What it "
         "cost is the forecast of all others."
     ]
+    if processes > 1:
+        said.append(
+            f"{processes} processes train each trial together. Their FLOP are summed up; time is that of the trial."
+        )
     if not length.score_flop:
         said.append(
             "Nothing was evaluated in it (trial.evaluating). Where later epochs are, trials cost more than forecast."

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-import numbers
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import distributed, nn
 from torch.optim.swa_utils import AveragedModel
@@ -21,17 +18,16 @@ from rfsearch.compiled import check_not_compiled, is_compiled
 from rfsearch.errors import RequestError, TrialError
 from rfsearch.layers import FractionalConv2d
 from rfsearch.layers.host import on_host
+from rfsearch.own_loop.group import Group
 from rfsearch.own_loop.learner import Learner
 from rfsearch.own_loop.learning import learner_of
 from rfsearch.own_loop.metering import LoopMeter
+from rfsearch.own_loop.scored import Scored, checked_scores
+from rfsearch.own_loop.spent import Spent
 from rfsearch.space import OwnSpace
 from rfsearch.surgery import Advancing, Learnable, Settings, Undecayed, found_dilation, install
 from rfsearch.training.optimisation import Scalar, value_of
-from rfsearch.training.random_states import random_state, set_random_state
-
-
-class Stopped(BaseException):
-    """End a user's training function from inside: its trial is not to go on. Never caught by `except Exception`."""
+from rfsearch.training.random_states import random_state, seed_all, set_random_state
 
 
 class Stateful(Protocol):
@@ -44,68 +40,11 @@ class Stateful(Protocol):
         """Go on from a state."""
 
 
-@dataclass
-class Spent:
-    """Count what the parts of a training have cost, FLOP and seconds.
+class _Meeting(NamedTuple):
+    """Hold what all processes had run when they met, FLOP, and what of it in evaluations."""
 
-    Attributes:
-        score_flop: Of what ran inside `Trial.evaluating`.
-        epoch_flop: Of the last epoch, evaluations included.
-        growth: How much dearer the next one may be, at least 1: what a learned f makes of it.
-        epoch_score_flop: Of the evaluations in the last epoch.
-        most_score_flop: Of the evaluations in that epoch, of all, in which they cost most.
-        epoch_s: Seconds of the last epoch, or of the one before where that took longer.
-        look_flop: Of the last look.
-        epochs: Whole epochs since this process has taken the training up.
-        steps: Optimiser steps in the last epoch.
-    """
-
-    score_flop: float = 0.0
-    epoch_flop: float = 0.0
-    growth: float = 1.0
-    epoch_score_flop: float = 0.0
-    most_score_flop: float = 0.0
-    epoch_s: float = 0.0
-    look_flop: float = 0.0
-    _last_s: float = 0.0
-    epochs: int = 0
-    steps: int = 0
-
-    @property
-    def epoch_train_flop(self) -> float:
-        """FLOP of the last epoch without evaluations."""
-        return self.epoch_flop - self.epoch_score_flop
-
-    @property
-    def next_epoch_flop(self) -> float:
-        """FLOP that the next epoch may cost; one may be evaluated that follows one that was not."""
-        return self.growth * (self.epoch_train_flop + self.most_score_flop)
-
-    def end_epoch(self, flop: float, score_flop: float, seconds: float, steps: int, growth: float) -> None:
-        """Note what an epoch has cost, and by how much what it has moved makes the next one dearer."""
-        before = self.epoch_train_flop
-        self.epoch_s = max(seconds, self._last_s)
-        self._last_s = seconds
-        self.epoch_flop, self.epoch_score_flop = flop, score_flop
-        self.most_score_flop = max(self.most_score_flop, score_flop)
-        self.growth = max(1.0, growth, self.epoch_train_flop / before if before else 1.0)
-        self.epochs += 1
-        self.steps = steps
-
-
-@dataclass
-class Scored:
-    """Hold what a training function has said of its network.
-
-    Attributes:
-        val: The score that the search goes by.
-        test: Likewise on images that nothing is chosen on.
-        all: Other scores, by name.
-    """
-
-    val: float
-    test: float | None = None
-    all: Mapping[str, float] = field(default_factory=dict)
+    flop: float
+    score_flop: float
 
 
 class Conduct(Protocol):
@@ -134,8 +73,10 @@ class Trial:
 
     Attributes:
         candidate: The receptive field that it tries.
-        seed: Of this trial; random, numpy and torch have been seeded with it.
-        device: Where to train.
+        seed: Of this trial; random, numpy and torch have been seeded with it, in each of its processes.
+        device: Where to train: this process's device, where there are several.
+        rank: Number of this process among those that train this trial together, from 0.
+        world_size: Number of those processes.
 
     Example::
 
@@ -161,10 +102,13 @@ class Trial:
         seed: int,
         device: torch.device,
         conduct: Conduct,
+        group: Group | None = None,
     ) -> None:
         """Begin with nothing prepared."""
         self.candidate, self.seed, self.device = candidate, seed, device
         self._space, self._settings, self._conduct = space, settings, conduct
+        self._group = group or Group()
+        self.rank, self.world_size = self._group.rank, self._group.size
         self.meter, self.spent = LoopMeter(), Spent()
         self.model: nn.Module | None = None
         """The model that `prepare` has changed."""
@@ -179,6 +123,8 @@ class Trial:
         self.compiled = self._eager = False
         """Whether the training has compiled its model, which runs as it was written instead."""
         self._step = self._score_depth = 0
+        self._flop_of_others = 0.0
+        self._random_of_others: list[Any] = []
         self._look: Callable[[], float] | None = None
         self.finished_model: nn.Module | None = None
         """The model that was scored in the end, where it is not the attached one."""
@@ -255,10 +201,11 @@ class Trial:
         if not optimizers or not all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
             got = ", ".join(type(one).__name__ for one in optimizers) or "none"
             raise RequestError(f"trial.attach(model, optimizer) follows torch.optim.Optimizer. Got {got}.")
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        together = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        if together != self.world_size:
             raise RequestError(
-                f"a trial trains in one process. This one belongs to a group of {distributed.get_world_size()}: start "
-                "none in the training function, and let the search train several trials at a time."
+                f"this trial has {_processes(self.world_size)}, and belongs to a group of {together}. Start none in "
+                f"the training function: processes_per_trial={together} starts them, and makes their process group."
             )
         # What compiled code runs cannot be counted, be it a model's or a loss's, and a dilation that changes would
         # compile it anew.
@@ -317,21 +264,23 @@ class Trial:
                 "Trainings of different lengths cannot be compared."
             )
         with self.meter.paused():
-            done = self._conduct.take_up(self)
+            done = self._take_up()
+        before = self._met("its first epoch")
         for epoch in range(done, count):
             with self.meter.paused():
-                if not self._conduct.goes_on(self, epoch):
+                if not self._group.first_says(lambda: self._conduct.goes_on(self, epoch)):  # noqa: B023 (called here)
                     return
-            before, steps, began = self.meter.flop, self._step, time.perf_counter()
-            scored, factors = self.spent.score_flop, self._factors()
+            steps, began, factors = self._step, time.perf_counter(), self._factors()
             yield epoch
+            seconds, now = time.perf_counter() - began, self._met(f"the end of epoch {epoch}")
             self.spent.end_epoch(
-                self.meter.flop - before,
-                self.spent.score_flop - scored,
-                time.perf_counter() - began,
+                now.flop - before.flop,
+                now.score_flop - before.score_flop,
+                seconds,
                 self._step - steps,
                 self._growth_since(factors),
             )
+            before = now
             if self._step == steps:
                 raise TrialError(
                     "an epoch has passed without a step of the attached optimiser. Attach the one whose step() runs."
@@ -358,7 +307,7 @@ class Trial:
             val: The score that the search goes by.
             scores: Others, by name.
         """
-        self.scored = _scored(val, None, scores)
+        self.scored = checked_scores(val, None, scores)
 
     def finish(self, val: float, test: float | None = None, model: nn.Module | None = None, **scores: float) -> None:
         """Say how good the trained model is.
@@ -373,10 +322,44 @@ class Trial:
         if self.model is None:
             raise RequestError("trial.finish has nothing to finish: no model was prepared.")
         self.finished_model = model.module if isinstance(model, AveragedModel) else model
-        self.finished = _scored(val, test, scores)
+        self.finished = checked_scores(val, test, scores)
+
+    def run(self, train: Callable[[Trial], None]) -> None:
+        """Call the user's function, in the thread that trains."""
+        seed_all(self.seed)
+        try:
+            train(self)
+            self._met("its end")
+        finally:
+            if self._eager:
+                torch.compiler.set_stance("default")
+
+    @property
+    def flop(self) -> float:
+        """What all processes have run so far; of the others, when they last met."""
+        return self.meter.flop + self._flop_of_others
+
+    def _take_up(self) -> int:
+        """Go on, in every process, from where the first one finds the trial."""
+        done = self._group.first_says(lambda: self._conduct.take_up(self))
+        if done and self.world_size > 1:
+            packed = self._group.first_says(lambda: _packed(self.state()))
+            if self.rank:
+                self.load_state(_unpacked(packed, self.device))
+        return done
+
+    def _met(self, moment: str) -> _Meeting:
+        """Learn what all processes have run so far, and keep what the first one's checkpoint needs of the others."""
+        with self.meter.paused():
+            random = random_state(self.device) if self.world_size > 1 else None
+            all_of_them = self._group.everybody((self.meter.flop, self.spent.score_flop, random), moment)
+        flops, score_flops, states = zip(*all_of_them, strict=True)
+        self._flop_of_others = sum(flops) - flops[self.rank]
+        self._random_of_others = list(states[1:])
+        return _Meeting(sum(flops), sum(score_flops))
 
     def state(self) -> dict[str, Any]:
-        """Return what to go on from between two epochs."""
+        """Return what to go on from between two epochs: of all processes, as the first one has it."""
         assert self._attached is not None
         return {
             "model": self._attached.state_dict(),
@@ -384,6 +367,7 @@ class Trial:
             "kept": {name: _packed(one.state_dict()) for name, one in self._kept.items()},
             "learner": self.learner.state_dict() if self.learner else None,
             "random": random_state(self.device),
+            "random_of_others": self._random_of_others,
             "step": self._step,
         }
 
@@ -400,7 +384,8 @@ class Trial:
             one.load_state_dict(_unpacked(state["kept"][name], self.device))
         if self.learner and state["learner"] is not None:
             self.learner.load_state_dict(state["learner"])
-        set_random_state(state["random"], self.device)
+        self._random_of_others = state.get("random_of_others", [])
+        set_random_state([state["random"], *self._random_of_others][self.rank], self.device)
         self._step = state["step"]
         self._advance()
 
@@ -432,11 +417,6 @@ class Trial:
                     values[path] = scored.value
         return values
 
-    def end(self) -> None:
-        """Give back what the training has changed beyond itself."""
-        if self._eager:
-            torch.compiler.set_stance("default")
-
     def settle(self) -> nn.Module:
         """Return the model with plain convolutions wherever a dilation has become a whole number."""
         assert self.model is not None
@@ -467,7 +447,7 @@ class Trial:
         before = self.meter.flop
         with torch.no_grad():
             merit = float(self._look())
-        self.spent.look_flop = self.meter.flop - before
+        self.spent.look_flop = sum(self._group.everybody(self.meter.flop - before, "a look"))
         return merit
 
     def _after_step(self, *_: Any) -> None:
@@ -483,25 +463,8 @@ class Trial:
                         layer.advance(min(self._step, self._steps - 1), self._steps)
 
 
-def _scored(val: object, test: object, scores: Mapping[str, object]) -> Scored:
-    number = _number("val", val)
-    return Scored(
-        number,
-        None if test is None else _number("test", test),
-        {name: _number(name, value) for name, value in scores.items()},
-    )
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        value = value.item()
-    if not isinstance(value, numbers.Real | np.generic):
-        _refuse(name, value)
-    return float(value)
-
-
-def _refuse(name: str, value: object) -> NoReturn:
-    raise RequestError(f"a score is one number. Got {name} = {value!r}.")
+def _processes(count: int) -> str:
+    return "one process" if count == 1 else f"{count} processes"
 
 
 def _packed(state: object) -> torch.Tensor:

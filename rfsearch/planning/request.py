@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import distributed
 
 from rfsearch import plugins
 from rfsearch.data.faults import require_folder
@@ -85,6 +88,7 @@ def check_request_in_general(request: Request) -> None:
     _check_amount("--cpus-per-trial", request.cpus_per_trial)
     if request.gpus_per_trial != 0:
         _check_amount("--gpus-per-trial", request.gpus_per_trial)
+    _check_processes(request)
     timeout_s(request)
 
 
@@ -114,3 +118,21 @@ def _check_amount(option: str, amount: float | None) -> None:
         raise SpaceError(f"{option} is a positive number. Got {amount:g}.")
     if amount > 1 and amount != int(amount):
         raise SpaceError(f"{option} is a whole number, or a share below 1. Got {amount:g}. Nearest: {int(amount)}.")
+
+
+def _check_processes(request: Request) -> None:
+    """Raise SpaceError where a trial's processes and what they get do not go together."""
+    processes, gpus = request.processes_per_trial, request.gpus_per_trial
+    if not isinstance(processes, int) or processes < 1:
+        raise SpaceError(f"--processes-per-trial is a whole number, at least 1. Got {processes!r}.")
+    if processes == 1:
+        return
+    if request.train is None and request.space:
+        raise SpaceError("--processes-per-trial goes with --train: built-in trainings have one process.")
+    if sys.platform == "win32" or not distributed.is_available():
+        raise SpaceError("--processes-per-trial needs torch.distributed, which this torch is without, and no Windows.")
+    if gpus not in (None, 0, processes):
+        raise SpaceError(
+            f"each of {processes} processes has a GPU of its own, or none. Got {gpus:g} with --gpus-per-trial. "
+            f"Nearest: {processes}."
+        )

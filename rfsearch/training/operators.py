@@ -249,7 +249,7 @@ def formula_of(operator: Any) -> Formula | None:
     """The formula of a dispatched operator (a torch `OpOverload`), or None for one that has none.
 
     An operator in place costs what it does out of place; one that torch tags as element-wise and that is not in the
-    table costs a step per output element.
+    table costs a step per output element. What processes send each other is no arithmetic.
     """
     name = operator._schema.name.removeprefix("aten::")
     known = FORMULAS.get(name) or FORMULAS.get(name.removesuffix("_"))
@@ -258,7 +258,7 @@ def formula_of(operator: Any) -> Formula | None:
     counted = flop_registry.get(operator._overloadpacket)
     if counted is not None:
         return lambda args, kwargs, out: float(counted(*args, **kwargs, out_val=out)) * multiply_add(out)
-    if operator.is_view or name.startswith(("prim::", "profiler::", "sym_")):
+    if operator.is_view or name.startswith(("prim::", "profiler::", "sym_", "c10d::")):
         return per_output(0)
     if operator.namespace == "aten" and torch.Tag.pointwise in operator.tags:
         return per_output(1)

@@ -1,0 +1,97 @@
+"""A trial that several processes train together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import torch
+from torch import nn
+
+from rfsearch.choices import Candidate
+from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger import Record
+from rfsearch.own_loop.group import Group
+from rfsearch.own_loop.loop_training import LoopThread, LoopTraining, Train, function_of
+from rfsearch.own_loop.member import Line
+from rfsearch.own_loop.members import Members
+from rfsearch.own_loop.trial import Trial
+from rfsearch.space import OwnSpace
+from rfsearch.training.network import settings_of
+from rfsearch.training.order import Order
+
+
+class GroupTraining:
+    """Train one assignment by its user's function in several processes; see `rfsearch.training.RunningTraining`.
+
+    Args:
+        space: What is searched, with the length of a full training.
+        train: The user's function, or its SPEC.
+        order: What to train.
+        processes: How many train it.
+    """
+
+    def __init__(self, space: OwnSpace, train: Train | str, order: Order, processes: int) -> None:
+        """Start nothing yet: `advance` does."""
+        self._work = partial(_train, space, train, order)
+        self._processes, self._device = processes, order.device
+        self._members: Members | None = None
+
+    def advance(self) -> Record:
+        """Train to the next report, the end, or the limit.
+
+        Raises:
+            LostProcessError: A process has died.
+        """
+        if self._members is None:
+            self._members = Members(self._work, self._processes, self._device)
+        else:
+            self._members.tell("go on")
+        said = self._members.answer().what
+        if isinstance(said, RunDirectoryError):
+            raise said
+        return cast(Record, said)
+
+    def close(self) -> None:
+        """End all processes, whatever they do."""
+        if self._members is not None:
+            self._members.close()
+            self._members = None
+
+
+class _Following:
+    """Decide nothing: the first process does."""
+
+    def before_installing(self, model: nn.Module) -> None:
+        """Accept it: the pilot has looked."""
+
+    def take_up(self, trial: Trial) -> int:
+        """Never be asked."""
+        raise NotImplementedError
+
+    def goes_on(self, trial: Trial, epoch: int) -> bool:
+        """Never be asked."""
+        raise NotImplementedError
+
+
+def _train(space: OwnSpace, train: Train | str, order: Order, group: Group, line: Line, device: torch.device) -> None:
+    """Be one of the processes; the first sends a record at each report."""
+    if group.rank:
+        of = order.assignment
+        candidate = Candidate.from_json(of.candidate)
+        trial = Trial(candidate, space, settings_of(space), of.train_seed, device, _Following(), group)
+        LoopThread(lambda: trial.run(function_of(train))).go_on()
+        return
+    training = LoopTraining(space, train, replace(order, device=device), group)
+    line.abandon = training.abandon
+    while True:
+        try:
+            record = training.advance()
+        except RunDirectoryError as error:
+            line.say(error)
+            return
+        line.say(record, failed=record.status == "failed")
+        if record.status != "pruned":
+            return
+        line.hear()
