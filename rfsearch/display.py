@@ -17,16 +17,17 @@ _UNBOUNDED = 100_000  # wider than any table
 _LABEL_WIDTH = 34  # of a published table that is wider than the terminal
 
 
-def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float) -> Table:
+def plan_table(rows: Iterable[PlannedCandidate], reference_flop: float, noun: str = "object") -> Table:
     """Return a plan's table: every candidate with its receptive field and the forecast cost of its full training.
 
     Args:
         rows: One per candidate.
         reference_flop: Training FLOP of one reference training, which is 1x.
+        noun: What is called an object in the data, in the singular.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", overflow="fold")
-    for name in ("RF (px)", "of image", "of objects", "training", "x", "time", "peak memory"):
+    for name in ("RF (px)", "of image", f"of {noun}s", "training", "x", "time", "peak memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(

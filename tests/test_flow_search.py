@@ -105,6 +105,7 @@ def test_the_page_holds_fields_against_displacements_and_shows_flow(run):
     assert "aepe" in page
     assert "to the left" in page
     assert "mean end-point error" in page
+    assert "displacements that are no longer" in page
 
 
 def test_a_run_that_has_ended_can_be_resumed_and_reported(run, call, tmp_path, monkeypatch):

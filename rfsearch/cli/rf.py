@@ -61,7 +61,8 @@ def _write_pictures(found: Inspection, title: str, sentences: Sequence[str], fol
     write_layers(found, folder / "layers.csv")
     theory, effective = [axis.px for axis in found.field.axes], found.effective
     objects = found.sizes.histogram() if found.sizes else None
-    pictured = Pictured(title, sentences, theory, None, None, objects)
+    noun = found.sizes.noun if found.sizes else ""
+    pictured = Pictured(title, sentences, theory, None, None, objects, noun)
     if effective:
         write_picture(effective.map, theory, effective.size_px, folder / "erf.png")
         pictured = replace(pictured, effective=effective.map, size_px=effective.size_px)

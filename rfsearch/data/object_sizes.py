@@ -43,21 +43,24 @@ class Comparison:
         larger: Classes whose median object is larger than the field.
         smaller: Classes whose median object is not.
         absent: Classes without objects.
+        noun: What an object is called.
     """
 
     rf_px: int
     larger: tuple[str, ...]
     smaller: tuple[str, ...]
     absent: tuple[str, ...]
+    noun: str = "object"
 
     def __str__(self) -> str:
         said = []
         if self.larger:
-            said.append(f"The median object is larger than a field of {self.rf_px} px for {', '.join(self.larger)}.")
+            larger = ", ".join(self.larger)
+            said.append(f"The median {self.noun} is larger than a field of {self.rf_px} px for {larger}.")
         if self.smaller:
-            said.append(f"A field of {self.rf_px} px covers the median object of {', '.join(self.smaller)}.")
+            said.append(f"A field of {self.rf_px} px covers the median {self.noun} of {', '.join(self.smaller)}.")
         if self.absent:
-            said.append(f"No objects: {', '.join(self.absent)}.")
+            said.append(f"No {self.noun}s: {', '.join(self.absent)}.")
         return " ".join(said)
 
 
@@ -68,10 +71,12 @@ class ObjectSizes:
     Attributes:
         px: Sizes by class, ascending: the longer side of each bounding box, px.
         images: Number of images that were looked at.
+        noun: What an object is called, in the singular.
     """
 
     px: Mapping[str, np.ndarray]
     images: int
+    noun: str = "object"
 
     def extents(self) -> dict[str, Extent]:
         """Return the extent of every class that has objects."""
@@ -90,6 +95,7 @@ class ObjectSizes:
             tuple(name for name in ordered if medians[name] > rf_px),
             tuple(name for name in ordered if medians[name] <= rf_px),
             tuple(name for name in self.px if name not in medians),
+            self.noun,
         )
 
     def histogram(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:

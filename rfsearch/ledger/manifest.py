@@ -144,6 +144,7 @@ class DataFacts:
         fingerprint: Digest of every image and label.
         folder: Where it was read from; None for an embedded set.
         splits: Number of images of each split.
+        noun: What is called an object in it, in the singular.
     """
 
     name: Kept[str]
@@ -154,6 +155,7 @@ class DataFacts:
     fingerprint: Kept[str]
     folder: Kept[str | None]
     splits: Kept[dict[str, int]]
+    noun: Kept[str] = "object"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ class Facts:
         planned: The distinct candidates of the forecast, as canonical JSON.
         objects: Receptive fields of the forecast, px, and the share of the training images' objects that are no longer;
             by rising receptive field, empty where that was not measured.
+        noun: What is called an object in the data, in the singular.
         notices: What else must be said about the run.
 
     Example:
@@ -72,6 +73,7 @@ class Facts:
     limit: float | None
     planned: frozenset[str]
     objects: tuple[tuple[int, float], ...]
+    noun: str
     notices: tuple[str, ...]
 
 
@@ -105,6 +107,7 @@ def read_facts(manifest: Manifest) -> Facts:
         objects=tuple(
             sorted({(row.rf_px, row.objects) for row in known(manifest.forecast, ()) if row.objects is not None})
         ),
+        noun=known(data.noun, "object"),
         notices=tuple(text for text in known(manifest.notices, ()) if text and text.strip() != notice),
     )
 

@@ -36,6 +36,7 @@ class Pictured:
         size_px: Size of the effective field, px; None where it was not measured.
         objects: Histogram of the sizes of the data's objects: its edges, px, and its counts by class. None without
             data.
+        noun: What is called an object there, in the singular.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Pictured:
     effective: np.ndarray | None
     size_px: float | None
     objects: tuple[np.ndarray, Mapping[str, np.ndarray]] | None
+    noun: str = "object"
 
 
 def write_picture(effective: np.ndarray, theory_px: Sequence[float], size_px: float, path: Path) -> None:
@@ -163,7 +165,7 @@ def _field(pictured: Pictured) -> go.Figure | None:
 def _objects(pictured: Pictured) -> go.Figure | None:
     if pictured.objects is None:
         return None
-    edges, by_class = pictured.objects
+    noun, (edges, by_class) = pictured.noun, pictured.objects
     labels = [f"{low:.0f}-{high:.0f}" for low, high in itertools.pairwise(edges)]
     bars: list[Any] = [
         go.Bar(x=np.sqrt(edges[:-1] * edges[1:]), y=counts, width=np.diff(edges), name=literal(name), customdata=labels,
@@ -182,10 +184,10 @@ def _objects(pictured: Pictured) -> go.Figure | None:
             font={"color": ink}, xanchor="left",
         )  # fmt: skip
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
-    figure.update_xaxes(type="log", title="longer side of an object, px", tickvals=ticks)
-    figure.update_yaxes(title="objects")
+    figure.update_xaxes(type="log", title=f"field that a {noun} takes, px" if noun != "object" else "longer side of an object, px", tickvals=ticks)
+    figure.update_yaxes(title=f"{noun}s")
     figure.update_layout(
-        title="Objects of the training images", barmode="stack", height=520, template="plotly_white",
+        title=f"{noun.capitalize()}s of the training images", barmode="stack", height=520, template="plotly_white",
         margin={"t": 120},
     )  # fmt: skip
     return figure

@@ -172,10 +172,11 @@ class FlowEstimation(Task[Flow]):
         lengths = lengths[np.isfinite(lengths)]
         return ObjectSizes(
             {
-                f"displacements of {_NAMES[name]}": _spans(lengths[(lengths >= low) & (lengths < high)])
+                _NAMES[name]: _spans(lengths[(lengths >= low) & (lengths < high)])
                 for name, (low, high) in _RANGES.items()
             },
             len(images),
+            noun="displacement",
         )
 
 

@@ -170,7 +170,15 @@ class Training:
 
     def _look(self, loop: TrainingLoop) -> Record:
         """Validate on part of the validation split and keep a checkpoint to resume from."""
-        score, _ = loop.score(self._data.splits["val"].some(self._space.recipe.rung_images))
+        val = self._data.splits["val"]
+        some = val.some(self._space.recipe.rung_images)
+        try:
+            score, _ = loop.score(some)
+        except TrialError as error:
+            if len(some) == len(val):
+                raise
+            hint = f"A validation on the way takes {len(some)} of {len(val)} images, as recipe.rung_images says."
+            raise TrialError(f"{error} {hint}") from error
         loop.evaluation.charge_estimates()
         measured, extra, cost = self._charges.settle_look()
         self._rungs.append(Rung(self._step, score.primary, loop.f_values(), cost))

@@ -278,12 +278,12 @@ def test_displacements_are_held_against_the_field_that_sees_them():
     data = flow_set(flow)
     sizes = task_for(data).object_sizes(data.splits["train"])
     assert {name: np.unique(px).tolist() for name, px in sizes.px.items()} == {
-        "displacements of up to 10 px": [1, 9],
-        "displacements of 10 to 40 px": [41],
-        "displacements of 40 px and more": [],
+        "up to 10 px": [1, 9],
+        "10 to 40 px": [41],
+        "40 px and more": [],
     }
     assert sum(map(len, sizes.px.values())) == 3 * 64 - 8
-    assert "field of 9 px for displacements of 10 to 40 px" in str(sizes.compare(9))
+    assert "The median displacement is larger than a field of 9 px for 10 to 40 px" in str(sizes.compare(9))
 
 
 def test_pictures_have_the_colours_of_their_directions():

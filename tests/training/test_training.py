@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Moved, Sampled, Searched, SitePath
 from rfsearch.data.batches import normalised_images
+from rfsearch.data.image_set import evenly
 from rfsearch.ledger import Assignment, Record
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.space import Space
@@ -289,3 +290,15 @@ def test_scores_are_chosen_on_validation_and_reported_on_test(space, tmp_path):
     record = finished(training(space, Dilated(1), tmp_path))
     assert record.test == record.scores["f_classmean_pooled"]
     assert json.loads(json.dumps(record.to_json()))["val"] == record.val
+
+
+def test_a_validation_that_has_nothing_to_score_says_how_many_images_it_takes(tmp_path):
+    space = toy_space(tmp_path, rungs=2, rung_images=3)
+    val = DATA.splits["val"]
+    targets = val.targets.copy()
+    targets[evenly(len(val), 3)] = 255
+    data = replace(DATA, ignore_index=255, splits={**DATA.splits, "val": replace(val, targets=targets)})
+    order = Order(assignment(space, Dilated(1)), "flop", CPU, tmp_path / "t")
+    record = finished(Training(space, data, order))
+    assert record.status == "failed"
+    assert "A validation on the way takes 3 of 6 images, as recipe.rung_images says." in record.cause

@@ -33,7 +33,7 @@ def build(view: RunView) -> go.Figure | None:
         field_axis([r.rf_px for r in view.scored] + [r.rf_init_px for r in view.scored if has_start(r)])
     )
     if objects:
-        below = {"domain": [0.0, 0.17], "range": [0, 105], "title": {"text": "objects, %"}, "tickvals": [0, 50, 100]}
+        below = {"domain": [0.0, 0.17], "range": [0, 105], "title": {"text": f"{view.facts.noun}s, %"}, "tickvals": [0, 50, 100]}
         figure.update_layout(yaxis={"domain": [0.25, 1.0]}, yaxis2=below, xaxis={"anchor": "y2"}, height=500)
     ranges = {split: padded(map(score_on(split), whole_trainings(view.scored))) for split in splits}
     add_score_switch(figure, [*(split for split, _ in drawn), *(None for _ in objects)], ranges)
@@ -47,10 +47,10 @@ def _objects(view: RunView) -> list[go.Scatter]:
     fields, shares = zip(*view.facts.objects, strict=True)
     return [
         go.Scatter(
-            mode="lines+markers", name="objects no longer than that", yaxis="y2", x=fields,
+            mode="lines+markers", name=f"{view.facts.noun}s no longer than that", yaxis="y2", x=fields,
             y=[100 * share for share in shares], line={"color": FAINT, "width": 2},
-            marker={"color": FAINT, "size": 5}, hovertemplate="%{y:.0f} % of the objects are at most %{x:,} px"
-            " long<extra></extra>",
+            marker={"color": FAINT, "size": 5}, hovertemplate="%{y:.0f} % of the " + view.facts.noun
+            + "s take at most %{x:,} px<extra></extra>",
         )
     ]  # fmt: skip
 
@@ -95,7 +95,7 @@ def caption(view: RunView) -> str:
     return (
         f"Every scored trial of every strategy; the score is {view.metric}. The receptive field is the "
         "theoretical one, in pixels of the input. Coincident trials show as nested marks."
-    ) + (" Below: the share of the training images' objects that are no longer." if _objects(view) else "")
+    ) + (f" Below: the share of the training images' {view.facts.noun}s that are no longer." if _objects(view) else "")
 
 
 AGAINST_RF = Figure(
