@@ -184,7 +184,8 @@ def _objects(pictured: Pictured) -> go.Figure | None:
             font={"color": ink}, xanchor="left",
         )  # fmt: skip
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
-    figure.update_xaxes(type="log", title=f"field that a {noun} takes, px" if noun != "object" else "longer side of an object, px", tickvals=ticks)
+    title = "longer side of an object, px" if noun == "object" else f"field that a {noun} takes, px"
+    figure.update_xaxes(type="log", title=title, tickvals=ticks)
     figure.update_yaxes(title=f"{noun}s")
     figure.update_layout(
         title=f"{noun.capitalize()}s of the training images", barmode="stack", height=520, template="plotly_white",

@@ -33,7 +33,8 @@ def build(view: RunView) -> go.Figure | None:
         field_axis([r.rf_px for r in view.scored] + [r.rf_init_px for r in view.scored if has_start(r)])
     )
     if objects:
-        below = {"domain": [0.0, 0.17], "range": [0, 105], "title": {"text": f"{view.facts.noun}s, %"}, "tickvals": [0, 50, 100]}
+        title = {"text": f"{view.facts.noun}s, %"}
+        below = {"domain": [0.0, 0.17], "range": [0, 105], "title": title, "tickvals": [0, 50, 100]}
         figure.update_layout(yaxis={"domain": [0.25, 1.0]}, yaxis2=below, xaxis={"anchor": "y2"}, height=500)
     ranges = {split: padded(map(score_on(split), whole_trainings(view.scored))) for split in splits}
     add_score_switch(figure, [*(split for split, _ in drawn), *(None for _ in objects)], ranges)
