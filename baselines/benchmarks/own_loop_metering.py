@@ -276,8 +276,8 @@ def main() -> None:
             **provenance(),
             "beside": asked.beside,
             "overhead": times.round(5).to_dict(orient="records"),
-            "share": "added by counting to the CPU time of a step (median over pairs of steps, 95 % bootstrap interval), "
-            "of that of a step with eight images of that size",
+            "share": "added by counting to the CPU time of a step (median over pairs, 95 % bootstrap interval),"
+            " of that of a step with eight images of that size",
         },
     )
 
