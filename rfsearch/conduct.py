@@ -85,6 +85,7 @@ def begin(
         contest = contest_of(the_plan, run_dir)
         observers = stack.enter_context(_observing(console, the_plan, run_dir))
         _compete(console, the_plan, contest, run_dir, engine, observers)
+        _confirm(console, the_plan, run_dir, engine, request.confirm)
     _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
@@ -114,11 +115,13 @@ def go_on(
         the_plan = reopen() if reopen else reopen_run(run_dir, device)
         contest = contest_of(the_plan, run_dir)
     shutil.rmtree(run_dir / SCRATCH, ignore_errors=True)
-    if contest.done:
+    if contest.done and _confirmation(the_plan, run_dir, request.confirm) is None:
         say(f"Nothing was left to train. Report: {run_dir / REPORT_FILE}", console, unbroken=True)
     else:
         with start_engine(request) as engine, _observing(console, the_plan, run_dir) as observers:
-            _compete(console, the_plan, contest, run_dir, engine, observers)
+            if not contest.done:
+                _compete(console, the_plan, contest, run_dir, engine, observers)
+            _confirm(console, the_plan, run_dir, engine, request.confirm)
     _time_networks(console, the_plan, run_dir, device)
     return the_plan
 
@@ -237,16 +240,57 @@ def _compete(
     """Train until done. An interrupt, or a strategy's fault, leaves tables and page of what there is."""
     from rfsearch.board import Board
     from rfsearch.planning.competition import compete
+
+    with (
+        _reporting(run_dir),
+        Board(console, the_plan.title, the_plan.primary, contest) as board,
+        deferred() as check,
+    ):
+
+        def watch(record: Record, contest: Contest) -> None:
+            board.watch(record, contest)
+            observers.take(record, record.trial in contest.running)
+
+        compete(the_plan, contest, run_dir, engine, watch, check)
+
+
+def _confirm(console: Console, the_plan: SearchPlan, run_dir: Path, engine: Engine, count: int) -> None:
+    """Train the best outcomes again, where that is asked for and not done. It belongs to no arm, and no tracker."""
+    from rfsearch.board import Board
+    from rfsearch.ledger.run_directory import CONFIRMATION
+    from rfsearch.planning.competition import compete
+
+    contest, folder = _confirmation(the_plan, run_dir, count), run_dir / CONFIRMATION
+    if contest is None:
+        return
+    title = f"{the_plan.title}: its best outcomes once more"
+    with _reporting(run_dir), Board(console, title, the_plan.primary, contest) as board, deferred() as check:
+        compete(the_plan, contest, folder, engine, board.watch, check)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _confirmation(the_plan: SearchPlan, run_dir: Path, count: int) -> Contest | None:
+    """Return the contest that trains a run's best outcomes again; None where nothing is left to train."""
+    from rfsearch.ledger import read_run
+    from rfsearch.ledger.run_directory import CONFIRMATION
+    from rfsearch.planning.confirmation import confirming_contest
+    from rfsearch.report.confirmed import best_outcomes
+    from rfsearch.report.view import build_view
+
+    outcomes = best_outcomes(build_view(read_run(run_dir)).without_confirmations, count) if count else []
+    if not outcomes:
+        return None
+    contest = confirming_contest(the_plan, outcomes, run_dir / CONFIRMATION)
+    return None if contest.done else contest
+
+
+@contextmanager
+def _reporting(run_dir: Path) -> Iterator[None]:
+    """Leave tables and page of what there is where an interrupt, or a strategy's fault, ends this context."""
     from rfsearch.report import write
 
     try:
-        with Board(console, the_plan.title, the_plan.primary, contest) as board, deferred() as check:
-
-            def watch(record: Record, contest: Contest) -> None:
-                board.watch(record, contest)
-                observers.take(record, record.trial in contest.running)
-
-            compete(the_plan, contest, run_dir, engine, watch, check)
+        yield
     except (Interrupted, StrategyError):
         write(run_dir)
         raise

@@ -75,6 +75,14 @@ TimeoutOption = Annotated[
         "hangs. Default: 20 times its forecast, at least 10 minutes.",
     ),
 ]
+ConfirmOption = Annotated[
+    int,
+    typer.Option(
+        "--confirm",
+        help="Once all arms have ended, train so many of the best outcomes, and the hand default, again from scratch "
+        "with four fresh seeds each. It belongs to no arm.",
+    ),
+]
 ProcessesOption = Annotated[
     int,
     typer.Option(
@@ -122,6 +130,7 @@ def make_request(
     gpus_per_trial: GpusOption = None,
     trial_timeout: TimeoutOption = None,
     processes_per_trial: ProcessesOption = 1,
+    confirm: ConfirmOption = 0,
     changes: SetOption = None,
     train: TrainOption = None,
     dilations: DilationsOption = None,
@@ -164,6 +173,7 @@ def make_request(
         track=tuple(map(absolute, track or ())),
         trial_timeout=trial_timeout,
         processes_per_trial=processes_per_trial,
+        confirm=confirm,
     )
     own: dict[str, object] = {"--train": train, "--dilations": dilations, "--input": input_shape}
     own |= {"--direction": direction, "--score": score}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rfsearch.cli.options import AddressOption, JsonOption, make_request, with_options_of
+from rfsearch.cli.options import AddressOption, ConfirmOption, JsonOption, make_request, with_options_of
 from rfsearch.cli.report import report_run
 from rfsearch.conduct import begin, begin_run, device_for, go_on, resumable
 from rfsearch.printing import progress_console, warn
@@ -60,17 +60,21 @@ def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], obje
 def resume(
     run_dir: Annotated[Path, typer.Argument(help="Directory of an interrupted run.")],
     address: AddressOption = None,
+    confirm: ConfirmOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Finish an interrupted run: nothing is lost, nothing is counted twice."""
     from rfsearch.ledger.lock import hold
     from rfsearch.ledger.manifest import read_manifest
     from rfsearch.ledger.typed_json import sound
+    from rfsearch.planning.request import check_request_in_general
 
-    request = sound(read_manifest(run_dir).request)
+    asked = sound(read_manifest(run_dir).request)
+    request = replace(asked, address=address or asked.address, confirm=max(confirm, asked.confirm))
+    check_request_in_general(request)
     device = device_for(request)
     with hold(run_dir), resumable(run_dir):
-        go_on(progress_console(as_json), replace(request, address=address or request.address), run_dir, device)
+        go_on(progress_console(as_json), request, run_dir, device)
         code = report_run(run_dir, as_json)
     raise typer.Exit(code)
 

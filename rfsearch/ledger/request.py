@@ -35,6 +35,7 @@ class Request:
         track: Observers that follow the run: names or SPECs.
         trial_timeout: How long a trial may go without a validation, with its unit. None: as its forecast says.
         processes_per_trial: How many processes train a trial together, where a function trains.
+        confirm: How many of the best outcomes are trained again, with seeds that chose nothing.
 
     Example:
         Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
@@ -62,3 +63,4 @@ class Request:
     track: tuple[str, ...] = ()
     trial_timeout: str | None = None
     processes_per_trial: int = 1
+    confirm: int = 0

@@ -16,6 +16,7 @@ from rfsearch.ledger.record import Latency, Record
 from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import byte_size
 
+CONFIRMATION = "confirmation"  # folder of the trainings that confirm outcomes, with a ledger of their own
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
 _NEEDED_BYTES = 64 * 1024 * 1024
 
@@ -32,6 +33,7 @@ class Run:
         latencies: How and where latencies were measured, by trial.
         ends: Why an arm ended with budget left, by its strategy and seed.
         running: The process that works on it, None where there is none.
+        confirmations: Trainings of its best outcomes that belong to no arm.
     """
 
     directory: Path
@@ -41,6 +43,7 @@ class Run:
     latencies: Mapping[str, Latency] = field(default_factory=dict)
     ends: Mapping[tuple[str, int], str] = field(default_factory=dict)
     running: Holder | None = None
+    confirmations: tuple[Record, ...] = ()
 
     @property
     def direction(self) -> Direction:
@@ -106,4 +109,7 @@ def read_run(run_dir: Path) -> Run:
     manifest = read_manifest(run_dir)
     history = read_history(run_dir)
     records = tuple(record.timed(history.latencies.get(name)) for name, record in history.records.items())
-    return Run(run_dir, manifest, records, len(history.unfinished), history.latencies, history.ends, holder(run_dir))
+    again = run_dir / CONFIRMATION
+    confirmed = tuple(read_history(again).records.values()) if (again / LEDGER_FILE).exists() else ()
+    unfinished, running = len(history.unfinished), holder(run_dir)
+    return Run(run_dir, manifest, records, unfinished, history.latencies, history.ends, running, confirmed)

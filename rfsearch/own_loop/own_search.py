@@ -48,6 +48,7 @@ def search(
     track: str | Sequence[str] = (),
     trial_timeout: str | None = None,
     processes_per_trial: int = 1,
+    confirm: int = 0,
 ) -> Result:
     """Search receptive fields, every candidate trained by a function of your own, on equal, metered budgets.
 
@@ -76,6 +77,8 @@ def search(
             that hangs. None: 20 times its forecast, at least 10 minutes.
         processes_per_trial: How many processes train a trial together, each with `cpus_per_trial` and `gpus_per_trial`
             shared evenly: torch's process group is there when `train` is called.
+        confirm: How many of the best outcomes are trained again once all arms have ended, each with four seeds that
+            chose nothing, beside the network as it is. It belongs to no arm; a later call may ask for more.
 
     Returns:
         What was found, with its tables and figures.
@@ -107,6 +110,7 @@ def search(
         track=tuple(map(absolute, tracks)),
         trial_timeout=trial_timeout,
         processes_per_trial=processes_per_trial,
+        confirm=confirm,
     )
     request = _completed(code, asked)
     cpu = torch.device("cpu")
@@ -193,7 +197,11 @@ def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
         RunDirectoryError: It holds another.
     """
     before, after = (
-        asdict(replace(one, address=None, cpus_per_trial=None, gpus_per_trial=None, track=(), trial_timeout=None))
+        asdict(
+            replace(
+                one, address=None, cpus_per_trial=None, gpus_per_trial=None, track=(), trial_timeout=None, confirm=0
+            )
+        )
         for one in (then, now)
     )
     if differing := [name for name in after if before[name] != after[name]]:

@@ -18,6 +18,7 @@ from rfsearch.sources import absolute
 from rfsearch.space import Space, read_space
 
 SEEDS_MOST = 1000
+CONFIRMED_MOST = 100
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ def check_request_in_general(request: Request) -> None:
     _check_amount("--cpus-per-trial", request.cpus_per_trial)
     if request.gpus_per_trial != 0:
         _check_amount("--gpus-per-trial", request.gpus_per_trial)
+    if not isinstance(request.confirm, int) or not 0 <= request.confirm <= CONFIRMED_MOST:
+        raise SpaceError(
+            f"--confirm is the number of outcomes to train again, at most {CONFIRMED_MOST}. Got {request.confirm!r}."
+        )
     _check_processes(request)
     timeout_s(request)
 

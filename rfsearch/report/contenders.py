@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rfsearch.choices import Choice, Dilated
 from rfsearch.direction import Direction, merit
@@ -25,6 +25,7 @@ class Contender:
     Attributes:
         records: One per training seed.
         trials: Names of all its trials, also of those that other arms asked for under the same training seed.
+        confirmed: Its outcome's trainings from scratch that chose nothing; where there are any, its scores are theirs.
 
     Example:
         >>> from rfsearch.ledger import Cost
@@ -35,6 +36,7 @@ class Contender:
 
     records: tuple[Record, ...]
     trials: frozenset[str] = frozenset()
+    confirmed: tuple[Record, ...] = ()
 
     @property
     def best(self) -> Record:
@@ -42,19 +44,24 @@ class Contender:
         return self.records[0]
 
     @property
+    def trained(self) -> tuple[Record, ...]:
+        """The trainings that tell how good it is."""
+        return self.confirmed or self.records
+
+    @property
     def steps(self) -> int:
-        """How many steps each of its trainings took."""
-        return self.best.steps
+        """How many steps each of these took."""
+        return self.trained[0].steps
 
     @property
     def repeated(self) -> bool:
         """Whether it was trained under more than one seed."""
-        return len(self.records) > 1
+        return len(self.trained) > 1
 
     @property
     def full(self) -> bool:
         """Whether it was trained from the start to the end."""
-        return self.best.status == "completed" and not self.best.heir_of
+        return self.trained[0].status == "completed" and not self.trained[0].heir_of
 
     @property
     def complexity(self) -> tuple[int, int]:
@@ -92,6 +99,35 @@ def _contender(group: Sequence[Record], direction: Direction) -> Contender:
         by_seed.setdefault(record.train_seed, record)
     best_first = sorted(by_seed.values(), key=lambda r: -merit(r.val or 0.0, direction))
     return Contender(tuple(best_first), frozenset(record.trial for record in group))
+
+
+def with_confirmations(
+    found: list[Contender], confirmations: Iterable[Record], direction: Direction
+) -> list[Contender]:
+    """Return contenders with the trainings that confirm their outcomes.
+
+    A candidate that was trained as it is has its own; else the best contender with that outcome; and an outcome that no
+    training of the run had is a contender of its own.
+
+    Args:
+        found: Contenders.
+        confirmations: Trainings from scratch of fixed candidates.
+        direction: Whether a higher or a lower score is the better one.
+    """
+    again: dict[str, list[Record]] = {}
+    for record in confirmations:
+        if record.scored and record.status == "completed":
+            again.setdefault(canonical(record.candidate), []).append(record)
+    confirmed: dict[int, tuple[Record, ...]] = {}
+    for key, records in again.items():
+        own = [c for c in found if c.full and canonical(c.best.candidate) == key]
+        like = own or [c for c in found if canonical(c.best.outcome) == key]
+        if like:
+            best = max(like, key=lambda c: merit(c.best.val or 0.0, direction))
+            confirmed[id(best)] = tuple(records)
+        else:
+            found = [*found, Contender((records[0],), frozenset(), tuple(records))]
+    return [replace(c, confirmed=confirmed.get(id(c), c.confirmed)) for c in found]
 
 
 def is_searched(record: Record) -> bool:

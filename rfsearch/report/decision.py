@@ -43,13 +43,15 @@ def decide(winner: Record, found: Sequence[Contender], reference: str | None, di
     other kinds, then several paths; of equally simple ones, the best mean. What was trained once alone can replace the
     leader only where it is simpler.
 
+    Where outcomes were confirmed, these alone are chosen among, by the scores of their confirmations.
+
     Args:
         winner: The best scored trial on validation.
         found: Everything that was scored, the winner among it.
         reference: The hand default as canonical JSON; None where it is unknown.
         direction: Whether a higher or a lower score is the better one.
     """
-    samples = {id(c): Sample.of([merit(r.val or 0.0, direction) for r in c.records]) for c in found}
+    samples = {id(c): Sample.of([merit(r.val or 0.0, direction) for r in c.trained]) for c in found}
 
     def level(contender: Contender) -> float:
         return samples[id(contender)].mean
@@ -61,8 +63,10 @@ def decide(winner: Record, found: Sequence[Contender], reference: str | None, di
     def effort(contender: Contender) -> tuple[bool, tuple[int, int]]:
         return contender is not default, contender.complexity
 
+    if confirmed := [c for c in found if c.confirmed]:
+        found = confirmed
     default = find_default(found, reference)
-    first = next(c for c in found if winner.trial in c.trials)
+    first = max(found, key=level) if confirmed else next(c for c in found if winner.trial in c.trials)
     leader = max((c for c in alike(first) if c is first or c.repeated), key=lambda c: (c.repeated, level(c)))
     able = (c for c in alike(leader) if c is leader or c.repeated or effort(c) < effort(leader))
     tied = sorted(able, key=level, reverse=True)
@@ -73,10 +77,10 @@ def decide(winner: Record, found: Sequence[Contender], reference: str | None, di
 def find_default(found: Sequence[Contender], reference: str | None) -> Contender | None:
     """Return the hand default among what was trained from the start; the one with the most trainings."""
     own = [c for c in found if not c.best.heir_of and canonical(c.best.candidate) == reference]
-    return max(own, key=lambda c: (c.full, len(c.records), c.steps), default=None)
+    return max(own, key=lambda c: (bool(c.confirmed), c.full, len(c.trained), c.steps), default=None)
 
 
 def scores_of(contender: Contender, split: str) -> list[float]:
     """Return the scores of a contender's trainings on a split, those that have one."""
-    found = (finite(getattr(r, split)) for r in contender.records)
+    found = (finite(getattr(r, split)) for r in contender.trained)
     return [value for value in found if value is not None]

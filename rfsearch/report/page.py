@@ -30,8 +30,10 @@ from rfsearch.report.rows import (
     trial_groups,
     trials_table,
 )
+from rfsearch.report.statistics import mean
 from rfsearch.report.templates import fill
 from rfsearch.report.verdict import verdict_of
+from rfsearch.report.verdict.phrases import spread_words
 from rfsearch.report.view import RunView, build_view, setting_of
 from rfsearch.report.wording import listing
 
@@ -43,6 +45,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the 
 def write(run_dir: Path) -> Path:
     """Write the tables and the page of a run into its directory: trials.csv, anytime.csv, pareto.csv and report.html.
 
+    Where outcomes were trained again, confirmed.csv holds these trainings.
+
     Args:
         run_dir: The directory of a run, finished or not.
 
@@ -51,6 +55,8 @@ def write(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     write_whole(run_dir / "trials.csv", _csv(trials_table(run.records)))
+    if run.confirmations:
+        write_whole(run_dir / "confirmed.csv", _csv(trials_table(run.confirmations)))
     write_whole(run_dir / "anytime.csv", _csv(anytime_table(run.records, run.direction)))
     write_whole(run_dir / "pareto.csv", _csv(pareto_table(run.records, run.direction)))
     page = run_dir / REPORT_FILE
@@ -84,6 +90,7 @@ def render(view: RunView) -> str:
         figures=figures,
         figure_faults=figure_faults,
         trials=trial_groups(view),
+        confirmed=_confirmed_rows(view),
         budget=_budget_rows(view),
         holds=room_of(view),
         unspent=unspent(view),
@@ -140,6 +147,20 @@ def _path_fields(record: Record) -> str:
     """Return the receptive fields of a record's parallel paths, in words."""
     fields = listing([f"{px:,} px at {path}" for path, px in record.path_rf_px.items()])
     return f": {fields}" if fields else ""
+
+
+def _confirmed_rows(view: RunView) -> list[list[str]]:
+    """Return what was trained again, the best validation score first."""
+    rows = []
+    for contender in view.contenders:
+        if again := contender.confirmed:
+            scored = [score(mean([r.val or 0.0 for r in again]))]
+            if view.split == "test":
+                scored.append(spread_words(view.scores_of(contender)))
+            first = again[0]
+            level = mean(view.merits([r.val or 0.0 for r in again]))
+            rows.append((level, [setting_of(first.candidate), f"{first.rf_px:,}", str(len(again)), *scored]))
+    return [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
 
 
 def _budget_rows(view: RunView) -> list[list[str]]:

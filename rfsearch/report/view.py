@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -11,7 +11,7 @@ from rfsearch.direction import Direction, merit
 from rfsearch.ledger import Cost, Record, Run, incumbent
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import finite, plain
-from rfsearch.report.contenders import Contender, contenders
+from rfsearch.report.contenders import Contender, contenders, with_confirmations
 from rfsearch.report.decision import Decision, decide, scores_of
 from rfsearch.report.facts import Facts, canonical, read_facts
 from rfsearch.report.statistics import Comparison, Sample, compare_samples
@@ -122,7 +122,8 @@ class RunView:
     @cached_property
     def contenders(self) -> tuple[Contender, ...]:
         """Everything that was scored, with its repeats."""
-        return tuple(contenders(self.records, self.run.direction))
+        found = contenders(self.records, self.run.direction)
+        return tuple(with_confirmations(found, self.run.confirmations, self.run.direction))
 
     @cached_property
     def decision(self) -> Decision | None:
@@ -130,6 +131,11 @@ class RunView:
         if self.winner is None:
             return None
         return decide(self.winner, self.contenders, self.facts.reference, self.run.direction)
+
+    @cached_property
+    def without_confirmations(self) -> RunView:
+        """The view of what the search itself has found."""
+        return self if not self.run.confirmations else build_view(replace(self.run, confirmations=()))
 
     @property
     def recommended(self) -> Record | None:

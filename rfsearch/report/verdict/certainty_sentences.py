@@ -70,9 +70,9 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
     rest = [c for c in rest if c.best.rf_px != ours.best.rf_px or c.complexity != ours.complexity]
     if not rest:
         return
-    level = {id(c): mean(view.merits([r.val or 0.0 for r in c.records])) for c in rest}
+    level = {id(c): mean(view.merits([r.val or 0.0 for r in c.trained])) for c in rest}
     second = max(rest, key=lambda c: level[id(c)])
-    found = compare(*(view.merits([r.val or 0.0 for r in c.records]) for c in (ours, second)))
+    found = compare(*(view.merits([r.val or 0.0 for r in c.trained]) for c in (ours, second)))
     name = f"{setting_of(second.best.candidate, second.best)} ({second.best.rf_px:,} px)"
     trained = _trainings_of(ours, second)
     where = f"on the validation images{name_lengths(ours, second)}"
@@ -88,7 +88,7 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
 
 
 def _trainings_of(ours: Contender, theirs: Contender) -> str:
-    return f"{counted(len(ours.records), 'training')} against {len(theirs.records)}"
+    return f"{counted(len(ours.trained), 'training')} against {len(theirs.trained)}"
 
 
 def count_found_dilations(view: RunView) -> Iterator[str]:

@@ -48,6 +48,7 @@ def say_what_to_use(decision: Decision) -> str:
 def say_how_sure(view: RunView, decision: Decision) -> Iterator[str]:
     """Say what cannot be told apart from the recommendation, and how it compares with the hand default."""
     ours, default = decision.recommended, decision.default
+    yield from _say_confirmed(view, decision)
     if len(decision.alike) > 1:
         yield (
             f"{name_contenders(decision.alike)} cannot be told apart on the validation images "
@@ -60,6 +61,25 @@ def say_how_sure(view: RunView, decision: Decision) -> Iterator[str]:
             f"It scored best on the validation images, in {_of_one(ours)}: "
             "how far a score varies from one training to the next is unknown."
         )
+
+
+def _say_confirmed(view: RunView, decision: Decision) -> Iterator[str]:
+    """Say what was trained again, at which price, and whether the search alone would have chosen otherwise."""
+    confirmed = [c for c in view.contenders if c.confirmed]
+    if not confirmed:
+        return
+    counts = sorted({len(c.confirmed) for c in confirmed})
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else counted(counts[0], "seed")
+    cost = sum((record.cost for record in view.run.confirmations), Cost())
+    yield (
+        f"{counted(len(confirmed), 'outcome')} of this run were trained again, from scratch and for the plain length, "
+        f"with {seeds} each that chose nothing; the scores here are theirs. That cost {_price_words(view, cost)}, "
+        "charged to no arm."
+    )
+    before = view.without_confirmations.decision
+    if before is not None and before.recommended.best.ended != decision.recommended.best.ended:
+        best = before.recommended.best
+        yield f"The search alone would have recommended {setting_of(best.candidate, best)}, which did not hold up."
 
 
 def _why_this_one(decision: Decision) -> str:
@@ -109,7 +129,7 @@ def say_what_it_scored(view: RunView, decision: Decision) -> Iterator[str]:
     values = view.scores_of(ours)
     value, on = (None, view.split) if len(values) > 1 else reported_score(view, best)
     what = spread_words(values) if len(values) > 1 else score(value)
-    chosen = f"; chosen on validation, {score(mean([r.val or 0.0 for r in ours.records]))}" if on == "test" else ""
+    chosen = f"; chosen on validation, {score(mean([r.val or 0.0 for r in ours.trained]))}" if on == "test" else ""
     yield (
         f"It scored {what} on the {split_name(on)} {_name_images(view)} ({view.metric}{chosen}). "
         f"Found by {best.strategy}."
@@ -124,6 +144,8 @@ def _say_best_trial(view: RunView, decision: Decision) -> Iterator[str]:
     assert winner is not None
     if winner.trial in decision.recommended.trials or winner.val == decision.recommended.best.val:
         return
+    if decision.recommended.confirmed:
+        return  # what was trained again says more than one training
     long = f", {winner.steps:,} steps" if winner.steps != decision.recommended.steps else ""
     yield (
         f"The best single training was of {setting_of(winner.candidate, winner)} "
@@ -151,14 +173,15 @@ def _say_best_on_test(view: RunView, decision: Decision) -> Iterator[str]:
 
 def say_price(view: RunView, winner: Record) -> Iterator[str]:
     """Say what a training cost, what its arm had spent by then, and what all arms spent."""
-    arm = next(a for a in view.arms if winner in a.records)
-    until = arm.spent_until(winner)
-    what = f"training, on from {winner.heir_of}," if winner.heir_of else "training"
-    yield (
-        f"Its {what} cost {_price_words(view, winner.cost)}. Including everything it had tried before, {arm.strategy} "
-        f"had spent {_price_words(view, until)} when this training finished."
-    )
-    if len(view.records) > len(arm.records):
+    arm = next((a for a in view.arms if winner in a.records), None)  # none trained what only a confirmation did
+    if arm is not None:
+        until = arm.spent_until(winner)
+        what = f"training, on from {winner.heir_of}," if winner.heir_of else "training"
+        yield (
+            f"Its {what} cost {_price_words(view, winner.cost)}. Including everything it had tried before, "
+            f"{arm.strategy} had spent {_price_words(view, until)} when this training finished."
+        )
+    if arm is None or len(view.records) > len(arm.records):
         total = sum((a.spent for a in view.arms), Cost())
         yield f"All {counted(len(view.arms), 'arm')} together spent {_price_words(view, total)}."
 

@@ -65,7 +65,7 @@ def _only_dilation(contender: Contender) -> int:
 
 def trainings_words(contenders: Sequence[Contender]) -> str:
     """Say how often each of several contenders was trained, and for how long where that differs: 5 trainings each."""
-    counts, steps = ({value(c) for c in contenders} for value in (lambda c: len(c.records), lambda c: c.steps))
+    counts, steps = ({value(c) for c in contenders} for value in (lambda c: len(c.trained), lambda c: c.steps))
     low, high = min(counts), max(counts)
     text = f"{counted(low, 'training')} each" if low == high else f"{low} to {high} trainings each"
     return text if len(steps) == 1 else f"{text}, of {min(steps):,} to {max(steps):,} steps"
