@@ -138,6 +138,7 @@ def device_for(request: Request) -> torch.device:
 
 def start_engine(request: Request) -> AbstractContextManager[Engine]:
     """Return what runs the trials; it starts when its context is entered."""
+    from rfsearch.observers import callbacks_of
     from rfsearch.orchestration import Engine, Resources
     from rfsearch.planning.request import timeout_s
 
@@ -145,7 +146,7 @@ def start_engine(request: Request) -> AbstractContextManager[Engine]:
     resources = Resources(
         request.cpus_per_trial or processes, request.gpus_per_trial, timeout_s(request), processes=processes
     )
-    return Engine(request.address, resources)
+    return Engine(request.address, resources, callbacks_of(request.track), warn)
 
 
 def room_of(the_plan: SearchPlan) -> str:

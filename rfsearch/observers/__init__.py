@@ -5,6 +5,6 @@ nothing: one that raises is named once and not asked again.
 """
 
 from rfsearch.observers.base import Observer, Watched
-from rfsearch.observers.watching import Observers, check_tracks, observing
+from rfsearch.observers.watching import Observers, callbacks_of, check_tracks, observing
 
-__all__ = ["Observer", "Observers", "Watched", "check_tracks", "observing"]
+__all__ = ["Observer", "Observers", "Watched", "callbacks_of", "check_tracks", "observing"]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from rfsearch import plugins
 from rfsearch.errors import RequestError, RfsearchError
 from rfsearch.ledger.record import Record
 from rfsearch.observers.base import Observer, Watched
 
+if TYPE_CHECKING:
+    from ray.tune import Callback
+
 STUDY = "optuna-study"
 """The observer of every run."""
+_CALLBACK = "ray.tune.callback"  # Ray itself is slow to import
 
 
 class Observers:
@@ -29,7 +34,7 @@ class Observers:
         self._asked: dict[str, Observer] = {}
         for name in names:
             with self._guarded(name):
-                self._asked[name] = _kind(name)(watched)
+                self._asked[name] = cast("type[Observer]", _kind(name))(watched)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,13 +75,32 @@ class Observers:
 
 
 def check_tracks(tracks: Sequence[str]) -> None:
-    """Check that there is an observer behind every name, and that what it needs is installed.
+    """Check that there is an observer, or a callback of Ray Tune's, behind every name, and that its packages are there.
 
     Raises:
         RequestError: There is none, or it does not load.
     """
     for name in tracks:
         _kind(name)
+
+
+def callbacks_of(tracks: Sequence[str]) -> dict[str, Callback]:
+    """Make those of the trackers that are callbacks of Ray Tune's.
+
+    Raises:
+        RequestError: One cannot be made.
+    """
+    found: dict[str, Callback] = {}
+    for name in filter(_is_callback, tracks):
+        try:
+            found[name] = cast("Callback", _kind(name)())  # type: ignore[call-arg]
+        except (Exception, SystemExit) as error:
+            raise RequestError(f"callback {name} is made without arguments: {plugins.describe_error(error)}") from error
+    return found
+
+
+def _is_callback(name: str) -> bool:
+    return name != STUDY and not issubclass(_kind(name), Observer)
 
 
 @contextmanager
@@ -94,7 +118,7 @@ def observing(
         warn: Called with a sentence about an observer that is asked no more.
         write: Writes the page of a run's directory.
     """
-    observers = Observers((STUDY, *tracks), watched, warn)
+    observers = Observers((STUDY, *(name for name in tracks if not _is_callback(name))), watched, warn)
     try:
         yield observers
     finally:
@@ -103,8 +127,10 @@ def observing(
         observers.close()
 
 
-def _kind(name: str) -> type[Observer]:
+def _kind(name: str) -> type[Observer] | type[Callback]:
     kind = plugins.named(name, "observer") if ":" in name else plugins.load("observers", name)
-    if not (isinstance(kind, type) and issubclass(kind, Observer)):
-        raise RequestError(f"observer {name}: a subclass of rfsearch.observers.Observer. Got {kind!r}.")
-    return kind
+    if isinstance(kind, type) and (issubclass(kind, Observer) or _CALLBACK in [one.__module__ for one in kind.__mro__]):
+        return kind
+    raise RequestError(
+        f"observer {name}: a subclass of rfsearch.observers.Observer, or of ray.tune.Callback. Got {kind!r}."
+    )

@@ -10,7 +10,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Record
 from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.orchestration import session
+from rfsearch.orchestration.callbacks import Switched
 from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
 from rfsearch.orchestration.trainable import TrialTraining
@@ -62,14 +64,23 @@ class Engine:
     Args:
         address: HOST:PORT of a cluster's head, "auto", or None to start a session on this machine.
         resources: What one trial gets.
+        callbacks: Of Ray Tune's, called beside what the engine needs itself, by name.
+        warn: Called with a sentence about a callback that raises, which is called no more.
 
     Example:
         >>> with Engine(None, Resources()) as engine:
         ...     engine.run(contest, trainings, run_dir, "flop", watch, check)
     """
 
-    def __init__(self, address: str | None, resources: Resources) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        resources: Resources,
+        callbacks: Mapping[str, tune.Callback] | None = None,
+        warn: Callable[[str], None] = warnings.warn,
+    ) -> None:
         self._address, self._asked = address, resources
+        self._callbacks = [Switched(name, one, warn) for name, one in (callbacks or {}).items()]
         self._context = ExitStack()
 
     def __enter__(self) -> Engine:
@@ -165,7 +176,7 @@ class Engine:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[Pulse(check), LossAccounting(searcher)],
+                    callbacks=[Pulse(check), LossAccounting(searcher), *self._callbacks],
                     failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
                 ),
             )

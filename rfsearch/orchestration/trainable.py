@@ -96,7 +96,9 @@ class TrialTraining(tune.Trainable):
                 record = self._training.advance()
         except RunDirectoryError as error:
             return {"fault": with_way_on(str(error), self._run_dir), "done": True}
-        return {"record": json.dumps(record.to_json()), "done": record.status != "pruned"}
+        plain = {"val": record.val, "train_flop": record.cost.flop}  # for whoever reads Ray's own results
+        metrics = {name: value for name, value in plain.items() if value is not None}
+        return {"record": json.dumps(record.to_json()), "done": record.status != "pruned", **metrics}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: a training keeps its own checkpoints in the run directory."""

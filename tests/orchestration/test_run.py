@@ -15,15 +15,38 @@ from tests.small_run import run_in_process
 from tests.toys import toy_file
 
 
+CALLBACKS = """
+import json
+from pathlib import Path
+from ray import tune
+
+NOTES = Path(__file__).with_name("notes.jsonl")
+
+
+class Noting(tune.Callback):
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        said = {name: result.get(name) for name in ("val", "train_flop", "done")} | {"trial": trial.config["trial"]}
+        with NOTES.open("a") as file:
+            file.write(json.dumps(said) + chr(10))
+
+
+class Raising(tune.Callback):
+    def on_trial_start(self, iteration, trials, trial, **info):
+        raise KeyError("mine")
+"""
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """An uninterrupted run with one worker: three strategies, three trainings each."""
     root = tmp_path_factory.mktemp("whole")
+    (root / "callbacks.py").write_text(CALLBACKS)
     told = call(
         "run", "--space", toy_file(root, budget="4x", steps=30), "--strategies", "exhaustive,optuna,inflation",
-        "--out", root / "run",
+        "--track", root / "callbacks.py:Noting", "--track", root / "callbacks.py:Raising", "--out", root / "run",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
+    (root / "warned.txt").write_text(told.stderr)
     (root / "told.txt").write_text(told.stdout)
     return root / "run"
 
@@ -35,6 +58,18 @@ def test_a_run_writes_the_whole_run_directory_of_the_contract(whole):
     assert tuple(pd.read_csv(whole / "trials.csv").columns) == TRIAL_COLUMNS
     leaders = set(pd.read_csv(whole / "anytime.csv").groupby(["strategy", "seed"]).last().incumbent)
     assert {path.name for path in (whole / "checkpoints").iterdir()} == leaders
+
+
+def test_callbacks_of_ray_see_plain_metrics_and_one_that_raises_is_switched_off(whole):
+    noted = pd.read_json(whole.parent / "notes.jsonl", lines=True)
+    trials = pd.read_csv(whole / "trials.csv").set_index("trial")
+    ends = noted[noted.done].set_index("trial")
+    assert set(ends.index) == set(trials.index)
+    assert (ends.val.round(9) == trials.val.round(9)).all()
+    assert (ends.train_flop == trials.train_flop).all()
+    assert noted.groupby("trial").train_flop.is_monotonic_increasing.all()
+    warned = (whole.parent / "warned.txt").read_text()
+    assert warned.count("callbacks.py:Raising is switched off, the run goes on without it: KeyError: 'mine'") == 1
 
 
 def test_arms_spend_the_same_budget(whole):
