@@ -203,7 +203,7 @@ def _say_plan(console: Console, the_plan: SearchPlan, run_dir: Path, workers: in
     say(
         f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} "
         f"(1x = {prefixed(the_plan.reference_flop, 'FLOP')}, one full training without its evaluations), "
-        f"{workers} trials at a time. Everything goes to {run_dir}.",
+        f"{counted(workers, 'trial')} at a time. Everything goes to {run_dir}.",
         console,
     )
     say(room_of(the_plan), console)

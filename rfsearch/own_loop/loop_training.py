@@ -154,12 +154,17 @@ class LoopTraining:
 
     def goes_on(self, trial: Trial, epoch: int) -> bool:
         """Hand over what was reported, and say whether another epoch fits."""
-        fits = not self._exceeds(self._epoch_cost() + self._end_cost())
+        settled = None
         if epoch > self._done:
             self._done = epoch
             self._note_learned()
             if trial.scored is not None:
-                self._rung(trial.scored.val, fits)
+                settled = self._charges.settle_look()  # lost workers went no further than this
+        fits = not self._exceeds(self._epoch_cost() + self._end_cost())
+        if settled and trial.scored:
+            self._rung(trial.scored.val, *settled, keep=fits)
+        if not fits and epoch == 0:
+            raise TrialError("its first epoch would cost more than what was left of the arm's budget.")
         if self._unjudged and fits:
             self._unjudged = False
             assert self._thread is not None
@@ -169,14 +174,13 @@ class LoopTraining:
             self._charges.begun = epoch + 1
         return fits
 
-    def _rung(self, val: float, fits: bool) -> None:
-        """Note a validation, and keep a checkpoint to resume from."""
+    def _rung(self, val: float, measured: Cost, extra: Cost, cost: Cost, keep: bool) -> None:
+        """Note a validation, and keep a checkpoint to resume from, where the training goes on."""
         trial = self._trial
-        measured, extra, cost = self._charges.settle_look()
         factors = {path: value for path, value in trial.learned_values().items() if path in trial.learnable.factors}
         self._rungs.append(Rung(trial.step, val, factors, cost))
         trial.scored, self._unjudged = None, True
-        if not fits:
+        if not keep:
             return
         Progress(
             loop=trial.state(),

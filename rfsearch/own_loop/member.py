@@ -109,6 +109,10 @@ def cause_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place_of_error(error)}"
 
 
+def _do_nothing(*_: object, **__: object) -> None:
+    """Stand in for what has been done, or is done at the end."""
+
+
 def serve(descriptor: int) -> None:
     """Do the work that comes, and stay until the connection is closed: others may still wait for this process.
 
@@ -137,6 +141,8 @@ def serve(descriptor: int) -> None:
             rank=post.rank,
             world_size=post.size,
         )
+        # A loop that is written for torchrun makes its group, and destroys it: this one is there, and is still needed.
+        vars(distributed).update(init_process_group=_do_nothing, destroy_process_group=_do_nothing)
         work: Work = pickle.loads(packed)
         work(Group(post.rank, post.size), line, device)
     except BaseException as error:

@@ -22,6 +22,7 @@ from rfsearch.lazy import give_sizes
 from rfsearch.ledger import Budget, Request
 from rfsearch.ledger.manifest import DataFacts, Manifest, Network, SpaceFacts
 from rfsearch.ledger.typed_json import sound
+from rfsearch.numbers import counted, duration
 from rfsearch.own_loop.forecaster import LoopForecaster
 from rfsearch.own_loop.loop_training import Train
 from rfsearch.own_loop.loop_trainings import LoopTrainings
@@ -179,7 +180,7 @@ class OwnPlan(SearchPlan):
     def summary(self) -> str:
         length = self.space.length
         assert length is not None
-        return f"your own data, {length.epochs} epochs of {length.steps} steps each"
+        return f"your own data, {counted(length.epochs, 'epoch')} of {counted(length.steps, 'step')} each"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -301,8 +302,6 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
 
 def _said(length: Length, compiled: bool, processes: int) -> list[str]:
     """Return what a pilot has shown, in words."""
-    from rfsearch.numbers import duration
-
     said = [
         f"A pilot of one epoch of the hand default took {duration(length.epoch_s)}; it is charged to no arm. What it "
         "cost is the forecast of all others."

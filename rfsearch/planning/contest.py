@@ -20,6 +20,7 @@ from rfsearch.strategies.guard import Guarded
 
 # Beyond what a score takes at least, a trial is not worth starting with less than this share of a full training left.
 _SMALLEST_START = 0.02
+_NO_STEP = "that is less than the shortest training of its next candidate costs, its scoring included"
 _TOO_LITTLE = "that is less than the shortest training worth starting costs, its scoring included"
 # Failed trials cost next to nothing, so a model that always fails would otherwise be tried for ever.
 _MOST_FAILURES_IN_A_ROW = 5
@@ -213,18 +214,22 @@ class Contest:
             heir_of=heir_of,
         )
 
-    @staticmethod
-    def _suggest(arm: Arm) -> Candidate | Heir | None:
+    def _suggest(self, arm: Arm) -> Candidate | Heir | None:
         """Return what an arm's strategy tries next; None while that depends on what is in training, or at its end.
 
-        The end is kept in the arm.
+        What could not even begin to train with what is left ends the arm too. The end is kept in the arm.
         """
         pending = [Candidate.from_json(a.candidate) for a in arm.running.values()]
         suggested = arm.strategy.suggest(pending)
-        if not isinstance(suggested, Exhausted):
-            return suggested
-        if not pending:
-            arm.exhausted = suggested.why
+        if isinstance(suggested, Exhausted):
+            end = suggested.why
+        else:
+            candidate = suggested.candidate if isinstance(suggested, Heir) else suggested
+            if self._left(arm) >= min(arm.budget.spent(self._forecast(candidate).least), arm.budget.limit / 2):
+                return suggested
+            end = _NO_STEP
+        if not pending:  # else what is in training may yet leave it more
+            arm.exhausted = end
         return None
 
     def _left(self, arm: Arm) -> float:

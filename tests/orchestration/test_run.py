@@ -14,7 +14,6 @@ from tests.orchestration.runs import SAME, call, command, environment, wait_for_
 from tests.small_run import run_in_process
 from tests.toys import toy_file
 
-
 CALLBACKS = """
 import json
 from pathlib import Path

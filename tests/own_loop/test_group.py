@@ -63,6 +63,12 @@ def raises(trial) -> None:
     train(trial, fault=fault)
 
 
+def as_under_torchrun(trial) -> None:
+    torch.distributed.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
+    train(trial)
+    torch.distributed.destroy_process_group()
+
+
 def dies(trial) -> None:
     train(trial, fault=lambda: os.kill(os.getpid(), signal.SIGKILL))
 
@@ -139,6 +145,12 @@ def test_a_process_that_is_killed_is_told_from_a_training_that_fails(tmp_path):
     with pytest.raises(LostProcessError, match="process 1 of the 2 that train it was ended by SIGKILL"):
         work.advance()
     work.close()
+
+
+@pytest.mark.slow
+def test_a_loop_may_make_and_destroy_its_process_group_as_under_torchrun(tmp_path):
+    record = finished(begin(tmp_path, 2, as_under_torchrun))
+    assert record.status == "completed", record.cause
 
 
 @pytest.mark.slow

@@ -591,3 +591,38 @@ def test_trainings_of_different_lengths_are_not_compared(tmp_path):
     record = finished(training(plan(longer_at_six, strategies=("exhaustive",)), Dilated(6), tmp_path))
     assert record.status == "failed"
     assert "different lengths" in record.cause
+
+
+def test_a_trial_whose_first_epoch_does_not_fit_fails_and_is_not_scored(the_plan, tmp_path):
+    one = the_plan.forecaster(Candidate({"2": Dilated(2)})).step.flop
+    record = finished(training(the_plan, Dilated(2), tmp_path, limit=0.9 * one))
+    assert (record.status, record.val, record.steps) == ("failed", None, 0)
+    assert "its first epoch would cost more than what was left" in record.cause
+    assert record.cost.flop < 0.2 * one
+
+
+def test_where_an_arm_has_no_room_for_the_first_epoch_of_a_search_nothing_is_recommended_untrained(tmp_path):
+    """Looks make the first epoch of a search dearer than that of the hand default."""
+    with pytest.MonkeyPatch.context() as patch:
+        train_in_process(patch)
+        search = {**SEARCH, "budget": "2.9x", "strategies": ["fractional"]}
+        result = rfsearch.search(loops.train, out=tmp_path / "run", **search)
+    assert (result.trials.steps > 0).all()
+    assert set(result.trials.status) <= {"completed", "cut"}
+
+
+def test_a_lost_worker_costs_its_way_to_the_next_report_and_no_more(the_plan, tmp_path):
+    """Its trial goes on to the end where there is room for the rest and for what was lost."""
+    whole = finished(training(the_plan, Dilated(2), tmp_path / "whole"))
+    epoch = whole.rungs[1].cost.flop - whole.rungs[0].cost.flop
+    work = training(the_plan, Dilated(2), tmp_path / "lost")
+    for _ in range(4):
+        work.advance()
+    work.close()
+    candidate = Candidate({"2": Dilated(2)})
+    room = Assignment("t", "s", 0, candidate.to_json(), 0, whole.cost.flop + 1.2 * epoch)
+    step = the_plan.forecaster(candidate).step
+    order = Order(room, "flop", CPU, tmp_path / "lost" / "t", lost=1, lost_s=1.0, step=step)
+    record = finished(the_plan.trainings.begin(order))
+    assert (record.status, record.val) == ("completed", whole.val)
+    assert record.cost.flop == pytest.approx(whole.cost.flop + epoch, rel=0.01)

@@ -366,6 +366,27 @@ def test_an_arm_that_leaves_budget_unspent_says_why_once_in_the_ledger(tmp_path,
     assert read_history(tmp_path).ends == ends
 
 
+def test_a_candidate_that_could_not_begin_to_train_is_not_handed_out_and_ends_its_arm(tmp_path):
+    """Its first step costs more than is left, where that of the hand default would fit."""
+
+    def dearer(candidate: Candidate) -> Forecast:
+        found = forecast(candidate)
+        return found if candidate == SPACE.reference_candidate else replace(found, least=Cost(60.0, 0.3, 0.03))
+
+    def game():
+        listed = Listed([SPACE.reference_candidate, SPACE.uniform(Dilated(4)), SPACE.uniform(Dilated(2))])
+        arm = Arm(Guarded("mine", listed), 0, Budget("250flop", "flop", 250.0))
+        return Contest([arm], Journal(tmp_path), read_history(tmp_path), dearer, SPACE.reference_candidate)
+
+    first = game()
+    while (assignment := first.next()) is not None:
+        first.finish(trained(assignment))
+    assert first.done
+    assert len(read_history(tmp_path).records) == 2  # 50 are left
+    assert "shortest training of its next candidate" in read_history(tmp_path).ends["mine", 0]
+    assert game().done
+
+
 class Raising:
     """A strategy one of whose methods fails."""
 

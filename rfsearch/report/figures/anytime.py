@@ -161,9 +161,10 @@ def _curve(rows: pd.DataFrame, clock: Clock, split: ScoreSplit) -> _Curve:
 
 def caption(view: RunView) -> str:
     """Return how to read the curves."""
+    worse = "fall" if view.run.direction == "maximize" else "rise"
     return (
         f"What each strategy would have answered with, had it been stopped there: the score ({view.metric}) of "
-        "its incumbent, chosen on validation, so a test curve may fall. A line starts with the first scored trial; "
+        f"its incumbent, chosen on validation, so a test curve may {worse}. A line starts with the first scored trial; "
         "with several seeds it is their mean, from where each has one, and the band reaches from the lowest to the "
         "highest."
     )
