@@ -316,6 +316,12 @@ def test_many_classes_do_not_widen_the_table(make_run: MakeRun) -> None:
     assert (rows[0], rows[-1]) == ("iou class 149", "iou class 7")  # by the difference to the hand default
 
 
+def test_classes_of_the_hand_default_alone_are_compared_with_nothing(make_run: MakeRun) -> None:
+    page = Page(write(make_run([record("a", dilation=1)]).directory))
+    assert "over the hand default" not in page.text
+    assert "from the highest score of the recommendation to the lowest" in page.text
+
+
 def test_unfinished_run_says_so(make_run: MakeRun) -> None:
     page = Page(write(make_run([record("a")], open_trials=1).directory))
     assert "This run is unfinished: the page shows what it holds so far." in page.text

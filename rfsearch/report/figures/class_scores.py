@@ -56,9 +56,16 @@ def _records(view: RunView) -> list[tuple[str, Record, Mapping[str, object]]]:
     return found
 
 
+def _compared_default(view: RunView) -> Record | None:
+    """Return the hand default, where something else is recommended."""
+    if view.decision is not None and view.decision.keeps_default:
+        return None
+    return next((r for r in view.defaults if r.scores), None)
+
+
 def _shown_scores(view: RunView) -> list[str]:
     """Return the scores of classes by falling difference between the recommendation and the hand default."""
-    best, default = view.recommended, next((r for r in view.defaults if r.scores), None)
+    best, default = view.recommended, _compared_default(view)
     if best is None:
         return []
     theirs = default.scores if default is not None else {}
@@ -71,7 +78,7 @@ def _shown_scores(view: RunView) -> list[str]:
 def caption(view: RunView) -> str:
     """Return how to read the rows."""
     text = "One row per class, or per part of the score, "
-    if any(r.scores for r in view.defaults):
+    if _compared_default(view) is not None:
         text += "from the largest gain over the hand default to the largest loss"
     else:
         text += "from the highest score of the recommendation to the lowest"
