@@ -48,12 +48,14 @@ class Rung:
         val: Validation score.
         f: Inflation factors, by path.
         cost: Cost so far.
+        loss: Mean training loss of the steps since the validation before; None where that is not known.
     """
 
     step: int
     val: float
     f: Mapping[str, float]
     cost: Cost
+    loss: float | None = None
 
 
 @dataclass(frozen=True)

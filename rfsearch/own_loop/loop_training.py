@@ -162,7 +162,7 @@ class LoopTraining:
                 settled = self._charges.settle_look()  # lost workers went no further than this
         fits = not self._exceeds(self._epoch_cost() + self._end_cost())
         if settled and trial.scored:
-            self._rung(trial.scored.val, *settled, keep=fits)
+            self._rung(trial.scored, *settled, keep=fits)
         if not fits and epoch == 0:
             raise TrialError("its first epoch would cost more than what was left of the arm's budget.")
         if self._unjudged and fits:
@@ -174,11 +174,11 @@ class LoopTraining:
             self._charges.begun = epoch + 1
         return fits
 
-    def _rung(self, val: float, measured: Cost, extra: Cost, cost: Cost, keep: bool) -> None:
+    def _rung(self, scored: Scored, measured: Cost, extra: Cost, cost: Cost, keep: bool) -> None:
         """Note a validation, and keep a checkpoint to resume from, where the training goes on."""
         trial = self._trial
         factors = {path: value for path, value in trial.learned_values().items() if path in trial.learnable.factors}
-        self._rungs.append(Rung(trial.step, val, factors, cost))
+        self._rungs.append(Rung(trial.step, scored.val, factors, cost, scored.all.get("loss")))
         trial.scored, self._unjudged = None, True
         if not keep:
             return

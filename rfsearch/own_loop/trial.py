@@ -305,7 +305,7 @@ class Trial:
 
         Args:
             val: The score that the search goes by.
-            scores: Others, by name.
+            scores: Others, by name; the report shows `loss`, the training's since the last report.
         """
         self.scored = checked_scores(val, None, scores)
 

@@ -102,6 +102,7 @@ class TrainingLoop:
                 self.evaluation.merit,
             )
         self._unchecked: list[tuple[int, Tensor]] = []  # steps and their losses, not yet read from the device
+        self._losses: list[float] = []
         if not self.model.training:  # what its maker left in evaluation inside a network in training stays so
             self.model.train()
         self.train_peak_bytes: int | None = None
@@ -150,6 +151,13 @@ class TrainingLoop:
         for (step, _), value in zip(steps, torch.stack([loss.reshape(()) for _, loss in steps]).tolist(), strict=True):
             if not math.isfinite(value):
                 raise TrialError(f"the loss became {value} by step {step + 1}")
+            self._losses.append(value)
+
+    def mean_loss(self) -> float | None:
+        """Return the mean loss of the steps since this was asked before; None where there were none."""
+        self.check_losses()
+        losses, self._losses = self._losses, []
+        return sum(losses) / len(losses) if losses else None
 
     def score(self, split: Split) -> tuple[Scores, float]:
         """Score the present weights, at the dilations that are best so far; see `Evaluation.score`."""

@@ -181,7 +181,7 @@ class Training:
             raise TrialError(f"{error} {hint}") from error
         loop.evaluation.charge_estimates()
         measured, extra, cost = self._charges.settle_look()
-        self._rungs.append(Rung(self._step, score.primary, loop.f_values(), cost))
+        self._rungs.append(Rung(self._step, score.primary, loop.f_values(), cost, loop.mean_loss()))
         Progress(
             loop=loop.state(),
             step_flop=loop.step_cost().flop,

@@ -316,6 +316,16 @@ def test_many_classes_do_not_widen_the_table(make_run: MakeRun) -> None:
     assert (rows[0], rows[-1]) == ("iou class 149", "iou class 7")  # by the difference to the hand default
 
 
+def test_losses_stand_below_validation_scores_where_they_are_known(make_run: MakeRun) -> None:
+    rungs = [Rung(step, 0.01 * step, {}, Cost(1e11 * step, 1.0, 1.0), loss=2 / step) for step in (25, 50, 75)]
+    page = Page(write(make_run([record("a", rungs=tuple(rungs))]).directory))
+    lines = page.figures["validation-curves"]["data"]
+    below = [line["y"] for line in lines if line.get("yaxis") == "y2"]
+    assert below
+    assert below[0] == pytest.approx([2 / 25, 2 / 50, 2 / 75], rel=1e-5)
+    assert "Below: the mean training loss" in page.text
+
+
 def test_classes_of_the_hand_default_alone_are_compared_with_nothing(make_run: MakeRun) -> None:
     page = Page(write(make_run([record("a", dilation=1)]).directory))
     assert "over the hand default" not in page.text

@@ -302,3 +302,21 @@ def test_a_validation_that_has_nothing_to_score_says_how_many_images_it_takes(tm
     record = finished(Training(space, data, order))
     assert record.status == "failed"
     assert "A validation on the way takes 3 of 6 images, as recipe.rung_images says." in record.cause
+
+
+def test_a_validation_tells_the_mean_loss_since_the_one_before(tmp_path, monkeypatch):
+    losses: list[float] = []
+    optimise = TrainingLoop._optimise
+
+    def spied(self, *batch):
+        loss = optimise(self, *batch)
+        losses.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(TrainingLoop, "_optimise", spied)
+    space = toy_space(tmp_path, steps=9, rungs=3)
+    record = finished(training(space, Dilated(1), tmp_path))
+    steps = [0, *(rung.step for rung in record.rungs)]
+    assert len(record.rungs) > 1
+    for rung, first in zip(record.rungs, steps, strict=False):
+        assert rung.loss == pytest.approx(np.mean(losses[first : rung.step]), rel=1e-5)
