@@ -73,6 +73,14 @@ def test_scores_are_those_of_the_confirmation_and_so_is_the_decision(make_run):
     assert "0.740" not in str(verdict)
 
 
+def test_what_cannot_be_told_apart_is_not_said_to_fail(make_run):
+    searched = [trained(1, 0.6), trained(4, 0.70), found(3.5, 0.75)]
+    verdict = summarise(confirmed(make_run, searched, [again(3.5, 0.705), again(4, 0.71), again(1, 0.6)]))
+    assert lead(verdict).startswith("Use dilation 4 at conv6")
+    assert "cannot be told apart" in lead(verdict)
+    assert "would have recommended dilation 3.5, found in training, at conv6." in lead(verdict)
+
+
 def test_what_holds_up_is_not_said_to_fail(make_run):
     searched = [trained(1, 0.6), trained(4, 0.70, times=1)]
     verdict = summarise(confirmed(make_run, searched, [again(4, 0.70), again(1, 0.6)]))

@@ -79,7 +79,9 @@ def _say_confirmed(view: RunView, decision: Decision) -> Iterator[str]:
     before = view.without_confirmations.decision
     if before is not None and before.recommended.best.ended != decision.recommended.best.ended:
         best = before.recommended.best
-        yield f"The search alone would have recommended {setting_of(best.candidate, best)}, which did not hold up."
+        holds = any(c.best.ended == best.ended for c in decision.alike)
+        end = "" if holds else ", which did not hold up"
+        yield f"The search alone would have recommended {setting_of(best.candidate, best)}{end}."
 
 
 def _why_this_one(decision: Decision) -> str:
