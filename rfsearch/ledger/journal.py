@@ -162,7 +162,8 @@ def _drop_torn_line(path: Path) -> int:
 def read_history(run_dir: Path) -> History:
     """Read all that a run's ledger says. A torn last line is passed over; any other fault is an error with its line.
 
-    Events and keys that a newer version may have added are passed over too.
+    Keys that a later version may have added are passed over too. An event that this one does not know is an error: what
+    it says would be lost.
     """
     path = run_dir / LEDGER_FILE
     try:
@@ -206,6 +207,11 @@ def _enter(history: History, line: bytes, where: str) -> None:
     elif event["event"] == "end":
         end = checked(End, event, where)
         history.ends[end.strategy, end.seed] = end.why
+    else:
+        kind = event["event"][:40]
+        raise RunDirectoryError(
+            f"{where}: an event {kind!r}, which this rfsearch does not know: damaged, or written by a newer one."
+        )
 
 
 def require_replayable(history: History, arms: Collection[tuple[str, int]], path: Path) -> None:

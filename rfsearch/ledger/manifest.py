@@ -20,6 +20,7 @@ from rfsearch.ledger.budget import Budget, Currency
 from rfsearch.ledger.files import read_json, write_whole
 from rfsearch.ledger.record import Cost
 from rfsearch.ledger.request import Request
+from rfsearch.ledger.schema import SCHEMA
 from rfsearch.ledger.typed_json import Kept, read_parts, sound
 from rfsearch.space import SINGLE, OwnSpace, Space
 
@@ -301,6 +302,11 @@ def read_manifest(run_dir: Path) -> Manifest:
         raise RunDirectoryError(f"{path}: cannot be read: {error}.") from error
     if not isinstance(body, dict):
         raise RunDirectoryError(f"{path}: a manifest is a JSON object. Got a {type(body).__name__}.")
+    schema = body.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise RunDirectoryError(
+            f"{path}: written by a newer rfsearch (schema {schema}; this one reads up to {SCHEMA})."
+        )
     _give_border(body)
     return read_parts(Manifest, body, path)
 

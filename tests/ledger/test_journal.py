@@ -221,13 +221,18 @@ def test_latencies_of_another_device_give_way(tmp_path):
     assert read_history(tmp_path).latencies == {"b": elsewhere}
 
 
-def test_events_and_fields_of_a_later_version_are_passed_over(tmp_path):
+def test_fields_of_a_later_version_are_passed_over_and_unknown_events_are_refused(tmp_path):
     Journal(tmp_path).latency(["a"], LATENCY)
     with (tmp_path / LEDGER_FILE).open("a") as file:
-        file.write(json.dumps({"event": "dream", "of": "sheep"}) + "\n")
         later = {"event": "latency", "trials": ["b"], **vars(LATENCY), "watts": 3}
         file.write(json.dumps(later) + "\n")
     assert read_history(tmp_path).latencies == {"a": LATENCY, "b": LATENCY}
+    with (tmp_path / LEDGER_FILE).open("a") as file:
+        file.write(json.dumps({"event": "dream", "of": "sheep"}) + "\n")
+    with pytest.raises(
+        RunDirectoryError, match=r"ledger\.jsonl, line 4: an event 'dream', which this rfsearch does not"
+    ):
+        read_history(tmp_path)
 
 
 def test_a_record_with_a_spread_survives_json(tmp_path):

@@ -11,6 +11,7 @@ from rfsearch.choices import Candidate
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Budget, Cost
 from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from rfsearch.ledger.schema import SCHEMA
 from rfsearch.ledger.typed_json import Damaged, known, sound
 from rfsearch.report.facts import read_facts
 from rfsearch.space import TaskSpec
@@ -91,6 +92,12 @@ def test_a_manifest_is_written_as_it_was_read(tmp_path):
         assert json.dumps(before[key]) == json.dumps(after[key]), key
     assert read_manifest(tmp_path) == found
     assert sound(found.budget.full_training) == Cost(**json.loads(LATEST.read_text())["budget"]["full_training"])
+
+
+def test_a_manifest_of_a_newer_schema_is_named_as_newer(tmp_path):
+    body = {**json.loads(LATEST.read_text()), "schema": SCHEMA + 1}
+    with pytest.raises(RunDirectoryError, match=rf"written by a newer rfsearch \(schema {SCHEMA + 1}; this one reads"):
+        stored(tmp_path, body)
 
 
 def test_keys_of_a_later_version_are_passed_over(tmp_path):
