@@ -20,6 +20,7 @@ from rfsearch.space import Space
 from rfsearch.surgery import Settings, install
 from rfsearch.tasks.base import Task
 from rfsearch.training import checkpoint, settings_of
+from rfsearch.trust import opened
 
 
 def fresh_backbone(space: Space, task: Task[object]) -> nn.Module:
@@ -56,17 +57,25 @@ def read_checkpoint(run_dir: Path, trial: str) -> dict[str, Any]:
     return state
 
 
-def trained(run: Path | str, trial: str | None = None) -> nn.Module:
+def trained(run: Path | str, trial: str | None = None, *, trust: bool = False) -> nn.Module:
     """Load a trained network of a run, its paths and blocks in place, in evaluation mode.
 
     Args:
         run: The run's directory.
         trial: A trial that leads its arm. Default: the winner.
+        trust: Whether code may run that the directory names, is not installed, and was not named in a run begun here.
 
     Raises:
         RunDirectoryError: No such checkpoint is kept, it is damaged, or the backbone makes another network now.
+        RequestError: It names such code.
     """
     run_dir = Path(run)
+    read_manifest(run_dir)
+    with opened(run_dir, trust):
+        return _trained(run_dir, trial)
+
+
+def _trained(run_dir: Path, trial: str | None) -> nn.Module:
     manifest = read_manifest(run_dir)
     space, classes = manifest.image_space, sound(manifest.data.classes)
     image_size = sound(manifest.space.image_size)

@@ -308,6 +308,8 @@ def named(spec: str, what: str) -> Callable[..., Any]:
         module = import_source(absolute(spec).rpartition(":")[0])
     except FileNotFoundError:
         raise ModelError(f"{what} {spec!r}: no file {source}.") from None
+    except RequestError:
+        raise
     except (Exception, SystemExit) as error:
         raise ModelError(f"{what} {spec!r}: {source} does not import: {type(error).__name__}: {error}.") from error
     made = getattr(module, attribute, None)

@@ -15,11 +15,15 @@ import importlib
 import importlib.util
 import itertools
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from rfsearch.errors import RequestError
 
 _OWN = Path(__file__).resolve().parent
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -27,6 +31,7 @@ _neighbours: dict[tuple[str, ...], dict[str, ModuleType]] = {}  # top-level modu
 _known_before: dict[tuple[str, ...], set[str]] = {}  # modules that were there before any file of these folders
 _looked_in: set[str] = set()  # folders on Python's path for files that were imported from them
 _versions: dict[str, tuple[int, int]] = {}  # of imported files, by module: time and size
+_refusal: ContextVar[str] = ContextVar("refusal", default="")
 
 
 def absolute(spec: str) -> str:
@@ -44,12 +49,29 @@ def absolute(spec: str) -> str:
     return f"{file}:{attribute}" if file else spec
 
 
+@contextmanager
+def refusing(why: str) -> Iterator[None]:
+    """Refuse within this context to import anything that is not installed.
+
+    Args:
+        why: What is said then, to be followed by what was to be imported.
+    """
+    token = _refusal.set(why)
+    try:
+        yield
+    finally:
+        _refusal.reset(token)
+
+
 def import_source(source: str) -> Any:
     """Import a file by its path, or a module by its name, from the working directory too.
 
     Raises:
         FileNotFoundError: There is no such file. Whatever importing raises is passed on.
+        RequestError: What is not installed is refused here.
     """
+    if (why := _refusal.get()) and not _is_installed(source):
+        raise RequestError(f"{why}{source}.")
     if not source.endswith(".py"):
         _append_to_path(str(Path.cwd()))
         return importlib.import_module(source)
@@ -66,6 +88,23 @@ def import_source(source: str) -> Any:
     with _neighbours_importable(*map(str, _import_folders(path))):
         importlib.import_module(parent)
         return _import_file(name, path)
+
+
+def _is_installed(source: str) -> bool:
+    """Return whether a module is one of an installed package, or of Python's own; a file is none."""
+    if source.endswith(".py"):
+        return False
+    try:
+        found = importlib.util.find_spec(source.partition(".")[0])
+    except (ImportError, ValueError):
+        return True  # there is none: importing it says so
+    if found is None:
+        return not Path.cwd().joinpath(source.partition(".")[0]).with_suffix(".py").exists()
+    places = [Path(place).resolve() for place in found.submodule_search_locations or [found.origin or ""]]
+    own = _OWN, Path(sysconfig.get_path("stdlib")).resolve()
+    return found.origin in ("built-in", "frozen") or all(
+        _INSTALLED & set(place.parts) or any(base == place or base in place.parents for base in own) for place in places
+    )
 
 
 def list_imported_files(file: Path) -> list[Path]:

@@ -1,13 +1,19 @@
 """One thread a test process, and faces drawn once a process: the tensors here are far too small to share out."""
 
+import atexit
 import functools
 import os
+import shutil
 import sys
+import tempfile
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # what is remembered of runs is not to be remembered of tests
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="rfsearch-state-")
+    atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 # Two clusters at once overload two cores: Ray gives its processes 30 s to start.

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from rfsearch import numbers
-from rfsearch.cli.options import JsonOption
+from rfsearch.cli.options import JsonOption, TrustOption
 from rfsearch.direction import merit
 from rfsearch.errors import RequestError
 from rfsearch.printing import err_console, out_console, print_json, progress_console, say, warn
@@ -52,6 +52,7 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="It computes in half precision (float16).")] = False,
     opset: Annotated[int | None, typer.Option("--opset", help="Version of ONNX's operators.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory. Default: RUN/export.")] = None,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a run's winner: a state dict with a small patch, ONNX, and a program of torch.export."""
@@ -60,19 +61,22 @@ def export(
     from rfsearch.export import Graph
     from rfsearch.export import export as write
     from rfsearch.ledger.manifest import read_manifest
+    from rfsearch.trust import opened
 
     graph = Graph(normalise, upsample, argmax, half, _size(size), batch, opset)
     if read_manifest(run_dir).has_own_trainings:
         asked = {"--integer": integer, "--finetune": finetune, "--data": data, "--size": size, "--batch": batch}
         asked |= {"--normalise": normalise, "--upsample": upsample, "--argmax": argmax, "--half": half}
         asked |= {"--opset": opset}
-        _export_weights(run_dir, out, trial, [option for option, value in asked.items() if value], as_json)
+        with opened(run_dir, trust):
+            _export_weights(run_dir, out, trial, [option for option, value in asked.items() if value], as_json)
         return
     wanted = [name.strip() for name in formats.split(",")] if formats != "none" else []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     progress = partial(say, console=progress_console(as_json), style="dim")
-    exported = write(run_dir, out, trial, integer, finetune, wanted, graph, data, device, progress)
+    with opened(run_dir, trust):
+        exported = write(run_dir, out, trial, integer, finetune, wanted, graph, data, device, progress)
     if as_json:
         print_json(exported.to_json())
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rfsearch.cli.options import TrustOption
 from rfsearch.errors import RequestError
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def load_model(
     classes: ClassesOption = 21,
     data: FolderOption = None,
     space: ModelSpaceOption = "folder",
+    trust: TrustOption = False,
 ) -> LoadedModel:
     """Build a network, or load the winner of a run.
 
@@ -71,6 +74,7 @@ def load_model(
         classes: Number of classes, where no images say it.
         data: Folder of labelled images.
         space: Name of the space whose layout that folder has; with an embedded set, it needs none.
+        trust: Whether a run's code may be run that is not installed.
 
     Raises:
         RequestError: The input shape is none, or not that of the images.
@@ -79,9 +83,10 @@ def load_model(
     from rfsearch.ledger.manifest import MANIFEST_FILE
     from rfsearch.networks import trained
     from rfsearch.tasks.from_space import task_of
+    from rfsearch.trust import opened
 
     run_dir = Path(model) if (Path(model) / MANIFEST_FILE).is_file() else None
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, opened(run_dir, trust) if run_dir else nullcontext():
         found = _read_images(run_dir, data, space, Path(cache))
         images = found[1] if found else None
         sizes = None

@@ -112,6 +112,12 @@ TrackOption = Annotated[
         help="Tracker that follows the run: tensorboard, mlflow, wandb, or your own: path/to/file.py:Class (repeat).",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the code that the directory of a run names, not installed, though it was not begun here."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

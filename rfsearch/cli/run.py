@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rfsearch.cli.options import AddressOption, ConfirmOption, JsonOption, make_request, with_options_of
+from rfsearch.cli.options import AddressOption, ConfirmOption, JsonOption, TrustOption, make_request, with_options_of
 from rfsearch.cli.report import report_run
 from rfsearch.conduct import begin, begin_run, device_for, go_on, resumable
 from rfsearch.printing import progress_console, warn
@@ -61,6 +61,7 @@ def resume(
     run_dir: Annotated[Path, typer.Argument(help="Directory of an interrupted run.")],
     address: AddressOption = None,
     confirm: ConfirmOption = 0,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Finish an interrupted run: nothing is lost, nothing is counted twice."""
@@ -68,12 +69,14 @@ def resume(
     from rfsearch.ledger.manifest import read_manifest
     from rfsearch.ledger.typed_json import sound
     from rfsearch.planning.request import check_request_in_general
+    from rfsearch.trust import opened
 
-    asked = sound(read_manifest(run_dir).request)
+    manifest = read_manifest(run_dir)
+    asked = sound(manifest.request)
     request = replace(asked, address=address or asked.address, confirm=max(confirm, asked.confirm))
     check_request_in_general(request)
     device = device_for(request)
-    with hold(run_dir), resumable(run_dir):
+    with hold(run_dir), resumable(run_dir), opened(run_dir, trust, objects=manifest.has_own_trainings):
         go_on(progress_console(as_json), request, run_dir, device)
         code = report_run(run_dir, as_json)
     raise typer.Exit(code)

@@ -33,6 +33,7 @@ from rfsearch.planning.request import CheckedRequest
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.provenance import machine, versions
 from rfsearch.tasks.from_space import task_of
+from rfsearch.trust import note_own
 
 
 @contextmanager
@@ -94,6 +95,7 @@ def start_run(the_plan: SearchPlan, run_dir: Path, command: str, workers: int, d
         workers=workers,
     )
     write_manifest(run_dir, manifest)
+    note_own(run_dir)
 
 
 def reopen_run(run_dir: Path, device: torch.device) -> SearchPlan:
