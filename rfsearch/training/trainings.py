@@ -27,8 +27,10 @@ class RunningTraining(Protocol):
             status is final.
 
         Raises:
-            RunDirectoryError: A checkpoint cannot be written. Nothing else leaves this method but an interrupt: what a
-                user's model or data raises becomes a record with status `failed`.
+            RunDirectoryError: A checkpoint cannot be written. Nothing else leaves this method but an interrupt and the
+                next error: what a user's model or data raises becomes a record with status `failed`.
+            LostProcessError: One of several processes that train it together has died: whoever runs the trial takes
+                that for the death of its worker.
         """
 
     def close(self) -> None:
