@@ -34,11 +34,11 @@ class Engine(Protocol):
       that is true, advance again; if not, hand in this record as it is.
     - Every assignment is handed in once, by `contest.finish(record)`, with its final record or with the provisional one
       that was not kept. `watch` gets what `finish` returns.
-    - If a worker dies, or `advance` raises LostProcessError, begin a training of the same assignment with `lost` and `lost_s`: how many workers have died
-      since the trial's last rung, and how long they held their devices. So lost work is charged. It goes on from its
-      last checkpoint and reports that rung again, which is judged again. If it keeps dying, hand in its last record
-      with status `failed`, a `cause` and no `val`; add to its cost those seconds, and per try the FLOP and epochs of
-      `contest.stretch(assignment)`.
+    - If a worker dies, or `advance` raises LostProcessError, begin a training of the same assignment with `lost` and
+      `lost_s`: how many workers have died since the trial's last rung, and how long they held their devices. So lost
+      work is charged. It goes on from its last checkpoint and reports that rung again, which is judged again. If it
+      keeps dying, hand in its last record with status `failed`, a `cause` and no `val`; add to its cost those seconds,
+      and per try the FLOP and epochs of `contest.stretch(assignment)`.
     - An exception of the contest, of `watch` or of `check`, and a RunDirectoryError of a training, end the run: stop
       the workers and raise it. Trials that have not ended are left as they are, neither finished nor failed; a resumed
       run is given them again by `contest.next()`.
