@@ -36,6 +36,7 @@ from rfsearch.surgery.inserts import InflatedSite, SplitSite
 from rfsearch.tasks.segmentation import Segmentation
 from rfsearch.training import Order, Training
 from rfsearch.training.batches import augment_of
+from rfsearch.trust import opened
 from tests.calls import wrong
 from tests.planned import planned
 from tests.toys import toy_faces, toy_file
@@ -384,7 +385,8 @@ def test_no_file_names_a_folder_of_the_machine_that_wrote_it(run_of, tmp_path):
     network.write_text("from tests.test_export import plain_net as make\n")
     manifest = (run / "manifest.json").read_text().replace("tests.test_export:plain_net", f"{network}:make")
     (run / "manifest.json").write_text(manifest)
-    export(run)
+    with opened(run, trust=True):
+        export(run)
     written = sorted(path.name for path in (run / "export").iterdir())
     assert written == ["export.json", "model.onnx", "model.pt", "model.pt2", "patch.json"]
     for path in (run / "export").iterdir():

@@ -92,7 +92,7 @@ def test_an_old_run_whose_network_was_edited_is_reported_when_its_weights_do_not
     try:
         file.write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != "network"}))
         with pytest.raises(RunDirectoryError, match="weights do not fit the network that backbone"):
-            trained(run_dir)
+            trained(run_dir, trust=True)
     finally:
         file.write_text(whole)
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 from rfsearch import plugins
 from rfsearch.errors import RequestError, RfsearchError
 from rfsearch.ledger.record import Record
 from rfsearch.observers.base import Observer, Watched
-
-if TYPE_CHECKING:
-    from ray.tune import Callback
 
 STUDY = "optuna-study"
 """The observer of every run."""
@@ -84,16 +81,16 @@ def check_tracks(tracks: Sequence[str]) -> None:
         _kind(name)
 
 
-def callbacks_of(tracks: Sequence[str]) -> dict[str, Callback]:
+def callbacks_of(tracks: Sequence[str]) -> dict[str, Any]:
     """Make those of the trackers that are callbacks of Ray Tune's.
 
     Raises:
         RequestError: One cannot be made.
     """
-    found: dict[str, Callback] = {}
+    found: dict[str, Any] = {}
     for name in filter(_is_callback, tracks):
         try:
-            found[name] = cast("Callback", _kind(name)())  # type: ignore[call-arg]
+            found[name] = _kind(name)()
         except (Exception, SystemExit) as error:
             raise RequestError(f"callback {name} is made without arguments: {plugins.describe_error(error)}") from error
     return found
@@ -127,7 +124,7 @@ def observing(
         observers.close()
 
 
-def _kind(name: str) -> type[Observer] | type[Callback]:
+def _kind(name: str) -> type[Any]:
     kind = plugins.named(name, "observer") if ":" in name else plugins.load("observers", name)
     if isinstance(kind, type) and (issubclass(kind, Observer) or _CALLBACK in [one.__module__ for one in kind.__mro__]):
         return kind

@@ -91,13 +91,14 @@ class LoopForecaster:
         return Forecast(
             cost=Cost(epoch_flop * length.epochs + end_flop + looks, epoch.device_s * length.epochs + length.end_s,
                       float(length.epochs)),
-            least=Cost(epoch_flop + looks + end_flop, epoch.device_s + length.end_s, 1.0),
+            least=(entry := Cost(epoch_flop + looks + end_flop, epoch.device_s + length.end_s, 1.0)),
             stretch=Cost(epoch_flop + looks, epoch.device_s, 1.0),
             peak_bytes=length.peak_bytes,
             rf_px=fields.rf_px,
             path_rf_px=fields.path_rf_px,
             seen=fields.seen,
             step=epoch,
+            entry=entry,
         )  # fmt: skip
 
     def _pass(self, candidate: Candidate) -> _Passes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -15,11 +15,13 @@ from rfsearch.ledger import Record
 from rfsearch.own_loop.group import Group
 from rfsearch.own_loop.loop_training import LoopThread, LoopTraining, Train, function_of
 from rfsearch.own_loop.member import Line
-from rfsearch.own_loop.members import Members
 from rfsearch.own_loop.trial import Trial
 from rfsearch.space import OwnSpace
 from rfsearch.training.network import settings_of
 from rfsearch.training.order import Order
+
+if TYPE_CHECKING:
+    from rfsearch.orchestration.members import Members
 
 
 class GroupTraining:
@@ -44,6 +46,8 @@ class GroupTraining:
         Raises:
             LostProcessError: A process has died.
         """
+        from rfsearch.orchestration.members import Members
+
         if self._members is None:
             self._members = Members(self._work, self._processes, self._device)
         else:

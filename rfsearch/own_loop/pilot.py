@@ -17,7 +17,6 @@ from rfsearch.identity import network_of
 from rfsearch.own_loop.group import Group
 from rfsearch.own_loop.loop_training import LoopThread, Train, function_of, place_of_error
 from rfsearch.own_loop.member import Line
-from rfsearch.own_loop.members import Members
 from rfsearch.own_loop.trial import Trial
 from rfsearch.space import Length, OwnSpace
 from rfsearch.training.memory import PeakMemory
@@ -73,6 +72,8 @@ def run_pilot(
     Raises:
         RequestError: It does not train, or fails.
     """
+    from rfsearch.orchestration.members import Members
+
     if processes == 1:
         return _piloted(space, train, tensors, device)
     members = Members(partial(_pilot_together, space, train, tensors), processes, device)

@@ -20,7 +20,7 @@ from rfsearch.strategies.guard import Guarded
 
 # Beyond what a score takes at least, a trial is not worth starting with less than this share of a full training left.
 _SMALLEST_START = 0.02
-_NO_STEP = "that is less than the shortest training of its next candidate costs, its scoring included"
+_NO_STEP = "that is less than its next candidate needs to begin, its scoring included"
 _TOO_LITTLE = "that is less than the shortest training worth starting costs, its scoring included"
 # Failed trials cost next to nothing, so a model that always fails would otherwise be tried for ever.
 _MOST_FAILURES_IN_A_ROW = 5
@@ -225,7 +225,7 @@ class Contest:
             end = suggested.why
         else:
             candidate = suggested.candidate if isinstance(suggested, Heir) else suggested
-            if self._left(arm) >= min(arm.budget.spent(self._forecast(candidate).least), arm.budget.limit / 2):
+            if self._left(arm) >= arm.budget.spent(self._forecast(candidate).entry):
                 return suggested
             end = _NO_STEP
         if not pending:  # else what is in training may yet leave it more

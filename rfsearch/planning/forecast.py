@@ -22,6 +22,7 @@ class Forecast:
         seen: A fingerprint of what every unit reads of the image, equal for candidates whose receptive fields cannot be
             told apart.
         step: Of the first step.
+        entry: What must be left for it to begin at all, where its first step is a large piece.
     """
 
     cost: Cost
@@ -32,3 +33,4 @@ class Forecast:
     path_rf_px: Mapping[str, int] = field(default_factory=dict)
     seen: str = ""
     step: Cost = field(default_factory=Cost)
+    entry: Cost = field(default_factory=Cost)

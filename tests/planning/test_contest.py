@@ -371,7 +371,7 @@ def test_a_candidate_that_could_not_begin_to_train_is_not_handed_out_and_ends_it
 
     def dearer(candidate: Candidate) -> Forecast:
         found = forecast(candidate)
-        return found if candidate == SPACE.reference_candidate else replace(found, least=Cost(60.0, 0.3, 0.03))
+        return found if candidate == SPACE.reference_candidate else replace(found, entry=Cost(60.0, 0.3, 0.03))
 
     def game():
         listed = Listed([SPACE.reference_candidate, SPACE.uniform(Dilated(4)), SPACE.uniform(Dilated(2))])
@@ -383,7 +383,7 @@ def test_a_candidate_that_could_not_begin_to_train_is_not_handed_out_and_ends_it
         first.finish(trained(assignment))
     assert first.done
     assert len(read_history(tmp_path).records) == 2  # 50 are left
-    assert "shortest training of its next candidate" in read_history(tmp_path).ends["mine", 0]
+    assert "less than its next candidate needs to begin" in read_history(tmp_path).ends["mine", 0]
     assert game().done
 
 
