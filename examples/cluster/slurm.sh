@@ -11,7 +11,7 @@
 set -euo pipefail
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-on() { srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" "${@:2}"; }
+on() { exec srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" "${@:2}"; }
 
 ip=$(on "${nodes[0]}" hostname --ip-address | tr ' ' '\n' | grep --max-count=1 --fixed-strings .)
 address=$ip:${PORT:-6379}
@@ -19,7 +19,7 @@ address=$ip:${PORT:-6379}
 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(python3 -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE RAY_AUTH_TOKEN
 resources=(--num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats --block)
-trap 'jobs -p | xargs --no-run-if-empty kill' EXIT
+trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT
 
 on "${nodes[0]}" ray start --head --node-ip-address="$ip" --port="${address#*:}" "${resources[@]}" &
 until ray health-check --address "$address" > /dev/null 2>&1; do
