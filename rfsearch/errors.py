@@ -8,7 +8,8 @@
     |   |-- StrategyError       a strategy whose own code fails or breaks its contract
     |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
     |   |   `-- DerivativeError a layer that is differentiated twice and has a first derivative only
-    |   `-- RunDirectoryError   a run directory that cannot be written, read or resumed
+    |   |-- RunDirectoryError   a run directory that cannot be written, read or resumed
+    |   `-- UntrustedError      code that is not installed, named by a directory that nobody here has begun or trusts
     |-- TrialError              one trial failed; the run goes on and the ledger holds the cause
     `-- LostProcessError        one of several processes of a trial has died; the trial is tried again
 
@@ -65,6 +66,10 @@ class DerivativeError(ModelError, RuntimeError):
 
 class RunDirectoryError(RequestError):
     """Report a run directory that cannot be written, read or resumed."""
+
+
+class UntrustedError(RequestError):
+    """Report code that a directory names, and that runs only where the user says so."""
 
 
 class TrialError(RfsearchError):

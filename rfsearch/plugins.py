@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, described, nearest
+from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, UntrustedError, described, nearest
 from rfsearch.sources import absolute, import_source
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def named(spec: str, what: str) -> Callable[..., Any]:
         module = import_source(absolute(spec).rpartition(":")[0])
     except FileNotFoundError:
         raise ModelError(f"{what} {spec!r}: no file {source}.") from None
-    except RequestError:
+    except UntrustedError:
         raise
     except (Exception, SystemExit) as error:
         raise ModelError(f"{what} {spec!r}: {source} does not import: {type(error).__name__}: {error}.") from error

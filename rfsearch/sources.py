@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rfsearch.errors import RequestError
+from rfsearch.errors import UntrustedError
 
 _OWN = Path(__file__).resolve().parent
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -68,10 +68,10 @@ def import_source(source: str) -> Any:
 
     Raises:
         FileNotFoundError: There is no such file. Whatever importing raises is passed on.
-        RequestError: What is not installed is refused here.
+        UntrustedError: What is not installed is refused here.
     """
     if (why := _refusal.get()) and not _is_installed(source):
-        raise RequestError(f"{why}{source}.")
+        raise UntrustedError(f"{why}{source}.")
     if not source.endswith(".py"):
         _append_to_path(str(Path.cwd()))
         return importlib.import_module(source)
@@ -97,9 +97,9 @@ def _is_installed(source: str) -> bool:
     try:
         found = importlib.util.find_spec(source.partition(".")[0])
     except (ImportError, ValueError):
-        return True  # there is none: importing it says so
+        return False
     if found is None:
-        return not Path.cwd().joinpath(source.partition(".")[0]).with_suffix(".py").exists()
+        return False  # it may yet be one of the working directory
     places = [Path(place).resolve() for place in found.submodule_search_locations or [found.origin or ""]]
     own = _OWN, Path(sysconfig.get_path("stdlib")).resolve()
     return found.origin in ("built-in", "frozen") or all(

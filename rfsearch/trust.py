@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from rfsearch import sources
-from rfsearch.errors import RequestError
+from rfsearch.errors import UntrustedError
 from rfsearch.ledger.manifest import MANIFEST_FILE
 
 _trusted: ContextVar[frozenset[Path]] = ContextVar("trusted", default=frozenset())
@@ -38,7 +38,7 @@ def opened(run_dir: Path, trust: bool = False, objects: bool = False) -> Iterato
         objects: Whether its checkpoints hold objects of its maker's, which run code as they are read.
 
     Raises:
-        RequestError: It names code that is not installed, or holds such objects.
+        UntrustedError: It names code that is not installed, or holds such objects.
     """
     if trust:
         note_own(run_dir)
@@ -52,7 +52,7 @@ def opened(run_dir: Path, trust: bool = False, objects: bool = False) -> Iterato
         return
     trusting = "If you trust whoever made it, say so: --trust, or trust=True in Python."
     if objects:
-        raise RequestError(
+        raise UntrustedError(
             f"{run_dir} was not begun here, and its checkpoints hold objects that run code as they are read. {trusting}"
         )
     why = f"{run_dir} was not begun here, and names code that is not installed, which would run. {trusting} The code: "

@@ -36,7 +36,7 @@ def begun(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def foreign(begun, tmp_path, monkeypatch) -> Path:
-    """The same directory at somebody else's."""
+    """The same directory, as another user has it."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of somebody else"))
     shutil.copytree(begun, tmp_path / "run")
     _mark(begun).unlink(missing_ok=True)
@@ -101,10 +101,14 @@ def test_where_nothing_can_be_remembered_trust_still_counts(begun, foreign, call
 def test_what_is_installed_runs_without_a_word(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lying_beside.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "a_folder_beside").mkdir()
+    (tmp_path / "a_folder_beside" / "__init__.py").write_text("raise SystemExit('it ran')")
+    for source in ("a_folder_beside", "a_folder_beside.inner"):  # before and after Python looks there
+        assert not _is_installed(source), source
     monkeypatch.syspath_prepend(str(tmp_path))
     for source in ("json", "sys", "torch.nn", "rfsearch.backbones.small", "numpy"):
         assert _is_installed(source), source
-    for source in ("lying_beside", "lying_beside.inner", "lying_beside.py", "/elsewhere/net.py"):
+    for source in ("a_folder_beside", "lying_beside", "lying_beside.inner", "lying_beside.py", "/elsewhere/net.py"):
         assert not _is_installed(source), source
     with refusing("no: "):
         assert import_source("json")

@@ -76,7 +76,7 @@ def _print_plan(the_plan: SearchPlan, rows: Sequence[PlannedCandidate]) -> None:
     out_console.print(the_plan.title)
     for notice in the_plan.notices:
         say(notice, style="yellow")
-    out_console.print(plan_table(rows, the_plan.reference_flop, the_plan.sizes.noun if the_plan.sizes else "object"))
+    out_console.print(plan_table(rows, the_plan.reference_flop, the_plan.noun))
     for sentence in _remarks(the_plan, rows):
         say(sentence)
 

@@ -61,7 +61,7 @@ def _write_pictures(found: Inspection, title: str, sentences: Sequence[str], fol
     write_layers(found, folder / "layers.csv")
     theory, effective = [axis.px for axis in found.field.axes], found.effective
     objects = found.sizes.histogram() if found.sizes else None
-    noun = found.sizes.noun if found.sizes else ""
+    noun = found.sizes.noun if found.sizes else "object"
     pictured = Pictured(title, sentences, theory, None, None, objects, noun)
     if effective:
         write_picture(effective.map, theory, effective.size_px, folder / "erf.png")

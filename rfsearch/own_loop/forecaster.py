@@ -88,17 +88,18 @@ class LoopForecaster:
         model, learnable = self._installed(candidate)
         fields = fields_of(model, learnable, candidate, self._space.input_shape)
         epoch = Cost(epoch_flop, dearer * length.epoch_s, 1.0)
+        least = Cost(epoch_flop + looks + end_flop, epoch.device_s + length.end_s, 1.0)
         return Forecast(
             cost=Cost(epoch_flop * length.epochs + end_flop + looks, epoch.device_s * length.epochs + length.end_s,
                       float(length.epochs)),
-            least=(entry := Cost(epoch_flop + looks + end_flop, epoch.device_s + length.end_s, 1.0)),
+            least=least,
             stretch=Cost(epoch_flop + looks, epoch.device_s, 1.0),
             peak_bytes=length.peak_bytes,
             rf_px=fields.rf_px,
             path_rf_px=fields.path_rf_px,
             seen=fields.seen,
             step=epoch,
-            entry=entry,
+            entry=least,
         )  # fmt: skip
 
     def _pass(self, candidate: Candidate) -> _Passes:

@@ -7,17 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
 
-from rfsearch.choices import Candidate
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Record
 from rfsearch.own_loop.group import Group
-from rfsearch.own_loop.loop_training import LoopThread, LoopTraining, Train, function_of
+from rfsearch.own_loop.loop_training import LoopTraining, Train
 from rfsearch.own_loop.member import Line
-from rfsearch.own_loop.trial import Trial
 from rfsearch.space import OwnSpace
-from rfsearch.training.network import settings_of
 from rfsearch.training.order import Order
 
 if TYPE_CHECKING:
@@ -64,30 +60,12 @@ class GroupTraining:
             self._members = None
 
 
-class _Following:
-    """Decide nothing: the first process does."""
-
-    def before_installing(self, model: nn.Module) -> None:
-        """Accept it: the pilot has looked."""
-
-    def take_up(self, trial: Trial) -> int:
-        """Never be asked."""
-        raise NotImplementedError
-
-    def goes_on(self, trial: Trial, epoch: int) -> bool:
-        """Never be asked."""
-        raise NotImplementedError
-
-
 def _train(space: OwnSpace, train: Train | str, order: Order, group: Group, line: Line, device: torch.device) -> None:
     """Be one of the processes; the first sends a record at each report."""
-    if group.rank:
-        of = order.assignment
-        candidate = Candidate.from_json(of.candidate)
-        trial = Trial(candidate, space, settings_of(space), of.train_seed, device, _Following(), group)
-        LoopThread(lambda: trial.run(function_of(train))).go_on()
-        return
     training = LoopTraining(space, train, replace(order, device=device), group)
+    if group.rank:
+        training.follow()
+        return
     line.abandon = training.abandon
     while True:
         try:

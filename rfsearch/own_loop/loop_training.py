@@ -51,7 +51,7 @@ class LoopTraining:
         space: What is searched, with the length of a full training.
         train: The user's function, or its SPEC.
         order: What to train; its first step is an epoch with its evaluations.
-        group: The processes that train it together, of which this is the first. None: this one alone.
+        group: The processes that train it together. None: this one alone.
     """
 
     def __init__(self, space: OwnSpace, train: Train | str, order: Order, group: Group | None = None) -> None:
@@ -96,9 +96,17 @@ class LoopTraining:
             except BaseException as error:
                 if self._thread is None or error is not self._thread.raised:
                     raise
-                cause = f"{type(error).__name__}: {error}{place_of_error(error)}"
+                cause = cause_of(error)
         (self._directory / PROGRESS).unlink(missing_ok=True)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
+
+    def follow(self) -> None:
+        """Call the function in another process than the first of its group, which decides.
+
+        Raises:
+            BaseException: What the function raised.
+        """
+        LoopThread(self._call).go_on()
 
     def abandon(self, cause: str) -> None:
         """Let the training fail for a reason that its own thread cannot know; called from another one."""
@@ -361,6 +369,13 @@ class LoopThread:
 def function_of(train: Train | str) -> Train:
     """Return a training function, found by its SPEC where that is what is given."""
     return plugins.named(train, "training function") if isinstance(train, str) else train
+
+
+def cause_of(error: BaseException) -> str:
+    """Return in a sentence what a training function has raised."""
+    if isinstance(error, RfsearchError):
+        return str(error)
+    return f"{type(error).__name__}: {error}{place_of_error(error)}"
 
 
 def place_of_error(error: BaseException) -> str:

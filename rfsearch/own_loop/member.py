@@ -19,9 +19,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from rfsearch.errors import RfsearchError
 from rfsearch.own_loop.group import Group
-from rfsearch.own_loop.loop_training import place_of_error
+from rfsearch.own_loop.loop_training import cause_of
 
 Work = Callable[[Group, "Line", torch.device], None]
 
@@ -100,13 +99,6 @@ class Line:
                 self.abandon(heard.cause)
             else:
                 self._heard.put(heard)
-
-
-def cause_of(error: BaseException) -> str:
-    """Return in a sentence what a training function has raised."""
-    if isinstance(error, RfsearchError):
-        return str(error)
-    return f"{type(error).__name__}: {error}{place_of_error(error)}"
 
 
 def _do_nothing(*_: object, **__: object) -> None:

@@ -113,7 +113,7 @@ class Plan(SearchPlan):
             fingerprint=data.fingerprint(),
             folder=str(Path(folder).resolve()) if folder else None,
             splits={name: len(split) for name, split in data.splits.items()},
-            noun=self.sizes.noun if self.sizes else "object",
+            noun=self.noun,
         )
         return space_facts, data_facts, network_now(space, task, self.candidates)
 

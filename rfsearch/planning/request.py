@@ -7,8 +7,6 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import distributed
-
 from rfsearch import plugins
 from rfsearch.data.faults import require_folder
 from rfsearch.errors import BudgetError, SpaceError
@@ -132,6 +130,8 @@ def _check_processes(request: Request) -> None:
         raise SpaceError(f"--processes-per-trial is a whole number, at least 1. Got {processes!r}.")
     if processes == 1:
         return
+    from torch import distributed  # slow to import, and few requests need it
+
     if request.train is None and request.space:
         raise SpaceError("--processes-per-trial goes with --train: built-in trainings have one process.")
     if sys.platform == "win32" or not distributed.is_available():

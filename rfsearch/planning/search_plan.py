@@ -127,6 +127,11 @@ class SearchPlan(ABC):
         """Sizes of the objects of the training images, None where they have none or these are not known."""
 
     @property
+    def noun(self) -> str:
+        """What is called an object in the data, in the singular."""
+        return self.sizes.noun if self.sizes else "object"
+
+    @property
     @abstractmethod
     def settings(self) -> Settings:
         """What surgery needs to install a candidate."""

@@ -170,6 +170,7 @@ class Training:
 
     def _look(self, loop: TrainingLoop) -> Record:
         """Validate on part of the validation split and keep a checkpoint to resume from."""
+        loop.check_losses()
         val = self._data.splits["val"]
         some = val.some(self._space.recipe.rung_images)
         try:
