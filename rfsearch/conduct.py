@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -142,6 +142,10 @@ def start_engine(request: Request) -> AbstractContextManager[Engine]:
     from rfsearch.orchestration import Engine, Resources
     from rfsearch.planning.request import timeout_s
 
+    if request.replay is not None and request.address is None:
+        from rfsearch.replay import OneAtATime
+
+        return nullcontext(OneAtATime())
     processes = request.processes_per_trial
     resources = Resources(
         request.cpus_per_trial or processes, request.gpus_per_trial, timeout_s(request), processes=processes
@@ -299,6 +303,8 @@ def _reporting(run_dir: Path) -> Iterator[None]:
 
 def _time_networks(console: Console, the_plan: SearchPlan, run_dir: Path, device: torch.device) -> None:
     """Measure what latencies are missing, now that nothing trains. An interrupt leaves tables and page as they are."""
+    if the_plan.request.replay is not None:
+        return  # they stand in the records that were looked up
     from rfsearch.report import write
     from rfsearch.timing import time_networks
 

@@ -2,7 +2,6 @@
 
 import io
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
@@ -10,47 +9,21 @@ import pytest
 import torch
 
 from rfsearch import cli
-from rfsearch.ledger import Record, Request
+from rfsearch.ledger import Request
 from rfsearch.planning.competition import contest_of
-from rfsearch.planning.contest import Contest
 from rfsearch.planning.directory import start_run
 from rfsearch.planning.plan import Plan
-from rfsearch.training import Order, Training, Trainings
+from rfsearch.replay import OneAtATime
+from rfsearch.training import Order, Training
 from tests.planned import planned
 from tests.toys import toy_file
 
 CPU = torch.device("cpu")
 
 
-class InProcess:
-    """An engine that trains in this process."""
-
-    workers = 1
-
-    def run(
-        self,
-        contest: Contest,
-        trainings: Trainings,
-        run_dir: Path,
-        currency: str,
-        watch: Callable[[Record], None],
-        check: Callable[[], None],
-    ) -> None:
-        while assignment := contest.next():
-            check()
-            folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-            work = trainings.begin(Order(assignment, currency, CPU, folder, step=step))
-            while (record := work.advance()).status == "pruned":
-                watch(record)
-                if not contest.keep(record):
-                    break
-            work.close()
-            watch(contest.finish(record))
-
-
 def train_in_process(patch: pytest.MonkeyPatch) -> None:
     """Let commands that are called in this process train here too."""
-    patch.setattr("rfsearch.conduct.start_engine", lambda request: nullcontext(InProcess()))
+    patch.setattr("rfsearch.conduct.start_engine", lambda request: nullcontext(OneAtATime()))
 
 
 def run_in_process(*words: object) -> str:

@@ -83,6 +83,13 @@ ConfirmOption = Annotated[
         "with four fresh seeds each. It belongs to no arm.",
     ),
 ]
+ReplayOption = Annotated[
+    bool,
+    typer.Option("--replay", help="Train nothing: look trainings up in those that are shipped with the space."),
+]
+ReplayOfOption = Annotated[
+    str | None, typer.Option("--replay-of", help="Train nothing: look trainings up in those of an earlier run.")
+]
 ProcessesOption = Annotated[
     int,
     typer.Option(
@@ -137,6 +144,8 @@ def make_request(
     trial_timeout: TimeoutOption = None,
     processes_per_trial: ProcessesOption = 1,
     confirm: ConfirmOption = 0,
+    replay: ReplayOption = False,
+    replay_of: ReplayOfOption = None,
     changes: SetOption = None,
     train: TrainOption = None,
     dilations: DilationsOption = None,
@@ -151,6 +160,7 @@ def make_request(
         RequestError: Neither a space nor a training function is named, or an option goes with the other.
     """
     from rfsearch.ledger import Request
+    from rfsearch.ledger.request import EMBEDDED
     from rfsearch.observers import check_tracks
     from rfsearch.plugins import space_file
     from rfsearch.sources import absolute
@@ -180,6 +190,7 @@ def make_request(
         trial_timeout=trial_timeout,
         processes_per_trial=processes_per_trial,
         confirm=confirm,
+        replay=str(Path(replay_of).resolve()) if replay_of is not None else EMBEDDED if replay else None,
     )
     own: dict[str, object] = {"--train": train, "--dilations": dilations, "--input": input_shape}
     own |= {"--direction": direction, "--score": score}
@@ -200,6 +211,7 @@ def make_request(
 def _require_nothing_else(request: Request) -> Request:
     """Check that nothing is asked of a user's own training that only built-in ones have."""
     built_in = {"--data": request.data, "--preset": request.preset, "--set": request.changes or None}
+    built_in |= {"--replay": request.replay}
     if given := [option for option, value in built_in.items() if value is not None]:
         raise RequestError(f"{given[0]} goes with built-in trainings. Your own function reads its data as it likes.")
     if request.backbone is None:

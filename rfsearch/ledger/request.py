@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from rfsearch.direction import Direction
 
+EMBEDDED = ""
+"""What is replayed where no run is named: the trainings that are shipped with the space."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -36,6 +39,7 @@ class Request:
         trial_timeout: How long a trial may go without a validation, with its unit. None: as its forecast says.
         processes_per_trial: How many processes train a trial together, where a function trains.
         confirm: How many of the best outcomes are trained again, with seeds that chose nothing.
+        replay: Run whose trainings are looked up instead of trained; EMBEDDED for those shipped with the space.
 
     Example:
         Request("helen", strategies=("exhaustive", "inflation@bi"), budget="7x", seeds=3)
@@ -64,3 +68,4 @@ class Request:
     trial_timeout: str | None = None
     processes_per_trial: int = 1
     confirm: int = 0
+    replay: str | None = None

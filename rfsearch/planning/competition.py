@@ -46,21 +46,7 @@ class Engine(Protocol):
     Attributes:
         workers: Number of trials at a time.
 
-    Example:
-        >>> class OneAtATime:
-        ...     workers = 1
-        ...
-        ...     def run(self, contest, trainings, run_dir, currency, watch, check):
-        ...         while (assignment := contest.next()) is not None:
-        ...             folder, step = run_dir / "checkpoints" / assignment.trial, contest.first_step(assignment)
-        ...             training = trainings.begin(Order(assignment, currency, torch.device("cpu"), folder, step=step))
-        ...             while (record := training.advance()).status == "pruned":
-        ...                 check()
-        ...                 watch(record)
-        ...                 if not contest.keep(record):
-        ...                     break
-        ...             training.close()
-        ...             watch(contest.finish(record))
+    The smallest one is `rfsearch.replay.OneAtATime`.
     """
 
     @property

@@ -30,6 +30,7 @@ from rfsearch.planning.forecast import Forecast
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.planning.request import CheckedRequest
 from rfsearch.planning.search_plan import SearchPlan
+from rfsearch.replay import ReplayTable, ReplayTrainings, table_for
 from rfsearch.space import LSDFN, SearchSpace, Space
 from rfsearch.strategies import Description
 from rfsearch.surgery import Settings
@@ -46,11 +47,13 @@ class Plan(SearchPlan):
         space: The space that it means, fitted to its network and data.
         task: Its task.
         data: The data.
+        table: Trainings that are looked up instead of trained.
     """
 
     space: Space
     task: Task[object]
     data: ImageSet
+    table: ReplayTable | None = None
 
     @property
     def primary(self) -> str:
@@ -77,8 +80,8 @@ class Plan(SearchPlan):
         return settings_of(self.space, self.data.classes)
 
     @property
-    def trainings(self) -> ImageTrainings:
-        return ImageTrainings(self.space, self.data)
+    def trainings(self) -> ImageTrainings | ReplayTrainings:
+        return ReplayTrainings(self.table) if self.table else ImageTrainings(self.space, self.data)
 
     def make_network(self) -> nn.Module:
         return fresh_backbone(self.space, self.task)
@@ -163,8 +166,11 @@ def make_plan(
     space = fitted.space
     described = describe_entrants(entrants, space) if descriptions is None else descriptions
     fitted.check([*extremes(request, entrants, space), *known_candidates(described, space)])
-    forecaster = Forecaster(space, task, data, device, flop_per_s)
-    if request.address is None and device.type == "cpu":
+    table = None if request.replay is None else table_for(request.replay, space)
+    if table:
+        table.check(space, data)
+    forecaster = Forecaster(space, task, data, device, table.flop_per_s if table else flop_per_s)
+    if table is None and request.address is None and device.type == "cpu":
         step_bytes = forecaster.step_bytes(space.reference_candidate)
         _require_memory(step_bytes, f"one training step of {space.recipe.batch_size} images takes", space)
     reference_flop = forecaster.reference_flop()
@@ -181,7 +187,8 @@ def make_plan(
         budget=budget,
         reference_flop=reference_flop,
         forecaster=forecaster,
-        notices=(*fitted.notices, *_unguided(entrants, space)),
+        notices=(*([table.notice] if table else []), *fitted.notices, *_unguided(entrants, space)),
+        table=table,
     )
 
 

@@ -91,6 +91,8 @@ def check_request_in_general(request: Request) -> None:
         raise SpaceError(
             f"--confirm is the number of outcomes to train again, at most {CONFIRMED_MOST}. Got {request.confirm!r}."
         )
+    if request.confirm and request.replay is not None:
+        raise SpaceError("--confirm trains with seeds that chose nothing, and a replay trains nothing. Leave one out.")
     _check_processes(request)
     timeout_s(request)
 
