@@ -4,8 +4,8 @@
     python baselines/benchmarks/replay_table.py NAME --run RUN
 
 The first trains, under each seed, everything that strategies know beforehand that they may try, and every dilation of
-the space behind each fixed f. What is kept, in baselines/replay/NAME, is a run directory of manifest and ledger, without
-paths of the machine.
+the space behind each fixed f. What is kept, in baselines/replay/NAME, is a run directory of manifest and ledger,
+without paths of the machine.
 """
 
 from __future__ import annotations
