@@ -86,7 +86,7 @@ def begin(
         observers = stack.enter_context(_observing(console, the_plan, run_dir))
         _compete(console, the_plan, contest, run_dir, engine, observers)
         _confirm(console, the_plan, run_dir, engine, request.confirm)
-    _time_networks(console, the_plan, run_dir, device)
+    _look_at_networks(console, the_plan, run_dir, device)
     return the_plan
 
 
@@ -122,7 +122,7 @@ def go_on(
             if not contest.done:
                 _compete(console, the_plan, contest, run_dir, engine, observers)
             _confirm(console, the_plan, run_dir, engine, request.confirm)
-    _time_networks(console, the_plan, run_dir, device)
+    _look_at_networks(console, the_plan, run_dir, device)
     return the_plan
 
 
@@ -301,16 +301,24 @@ def _reporting(run_dir: Path) -> Iterator[None]:
         raise
 
 
-def _time_networks(console: Console, the_plan: SearchPlan, run_dir: Path, device: torch.device) -> None:
-    """Measure what latencies are missing, now that nothing trains. An interrupt leaves tables and page as they are."""
+def _look_at_networks(console: Console, the_plan: SearchPlan, run_dir: Path, device: torch.device) -> None:
+    """Measure what is missing of latencies and effective fields, now that nothing trains.
+
+    An interrupt leaves tables and page as they are.
+    """
     if the_plan.request.replay is not None:
-        return  # they stand in the records that were looked up
+        return  # no network was trained; latencies stand in the records that were looked up
+    from rfsearch.effective_fields import measure_fields
     from rfsearch.report import write
     from rfsearch.timing import time_networks
 
     try:
-        with console.status("Measuring latencies with nothing else running ..."), deferred() as check:
+        with (
+            console.status("Measuring latencies and effective fields ..."),
+            deferred() as check,
+        ):
             notices = time_networks(the_plan, run_dir, device, check)
+            notices += measure_fields(the_plan, run_dir, check)
     except Interrupted:
         write(run_dir)
         raise

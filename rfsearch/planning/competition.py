@@ -92,7 +92,8 @@ def contest_of(the_plan: SearchPlan, run_dir: Path) -> Contest:
     require_replayable(history, {(arm.name, arm.seed) for arm in arms}, journal.path)
     try:
         space = the_plan.space
-        return Contest(arms, journal, history, the_plan.forecaster, space.reference_candidate, space.direction)
+        forecast, reference = the_plan.forecaster, space.reference_candidate
+        return Contest(arms, journal, history, forecast, reference, space.direction, space.default_candidate)
     except RfsearchError:
         raise
     except Exception as error:  # what a strategy raises for records that it can never have asked for
@@ -102,11 +103,8 @@ def contest_of(the_plan: SearchPlan, run_dir: Path) -> Contest:
 
 
 def keep_leaders(run_dir: Path, contest: Contest) -> None:
-    """Delete the checkpoints of finished trials that lead no arm and that no other trial goes on from.
-
-    Leaders alone are ever shown or exported.
-    """
-    needed = {arm.best.trial for arm in contest.arms if arm.best} | set(contest.running) | contest.parents
+    """Delete the checkpoints of finished trials that nobody shows and that no other trial goes on from."""
+    needed = contest.shown | set(contest.running) | contest.parents
     for folder in (run_dir / "checkpoints").glob("*"):
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)

@@ -97,6 +97,7 @@ class Contest:
             it cannot be computed, the reference's forecast is used.
         reference: The space's reference candidate.
         direction: Whether a higher or a lower score is the better one.
+        default: The hand default, which is shown beside what leads. None: the reference.
 
     Example:
         while (assignment := contest.next()) is not None:
@@ -111,11 +112,14 @@ class Contest:
         forecast: Callable[[Candidate], Forecast],
         reference: Candidate,
         direction: Direction = "maximize",
+        default: Candidate | None = None,
     ) -> None:
         """Replay what the ledger holds."""
         self.arms = list(arms)
         self.direction = direction
         self.best: Record | None = None
+        self._default = (default or reference).to_json()
+        self._best_default: Record | None = None
         self._journal = journal
         self._given_forecast = forecast
         self._reference = forecast(reference)
@@ -192,6 +196,12 @@ class Contest:
             if arm.running or not self._over(arm):
                 needed.update(arm.strategy.awaited)
         return needed
+
+    @property
+    def shown(self) -> set[str]:
+        """Trials whose checkpoints a report shows: each arm's leader, and the best training of the hand default."""
+        leaders = (*(arm.best for arm in self.arms), self._best_default)
+        return {record.trial for record in leaders if record}
 
     def _start(self, arm: Arm) -> Assignment | None:
         if self._over(arm):
@@ -301,6 +311,8 @@ class Contest:
             arm.exhausted = f"its last {arm.failures_in_a_row} trials failed, the last one with: {record.cause}"
         arm.best = incumbent((arm.best, record), self.direction)
         self.best = incumbent((self.best, record), self.direction)
+        if record.candidate == self._default and not record.heir_of:
+            self._best_default = incumbent((self._best_default, record), self.direction)
 
     def _arm(self, trial: Assignment | Record) -> Arm:
         return self._by_label[f"{trial.strategy}/{trial.seed}"]

@@ -21,6 +21,8 @@ from rfsearch.tasks.colours import colour
 
 _SIDE = 480  # px of the picture's shorter side, about
 _BAND = 48  # px: height of the picture of a signal
+_OVERLAY_SIDE = 288  # px of the longer side of a field drawn on its image, about
+_GLOW, _RING = (255, 214, 64), "#ff5a4d"
 _THEORY, _EFFECTIVE = "#d1495b", "#2f7fd1"
 
 
@@ -80,6 +82,33 @@ def write_picture(effective: np.ndarray, theory_px: Sequence[float], size_px: fl
             [centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius], outline="red", width=2
         )
     image.save(path)
+
+
+def overlaid(image: np.ndarray, effective: np.ndarray, theory_px: float, size_px: float) -> Image.Image:
+    """Draw an effective field on the image that it looks at.
+
+    What a pixel is brighter than the dimmed image is the root of its share of the gradient; the theoretical field is a
+    dashed rectangle, the effective size a circle.
+
+    Args:
+        image: H x W x 3 uint8.
+        effective: H x W map of the effective field.
+        theory_px: Side of the theoretical field, px.
+        size_px: Size of the effective field, px.
+    """
+    share = np.sqrt(np.maximum(effective, 0) / max(float(effective.max()), np.finfo(np.float32).tiny))[..., None]
+    grey = image.astype(float).mean(axis=-1, keepdims=True) * 0.45 + 20
+    pixels = (grey * (1 - share) + np.array(_GLOW) * share).astype(np.uint8)
+    enlarged = max(1, round(_OVERLAY_SIDE / max(effective.shape)))
+    picture = Image.fromarray(pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1))
+    draw = ImageDraw.Draw(picture)
+    width, height = picture.size
+    _box(draw, (width, height), [theory_px * enlarged] * 2, "white")
+    radius = size_px * enlarged / 2
+    draw.ellipse(
+        [width / 2 - radius, height / 2 - radius, width / 2 + radius, height / 2 + radius], outline=_RING, width=2
+    )
+    return picture
 
 
 def write_page(pictured: Pictured, path: Path) -> None:

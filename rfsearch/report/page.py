@@ -17,6 +17,7 @@ from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import MISSING, amount, counted, duration, multiple, percent, prefixed, score
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
 from rfsearch.report.budgets import room_of, unspent
+from rfsearch.report.effective import FIELDS_FILE, MeasuredFields
 from rfsearch.report.figures.registry import draw_figures
 from rfsearch.report.front import pareto_table
 from rfsearch.report.pictures import Gallery, gallery
@@ -95,6 +96,7 @@ def render(view: RunView) -> str:
         holds=room_of(view),
         unspent=unspent(view),
         gallery=pictures,
+        effective=MeasuredFields.read(view.run.directory / FIELDS_FILE),
         winner_setting=f"Recommended: {setting_of(winner.candidate, winner)}{_path_fields(winner)}." if winner else "",
         commands=_commands(view),
         shown_split="test" if view.facts.splits.get("test", 0) or view.split == "test" else "validation",

@@ -84,16 +84,16 @@ def _parts(found: pictures.Pictures, theirs: pictures.Pictures | None, name: str
     ours, truth = found.predictions[k], found.truths[k]
     agreement = f", {found.captions[k]}" if found.captions[k] else ""
     parts = [
-        Part("image", _uri(Image.fromarray(found.images[k])), False),
-        Part("truth", _uri(_flat(truth)), True),
-        Part(f"recommended{agreement}", _uri(_flat(ours)), True),
+        Part("image", picture_uri(Image.fromarray(found.images[k])), False),
+        Part("truth", picture_uri(_flat(truth)), True),
+        Part(f"recommended{agreement}", picture_uri(_flat(ours)), True),
     ]
     if theirs is not None:
         agreement = f", {theirs.captions[k]}" if theirs.captions[k] else ""
-        parts.append(Part(f"{name}{agreement}", _uri(_flat(theirs.predictions[k])), True))
+        parts.append(Part(f"{name}{agreement}", picture_uri(_flat(theirs.predictions[k])), True))
         if found.legend:  # pixels have one of few values, so that equal ones mean something
             parts.append(
-                Part("difference", _uri(_difference(found.images[k], truth, ours, theirs.predictions[k])), False)
+                Part("difference", picture_uri(_difference(found.images[k], truth, ours, theirs.predictions[k])), False)
             )
     return tuple(parts)
 
@@ -121,7 +121,8 @@ def _flat(pixels: np.ndarray) -> Image.Image:
     return coloured
 
 
-def _uri(picture: Image.Image) -> str:
+def picture_uri(picture: Image.Image) -> str:
+    """Return a picture as a PNG data URI, reduced where it is large."""
     if max(picture.size) > _LARGEST_SIDE:
         scale = _LARGEST_SIDE / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
