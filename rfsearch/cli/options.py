@@ -83,6 +83,14 @@ ConfirmOption = Annotated[
         "with four fresh seeds each. It belongs to no arm.",
     ),
 ]
+ObjectivesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--objectives",
+        help="What the search goes by: val (default), or val,infer_mac (also infer_peak_bytes, params): then fixed "
+        "choices of every kind are tried, and optuna looks for the whole front.",
+    ),
+]
 ReplayOption = Annotated[
     bool,
     typer.Option("--replay", help="Train nothing: look trainings up in those that are shipped with the space."),
@@ -144,6 +152,7 @@ def make_request(
     trial_timeout: TimeoutOption = None,
     processes_per_trial: ProcessesOption = 1,
     confirm: ConfirmOption = 0,
+    objectives: ObjectivesOption = None,
     replay: ReplayOption = False,
     replay_of: ReplayOfOption = None,
     changes: SetOption = None,
@@ -164,6 +173,7 @@ def make_request(
     from rfsearch.observers import check_tracks
     from rfsearch.plugins import space_file
     from rfsearch.sources import absolute
+    from rfsearch.space.objectives import check_objectives
     from rfsearch.space.own_file import is_own, with_file
 
     check_tracks(track or ())
@@ -190,6 +200,7 @@ def make_request(
         trial_timeout=trial_timeout,
         processes_per_trial=processes_per_trial,
         confirm=confirm,
+        objectives=check_objectives([name.strip() for name in objectives.split(",")]) if objectives else (),
         replay=str(Path(replay_of).resolve()) if replay_of is not None else EMBEDDED if replay else None,
     )
     own: dict[str, object] = {"--train": train, "--dilations": dilations, "--input": input_shape}

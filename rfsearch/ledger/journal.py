@@ -3,7 +3,7 @@
 Four kinds of event follow the header. `start` says which trial was handed out, with everything needed to hand it out
 again; `finish` holds its record. A trial that has started and not finished is what `resume` takes up again. `latency`
 says how long the networks of some trials take, which is measured when all have finished; `end` says why an arm ended
-with budget left. Unknown kinds are passed over.
+with budget left. An unknown kind is of a newer version, and an error.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ class Request:
         trial_timeout: How long a trial may go without a validation, with its unit. None: as its forecast says.
         processes_per_trial: How many processes train a trial together, where a function trains.
         confirm: How many of the best outcomes are trained again, with seeds that chose nothing.
+        objectives: What the search goes by: val, and costs that are to be low; none: val alone.
         replay: Run whose trainings are looked up instead of trained; EMBEDDED for those shipped with the space.
 
     Example:
@@ -68,4 +69,5 @@ class Request:
     trial_timeout: str | None = None
     processes_per_trial: int = 1
     confirm: int = 0
+    objectives: tuple[str, ...] = ()
     replay: str | None = None

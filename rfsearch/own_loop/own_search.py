@@ -24,6 +24,7 @@ from rfsearch.own_loop.planning import Make, OwnCode, OwnPlan, check_dilations, 
 from rfsearch.planning.request import check_request_in_general, named_anywhere
 from rfsearch.result import Result, load_run
 from rfsearch.sources import absolute
+from rfsearch.space.objectives import SCORE, check_objectives
 from rfsearch.space.own_file import USUAL_DILATIONS
 from rfsearch.training.random_states import random_state, set_random_state
 
@@ -49,6 +50,7 @@ def search(
     trial_timeout: str | None = None,
     processes_per_trial: int = 1,
     confirm: int = 0,
+    objectives: Sequence[str] = (SCORE,),
 ) -> Result:
     """Search receptive fields, every candidate trained by a function of your own, on equal, metered budgets.
 
@@ -79,6 +81,8 @@ def search(
             shared evenly: torch's process group is there when `train` is called.
         confirm: How many of the best outcomes are trained again once all arms have ended, each with four seeds that
             chose nothing, beside the network as it is. It belongs to no arm; a later call may ask for more.
+        objectives: What the search goes by: "val", and costs that are to be low: "infer_mac", "infer_peak_bytes" or
+            "params". With a cost, fixed choices of every kind are tried, and optuna looks for the whole front.
 
     Returns:
         What was found, with its tables and figures.
@@ -111,6 +115,7 @@ def search(
         trial_timeout=trial_timeout,
         processes_per_trial=processes_per_trial,
         confirm=confirm,
+        objectives=check_objectives(objectives),
     )
     request = _completed(code, asked)
     cpu = torch.device("cpu")

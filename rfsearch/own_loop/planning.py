@@ -33,7 +33,9 @@ from rfsearch.planning.plan import extremes, require_budget
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.sources import absolute
 from rfsearch.space import Length, OwnSpace
+from rfsearch.space.objectives import SCORE, check_objectives
 from rfsearch.space.own_file import USUAL_DILATIONS
+from rfsearch.strategies.kinds import with_fitting_kinds
 from rfsearch.surgery import Settings, Site
 from rfsearch.training import settings_of
 
@@ -265,6 +267,7 @@ def own_space(code: OwnCode, request: Request) -> OwnSpace:
         f_search=(0.7, 1.4),
         budget=request.budget or DEFAULT_BUDGET,
         direction=request.direction or "maximize",
+        objectives=check_objectives(request.objectives or (SCORE,)),
         train=code.train_spec,
         input_shape=check_shape(request.input_shape),
         score=request.score or "score",
@@ -288,6 +291,9 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
     space, sites, notices = fit_sites(space, model, space.input_shape, adapt=True, propose=not space.sites)
     if request.paths is not None:
         space = space.with_path_count(request.paths)
+    space, left_out = with_fitting_kinds(
+        space, lambda candidates: check_candidates(space, sites, model, space.input_shape, candidates)
+    )
     entrants = find_entrants(request, space)
     Budget.parse(space.budget, reference_flop=1.0)
     unfit = describe_entrants(entrants, space)
@@ -296,7 +302,7 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
     length, compiled = run_pilot(
         space, code.shipped, network_of("", code.model()).tensors, device, request.processes_per_trial
     )
-    notices += _said(length, compiled, request.processes_per_trial)
+    notices += [*left_out, *_said(length, compiled, request.processes_per_trial)]
     return _with_length(code, request, space.with_(length=length), device, sites, notices)
 
 

@@ -33,6 +33,7 @@ from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.replay import ReplayTable, ReplayTrainings, table_for
 from rfsearch.space import LSDFN, SearchSpace, Space
 from rfsearch.strategies import Description
+from rfsearch.strategies.kinds import choices_at_a_site, with_fitting_kinds
 from rfsearch.surgery import Settings
 from rfsearch.tasks.base import Task
 from rfsearch.tasks.from_space import task_of
@@ -163,7 +164,7 @@ def make_plan(
     # A resumed run has the names of its sites, also where its request and its file named none.
     propose = not request.sites and bool(request.backbone or not directed.sites)
     fitted = fit_space(directed, task, data, adapt=propose or bool(request.sites), propose=propose)
-    space = fitted.space
+    space, left_out = with_fitting_kinds(fitted.space, fitted.check)
     described = describe_entrants(entrants, space) if descriptions is None else descriptions
     fitted.check([*extremes(request, entrants, space), *known_candidates(described, space)])
     table = None if request.replay is None else table_for(request.replay, space)
@@ -187,7 +188,7 @@ def make_plan(
         budget=budget,
         reference_flop=reference_flop,
         forecaster=forecaster,
-        notices=(*([table.notice] if table else []), *fitted.notices, *_unguided(entrants, space)),
+        notices=(*([table.notice] if table else []), *fitted.notices, *left_out, *_unguided(entrants, space)),
         table=table,
     )
 
@@ -196,6 +197,8 @@ def extremes(request: Request, entrants: Sequence[Entrant], space: SearchSpace) 
     """Return candidates that must fit for whatever strategies draw from the space to fit."""
     if request.candidates:
         return []
+    if space.costs:
+        return [space.uniform(paths) for paths in choices_at_a_site(space)]
     extremes = [space.uniform(choice) for choice in space.options]
     if any(entrant.form == LSDFN for entrant in entrants):
         extremes.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))

@@ -14,6 +14,7 @@ from rfsearch.ledger import Budget, Request
 from rfsearch.planning.entrants import FORM_MARK, Entrant, find_entrants, split_strategy
 from rfsearch.sources import absolute
 from rfsearch.space import Space, read_space
+from rfsearch.space.objectives import check_objectives
 
 SEEDS_MOST = 1000
 CONFIRMED_MOST = 100
@@ -50,6 +51,8 @@ def resolve_space(request: Request) -> Space:
     if weights not in ("none", "hub", of_zoo):
         weights = str(Path(weights).expanduser().resolve())
     space = space.with_(backbone=backbone, weights=weights, sites=request.sites or None, budget=request.budget)
+    if request.objectives:
+        space = space.with_(objectives=check_objectives(request.objectives))
     return space if request.paths is None else space.with_path_count(request.paths)
 
 

@@ -42,6 +42,7 @@ class Facts:
         objects: Receptive fields of the forecast, px, and the share of the training images' objects that are no longer;
             by rising receptive field, empty where that was not measured.
         noun: What is called an object in the data, in the singular.
+        costs: What the search went by beside the score, fields of a record.
         notices: What else must be said about the run.
 
     Example:
@@ -74,6 +75,7 @@ class Facts:
     planned: frozenset[str]
     objects: tuple[tuple[int, float], ...]
     noun: str
+    costs: tuple[str, ...]
     notices: tuple[str, ...]
 
 
@@ -108,6 +110,7 @@ def read_facts(manifest: Manifest) -> Facts:
             sorted({(row.rf_px, row.objects) for row in known(manifest.forecast, ()) if row.objects is not None})
         ),
         noun=known(data.noun, "object"),
+        costs=resolved.costs if (resolved := known(manifest.resolved_space, None)) else (),
         notices=tuple(text for text in known(manifest.notices, ()) if text and text.strip() != notice),
     )
 

@@ -48,6 +48,7 @@ COST_AXES = (
     # An heir was charged its own stretch: what its network took is shared with other trials.
     CostAxis("train_flop", "training FLOP", "FLOP", lambda r: None if r.heir_of else finite(r.cost.flop)),
     CostAxis("infer_mac", "inference MAC", "MAC", lambda record: finite(record.infer_mac)),
+    CostAxis("params", "number of parameters", "parameters", lambda record: finite(record.params)),
     CostAxis("infer_peak_bytes", "inference peak memory", "bytes", lambda record: finite(record.infer_peak_bytes)),
     CostAxis(
         "infer_latency_ms",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rfsearch.choices import Candidate, Choice, Dilated, Given, Sampled
 from rfsearch.direction import Direction
@@ -13,6 +13,7 @@ from rfsearch.errors import SpaceError, nearest
 from rfsearch.space.choices import SpaceChoice
 from rfsearch.space.data_spec import DataSpec
 from rfsearch.space.forms import LSDFN, PATHS, SINGLE, PathSet, SamplingSpec
+from rfsearch.space.objectives import SCORE, check_objectives
 from rfsearch.space.recipe import Recipe
 from rfsearch.space.table import Dilation, Side, Table
 from rfsearch.space.task_spec import TaskSpec, with_task_table
@@ -41,6 +42,9 @@ class SearchSpace(Table):
         paths: Parallel paths by the name of their form.
         sampling: What an LS-DFN block may be.
         direction: Whether a higher or a lower score is the better one; the task says so once the data is known.
+        objectives: What a search goes by: "val", and costs that are to be low; see `rfsearch.space.objectives`.
+        kinds: JSON of candidates of a site called "site": what each site may get where a cost is an objective and the
+            network is known. Empty: everything that the space knows.
     """
 
     reopener: ClassVar[str]
@@ -64,6 +68,21 @@ class SearchSpace(Table):
     paths: dict[str, PathSet] = PATHS
     sampling: SamplingSpec = SamplingSpec()
     direction: Direction = "maximize"
+    objectives: tuple[str, ...] = (SCORE,)
+    kinds: tuple[str, ...] = ()
+
+    @field_validator("objectives")
+    @classmethod
+    def _are_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return check_objectives(names)
+        except SpaceError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside the score: fields of a record, each to be low."""
+        return tuple(name for name in self.objectives if name != SCORE)
 
     def uniform(self, given: Given) -> Candidate:
         """Return the candidate that gives every site the same choice, or the same parallel paths."""

@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rfsearch.choices import Candidate
+from rfsearch.direction import Direction
 from rfsearch.ledger.record import Record, Rung
 from rfsearch.space import SearchSpace
 from rfsearch.strategies.base import Description
@@ -30,7 +31,11 @@ _STATES = {
 
 
 class Bayesian:
-    """Suggest by TPE over dilations as ordered integers and log f, or over log gamma; the hand default goes first."""
+    """Suggest by TPE over dilations as ordered integers and log f, or over log gamma; the hand default goes first.
+
+    Where costs are objectives too, it is TPE's kind for several, which looks for the whole front; then nothing is
+    pruned, since a low score may be worth its low cost.
+    """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         """Translate the space's dimensions into Optuna's distributions."""
@@ -59,11 +64,15 @@ class Bayesian:
         """Keep a finished trial as Optuna stores one."""
         candidate = Candidate.from_json(record.candidate)
         state = _STATES[record.status]
-        value = record.val if state is TrialState.COMPLETE else None
-        self._trials.append(self._trial(candidate, state, record.rungs, value))
+        values = self._values(record) if state is TrialState.COMPLETE else None
+        if values is None and state is TrialState.COMPLETE:
+            state = TrialState.FAIL  # what it costs is not known
+        self._trials.append(self._trial(candidate, state, record.rungs, values))
 
     def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
         """Apply Optuna's median rule: worse at this step than the median of the trials that finished."""
+        if self._space.costs:
+            return False
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=0)
         return bool(pruner.prune(self._study(()), self._trial(candidate, TrialState.RUNNING, rungs, None)))
 
@@ -77,17 +86,23 @@ class Bayesian:
                 multivariate=True,
                 constant_liar=True,
             )
-        study = optuna.create_study(direction=self._space.direction, sampler=sampler)
+        low: list[Direction] = ["minimize"] * len(self._space.costs)
+        study = optuna.create_study(directions=[self._space.direction, *low], sampler=sampler)
         study.add_trials(self._trials)
         study.add_trials([self._trial(c, TrialState.RUNNING, (), None) for c in pending])
         return study
 
+    def _values(self, record: Record) -> list[float] | None:
+        """Return a record's objectives; None where one is not known."""
+        found = [record.val, *(getattr(record, cost) for cost in self._space.costs)]
+        return None if None in found else [float(value) for value in found]
+
     def _trial(
-        self, candidate: Candidate, state: TrialState, rungs: Sequence[Rung], value: float | None
+        self, candidate: Candidate, state: TrialState, rungs: Sequence[Rung], values: Sequence[float] | None
     ) -> FrozenTrial:
         return create_trial(
             state=state,
-            value=value,
+            values=values,
             params=self._encoding.parameters(candidate),
             distributions=self._distributions,
             intermediate_values={rung.step: rung.val for rung in rungs},

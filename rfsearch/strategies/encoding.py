@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rfsearch.choices import Candidate, Given, inflated
 from rfsearch.space import LSDFN, SearchSpace
+from rfsearch.strategies.kinds import choices_at_a_site
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Encoding:
     """Translate candidates of a space into parameters by dimension, and back.
 
     A path has a dilation and a fixed real f; paths that differ in their order only are one candidate. A site of a space
-    that lists choices gets one of these or a dilation. An LS-DFN block has a sample stride and a number of regions.
+    that lists choices gets one of these or a dilation, and where cost is an objective one of every kind. An LS-DFN
+    block has a sample stride and a number of regions.
 
     Attributes:
         dimensions: By name, in a fixed order.
@@ -46,14 +48,15 @@ class Encoding:
     def __init__(self, space: SearchSpace) -> None:
         """List the dimensions."""
         self._space = space
+        self._choices = choices_at_a_site(space) if self._lists else []
         self.dimensions: dict[str, Ordered | Real] = {}
         sampling = space.sampling
         for site in space.sites:
-            if space.form == LSDFN:
+            if self._lists:
+                self.dimensions[f"{site}/choice"] = Ordered(tuple(range(len(self._choices))))
+            elif space.form == LSDFN:
                 self.dimensions[f"{site}/gamma"] = Real(min(sampling.gammas), max(sampling.gammas))
                 self.dimensions[f"{site}/s"] = Ordered(tuple(sorted(sampling.regions)))
-            elif self._lists:
-                self.dimensions[f"{site}/choice"] = Ordered(tuple(range(len(space.options))))
             else:
                 for path in self._paths(site):
                     self.dimensions[f"{path}/dilation"] = Ordered(tuple(sorted(space.dilations)))
@@ -62,16 +65,17 @@ class Encoding:
     @property
     def _lists(self) -> bool:
         """Whether a site gets one of a list of choices."""
-        return bool(self._space.choices) and self._space.path_set is None
+        space = self._space
+        return bool(space.costs) or (bool(space.choices) and space.path_set is None and space.form != LSDFN)
 
     @property
     def ranges(self) -> str:
         """The values that are drawn from, as the rest of a sentence."""
+        if self._lists:
+            return f"any of the {len(self._choices)} choices at every site"
         if self._space.form == LSDFN:
             gammas = self._space.sampling.gammas
             return f"any sample stride from {min(gammas):g} to {max(gammas):g}"
-        if self._lists:
-            return f"any of the {len(self._space.options)} choices at every site"
         low, high = self._space.f_search
         return (
             f"any of these dilations on every path behind a fixed f from {low:g} to {high:g}: what the dilation adds "
@@ -82,11 +86,11 @@ class Encoding:
         """Return the candidate that parameters stand for, real values rounded to four decimals within their range."""
         chosen: dict[str, Given] = {}
         for site in self._space.sites:
-            if self._space.form == LSDFN:
+            if self._lists:
+                chosen[site] = self._choices[self._value(parameters, f"{site}/choice")]
+            elif self._space.form == LSDFN:
                 regions = self._value(parameters, f"{site}/s")
                 chosen[site] = self._space.sampled(self._rounded(parameters, f"{site}/gamma"), regions)
-            elif self._lists:
-                chosen[site] = self._space.options[self._value(parameters, f"{site}/choice")]
             else:
                 taps = sorted(
                     (self._value(parameters, f"{path}/dilation"), self._rounded(parameters, f"{path}/f"))
@@ -97,11 +101,10 @@ class Encoding:
 
     def parameters(self, candidate: Candidate) -> dict[str, float]:
         """Return the parameters of a candidate of this space."""
+        if self._lists:
+            return {f"{site}/choice": float(self._choices.index(paths)) for site, paths in candidate.sites}
         found: dict[str, float] = {}
         for name, path in candidate:
-            if f"{name}/choice" in self.dimensions:
-                found[f"{name}/choice"] = self._space.options.index(path.choice)
-                continue
             numbers = dict(path.choice.numbers)
             numbers.setdefault("f", 1.0)
             for number, value in numbers.items():

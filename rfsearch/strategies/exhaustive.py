@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
-from rfsearch.choices import Candidate, Dilated, Given
+from rfsearch.choices import Candidate
 from rfsearch.errors import SpaceError
 from rfsearch.ledger.record import Record
-from rfsearch.space import LSDFN, SearchSpace
+from rfsearch.space import SearchSpace
 from rfsearch.strategies.base import Description, Exhausted, Sweep
-
-_MOST = 10_000
+from rfsearch.strategies.kinds import MOST, choices_at_a_site
 
 
 class Exhaustive:
     """Train every combination over the sites of a space, then repeat the leaders (see `Sweep`).
 
     A site gets each dilation of the space, each set of different dilations for its parallel paths, or each sample
-    stride.
+    stride; and each of every kind where a cost is an objective.
 
     Raises:
         SpaceError: There are too many combinations.
@@ -29,10 +27,10 @@ class Exhaustive:
         """List the combinations."""
         options = choices_at_a_site(space)
         sites = len(space.sites)
-        if len(options) ** sites > _MOST:
+        if len(options) ** sites > MOST:
             raise SpaceError(
                 f"exhaustive: {len(options)} choices at {sites} sites are {len(options) ** sites:.3g} candidates; "
-                f"it takes at most {_MOST}. Name fewer sites, or use random or optuna."
+                f"it takes at most {MOST}. Name fewer sites, or use random or optuna."
             )
         self._candidates = [
             Candidate(dict(zip(space.sites, row, strict=True))) for row in itertools.product(options, repeat=sites)
@@ -50,22 +48,3 @@ class Exhaustive:
     def observe(self, record: Record) -> None:
         """Count a finished trial."""
         self._sweep.observe(record)
-
-
-def choices_at_a_site(space: SearchSpace) -> list[Given]:
-    """Return what one site may get in a sweep of fixed values.
-
-    Raises:
-        SpaceError: There are too many sets of dilations.
-    """
-    if space.form == LSDFN:
-        strides = [space.sampled(gamma, s) for s in space.sampling.regions for gamma in space.sampling.gammas]
-        return [*dict.fromkeys(strides)]
-    if space.path_set is None:
-        return [*space.options]
-    count = len(space.path_set.manual)
-    by_hand = tuple(sorted(space.path_set.manual))
-    if math.comb(len(space.dilations), count) > _MOST:
-        raise SpaceError(f"exhaustive: {count} of {len(space.dilations)} dilations are more than {_MOST} candidates.")
-    swept = itertools.combinations(sorted(space.dilations), count)
-    return [tuple(Dilated(d) for d in row) for row in dict.fromkeys([by_hand, *swept])]

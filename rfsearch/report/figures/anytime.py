@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from rfsearch.numbers import finite, score
+from rfsearch.numbers import score
 from rfsearch.report.figures.base import Figure
 from rfsearch.report.figures.clocks import Clock, clocks_of
+from rfsearch.report.figures.curves import mean_curve
 from rfsearch.report.figures.scores import add_score_switch, score_on, score_splits, score_title
 from rfsearch.report.figures.style import COLOURS, DASHES, INK, SYMBOLS, drawing, padded, see_through
 from rfsearch.report.figures.switches import Option, add_switch
@@ -30,17 +30,6 @@ class _Line:
     split: ScoreSplit
     xs: list[list[float]]
     ys: list[list[float]]
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """Hold the scores of one strategy's incumbents over its seeds, as steps at `x`."""
-
-    x: list[float]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
-    seeds: int
 
 
 def build(view: RunView) -> go.Figure | None:
@@ -84,7 +73,7 @@ def _lines(view: RunView, table: pd.DataFrame, clocks: tuple[Clock, ...], split:
     several = any(len(view.finals(strategy)) > 1 for strategy in view.strategies)
     for i, strategy in enumerate(view.strategies):
         rows = table[table["strategy"] == strategy]
-        curves = [_curve(rows, clock, split) for clock in clocks]
+        curves = [mean_curve(rows, clock, split) for clock in clocks]
         if not curves[0].x:
             continue
         colour, xs = COLOURS[i % len(COLOURS)], [curve.x for curve in curves]
@@ -138,25 +127,6 @@ def _level_style(level: float) -> dict[str, Any]:
         "mode": "lines", "name": "hand default", "line": {"color": INK, "width": 1.3, "dash": "dot"},
         "hovertemplate": f"hand default {score(level)}<extra></extra>",
     }  # fmt: skip
-
-
-def _curve(rows: pd.DataFrame, clock: Clock, split: ScoreSplit) -> _Curve:
-    """Return mean, lowest and highest incumbent score of the seeds of one strategy, from where each of them has one."""
-    seeds = []
-    for _, own in rows.groupby("seed"):
-        spent_and_scores = zip(own[f"spent_{clock.currency}"], own[split], strict=True)
-        points = [(x / clock.unit, y) for x, y in spent_and_scores if finite(y) is not None]
-        if points:
-            seeds.append(points)
-    if not seeds:
-        return _Curve([], [], [], [], 0)
-    begin = max(points[0][0] for points in seeds)
-    xs = sorted({x for points in seeds for x, _ in points if x >= begin})
-    places = [[bisect_right(points, x, key=lambda point: point[0]) - 1 for points in seeds] for x in xs]
-    levels = [[points[at][1] for points, at in zip(seeds, row, strict=True)] for row in places]
-    kept = [k for k, level in enumerate(levels) if k in (0, len(levels) - 1) or level != levels[k - 1]]
-    xs, levels = [xs[k] for k in kept], [levels[k] for k in kept]
-    return _Curve(xs, [sum(v) / len(v) for v in levels], [min(v) for v in levels], [max(v) for v in levels], len(seeds))
 
 
 def caption(view: RunView) -> str:

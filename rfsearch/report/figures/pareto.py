@@ -117,6 +117,9 @@ def _scale(axis: CostAxis, largest: float, reference_flop: float | None) -> tupl
     if axis.unit in ("MAC", "FLOP"):
         factor, prefix = si_scale(largest)
         return factor, f"{axis.title.removesuffix(' ' + axis.unit)}, {prefix}{axis.unit}"
+    if axis.name == "params":
+        factor, prefix = si_scale(largest)
+        return factor, axis.title + (f", {prefix}" if prefix else "")
     return 1.0, f"{axis.title}, {axis.unit}"
 
 

@@ -21,6 +21,7 @@ from rfsearch.report.verdict.headline import (
 )
 from rfsearch.report.verdict.learned_sentences import warn_of_stuck_values
 from rfsearch.report.verdict.recommendation import Setting, recommend
+from rfsearch.report.verdict.trade_sentences import describe_trades
 from rfsearch.report.verdict.warning_sentences import (
     warn_of_edge,
     warn_of_failures,
@@ -100,6 +101,7 @@ def verdict_of(view: RunView) -> Verdict:
             *compare_with_default(view, decision),
             *compare_latencies(view, decision),
             *compare_strategies(view),
+            *describe_trades(view),
         ),
         certainty=(
             *count_found_dilations(view),
