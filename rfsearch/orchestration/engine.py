@@ -89,8 +89,9 @@ class Engine:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         with ExitStack() as stack:
             stack.enter_context(interrupt.handlers_restored())
+            temporary = "" if self._address else stack.enter_context(session.folder())
             stack.callback(ray.shutdown)
-            session.join(self._address) if self._address else session.start()
+            session.join(self._address) if self._address else session.start(temporary)
             interrupt.install()  # Ray has replaced the handler of SIGTERM
             self._context = stack.pop_all()
         return self

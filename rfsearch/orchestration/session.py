@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,29 @@ _TOO_SLOW = "timed out"  # in what Ray raises when a process of its own is not u
 _JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
-def start() -> None:
+@contextmanager
+def folder() -> Iterator[str]:
+    """Provide a folder for Ray's session, which this user alone can look into. It is removed at the end.
+
+    Ray's logs tell of commands and environments, and Ray lets everybody read the folder that it is given.
+
+    Raises:
+        RequestError: The folder for temporary files has too long a path for Ray's sockets.
+    """
+    with tempfile.TemporaryDirectory(prefix="rf-", dir=_base(), ignore_cleanup_errors=True) as own:
+        yield str(Path(own) / "r")
+
+
+def start(temporary: str) -> None:
     """Start Ray on this machine, a second time where it took too long the first time.
+
+    Args:
+        temporary: Its folder; see `folder`.
 
     Raises:
         RequestError: It cannot start.
     """
-    options = {"address": "local", "include_dashboard": False, "_temp_dir": _folder()}
+    options = {"address": "local", "include_dashboard": False, "_temp_dir": temporary}
     try:
         _init_in_time(**options)
     except OSError as error:
@@ -78,17 +96,17 @@ def _init(**options: Any) -> None:
     ray.init(log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True, **options)
 
 
-def _folder() -> str | None:
-    """Return the folder for Ray's session, None for Ray's own choice.
+def _base() -> str:
+    """Return the folder in which that of Ray's session is made.
 
-    Ray keeps sockets there, whose paths may not be long; it uses RAY_TMPDIR, else TMPDIR, whatever their length.
+    Ray keeps sockets there, whose paths may not be long.
     """
     own = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or _SHORT
-    most = _SOCKET_MOST - _SOCKET_ADDED - len("/ray")
+    most = _SOCKET_MOST - _SOCKET_ADDED - len("/rf-12345678/r")
     if len(os.fsencode(own)) <= most:
-        return None
+        return own
     if "RAY_TMPDIR" not in os.environ and os.access(_SHORT, os.W_OK):
-        return str(Path(_SHORT) / "ray")
+        return _SHORT
     raise RequestError(
         f"Ray's sockets need a folder for temporary files whose path has at most {most} bytes. Got {own}. "
         "Set RAY_TMPDIR to a shorter one, such as RAY_TMPDIR=/tmp."

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_a_slow_start_of_ray_is_reported_in_one_message(monkeypatch):
 
     monkeypatch.setattr(ray, "init", slow)
     with pytest.raises(RequestError, match="Ray cannot start .* timed out during startup.* Free some, and try again"):
-        session.start()
+        session.start("unused")
 
 
 def test_ray_is_started_again_where_its_first_start_was_too_slow(monkeypatch):
@@ -119,7 +120,7 @@ def test_ray_is_started_again_where_its_first_start_was_too_slow(monkeypatch):
             raise Exception("The current node timed out during startup. This could happen because ...")
 
     monkeypatch.setattr(ray, "init", slow_at_first)
-    session.start()
+    session.start("unused")
     assert starts == ["local", "local"]
 
 
@@ -132,6 +133,18 @@ with Engine(None, Resources()) as engine:
     assert engine.workers >= 1
 assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 print("given back")
+"""
+
+
+LOOKED_INTO = """
+import os, stat
+from pathlib import Path
+from rfsearch.orchestration import Engine, Resources
+
+with Engine(None, Resources()):
+    (own,) = Path(os.environ["RAY_TMPDIR"]).iterdir()
+    print(oct(stat.S_IMODE(own.stat().st_mode)), len(list(own.glob("r/session_2*/logs/*"))) > 3)
+print(own.exists())
 """
 
 
@@ -164,12 +177,20 @@ def test_ray_starts_without_a_name_and_in_a_long_temporary_folder_and_restores_s
     assert told.stdout == "given back\n", told.stderr
 
 
+@pytest.mark.slow
+def test_rays_folder_is_its_users_alone_and_gone_afterwards():
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        env = {**environment(), "RAY_TMPDIR": short, "PYTHONPATH": str(ROOT)}
+        told = subprocess.run([sys.executable, "-c", LOOKED_INTO], capture_output=True, text=True, env=env, timeout=120)
+    assert told.stdout == "0o700 True\nFalse\n", told.stderr
+
+
 def test_a_folder_too_long_for_the_sockets_of_ray_is_reported_in_one_message(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("a" * 90)))
     with pytest.raises(
-        RequestError, match="whose path has at most 3[0-9] bytes. Got .*aaa. Set RAY_TMPDIR to a shorter"
+        RequestError, match="whose path has at most 2[0-9] bytes. Got .*aaa. Set RAY_TMPDIR to a shorter"
     ):
-        session.start()
+        session.folder().__enter__()
     assert not ray.is_initialized()
 
 
