@@ -18,6 +18,7 @@ from rich.console import Console
 from rfsearch.errors import StrategyError
 from rfsearch.interrupt import Interrupted, deferred
 from rfsearch.printing import say, warn
+from rfsearch.storage import name_of, storage_of
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +82,8 @@ def begin(
             engine = stack.enter_context(start_engine(request))
             the_plan = make_plan()
         start_run(the_plan, run_dir, command or shlex.join(["rfsearch", *sys.argv[1:]]), engine.workers, device.type)
+        if storage := storage_of(run_dir):
+            storage.push_all()
         _say_plan(console, the_plan, run_dir, engine.workers)
         contest = contest_of(the_plan, run_dir)
         observers = stack.enter_context(_observing(console, the_plan, run_dir))
@@ -178,7 +181,7 @@ def resumable(run_dir: Path, how: str = "") -> Iterator[None]:
     except (Interrupted, StrategyError) as stop:
         if not (run_dir / LEDGER_FILE).exists():
             raise
-        how = how or f"rfsearch resume {shlex.quote(str(run_dir))}"
+        how = how or f"rfsearch resume {shlex.quote(name_of(run_dir))}"
         if isinstance(stop, StrategyError):
             raise StrategyError(f"{stop} Nothing is lost. Mend the strategy, then go on with: {how}") from stop
         raise Interrupted(f"Interrupted. Nothing is lost. Go on with: {how}") from None
@@ -207,7 +210,7 @@ def _say_plan(console: Console, the_plan: SearchPlan, run_dir: Path, workers: in
     say(
         f"{counted(len(the_plan.arms), 'arm')} x {the_plan.budget.text} "
         f"(1x = {prefixed(the_plan.reference_flop, 'FLOP')}, one full training without its evaluations), "
-        f"{counted(workers, 'trial')} at a time. Everything goes to {run_dir}.",
+        f"{counted(workers, 'trial')} at a time. Everything goes to {name_of(run_dir)}.",
         console,
     )
     say(room_of(the_plan), console)
@@ -246,6 +249,7 @@ def _compete(
     from rfsearch.board import Board
     from rfsearch.planning.competition import compete
 
+    storage = storage_of(run_dir)
     with (
         _reporting(run_dir),
         Board(console, the_plan.title, the_plan.primary, contest) as board,
@@ -255,8 +259,13 @@ def _compete(
         def watch(record: Record, contest: Contest) -> None:
             board.watch(record, contest)
             observers.take(record, record.trial in contest.running)
+            if storage:
+                storage.push_ledger()
 
         compete(the_plan, contest, run_dir, engine, watch, check)
+    if storage:
+        for trial in contest.shown:
+            storage.pull(f"checkpoints/{trial}", same_size=True)
 
 
 def _confirm(console: Console, the_plan: SearchPlan, run_dir: Path, engine: Engine, count: int) -> None:

@@ -17,6 +17,7 @@ from rfsearch.ledger import incumbent, read_run
 from rfsearch.ledger.manifest import Manifest, read_manifest
 from rfsearch.ledger.typed_json import sound
 from rfsearch.space import Space
+from rfsearch.storage import run_directory
 from rfsearch.surgery import Settings, install
 from rfsearch.tasks.base import Task
 from rfsearch.training import checkpoint, settings_of
@@ -61,7 +62,7 @@ def trained(run: Path | str, trial: str | None = None, *, trust: bool = False) -
     """Load a trained network of a run, its paths and blocks in place, in evaluation mode.
 
     Args:
-        run: The run's directory.
+        run: The run's directory, or its URI.
         trial: A trial that leads its arm. Default: the winner.
         trust: Whether code may run that the directory names, is not installed, and was not named in a run begun here.
 
@@ -69,7 +70,7 @@ def trained(run: Path | str, trial: str | None = None, *, trust: bool = False) -
         RunDirectoryError: No such checkpoint is kept, it is damaged, or the backbone makes another network now.
         RequestError: It names such code.
     """
-    run_dir = Path(run)
+    run_dir = run_directory(run)
     read_manifest(run_dir)
     with opened(run_dir, trust):
         return _trained(run_dir, trial)

@@ -17,6 +17,7 @@ from rfsearch.report.page import REPORT_FILE
 from rfsearch.report.rows import anytime_table, trials_table
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.view import RunView, build_view
+from rfsearch.storage import run_directory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,9 +131,9 @@ class Result:
 
 
 def load_run(run_dir: str | Path) -> Result:
-    """Read a run from its directory, finished or not.
+    """Read a run from its directory, or its place on object storage (a URI), finished or not.
 
     Raises:
         RunDirectoryError: There is no run, or it is damaged.
     """
-    return Result(read_run(Path(run_dir)))
+    return Result(read_run(run_directory(run_dir)))

@@ -24,6 +24,7 @@ from rfsearch.numbers import counted
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.provenance import machine
 from rfsearch.report.front import COST_AXES, trials_and_front
+from rfsearch.storage import name_of
 from rfsearch.surgery import Changing, assemble
 from rfsearch.training.latency import shape_of, time_passes
 
@@ -133,7 +134,7 @@ def _left_out(run_dir: Path, late: int, faults: dict[str, list[str]], most_s: fl
     if late:
         sentences.append(
             f"{counted(late, 'trial')} left without a latency after {most_s:g} s of measuring. "
-            f"More are measured by: rfsearch resume {shlex.quote(str(run_dir))}"
+            f"More are measured by: rfsearch resume {shlex.quote(name_of(run_dir))}"
         )
     for why, trials in faults.items():
         names = ", ".join(trials[:3]) + (f" and {len(trials) - 3} more" if len(trials) > 3 else "")

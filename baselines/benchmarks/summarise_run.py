@@ -64,34 +64,35 @@ def main() -> None:
             "workers": manifest.workers,
             "wall_s_of_trials": round(table.device_s.sum() / sound(manifest.workers), 1),
             "arms": arms,
-            "strategies": over_seeds(pd.DataFrame(arms)),
+            "strategies": over_seeds(pd.DataFrame(arms), lower),
             "verdict": list(summarise(run).sentences),
         },
     )
-    picture(scored, manifest, asked.name)
+    picture(table[table.status == "completed"], manifest, lower, asked.name)
 
 
-def over_seeds(arms: pd.DataFrame) -> list[dict]:
+def over_seeds(arms: pd.DataFrame, lower: bool) -> list[dict]:
     """Average each strategy's incumbents over its seeds, best first, with the standard deviation."""
     table = arms.groupby("strategy", sort=False).agg(
         seeds=("seed", "size"), val=("val", "mean"), test=("test", "mean"), test_std=("test", "std"),
         best_rf_px=("best_rf_px", list), device_s=("device_s", "sum"),
     )  # fmt: skip
-    rows = table.round(4).sort_values("val", ascending=False).reset_index().to_dict("records")
+    rows = table.round(4).sort_values("val", ascending=lower).reset_index().to_dict("records")
     return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
-def picture(scored: pd.DataFrame, manifest: Manifest, name: str) -> None:
+def picture(completed: pd.DataFrame, manifest: Manifest, lower: bool, name: str) -> None:
     """Draw score against receptive field and against measured latency, the front as a line."""
     from matplotlib import pyplot as plt
 
     figure, both = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", sharey=True)
     labels = {"rf_px": "receptive field (px)", "infer_latency_ms": "latency of one image (ms)"}
     for axes, column in zip(both, labels, strict=True):
-        for strategy, rows in scored.groupby("strategy", sort=False):
+        for strategy, rows in completed.groupby("strategy", sort=False):
             axes.scatter(rows[column], rows.val, label=strategy, s=26)
-        front = scored.sort_values([column, "val"], ascending=[True, False])
-        front = front[front.val > front.val.cummax().shift(fill_value=float("-inf"))]
+        front = completed.sort_values([column, "val"], ascending=[True, lower])
+        merits = -front.val if lower else front.val
+        front = front[merits > merits.cummax().shift(fill_value=float("-inf"))]
         axes.step(front[column], front.val, where="post", color="black", lw=0.8, label="front")
         axes.set_xlabel(labels[column])
     both[0].set_ylabel(f"{manifest.space.primary}, validation")

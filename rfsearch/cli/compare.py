@@ -11,13 +11,17 @@ from rich.table import Table
 
 from rfsearch.cli.options import JsonOption
 from rfsearch.printing import out_console, print_json, say
+from rfsearch.storage import run_directory
 
 if TYPE_CHECKING:
     from rfsearch.report.comparison import Comparison
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, two or more.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directories or URIs, two or more.", metavar="RUN...", parser=run_directory),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("compare.html"),
     as_json: JsonOption = False,
 ) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from rfsearch.cli.options import TrustOption
 from rfsearch.errors import RequestError
+from rfsearch.storage import run_directory, uri_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +86,8 @@ def load_model(
     from rfsearch.tasks.from_space import task_of
     from rfsearch.trust import opened
 
-    run_dir = Path(model) if (Path(model) / MANIFEST_FILE).is_file() else None
+    place = run_directory(model) if uri_of(model) else Path(model)
+    run_dir = place if (place / MANIFEST_FILE).is_file() else None
     with tempfile.TemporaryDirectory() as cache, opened(run_dir, trust) if run_dir else nullcontext():
         found = _read_images(run_dir, data, space, Path(cache))
         images = found[1] if found else None

@@ -13,6 +13,7 @@ import typer
 from rfsearch.direction import Direction
 from rfsearch.errors import RequestError
 from rfsearch.space import SINGLE
+from rfsearch.storage import run_directory
 from rfsearch.strategies.defaults import default_strategies
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-RunArgument = Annotated[Path, typer.Argument(help="Run directory, finished or not.")]
+RunArgument = Annotated[
+    Path, typer.Argument(help="Run directory or URI, finished or not.", parser=run_directory, metavar="RUN")
+]
 SpaceOption = Annotated[str | None, typer.Option("--space", help="Name of a space, or a space file.")]
 PresetOption = Annotated[
     str | None,

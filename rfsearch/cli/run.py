@@ -14,6 +14,7 @@ from rfsearch.cli.options import AddressOption, ConfirmOption, JsonOption, Trust
 from rfsearch.cli.report import report_run
 from rfsearch.conduct import begin, begin_run, device_for, go_on, resumable
 from rfsearch.printing import progress_console, warn
+from rfsearch.storage import run_directory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
 @with_options_of(make_request)
 def run(
     request: Request,
-    out: Annotated[Path | None, typer.Option("--out", help="Run directory. Default: runs/SPACE-TIME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Run directory, or a place on object storage, as s3://BUCKET/RUN. Default: runs/SPACE-TIME.",
+            parser=run_directory,
+            metavar="DIR",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search: train candidates of a space until every strategy has spent its budget, and report."""
@@ -58,7 +67,10 @@ def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], obje
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="Directory of an interrupted run.")],
+    run_dir: Annotated[
+        Path,
+        typer.Argument(help="Directory or URI of an interrupted run.", parser=run_directory, metavar="RUN"),
+    ],
     address: AddressOption = None,
     confirm: ConfirmOption = 0,
     trust: TrustOption = False,

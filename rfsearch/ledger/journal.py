@@ -23,6 +23,7 @@ from rfsearch.ledger.files import read_json, sync_folder
 from rfsearch.ledger.record import Latency, Record
 from rfsearch.ledger.schema import SCHEMA, Ends, upgraded
 from rfsearch.ledger.typed_json import checked
+from rfsearch.storage import name_of
 
 LEDGER_FILE = "ledger.jsonl"
 _HEADER = json.dumps({"event": "ledger", "schema": SCHEMA}, separators=(",", ":")).encode()
@@ -123,7 +124,7 @@ class Journal:
         except OSError as error:
             raise RunDirectoryError(
                 f"{self.path}: the ledger cannot be written: {error.strerror}. What it holds is safe; "
-                f"make room, then resume with: rfsearch resume {shlex.quote(str(self.path.parent))}"
+                f"make room, then resume with: rfsearch resume {shlex.quote(name_of(self.path.parent))}"
             ) from error
 
     def _write(self, event: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
 from rfsearch.ledger.record import Latency, Record
 from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import byte_size
+from rfsearch.storage import MARK, name_of
 
 CONFIRMATION = "confirmation"  # folder of the trainings that confirm outcomes, with a ledger of their own
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
@@ -61,9 +62,10 @@ def create(run_dir: Path) -> None:
         raise in_use(run_dir, by)
     if (run_dir / LEDGER_FILE).exists() or (run_dir / MANIFEST_FILE).exists():
         raise RunDirectoryError(
-            f"{run_dir}: already holds a run. Resume it with: rfsearch resume {run_dir}, or choose another --out."
+            f"{name_of(run_dir)}: already holds a run. Resume it with: rfsearch resume {name_of(run_dir)}, or choose "
+            "another --out."
         )
-    if run_dir.exists() and (not run_dir.is_dir() or {path.name for path in run_dir.iterdir()} - {LOCK_FILE}):
+    if run_dir.exists() and (not run_dir.is_dir() or {path.name for path in run_dir.iterdir()} - {LOCK_FILE, MARK}):
         raise RunDirectoryError(f"{run_dir}: not an empty folder. Choose another --out.")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

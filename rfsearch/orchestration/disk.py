@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import whole_file
+from rfsearch.storage import name_of
 
 _PROBE_BYTES = 2**20  # where that much cannot be written, the disk is full
 
 
 def with_way_on(what: str, run_dir: Path) -> str:
     """Add to a message about what stopped a run what to do about it."""
-    how = f"rfsearch resume {shlex.quote(str(run_dir))}"
+    how = f"rfsearch resume {shlex.quote(name_of(run_dir))}"
     return f"{what} The run has stopped; nothing in its ledger is lost. Make room, then continue with: {how}"
 
 

@@ -29,6 +29,7 @@ from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
+from rfsearch.storage import storage_of
 from rfsearch.training import Trainings
 
 # Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers,
@@ -148,6 +149,7 @@ class Engine:
             RunDirectoryError: The run directory cannot be written. Nothing that is in the ledger is lost.
         """
         cpus, gpus = self.resources
+        storage = storage_of(run_dir)
         try:
             trainable = tune.with_parameters(
                 TrialTraining,
@@ -155,6 +157,7 @@ class Engine:
                 run_dir=str(run_dir.resolve()),
                 currency=currency,
                 resources=(cpus, gpus),
+                storage=storage.uri if storage else "",
             )
         except Exception as error:  # whatever a user's object raises where it is pickled
             raise RequestError(

@@ -14,6 +14,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
 from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.watchdog import watched
+from rfsearch.storage import Storage
 from rfsearch.training import Order, RunningTraining, Trainings
 
 LOSSES = "lost"  # in the configuration of a worker, beside the fields of an assignment: what earlier tries lost
@@ -59,6 +60,7 @@ class TrialTraining(tune.Trainable):
         run_dir: str = "",
         currency: str = "",
         resources: tuple[float, float] = (1, 0),
+        storage: str = "",
     ) -> None:
         """Keep what all trials of the worker share, and begin with the first."""
         assert trainings is not None
@@ -67,6 +69,7 @@ class TrialTraining(tune.Trainable):
         self._shared = (trainings, currency)
         self._device = torch.device("cuda" if gpus else "cpu")
         self._run_dir = Path(run_dir)
+        self._remote = Storage(storage, self._run_dir) if storage else None
         self._training: RunningTraining | None = None
         self.reset_config(config)
 
@@ -76,11 +79,11 @@ class TrialTraining(tune.Trainable):
         lost, step = Losses(**config.pop(LOSSES, {})), Cost(**config.pop(FIRST_STEP, {}))
         self._patience_s = float(config.pop(PATIENCE))
         assignment = Assignment(**config)
-        trainings, currency = self._shared
+        currency = self._shared[1]
         directory = self._directory = self._run_dir / CHECKPOINTS / assignment.trial
         self.cleanup()
-        order = Order(assignment, currency, self._device, directory, lost.tries, lost.seconds, step)
-        self._training = trainings.begin(order)
+        self._training = None
+        self._order = Order(assignment, currency, self._device, directory, lost.tries, lost.seconds, step)
         return True
 
     def cleanup(self) -> None:
@@ -90,15 +93,25 @@ class TrialTraining(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung, or to the end, and report the record."""
-        assert self._training is not None
         try:
             with watched(self._directory, self._patience_s):
+                self._training = self._training or self._begun()
                 record = self._training.advance()
+            if self._remote:
+                self._remote.push(f"{CHECKPOINTS}/{self._directory.name}")
         except RunDirectoryError as error:
             return {"fault": with_way_on(str(error), self._run_dir), "done": True}
         plain = {"val": record.val, "train_flop": record.cost.flop}  # for whoever reads Ray's own results
         metrics = {name: value for name, value in plain.items() if value is not None}
         return {"record": json.dumps(record.to_json()), "done": record.status != "pruned", **metrics}
+
+    def _begun(self) -> RunningTraining:
+        """Begin the training, with what an earlier worker has left of it, and with its parent."""
+        assignment = self._order.assignment
+        if self._remote:
+            for trial in filter(None, (assignment.trial, assignment.heir_of)):
+                self._remote.pull(f"{CHECKPOINTS}/{trial}")
+        return self._shared[0].begin(self._order)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: a training keeps its own checkpoints in the run directory."""

@@ -26,6 +26,7 @@ from rfsearch.result import Result, load_run
 from rfsearch.sources import absolute
 from rfsearch.space.objectives import SCORE, check_objectives
 from rfsearch.space.own_file import USUAL_DILATIONS
+from rfsearch.storage import name_of, run_directory
 from rfsearch.training.random_states import random_state, set_random_state
 
 
@@ -68,7 +69,7 @@ def search(
         budget: Of each arm, such as 7x, 2e15flop, 30min or 40epoch; 1x is the training FLOP of one full training of
             the network as it is.
         seeds: Arms of each strategy.
-        out: Directory of the run. None: a new one in `runs`.
+        out: Directory of the run, or a place on object storage, as s3://bucket/run. None: a new one in `runs`.
         direction: Whether a higher or a lower score is the better one.
         score: Name of the score, for the report.
         address: A Ray cluster to join. None: this machine.
@@ -135,8 +136,8 @@ def _run(code: OwnCode, request: Request, out: str | Path | None) -> Result:
     from rfsearch.report import write
 
     device = device_for(request)
-    run_dir = Path(out) if out else default_directory(request)
-    how = "" if code.train_spec else f"rfsearch.search(..., out={str(run_dir)!r})"
+    run_dir = run_directory(out) if out else default_directory(request)
+    how = "" if code.train_spec else f"rfsearch.search(..., out={name_of(run_dir)!r})"
     if (run_dir / MANIFEST_FILE).exists():
         manifest = read_manifest(run_dir)
         _require_same_search(run_dir, sound(manifest.request), request)

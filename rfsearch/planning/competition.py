@@ -12,6 +12,7 @@ from rfsearch.ledger import Journal, Record, read_history
 from rfsearch.ledger.journal import require_replayable
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.search_plan import SearchPlan
+from rfsearch.storage import storage_of
 from rfsearch.training import Trainings
 
 
@@ -108,6 +109,8 @@ def keep_leaders(run_dir: Path, contest: Contest) -> None:
     for folder in (run_dir / "checkpoints").glob("*"):
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)
+    if storage := storage_of(run_dir):
+        storage.keep_checkpoints(needed)
 
 
 def compete(

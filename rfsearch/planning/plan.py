@@ -32,6 +32,7 @@ from rfsearch.planning.request import CheckedRequest
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.replay import ReplayTable, ReplayTrainings, table_for
 from rfsearch.space import LSDFN, SearchSpace, Space
+from rfsearch.storage import data_directory, uri_of
 from rfsearch.strategies import Description
 from rfsearch.strategies.kinds import choices_at_a_site, with_fitting_kinds
 from rfsearch.surgery import Settings
@@ -115,7 +116,7 @@ class Plan(SearchPlan):
             notice=data.notice,
             classes=tuple(data.classes),
             fingerprint=data.fingerprint(),
-            folder=str(Path(folder).resolve()) if folder else None,
+            folder=(uri_of(folder) or str(Path(folder).resolve())) if folder else None,
             splits={name: len(split) for name, split in data.splits.items()},
             noun=self.noun,
         )
@@ -273,7 +274,8 @@ def _read_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
             raise DataError(f"space {space.name!r} has no embedded data: name a folder with --data.")
         _require_memory(embedded.held_bytes(size), f"the images of {space.data.default} are held in", space)
         return embedded.make(size)
-    data = with_labels_to_score(space.data.folder_layout.read(Path(folder), space.image_size, cache=cache))
+    root = Path(data_directory(folder))
+    data = with_labels_to_score(space.data.folder_layout.read(root, space.image_size, cache=cache))
     caution = few_to_choose_on(data)
     return replace(data, notice=f"{data.notice} {caution}".strip()) if caution else data
 

@@ -15,6 +15,7 @@ from rfsearch.planning.entrants import FORM_MARK, Entrant, find_entrants, split_
 from rfsearch.sources import absolute
 from rfsearch.space import Space, read_space
 from rfsearch.space.objectives import check_objectives
+from rfsearch.storage import uri_of
 
 SEEDS_MOST = 1000
 CONFIRMED_MOST = 100
@@ -63,7 +64,7 @@ def check_request(request: Request) -> CheckedRequest:
         RequestError: Something in it is wrong.
     """
     space = resolve_space(request)
-    if request.data is not None:
+    if request.data is not None and uri_of(request.data) is None:
         require_folder(Path(request.data))
     check_request_in_general(request)
     entrants = find_entrants(request, space)

@@ -7,12 +7,13 @@ import shlex
 from rfsearch.ledger import Record
 from rfsearch.numbers import counted, finite, number
 from rfsearch.report.view import RunView
+from rfsearch.storage import name_of
 
 
 def how_measured(view: RunView) -> str:
     """Return in words how the run's latencies were measured, and whose is missing; empty where there are none."""
     timed = [record for record in view.scored if record.infer_latency_spread_ms is not None]
-    command = f"rfsearch resume {shlex.quote(str(view.run.directory))}"
+    command = f"rfsearch resume {shlex.quote(name_of(view.run.directory))}"
     if not timed:
         if all(finite(record.infer_latency_ms) is None for record in view.scored):
             return ""

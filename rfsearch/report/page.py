@@ -37,6 +37,7 @@ from rfsearch.report.verdict import verdict_of
 from rfsearch.report.verdict.phrases import spread_words
 from rfsearch.report.view import RunView, build_view, setting_of
 from rfsearch.report.wording import listing
+from rfsearch.storage import name_of, storage_of
 
 REPORT_FILE = "report.html"
 EXAMPLES = "checkpoints/{trial}/examples.npz"
@@ -46,7 +47,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the 
 def write(run_dir: Path) -> Path:
     """Write the tables and the page of a run into its directory: trials.csv, anytime.csv, pareto.csv and report.html.
 
-    Where outcomes were trained again, confirmed.csv holds these trainings.
+    Where outcomes were trained again, confirmed.csv holds these trainings. A run on object storage is put there.
 
     Args:
         run_dir: The directory of a run, finished or not.
@@ -62,6 +63,8 @@ def write(run_dir: Path) -> Path:
     write_whole(run_dir / "pareto.csv", _csv(pareto_table(run.records, run.direction)))
     page = run_dir / REPORT_FILE
     write_whole(page, render(build_view(run)))
+    if storage := storage_of(run_dir):
+        storage.push_all()
     return page
 
 
@@ -128,7 +131,7 @@ def _kept_examples(view: RunView, records: Iterable[Record]) -> Path | None:
 
 def _commands(view: RunView) -> list[tuple[str, str]]:
     """Return the commands that go on from this run, and what each does."""
-    run = shlex.quote(str(view.run.directory))
+    run = shlex.quote(name_of(view.run.directory))
     commands = [(known(view.run.manifest.command, ""), "The whole run once more:")]
     if view.run.unfinished or view.run.running:
         commands.append((f"rfsearch resume {run}", "Finish it where it stopped:"))

@@ -12,6 +12,7 @@ from rfsearch.report.facts import canonical
 from rfsearch.report.verdict.phrases import as_sentence
 from rfsearch.report.view import AT_START, RunView, factors
 from rfsearch.report.wording import listing
+from rfsearch.storage import name_of
 
 
 def warn_of_unfinished_run(view: RunView) -> Iterator[str]:
@@ -21,7 +22,7 @@ def warn_of_unfinished_run(view: RunView) -> Iterator[str]:
     elif view.run.unfinished:
         yield (
             f"This run is unfinished: {counted(view.run.unfinished, 'trial')} handed out without a result yet. "
-            f"Finish it with: rfsearch resume {view.run.directory}"
+            f"Finish it with: rfsearch resume {name_of(view.run.directory)}"
         )
     idle = [f"{a.strategy} (seed {a.seed})" for a in view.arms if not a.records]
     if idle and view.records:
