@@ -28,10 +28,10 @@ MARK = ".storage"
 """In the local copy of a run: its URI."""
 
 _URI = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)")  # a Path has made one slash of two
-_LEDGER = "ledger.jsonl"
-_LOCAL = {".lock", ".probe", MARK, "cache", "ray"}  # what is of this machine alone
+_LEDGER, _PROBE = "ledger.jsonl", ".probe"
+_LOCAL = {".lock", _PROBE, MARK, "cache", "ray"}  # what is of this machine alone
 _PATIENCE_S = 180.0
-_EVERY_S = 5.0
+_EVERY_S, _LATER_S = 5.0, 25.0
 
 
 def uri_of(text: str | Path) -> str | None:
@@ -152,6 +152,21 @@ class Storage:
         self.push(*(path.name for path in sorted(self.local.iterdir()) if path.name not in _LOCAL | {"checkpoints"}))
         self._note_ledger()
 
+    def check_writable(self) -> None:
+        """Check that files can be put there.
+
+        Raises:
+            RunDirectoryError: They cannot.
+        """
+        probe = self.local / _PROBE
+        probe.write_bytes(b"rfsearch")
+        try:
+            self._store(_PROBE, patience_s=0)
+        finally:
+            probe.unlink()
+        system, root = self._system()
+        system.delete_file(f"{root}/{_PROBE}")
+
     def push_ledger(self) -> None:
         """Copy the ledger to the storage, unless that was done a moment ago, or cannot be done now: later is as well.
 
@@ -162,10 +177,10 @@ class Storage:
             return
         self._pushed_at = time.monotonic()
         try:
-            with _reporting(self.uri, patience_s=0):
-                self._check_alone()
-                self._store(_LEDGER, patience_s=0)
+            self._check_alone(patience_s=0)
+            self._store(_LEDGER, patience_s=0)
         except _Unreachable:
+            self._pushed_at += _LATER_S
             return
         self._note_ledger()
 
@@ -200,9 +215,9 @@ class Storage:
                 self._fetch(path)
         self._ledger_bytes = files[_LEDGER].size if _LEDGER in files else None
 
-    def _check_alone(self) -> None:
+    def _check_alone(self, patience_s: float | None = None) -> None:
         """Check that the ledger on the storage is the one that was last put there, or read from there."""
-        info = self._files(_LEDGER).get(_LEDGER)
+        info = self._files(_LEDGER, patience_s).get(_LEDGER)
         there = info.size if info else None
         if self._ledger_bytes is None:
             self._ledger_bytes = there  # a process that has put nothing there yet
@@ -216,7 +231,7 @@ class Storage:
         file = self.local / _LEDGER
         self._ledger_bytes = self._files(_LEDGER)[_LEDGER].size if file.is_file() else None
 
-    def _files(self, name: str) -> dict[str, FileInfo]:
+    def _files(self, name: str, patience_s: float | None = None) -> dict[str, FileInfo]:
         """Return the files below a name on the storage, by their names."""
         from pyarrow.fs import FileSelector, FileType
 
@@ -229,7 +244,7 @@ class Storage:
             found = system.get_file_info(FileSelector(where, recursive=True, allow_not_found=True))
             return {info.path[len(root) + 1 :]: info for info in found if info.type == FileType.File}
 
-        return self._patiently(look)
+        return self._patiently(look, patience_s)
 
     def _fetch(self, path: str) -> None:
         def copy() -> None:
@@ -245,7 +260,7 @@ class Storage:
 
         self._patiently(copy)
 
-    def _store(self, path: str, patience_s: float = _PATIENCE_S) -> None:
+    def _store(self, path: str, patience_s: float | None = None) -> None:
         def copy() -> None:
             system, root = self._system()
             there = f"{root}/{path}"
@@ -266,15 +281,20 @@ class Storage:
             raise RunDirectoryError(f"{self.uri}: no storage that can be opened: {why}.") from error
         return system, root
 
-    def _patiently(self, action: Callable[[], T], patience_s: float = _PATIENCE_S) -> T:
-        """Do something with the storage, again and again where it is out of reach for a moment."""
-        began, wait = time.monotonic(), 1.0
+    def _patiently(self, action: Callable[[], T], patience_s: float | None = None) -> T:
+        """Do something with the storage, again and again where it is out of reach for a moment.
+
+        Args:
+            action: What is done.
+            patience_s: For how long it is tried again. None: for some minutes.
+        """
+        began, wait, longest = time.monotonic(), 1.0, _PATIENCE_S if patience_s is None else patience_s
         while True:
             try:
-                with _reporting(self.uri, patience_s):
+                with _reporting(self.uri):
                     return action()
             except _Unreachable:
-                if time.monotonic() - began + wait > patience_s:
+                if time.monotonic() - began + wait > longest:
                     raise
                 time.sleep(wait)
                 wait = min(2 * wait, 30.0)
@@ -285,7 +305,7 @@ class _Unreachable(RunDirectoryError):
 
 
 @contextmanager
-def _reporting(uri: str, patience_s: float) -> Iterator[None]:
+def _reporting(uri: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -83,6 +83,7 @@ class SpaceFacts:
         gamma_bounds: Bounds of a learned sample stride.
         reference: The hand default, as JSON, or its dilation.
         image_size: H x W, in px.
+        costs: What the search goes by beside the score, fields of a record.
     """
 
     name: Kept[str]
@@ -102,6 +103,7 @@ class SpaceFacts:
     direction: Kept[Direction] = "maximize"
     in_channels: Kept[int] = 3
     out_channels: Kept[int | None] = None
+    costs: Kept[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
 from rfsearch.ledger.record import Latency, Record
 from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import byte_size
-from rfsearch.storage import MARK, name_of
+from rfsearch.storage import MARK, name_of, storage_of
 
 CONFIRMATION = "confirmation"  # folder of the trainings that confirm outcomes, with a ledger of their own
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
@@ -72,6 +72,8 @@ def create(run_dir: Path) -> None:
         probe = run_dir / ".probe"
         probe.write_bytes(b"rfsearch")
         probe.unlink()
+        if storage := storage_of(run_dir):
+            storage.check_writable()
         free = shutil.disk_usage(run_dir).free
     except OSError as error:
         raise RunDirectoryError(f"{run_dir}: cannot be written: {error.strerror}. Choose another --out.") from error

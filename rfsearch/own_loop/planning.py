@@ -227,6 +227,7 @@ class OwnPlan(SearchPlan):
             reference=space.default_candidate.to_json(),
             image_size=(axes[-2], axes[-1]),
             in_channels=space.input_shape[1],
+            costs=space.costs,
         )
         data_facts = DataFacts(
             name="your own data",

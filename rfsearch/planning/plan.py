@@ -108,6 +108,7 @@ class Plan(SearchPlan):
             image_size=data.image_size,
             in_channels=task.in_channels,
             out_channels=task.out_channels,
+            costs=space.costs,
         )
         data_facts = DataFacts(
             name=data.name,

@@ -10,6 +10,7 @@ from rfsearch.choices import Candidate, Dilated
 from rfsearch.ledger.manifest import Manifest
 from rfsearch.ledger.record import parsed
 from rfsearch.ledger.typed_json import Damaged, Kept, known
+from rfsearch.space.objectives import COSTS
 
 _F_BOUNDS = (0.25, 4.0)  # Wei et al.; also the default of a space file
 _GAMMA_BOUNDS = (0.25, 16.0)
@@ -110,7 +111,7 @@ def read_facts(manifest: Manifest) -> Facts:
             sorted({(row.rf_px, row.objects) for row in known(manifest.forecast, ()) if row.objects is not None})
         ),
         noun=known(data.noun, "object"),
-        costs=resolved.costs if (resolved := known(manifest.resolved_space, None)) else (),
+        costs=tuple(cost for cost in known(space.costs, ()) if cost in COSTS),
         notices=tuple(text for text in known(manifest.notices, ()) if text and text.strip() != notice),
     )
 

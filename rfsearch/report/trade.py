@@ -94,7 +94,7 @@ class Knee:
             their differences.
 
     Example:
-        >>> Knee(front, ((1.0, 0.5), (1.1, 0.69), (2.0, 0.7)), 1).bought(1)
+        >>> round(Knee((), ((1.0, 0.5), (1.1, 0.69), (2.0, 0.7)), 1).bought(1), 6)
         0.019
     """
 

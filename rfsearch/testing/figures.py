@@ -173,7 +173,7 @@ def _record(
         "forecast": Cost(1.1e12, 28.0, 4.0),
         "forecast_peak_bytes": 90_000_000,
         "cause": "the loss became nan" if status == "failed" else "",
-        "infer_mac": 2e9,
+        "infer_mac": 2e9 + 1e7 * dilation,
         "infer_latency_ms": 5.0,
         "infer_latency_spread_ms": (4.9, 5.2),
         "infer_peak_bytes": 100_000_000,
@@ -193,7 +193,13 @@ def _run(records: list[Record], name: str = "", manifest: Mapping[str, Any] | No
             for d in (1, 4, 8)
         ]  # fmt: skip
         manifest = {
-            "space": {"name": "made-up", "metric": "mean IoU", "sites": [f"conv{name}"], "reference": reference},
+            "space": {
+                "name": "made-up",
+                "metric": "mean IoU",
+                "sites": [f"conv{name}"],
+                "reference": reference,
+                "costs": ["infer_mac"],
+            },
             "arms": arms,
             "forecast": planned,
             "budget": {"text": "8x", "currency": "flop", "limit": 8e12, "reference_flop": 1e12},

@@ -51,8 +51,8 @@ def view_of(make_run, *trials, **changes):
         for k, (strategy, dilation, mac, val) in enumerate(trials)
     ]
     arms = [{"strategy": name, "seed": 0} for name in dict.fromkeys(strategy for strategy, *_ in trials)]
-    view = build_view(make_run(records, arms=arms, **changes))
-    return replace(view, facts=replace(view.facts, costs=("infer_mac",)))
+    changes["space"] = {"costs": ["infer_mac"], **changes.get("space", {})}
+    return build_view(make_run(records, arms=arms, **changes))
 
 
 FRONT = [("a", 1, 100e6, 0.50), ("a", 2, 110e6, 0.60), ("b", 4, 200e6, 0.62), ("b", 8, 150e6, 0.40)]
