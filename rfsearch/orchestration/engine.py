@@ -26,6 +26,7 @@ from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.orchestration import session
 from rfsearch.orchestration.callbacks import Switched
 from rfsearch.orchestration.disk import with_way_on
+from rfsearch.orchestration.nodes import check_seen
 from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
@@ -146,10 +147,13 @@ class Engine:
             check: Called many times a second. What it raises ends the run.
 
         Raises:
+            RequestError: A machine of the cluster does not see the run directory.
             RunDirectoryError: The run directory cannot be written. Nothing that is in the ledger is lost.
         """
         cpus, gpus = self.resources
         storage = storage_of(run_dir)
+        if self._address is not None and storage is None:
+            check_seen(run_dir)
         try:
             trainable = tune.with_parameters(
                 TrialTraining,
