@@ -229,11 +229,13 @@ def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str, Path | None
         folder = path.parent
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpaceError(f"{path}: no patch can be read from it: {getattr(error, 'strerror', error)}.") from error
+        except (OSError, ValueError) as error:  # ValueError: no text, or no name of a file
+            raise SpaceError(
+                f"{str(path)[:200]!r}: no patch can be read from it: {getattr(error, 'strerror', error)}."
+            ) from error
     try:
         return json.loads(text), where, folder
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpaceError(f"{where}: not valid JSON: {error}.") from error
 
 
