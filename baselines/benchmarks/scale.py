@@ -1,0 +1,151 @@
+"""Measure what a search costs besides its trainings, with trainings that are looked up in the shipped table.
+
+    python baselines/benchmarks/scale.py --trials 1000,10000
+
+On a simulated cluster of eight nodes: seconds per trial of a search of eight arms, and of Ray Tune alone with the same
+trainable, the same number of rungs and no search behind it. In this process alone, for more trials: seconds of
+`Contest.next` and `finish` per trial, the growth of its memory per trial, the size of the ledger, and seconds
+to resume and to report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import ray
+import torch
+from provenance import RESULTS, provenance, write_sidecar
+from ray import tune
+from ray.cluster_utils import Cluster
+
+from rfsearch.ledger import Assignment, Cost, Request
+from rfsearch.orchestration import Engine, Resources
+from rfsearch.orchestration.trainable import FIRST_STEP, PATIENCE, TrialTraining
+from rfsearch.planning.competition import compete, contest_of
+from rfsearch.planning.contest import Contest
+from rfsearch.planning.directory import start_run
+from rfsearch.planning.plan import Plan, make_plan, read_data
+from rfsearch.planning.request import check_request
+from rfsearch.replay import OneAtATime
+from rfsearch.report import write
+
+NODES = 8
+STRATEGIES, SEEDS = ("exhaustive", "random", "inflation", "fractional"), 2  # eight arms
+
+
+def main() -> None:
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", default="1000,10000", help="the first number on a cluster too")
+    asked = parser.parse_args()
+    counts = [int(text) for text in asked.trials.split(",")]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        rows.append(on_a_cluster(planned(counts[0], work), counts[0], work))
+        rows += [in_this_process(planned(count, work), work / f"alone-{count}") for count in counts]
+    pd.DataFrame(rows).round(5).to_csv(RESULTS / "scale.csv", index=False)
+    write_sidecar("scale", {**provenance(), "nodes": NODES, "arms": len(STRATEGIES) * SEEDS})
+    print(pd.DataFrame(rows).to_string())
+
+
+def planned(trials: int, work: Path) -> Plan:
+    """Return the plan of a search of about that many trials; a replayed one takes a 1.2th of what a sweep's takes."""
+    arms = len(STRATEGIES) * SEEDS
+    request = Request("helen", strategies=STRATEGIES, seeds=SEEDS, budget=f"{1.15 * trials / arms:.0f}x", replay="")
+    checked = check_request(request)
+    return make_plan(checked, read_data(checked, work), torch.device("cpu"))
+
+
+def begun(plan: Plan, run_dir: Path) -> Contest:
+    """Begin a run in a directory."""
+    run_dir.mkdir()
+    start_run(plan, run_dir, "scale.py", NODES, "cpu")
+    return contest_of(plan, run_dir)
+
+
+def on_a_cluster(plan: Plan, trials: int, work: Path) -> dict[str, object]:
+    """Return seconds per trial of our search, and of Ray Tune alone, on the same nodes."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(NODES):
+        cluster.add_node(num_cpus=1)
+    try:
+        with Engine(cluster.address, Resources()) as engine:
+            contest = begun(plan, work / "cluster")
+            began = time.perf_counter()
+            compete(plan, contest, work / "cluster", engine, lambda record, _: None, lambda: None)
+            ours_s, ours = time.perf_counter() - began, sum(len(arm.handed_out) for arm in contest.arms)
+            began = time.perf_counter()
+            tune_alone(plan, ours, work)
+            alone_s = time.perf_counter() - began
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return {
+        "where": f"{NODES} nodes on one machine",
+        "trials": ours,
+        "ms_a_trial": 1000 * ours_s / ours,
+        "ray_tune_ms_a_trial": 1000 * alone_s / ours,
+        "overhead": ours_s / alone_s - 1,
+    }
+
+
+def tune_alone(plan: Plan, trials: int, work: Path) -> None:
+    """Let Ray Tune run so many trainings of the sweep's candidates, with nothing of ours but the trainable."""
+    candidates = [candidate.to_json() for candidate in plan.candidates]
+    configs = [
+        {
+            **Assignment(f"alone-{k:05d}", "alone", 0, candidates[k % len(candidates)], k, 1e30).to_json(),
+            FIRST_STEP: asdict(Cost()),
+            PATIENCE: 600.0,
+        }
+        for k in range(trials)
+    ]
+    trainable = tune.with_parameters(
+        TrialTraining, trainings=plan.trainings, run_dir=str(work / "alone"), currency="flop", resources=(1, 0)
+    )
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space=tune.grid_search(configs),
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(name="alone", storage_path=str(work), verbose=0),
+    ).fit()
+
+
+def in_this_process(plan: Plan, run_dir: Path) -> dict[str, object]:
+    """Return what a search costs without any engine behind it, and what becomes of its ledger."""
+    contest, process = begun(plan, run_dir), psutil.Process()
+    gc.collect()
+    before, began = process.memory_info().rss, time.perf_counter()
+    compete(plan, contest, run_dir, OneAtATime(), lambda record, _: None, lambda: None)
+    search_s = time.perf_counter() - began
+    gc.collect()
+    grown = process.memory_info().rss - before
+    trials = sum(len(arm.handed_out) for arm in contest.arms)
+    began = time.perf_counter()
+    contest_of(plan, run_dir)
+    resume_s = time.perf_counter() - began
+    began = time.perf_counter()
+    page = write(run_dir)
+    report_s = time.perf_counter() - began
+    return {
+        "where": "this process",
+        "trials": trials,
+        "ms_a_trial": 1000 * search_s / trials,
+        "kB_a_trial": grown / 1000 / trials,
+        "ledger_kB_a_trial": (run_dir / "ledger.jsonl").stat().st_size / 1000 / trials,
+        "resume_s": resume_s,
+        "report_s": report_s,
+        "page_MB": page.stat().st_size / 1e6,
+    }
+
+
+if __name__ == "__main__":
+    main()
