@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import tempfile
 import warnings
@@ -30,7 +31,7 @@ from rfsearch.orchestration.nodes import check_seen
 from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
-from rfsearch.storage import storage_of
+from rfsearch.storage import name_of, storage_of
 from rfsearch.training import Trainings
 
 # Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers,
@@ -81,7 +82,8 @@ class Engine:
         callbacks: Mapping[str, tune.Callback] | None = None,
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
-        self._address, self._asked = address, resources
+        self._address, self._asked, self._warn = address, resources, warn
+        self._guard = session.Guard()
         self._callbacks = [Switched(name, one, warn) for name, one in (callbacks or {}).items()]
         self._context = ExitStack()
 
@@ -92,14 +94,26 @@ class Engine:
         with ExitStack() as stack:
             stack.enter_context(interrupt.handlers_restored())
             temporary = "" if self._address else stack.enter_context(session.folder())
+            stack.callback(self._guard.end)
             stack.callback(ray.shutdown)
             session.join(self._address) if self._address else session.start(temporary)
             interrupt.install()  # Ray has replaced the handler of SIGTERM
+            self._guard.begin()
             self._context = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._context.close()
+
+    @contextmanager
+    def _guarded(self, run_dir: Path) -> Iterator[None]:
+        """End a run, and say how it goes on, where a process of Ray's own session ends in this context."""
+        how = f"Nothing is lost. Go on with: rfsearch resume {shlex.quote(name_of(run_dir))}"
+        self._guard.say = lambda name: self._warn(f"Ray cannot go on: its process {name} has ended. {how}")
+        try:
+            yield
+        finally:
+            self._guard.say = None
 
     @property
     def resources(self) -> tuple[float, float]:
@@ -189,7 +203,8 @@ class Engine:
                 ),
             )
             try:
-                tuner.fit()
+                with self._guarded(run_dir):
+                    tuner.fit()
             except Exception as error:
                 # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
                 if searcher.fault is None and isinstance(error, OSError):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import psutil
 import ray
 
 from rfsearch.errors import RequestError
@@ -29,6 +33,8 @@ _SOCKET_MOST = 107 if sys.platform != "darwin" else 103
 _SOCKET_ADDED = len("/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _SHORT = "/tmp"
 
+_PROCESSES, _WATCH_S, _GRACE_S = ("raylet", "gcs_server"), 1.0, 20.0
+_INTERRUPTED = 130
 _TOO_SLOW = "timed out"  # in what Ray raises when a process of its own is not up in time
 _JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
@@ -65,6 +71,53 @@ def start(temporary: str) -> None:
         if _TOO_SLOW in str(error):
             hint = " The machine is busy, or short of memory or of space for temporary files. Free some, and try again."
         raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.{hint}") from error
+
+
+class Guard:
+    """Watch the processes of a session that was started here, and end a run when one of them ends.
+
+    Ray itself would wait for up to a minute, and then end this process without a word of what to do. This process gets
+    a SIGTERM, and if it still waits for Ray after a while, it is ended.
+
+    Attributes:
+        say: Is told what has ended, while a run goes on; None while none does, and processes may end.
+
+    Example:
+        >>> guard = Guard()
+        >>> guard.begin()
+        >>> guard.say = print
+    """
+
+    def __init__(self) -> None:
+        """Watch nothing yet."""
+        self.say: Callable[[str], None] | None = None
+        self._over = threading.Event()
+
+    def begin(self) -> None:
+        """Watch those that this process has started."""
+        mine = [(one, one.name()) for one in psutil.Process().children() if one.name() in _PROCESSES]
+        Thread(target=self._watch, args=(mine,), daemon=True).start()
+
+    def end(self) -> None:
+        """Watch no more, once the session has ended."""
+        self._over.set()
+
+    def _watch(self, processes: Sequence[tuple[psutil.Process, str]]) -> None:
+        while not self._over.wait(_WATCH_S):
+            ended = next((name for one, name in processes if not _runs(one)), None)
+            if ended is not None and self.say is not None:
+                self.say(ended)
+                os.kill(os.getpid(), signal.SIGTERM)
+                if not self._over.wait(_GRACE_S):
+                    os._exit(_INTERRUPTED)
+                return
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def join(address: str) -> None:

@@ -9,14 +9,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from rfsearch import cli, interrupt
 from rfsearch.errors import RequestError
+from rfsearch.ledger import read_run
 from rfsearch.orchestration import Engine, Resources, session
-from tests.orchestration.runs import command, environment
+from tests.orchestration.runs import command, environment, wait_for_events
 from tests.toys import toy_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,6 +194,26 @@ def test_a_folder_too_long_for_the_sockets_of_ray_is_reported_in_one_message(mon
     ):
         session.folder().__enter__()
     assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_run_whose_ray_has_died_ends_at_once_and_goes_on_when_resumed(process, tmp_path):
+    space, run_dir = toy_file(tmp_path, budget="4x", steps=200), tmp_path / "run"
+    words = ["run", "--space", space, "--strategies", "exhaustive", "--out", run_dir]
+    with (tmp_path / "told").open("w") as told:  # a pipe would be held open by what is left of Ray
+        child = subprocess.Popen(command(*words), env=environment(), stdout=told, stderr=told)
+        wait_for_events(run_dir, 3, child)
+        for one in psutil.Process(child.pid).children():
+            if one.name() == process:
+                one.kill()
+        child.wait(90)
+    told = (tmp_path / "told").read_text(errors="replace")
+    assert child.returncode == 130, told
+    assert f"Ray cannot go on: its process {process} has ended. Nothing is lost." in " ".join(told.split())
+    again = subprocess.run(command("resume", run_dir), env=environment(), capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert {record.status for record in read_run(run_dir).records} <= {"completed", "cut"}
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["plan", "--space", "hellen"]])
