@@ -266,14 +266,15 @@ def test_a_container_is_found_by_looks_or_inflated():
         ]
 
 
-def test_it_learns_in_mixed_precision_with_scaled_and_clipped_gradients():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_learns_in_mixed_precision_with_scaled_and_clipped_gradients(dtype):
     model = network(norm=False)
     learner = rfsearch.learn(model, "1", DILATIONS, steps=120, start=2)
     optimizer, scaler = torch.optim.AdamW(model.parameters(), lr=1e-3), torch.amp.GradScaler("cpu")
     learner.attach(optimizer)
     for step in range(120):
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", dtype):
             loss = loss_of(model, step)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -281,6 +282,32 @@ def test_it_learns_in_mixed_precision_with_scaled_and_clipped_gradients():
         scaler.step(optimizer)
         scaler.update()
     assert learner.report().dilations == {"1": ANSWER}
+
+
+def test_a_step_that_a_scaler_skips_moves_nothing_and_the_next_one_does():
+    """In float16 the first scales overflow: the scaler finds gradients that are infinite and does not step."""
+    model = network(norm=False)
+    learner = rfsearch.learn(model, "1", DILATIONS, steps=40, start=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=1000)
+    learner.attach(optimizer)
+    skipped = []
+    for step in range(40):
+        optimizer.zero_grad()
+        before = learner.report().dilations["1"]
+        with torch.autocast("cpu", torch.float16):
+            loss = loss_of(model, step)
+        scaler.scale(loss).backward()
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if scaler.get_scale() < scale:
+            skipped.append(step)
+            assert learner.report().dilations["1"] == before
+    assert 0 < len(skipped) < 40
+    assert learner.report().dilations["1"] != 2.0
+    learner.settle()
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def trained_in_parallel(rank: int, folder: str, searched: bool) -> None:

@@ -55,7 +55,9 @@ def scaled(model, optimizer):
     scaler = torch.amp.GradScaler("cpu")
     for _ in range(STEPS):
         optimizer.zero_grad()
-        scaler.scale(model(batch()).square().mean()).backward()
+        with torch.autocast("cpu", torch.float16):
+            loss = model(batch()).float().square().mean()
+        scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         scaler.step(optimizer)
         scaler.update()
