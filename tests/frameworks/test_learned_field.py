@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,12 +120,15 @@ def trained_by_mmengine(
 
     from rfsearch.frameworks.mmengine import LearnedField
 
+    seen: set[torch.dtype] = set()
+
     class Model(BaseModel):
         def __init__(self) -> None:
             super().__init__()
             self.net = network(norm=False)
 
         def forward(self, image: torch.Tensor, mode: str = "tensor") -> dict[str, torch.Tensor]:
+            seen.add(self.net(image).dtype)
             return {"loss": error_on(self.net, image)}
 
     class Killer(Hook):
@@ -144,11 +149,12 @@ def trained_by_mmengine(
     runner = Runner(
         model, str(folder), train_dataloader={"dataset": Images(COUNT), "batch_size": BATCH, "num_workers": 0,
         "sampler": {"type": "DefaultSampler", "shuffle": False}, "collate_fn": {"type": "default_collate"}},
-        optim_wrapper={"type": "OptimWrapper", "clip_grad": {"max_norm": 0.5},  # on a CPU it has no mixed precision
+        optim_wrapper={"type": "AmpOptimWrapper", "dtype": "bfloat16", "clip_grad": {"max_norm": 0.5},
                        "accumulative_counts": accumulate, "optimizer": {"type": "AdamW", "lr": 1e-3}}, resume=resume,
         custom_hooks=[field, Killer()], log_level="ERROR", experiment_name=f"{folder.name}-{resume}-{kill}", **loop,
     )  # fmt: skip
     runner.train()
+    assert seen == {torch.bfloat16}
     return model.net, field
 
 
@@ -157,6 +163,14 @@ FRAMEWORKS: dict[str, Callable[..., tuple[nn.Module, Any]]] = {
     "transformers": trained_by_transformers,
     "mmengine": trained_by_mmengine,
 }
+
+
+@pytest.fixture(autouse=True)
+def mmengine_has_mixed_precision(monkeypatch):
+    """Its AMP asks for a GPU, and has an autocast for CPUs behind that question."""
+    if importlib.util.find_spec("mmengine"):
+        wrapper = importlib.import_module("mmengine.optim.optimizer.amp_optimizer_wrapper")
+        monkeypatch.setattr(wrapper, "is_cuda_available", lambda: True)
 
 
 @pytest.mark.parametrize(
