@@ -10,6 +10,11 @@ from rfsearch.replay.table import ReplayTable
 from rfsearch.training.order import Order
 
 
+# A training that ends knows what its last step and its scores cost only once they are there, and may go over its limit
+# by that much.
+_WHOLE = 0.99
+
+
 class ReplayedTraining:
     """Advance one training of a table; see `RunningTraining`.
 
@@ -34,9 +39,9 @@ class ReplayedTraining:
         if self._looks < len(made.rungs) and not order.exceeded_by(made.rungs[self._looks].cost):
             self._looks += 1
             return self._stopped("pruned", made.rungs[self._looks - 1].cost)
-        if not order.exceeded_by(made.cost):
-            return self._of_order(made)
         share = order.assignment.limit / getattr(made.cost, order.currency)
+        if share >= _WHOLE:
+            return self._of_order(made)
         return replace(self._stopped("cut", Cost(*(share * part for part in astuple(made.cost)))), val=None)
 
     def close(self) -> None:
@@ -52,7 +57,7 @@ class ReplayedTraining:
         return self._of_order(replace(at_look, test=None, scores={}))
 
     def _of_order(self, record: Record) -> Record:
-        # The outcome stays that of the training: where it is the nearest one, this is what had been trained.
+        # Outcome and seed stay those of the training, so that one training is no two, however often it is looked up.
         of = self._order.assignment
         return replace(
             record,
@@ -60,7 +65,6 @@ class ReplayedTraining:
             strategy=of.strategy,
             seed=of.seed,
             candidate=of.candidate,
-            train_seed=of.train_seed,
             forecast=None,
             forecast_peak_bytes=None,
         )

@@ -18,6 +18,7 @@ from rfsearch.errors import RequestError
 from rfsearch.ledger import Run, read_run
 from rfsearch.ledger.manifest import ArmName
 from rfsearch.ledger.typed_json import known
+from rfsearch.report.facts import read_facts
 from rfsearch.report.statistics import compare
 from rfsearch.report.view import RunView, build_view
 from rfsearch.report.wording import listing
@@ -131,6 +132,10 @@ def compare_runs(run_dirs: Sequence[Path]) -> Comparison:
         raise RequestError(f"a comparison names each run once. Got {listing(sorted(set(twice)))} twice.")
     runs = [read_run(path) for path in run_dirs]
     names = _names(places)
+    if replayed := [name for name, run in zip(names, runs, strict=True) if read_facts(run.manifest).replayed]:
+        raise RequestError(
+            f"a comparison is of trainings. {listing(replayed)} looked theirs up in another run: compare that one."
+        )
     _require_same_budgets(runs, names)
     groups: dict[str, list[int]] = {}
     for k, run in enumerate(runs):

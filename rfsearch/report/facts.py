@@ -44,6 +44,7 @@ class Facts:
             by rising receptive field, empty where that was not measured.
         noun: What is called an object in the data, in the singular.
         costs: What the search went by beside the score, fields of a record.
+        replayed: Whether its trainings were looked up in another run.
         notices: What else must be said about the run.
 
     Example:
@@ -77,6 +78,7 @@ class Facts:
     objects: tuple[tuple[int, float], ...]
     noun: str
     costs: tuple[str, ...]
+    replayed: bool
     notices: tuple[str, ...]
 
 
@@ -112,6 +114,7 @@ def read_facts(manifest: Manifest) -> Facts:
         ),
         noun=known(data.noun, "object"),
         costs=tuple(cost for cost in known(space.costs, ()) if cost in COSTS),
+        replayed=(asked := known(manifest.request, None)) is not None and asked.replay is not None,
         notices=tuple(text for text in known(manifest.notices, ()) if text and text.strip() != notice),
     )
 

@@ -14,6 +14,8 @@ from rfsearch.errors import RunDirectoryError, SpaceError
 from rfsearch.ledger import Assignment, Cost, Record, Request, Rung, read_run
 from rfsearch.planning.request import check_request
 from rfsearch.replay import ReplayTable, ReplayTrainings
+from rfsearch.report.verdict import verdict_of
+from rfsearch.report.view import build_view
 from rfsearch.training import Order
 from tests.calls import wrong
 from tests.planned import planned
@@ -158,6 +160,21 @@ def test_a_replay_that_was_interrupted_ends_as_an_unbroken_one(donor, tmp_path, 
     ledger.write_text("".join(lines[: len(lines) // 2]))
     assert call("resume", tmp_path / "broken")[0] == 0
     assert (tmp_path / "broken" / "trials.csv").read_text() == (tmp_path / "whole" / "trials.csv").read_text()
+
+
+def test_one_training_that_is_looked_up_often_is_no_evidence_of_many(donor, tmp_path, call):
+    space, run_dir = donor
+    words = ["run", "--space", space, "--replay-of", run_dir, "--strategies", "exhaustive,fractional", "--seeds", 8]
+    assert call(*words, "--out", tmp_path / "many")[0] == 0
+    view = build_view(read_run(tmp_path / "many"))
+    assert all(len(contender.trained) <= 2 for contender in view.contenders)  # as many as were trained
+    said = str(verdict_of(view))
+    assert "look up the same trainings again: they carry no interval, probability or test" in said
+    assert "95 % interval" not in said
+    assert "Wilcoxon" not in said
+    code, _, err = call("compare", tmp_path / "many", run_dir, "--out", tmp_path / "compare.html")
+    assert code == 2
+    assert "many looked theirs up in another run" in err
 
 
 @pytest.mark.parametrize(

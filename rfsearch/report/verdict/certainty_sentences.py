@@ -32,6 +32,9 @@ def compare_over_seeds(view: RunView) -> Iterator[str]:
     if most < 2:
         yield "One seed carries no interval: whether another seed would rank the strategies the same way is unknown."
         return
+    if view.facts.replayed:
+        yield "The seeds of a replay look up the same trainings again: they carry no interval, probability or test."
+        return
     leader = max(finals, key=lambda s: mean(view.merits(finals[s].values())))
     ours = finals[leader]
     others = {s: f for s, f in finals.items() if s != leader}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rfsearch.numbers import counted, multiple, number, signed
+from rfsearch.numbers import counted, multiple, number, score, signed
 from rfsearch.report.contenders import Contender, is_searched
 from rfsearch.report.decision import Decision
 from rfsearch.report.facts import canonical
@@ -131,7 +131,8 @@ def compare_strategies(view: RunView) -> Iterator[str]:
         if not finals:
             silent.append(strategy)
             continue
-        text = f"{strategy} {spread_words(finals)}" + (f", {lengths[strategy]}" if differ else "")
+        how = f"{score(mean(finals))} in the mean" if view.facts.replayed else spread_words(finals)
+        text = f"{strategy} {how}" + (f", {lengths[strategy]}" if differ else "")
         ends.append((mean(view.merits(finals)), strategy, text))
     ends.sort(key=lambda end: -end[0])
     if ends:
