@@ -148,7 +148,7 @@ def inspect(
         inputs: Any = _IMAGES
         if data is not None and len(image) == 4:
             inputs = _some_images(data)
-        local = [axis.px for axis in fields[at].axes]
+        local = [axis.local_px or axis.px for axis in fields[at].axes]  # what the sentence before speaks of
         try:
             found = effective_receptive_field(
                 model, inputs, input_shape=tuple(image), at=at or None, theoretical_px=local

@@ -134,9 +134,10 @@ def field_px(rf_px: int, path_rf_px: Mapping[str, int] | None = None) -> str:
 
     Args:
         rf_px: The receptive field, px.
-        path_rf_px: That of each parallel path, px, where there are several; then these are shown: 91 | 155.
+        path_rf_px: Those behind each of several parallel paths, px; then they stand behind it: 163 (91 | 155).
     """
-    return parallel(f"{px:,}" for px in (path_rf_px or {}).values()) or f"{rf_px:,}"
+    paths = parallel(f"{px:,}" for px in (path_rf_px or {}).values())
+    return f"{rf_px:,} ({paths})" if paths else f"{rf_px:,}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:

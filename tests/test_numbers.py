@@ -56,4 +56,4 @@ def test_a_difference_has_its_sign() -> None:
 
 
 def test_receptive_fields_of_parallel_paths_share_a_text() -> None:
-    assert (field_px(1263), field_px(1263, {"a/1": 91, "a/2": 1263})) == ("1,263", "91 | 1,263")
+    assert (field_px(1263), field_px(1263, {"a/1": 91, "a/2": 1263})) == ("1,263", "1,263 (91 | 1,263)")

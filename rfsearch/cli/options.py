@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, TypeVar
@@ -99,7 +100,12 @@ ReplayOption = Annotated[
     typer.Option("--replay", help="Train nothing: look trainings up in those that are shipped with the space."),
 ]
 ReplayOfOption = Annotated[
-    str | None, typer.Option("--replay-of", help="Train nothing: look trainings up in those of an earlier run.")
+    str | None,
+    typer.Option(
+        "--replay-of",
+        help="Train nothing: look trainings up in those of an earlier run; without --space, in its space, with its "
+        "data and changes.",
+    ),
 ]
 ProcessesOption = Annotated[
     int,
@@ -180,13 +186,15 @@ def make_request(
     from rfsearch.space.own_file import is_own, with_file
 
     check_tracks(track or ())
+    if replay_of is not None and space is None and train is None:
+        return _replaying(Path(replay_of), strategies=strategies, budget=budget, seeds=seeds, address=address)
     request = Request(
         space=space or "",
         preset=preset,
         data=data,
         backbone=backbone,
         sites=tuple(site or ()),
-        strategies=tuple(name.strip() for name in strategies.split(",")) if strategies is not None else (),
+        strategies=_names(strategies),
         paths=paths,
         budget=budget,
         seeds=seeds,
@@ -220,6 +228,33 @@ def make_request(
     if given := [option for option, value in own.items() if value is not None]:
         raise RequestError(f"{given[0]} goes with --train. In a space, use --set, such as --set dilations=[1,2,4].")
     return request
+
+
+def _replaying(run_dir: Path, strategies: str | None, budget: str | None, seeds: int, address: str | None) -> Request:
+    """Make the request of a search like that of an earlier run, whose trainings it looks up."""
+    from rfsearch.ledger.manifest import read_manifest
+    from rfsearch.ledger.typed_json import sound
+
+    before = sound(read_manifest(run_dir).request)
+    if not before.space:
+        raise RequestError(
+            f"{run_dir}: its trainings are of a loop of its user's own; those of a space can be replayed."
+        )
+    return replace(
+        before,
+        strategies=_names(strategies),
+        candidates=(),
+        budget=budget or before.budget,
+        seeds=seeds,
+        address=address,
+        confirm=0,
+        track=(),
+        replay=str(run_dir.resolve()),
+    )
+
+
+def _names(strategies: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in strategies.split(",")) if strategies is not None else ()
 
 
 def _require_nothing_else(request: Request) -> Request:

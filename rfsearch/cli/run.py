@@ -39,16 +39,16 @@ def run(
     """Search: train candidates of a space until every strategy has spent its budget, and report."""
     from rfsearch.planning.directory import new_directory
 
-    start, default = _start_of(request, progress_console(as_json))
-    run_dir = out or default
+    start, unused = _start_of(request, progress_console(as_json))
+    run_dir = out or unused()
     with new_directory(run_dir), resumable(run_dir):
         start(run_dir)
         code = report_run(run_dir, as_json)
     raise typer.Exit(code)
 
 
-def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], object], Path]:
-    """Check a request; returns what starts its run in a directory, and the directory where none is named."""
+def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], object], Callable[[], Path]]:
+    """Check a request; returns what starts its run in a directory, and what makes one where none is named."""
     from rfsearch.ledger.run_directory import make_unused
     from rfsearch.planning.request import check_request
 
@@ -56,14 +56,16 @@ def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], obje
         checked = check_request(request)
         warn_of_plugins()
         device = device_for(request)
-        default = make_unused(Path("runs") / f"{Path(request.space).stem}-{datetime.now():%Y%m%d-%H%M%S}")
-        return lambda run_dir: begin_run(console, checked, run_dir, device), default
+        wanted = Path("runs") / f"{Path(request.space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        return lambda run_dir: begin_run(console, checked, run_dir, device), lambda: make_unused(wanted)
     from rfsearch.own_loop.own_search import default_directory, own_request, plan_with_pilot
 
     code, request = own_request(request)
     device = device_for(request)
     the_plan = plan_with_pilot(console, code, request, device)
-    return lambda run_dir: begin(console, request, lambda: the_plan, run_dir, device), default_directory(request)
+    return lambda run_dir: begin(console, request, lambda: the_plan, run_dir, device), lambda: default_directory(
+        request
+    )
 
 
 def resume(

@@ -61,5 +61,6 @@ def require_folder(path: Path) -> Path:
     siblings = sorted(entry.name for entry in missing.parent.iterdir() if entry.is_dir())
     if len(siblings) > _SIBLINGS_SHOWN:
         siblings = difflib.get_close_matches(missing.name, siblings, n=_SIBLINGS_SHOWN, cutoff=0.4)
-    where = f"{path}: no such folder; {missing.name!r} is not in {missing.parent}."
+    inside = "the present folder" if missing.parent == Path() else missing.parent
+    where = f"{path}: no such folder; {missing.name!r} is not in {inside}."
     raise DataError(where + nearest(missing.name, siblings))

@@ -179,6 +179,7 @@ def make_plan(
     reference_flop = forecaster.reference_flop()
     budget = Budget.parse(space.budget, reference_flop)
     require_budget(budget, forecaster(space.reference_candidate), reference_flop, described)
+    said = [*([table.notice] if table else []), *fitted.notices, *left_out]
     return Plan(
         request=request,
         space=space,
@@ -190,7 +191,7 @@ def make_plan(
         budget=budget,
         reference_flop=reference_flop,
         forecaster=forecaster,
-        notices=(*([table.notice] if table else []), *fitted.notices, *left_out, *_unguided(entrants, space)),
+        notices=(*said, *_of_costs(space), *_unguided(entrants, space)),
         table=table,
     )
 
@@ -225,6 +226,16 @@ def require_budget(
                 f"{label} needs room for {description.fewest} full trainings with their looks; {budget.text} has "
                 f"room for {room}. Smallest: {enough:g}x."
             )
+
+
+def _of_costs(space: Space) -> list[str]:
+    """Return a notice of which strategies know that costs are objectives."""
+    said = (
+        f"Besides the score the search goes by {', '.join(space.costs)}: exhaustive, random and optuna try choices of "
+        "every kind, and optuna looks for the whole front. Strategies that learn a receptive field go by the score "
+        "alone."
+    )
+    return [said] if space.costs else []
 
 
 def _unguided(entrants: Sequence[Entrant], space: Space) -> list[str]:

@@ -70,9 +70,10 @@ class ReplayTable:
     def training_of(self, assignment: Assignment) -> Record | None:
         """Return the training that stands for that of an assignment, None where the table has none.
 
-        A candidate that the table does not hold gets the trainings of the nearest one, by the logarithms of its
-        numbers, among those that differ from it in numbers alone. Of several trainings of a candidate it is that with
-        the seed of the assignment, or, for a seed that is not among theirs, one that the seed draws.
+        A candidate with a real number, a fixed f or gamma, that the table does not hold gets the trainings of the
+        nearest one, by the logarithms of its numbers, among those that differ from it in numbers alone. Of several
+        trainings of a candidate it is that with the seed of the assignment, or, for a seed that is not among theirs,
+        one that the seed draws.
         """
         text = self._nearest(assignment.candidate)
         if text is None or assignment.heir_of:
@@ -86,6 +87,8 @@ class ReplayTable:
         if text in self.trainings:
             return text
         candidate = Candidate.from_json(text)
+        if not any(_is_real(path.choice) for _, path in candidate):
+            return None
         family = self._families.get(_family(candidate), [])
         return min(family, key=lambda other: _distance(candidate, other[1]), default=(None,))[0]
 
@@ -95,8 +98,9 @@ class ReplayTable:
         count, day = sum(map(len, self.trainings.values())), known(self.run.manifest.started, "?")[:10]
         return (
             f"Replayed: nothing is trained. Scores and costs are those of {counted(count, 'training')} of "
-            f"{counted(len(self.trainings), 'candidate')}, made on {day}. Candidates between these get those of the "
-            "nearest one, and seeds that are not among theirs those of another seed."
+            f"{counted(len(self.trainings), 'candidate')}, made on {day}. A candidate with a fixed f or sample "
+            "stride that is not among them gets those of the nearest one, a seed that is not among theirs those of "
+            "another. It compares strategies, and says nothing new about receptive fields."
         )
 
     @property
@@ -124,8 +128,8 @@ class ReplayTable:
             differing.append("data")
         if differing:
             raise SpaceError(
-                f"{self.run.directory}: its trainings were made with another {', '.join(differing[:5])}, so they "
-                "cannot be replayed here. Leave these as they were, or train: without --replay."
+                f"{self.run.directory}: its trainings differ from those of this search in {', '.join(differing[:5])}, "
+                "so they cannot be replayed here. Leave that as it was, or train."
             )
 
 
@@ -147,12 +151,17 @@ def table_for(replay: str, space: Space) -> ReplayTable:
     of_space = [table for table in tables if table.run.manifest.space.name == space.name]
     of_space.sort(key=lambda table: table.run.manifest.space.preset != space.preset)
     if not of_space:
-        names = ", ".join(sorted({sound(table.run.manifest.space.name) for table in tables}))
+        names = ", ".join(sorted({sound(table.run.manifest.space.name) for table in tables})) or "none"
         raise SpaceError(
             f"no trainings of space {space.name!r} are shipped; there are some of {names}. Any run can be replayed: "
             "--replay-of RUN."
         )
     return of_space[0]
+
+
+def _is_real(choice: Choice) -> bool:
+    """Return whether a choice is fixed at a number of which there are others between any two."""
+    return choice.moves is None and bool({"f", "gamma"} & {*choice.numbers})
 
 
 def _family(candidate: Candidate) -> object:

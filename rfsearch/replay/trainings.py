@@ -9,7 +9,6 @@ from rfsearch.ledger.record import Status
 from rfsearch.replay.table import ReplayTable
 from rfsearch.training.order import Order
 
-
 # A training that ends knows what its last step and its scores cost only once they are there, and may go over its limit
 # by that much.
 _WHOLE = 0.99
@@ -34,7 +33,7 @@ class ReplayedTraining:
         """Go to the next look, the end, or the limit."""
         made, order = self._made, self._order
         if made is None:
-            cause = "no training that differs from it in numbers alone is in the replayed run"
+            cause = "the replayed run has no whole training of it"
             return order.record("failed", rf_px=0, rf_init_px=0, cost=Cost(), cause=cause)
         if self._looks < len(made.rungs) and not order.exceeded_by(made.rungs[self._looks].cost):
             self._looks += 1

@@ -19,12 +19,12 @@ def how_measured(view: RunView) -> str:
             return ""
         return (
             "The latencies are those of an older version, which measured them while other trials trained: they also "
-            f"tell how busy the machine was. They are measured with nothing else running by: {command}"
+            f"tell how busy the machine was. They are measured anew, when nothing trains, by: {command}"
         )
     where = next(iter(view.run.latencies.values())).where if view.run.latencies else "an unknown device"
     text = (
-        f"Latency is that of one image, measured after the search with nothing else running ({where}): the median of "
-        "several passes, and from the 10th to the 90th percentile of them. Latencies that overlap are ties."
+        f"Latency is that of one image, measured after the search, when nothing else of it runs ({where}): the median "
+        "of several passes, and from the 10th to the 90th percentile of them. Latencies that overlap are ties."
     )
     if missing := len(view.scored) - len(timed):
         text += f" Not measured: {counted(missing, 'scored trial')} of {len(view.scored):,}. Measure more by: {command}"

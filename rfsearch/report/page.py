@@ -132,12 +132,12 @@ def _kept_examples(view: RunView, records: Iterable[Record]) -> Path | None:
 def _commands(view: RunView) -> list[tuple[str, str]]:
     """Return the commands that go on from this run, and what each does."""
     run = shlex.quote(name_of(view.run.directory))
-    commands = [(known(view.run.manifest.command, ""), "The whole run once more:")]
+    commands = [(known(view.run.manifest.command, ""), "The whole run once more, into another directory:")]
     if view.run.unfinished or view.run.running:
         commands.append((f"rfsearch resume {run}", "Finish it where it stopped:"))
     commands += [
         (f"rfsearch report {run}", "Write this page and its tables again, from the ledger:"),
-        (f"rfsearch export {run}", "Take the best trained network with you:"),
+        ("" if view.facts.replayed else f"rfsearch export {run}", "Take the best trained network with you:"),
     ]
     return [(command, what) for command, what in commands if command]
 

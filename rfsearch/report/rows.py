@@ -181,6 +181,8 @@ def trial_line(record: Record, metric: str) -> str:
     line = f"{record.status:<9} {record.trial:<18} {candidate}"
     if candidate.learned and (ended := _learned(record)):
         line += f" -> {', '.join(ended)}"
+    elif record.outcome != record.candidate and record.ended:  # the nearest one of a replay
+        line += f" -> {record.ended}"
     if record.status == "failed":
         return f"{line}: {record.cause}"
     line += f" on from {record.heir_of}" if record.heir_of else ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from pydantic_core import ErrorDetails
+
+from rfsearch.space.table import Table
 
 
 def describe_fault(text: str, fault: ErrorDetails) -> str:
@@ -43,10 +46,22 @@ def _in_plain_words(fault: ErrorDetails) -> str:
     message: str = fault["msg"].removeprefix("Value error, ")
     rule = "Input should be "
     wanted = _WANTED.get(fault["type"]) or (message.removeprefix(rule) if message.startswith(rule) else "")
+    if fault["type"] == "extra_forbidden":
+        return message + _meant(str(fault["loc"][-1]))
     if not wanted:
         return message
     got = repr(fault["input"])
     return f"must be {wanted}. Got {got if len(got) <= _MOST_SHOWN else f'{got[:_MOST_SHOWN]}...'}"
+
+
+def _meant(key: str) -> str:
+    """Return the key of a space file that an unknown one may be a slip of, as the end of a message."""
+    tables, known = [Table], set[str]()
+    for table in tables:
+        known |= table.model_fields.keys()
+        tables += table.__subclasses__()
+    near = difflib.get_close_matches(key, sorted(known), n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""
 
 
 def _line_of(text: str, keys: list[str]) -> int:

@@ -61,7 +61,8 @@ def with_fitting_kinds(space: Fitting, check: Callable[[Sequence[Candidate]], No
         try:
             check([space.uniform(paths)])
         except SpaceError:
-            out.append(" and ".join(map(str, paths)))
+            several = f"{len(paths)} parallel paths, " if len(paths) > 1 else ""
+            out.append(several + " beside ".join(map(str, paths)))
         else:
             kept.append(Candidate({"site": paths}).to_json())
     said = f"Left out of what a site may get, since the network has no room for it: {'; '.join(out)}." if out else ""

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
+from rfsearch.choices import Candidate, Dilated, Inflated
 from rfsearch.errors import RunDirectoryError, SpaceError
 from rfsearch.ledger import Assignment, Cost, Record, Request, Rung, read_run
 from rfsearch.planning.request import check_request
@@ -79,15 +79,11 @@ def test_what_did_not_end_or_hangs_on_another_trial_stands_for_nothing(run):
         (Inflated(8, 1.35), Dilated(6)),  # 5.9 px between taps
         (Inflated(4, 1.05), Dilated(4)),
         (Inflated(8, 0.75), Inflated(8, 0.7)),
-        (Dilated(3), Dilated(4)),  # nearer by its logarithm than 2
-        (Inflated(3, 1.0, learned=True), Inflated(4, 1.0, learned=True)),
-        (Moved(5), Moved(6)),
-        (Searched(2), Searched(4)),
     ],
 )
 def test_a_candidate_between_those_of_the_table_gets_the_nearest_of_its_kind(run, asked, nearest):
     kinds = [Dilated(2), Dilated(4), Dilated(6), Dilated(8), Inflated(8, 0.7)]
-    kinds += [Inflated(d, 1.0, learned=True) for d in (1, 4, 8)] + [Moved(1), Moved(6), Searched(4)]
+    kinds += [Inflated(d, 1.0, learned=True) for d in (1, 4, 8)]
     table = table_of(run, *map(made, kinds))
     assert table.training_of(assigned(asked)).candidate == Candidate({"conv": nearest}).to_json()
 
@@ -97,7 +93,7 @@ def test_a_kind_that_the_table_is_without_fails_its_trial_with_the_reason(run):
     order = Order(assigned(Inflated(2, 1.0, learned=True)), "flop", torch.device("cpu"), Path("unused"))
     record = trainings.begin(order).advance()
     assert (record.status, record.val, record.cost) == ("failed", None, Cost())
-    assert "differs from it in numbers alone" in record.cause
+    assert "no whole training of it" in record.cause
 
 
 def looks_of(run, limit, currency="flop"):
@@ -188,7 +184,7 @@ def test_one_training_that_is_looked_up_often_is_no_evidence_of_many(donor, tmp_
 def test_trainings_of_another_recipe_or_other_data_are_not_taken_for_these(donor, tmp_path, changes, named):
     space, run_dir = donor
     request = Request(str(space), replay=str(run_dir), changes=tuple(changes))
-    with pytest.raises(SpaceError, match=f"made with another .*{named}"):
+    with pytest.raises(SpaceError, match=f"differ from those of this search in .*{named}"):
         planned(request, tmp_path)
 
 
@@ -224,3 +220,24 @@ def test_the_shipped_trainings_of_helen_replay_in_seconds(tmp_path, call):
     assert len(trials) > 60
     assert trials.val.notna().mean() > 0.5
     assert time.perf_counter() - began < 120
+
+
+def test_a_replay_without_a_space_takes_that_of_the_run(donor, tmp_path, call):
+    _, run_dir = donor
+    code, _, err = call("run", "--replay-of", run_dir, "--strategies", "exhaustive", "--budget", "4x", "--out", "run")
+    assert code == 0, err
+    again, before = (read_run(folder).manifest for folder in (tmp_path / "run", run_dir))
+    assert again.image_space.recipe == before.image_space.recipe
+    assert again.request.strategies == ("exhaustive",)
+
+
+def test_a_run_with_a_directory_of_its_own_leaves_none_besides(donor, tmp_path, call):
+    call("run", "--replay-of", donor[1], "--out", "mine")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_whole_dilation_that_was_not_trained_is_no_other_one(run):
+    table = table_of(run, made(Dilated(4)), made(Inflated(4, 1.0, learned=True)))
+    assert table.training_of(assigned(Dilated(6))) is None
+    assert table.training_of(assigned(Inflated(6, 1.0, learned=True))) is None
+    assert table.training_of(assigned(Inflated(6, 1.2))).candidate == Candidate({"conv": Dilated(4)}).to_json()

@@ -366,7 +366,7 @@ def test_page_says_how_latency_was_measured(make_run: MakeRun) -> None:
     Journal(old.directory).latency(["a"], Latency(2.0, 1.9, 2.1, "a device, 1 thread", "x"))
     text = Page(write(old.directory)).text
     assert "while other trials trained" not in text
-    assert "with nothing else running (a device, 1 thread)" in text
+    assert "when nothing else of it runs (a device, 1 thread)" in text
     assert "Not measured: 1 scored trial of 2." in text
 
 
@@ -405,7 +405,7 @@ def test_the_page_of_a_run_of_schema_1_is_as_it_was(tmp_path: Path) -> None:
         ["fractional-0-000", "completed", "found 1.31", "–", "1", "–", "26", "0.056", "0.007"],
         ["inflation-0-000", "completed", "1", "23", "0.628", "–", "28", "0.048", "0.043"],
         ["exhaustive-0-000", "completed", "1", "23", "1", "–", "23", "0.061", "0.047"],
-        ["inflation@bi-0-000 ★", "completed", "1 | 1", "23", "1.285 | 1.244", "left eye, right eye | –", "21 | 21",
+        ["inflation@bi-0-000 ★", "completed", "1 | 1", "23", "1.285 | 1.244", "left eye, right eye | –", "21 (21 | 21)",
          "0.071", "0.052"],
         ["lsdfn-0-000", "completed", "1", "47", "γ 0.998", "–", "47", "0.061", "0.048"],
     ]  # fmt: skip

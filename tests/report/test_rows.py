@@ -77,4 +77,4 @@ def test_a_row_of_an_arm_says_what_it_spent_of_its_budget_and_how_its_trials_end
 def test_a_finished_trial_is_one_line_with_the_fields_of_its_paths():
     done = record("exhaustive-0-001", 2, val=0.5, path_rf_px={"conv6/1": 91, "conv6/2": 1155})
     assert trial_line(done, "iou").startswith("completed exhaustive-0-001   conv6: d=2")
-    assert trial_line(done, "iou").endswith(", RF 91 | 1,155 px, iou 0.500")
+    assert trial_line(done, "iou").endswith(", RF 92 (91 | 1,155) px, iou 0.500")

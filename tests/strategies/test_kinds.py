@@ -107,7 +107,7 @@ def test_a_plan_leaves_out_what_does_not_fit_and_says_so(tmp_path):
     request = Request(str(toy_file(tmp_path)), strategies=("exhaustive", "optuna"), objectives=BOTH)
     plan = planned(request, tmp_path)
     (notice,) = [text for text in plan.notices if text.startswith("Left out")]
-    assert "d=4 and d=6" in notice, "their kernel spans 13 px of a map of 12"
+    assert "2 parallel paths, d=4 beside d=6" in notice, "their kernel spans 13 px of a map of 12"
     assert plan.space.costs == ("infer_mac",)
     assert set(plan.candidates) == {plan.space.uniform(paths) for paths in choices_at_a_site(plan.space)}
     assert all(len(tuple(candidate)) == 1 for candidate in plan.candidates)

@@ -66,7 +66,8 @@ class _Series:
 
 def build(view: RunView) -> go.Figure | None:
     """Draw one mark per trial that has a cost, and rings around the front. None where no trial has a cost."""
-    split = [(axis, trials_and_front(axis, view.records, view.run.direction)) for axis in COST_AXES]
+    first = sorted(COST_AXES, key=lambda axis: axis.name not in view.facts.costs)
+    split = [(axis, trials_and_front(axis, view.records, view.run.direction)) for axis in first]
     axes = [_drawn_axis(axis, view, *found) for axis, found in split if found[0]]
     if not axes:
         return None
@@ -164,9 +165,12 @@ def _error_bars(records: Sequence[Record], drawn: _Drawn) -> Mapping[str, Any]:
 
 def introduction(view: RunView) -> list[str]:
     """Return which costs can tell candidates apart, and how latencies were measured."""
-    paragraphs = [
+    alike = (
         "A convolution takes the same number of multiply-adds at every dilation, so against MAC the candidates of a "
-        "pure dilation search lie on one vertical line; the receptive field, memory or latency can tell them apart.",
+        "pure dilation search lie on one vertical line; the receptive field, memory or latency can tell them apart."
+    )
+    paragraphs = [
+        "" if view.facts.costs else alike,
         how_measured(view),
     ]
     return [text for text in paragraphs if text]

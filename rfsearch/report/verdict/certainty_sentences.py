@@ -76,18 +76,20 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
     level = {id(c): mean(view.merits([r.val or 0.0 for r in c.trained])) for c in rest}
     second = max(rest, key=lambda c: level[id(c)])
     found = compare(*(view.merits([r.val or 0.0 for r in c.trained]) for c in (ours, second)))
-    name = f"{setting_of(second.best.candidate, second.best)} ({second.best.rf_px:,} px)"
+    besides = " besides the hand default" if decision.default not in (None, ours) else ""
+    best = second.best
+    name = f"Against the next best{besides}, {setting_of(best.candidate, best)} ({best.rf_px:,} px)"
     trained = _trainings_of(ours, second)
     where = f"on the validation images{name_lengths(ours, second)}"
     if found.least is None:
-        yield f"Against the next best, {name}, it is {better_or_worse(found.gap)} {where}, in one training each."
+        yield f"{name}, it is {better_or_worse(found.gap)} {where}, in one training each."
         return
     how = {
         "apart": f"more than noise, which alone reaches {number(found.least, 2)} in 5 % of cases ({trained})",
         "alike": f"within noise, which alone reaches {number(found.least, 2)} in 5 % of cases ({trained})",
         "open": f"{trained} are too few to tell that from noise",
     }[found.standing]
-    yield f"Against the next best, {name}, it is {better_or_worse(found.gap)} {where}: {how}."
+    yield f"{name}, it is {better_or_worse(found.gap)} {where}: {how}."
 
 
 def _trainings_of(ours: Contender, theirs: Contender) -> str:

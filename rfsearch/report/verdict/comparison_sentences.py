@@ -21,7 +21,7 @@ def compare_with_default(view: RunView, decision: Decision) -> Iterator[str]:
     if reference is None:
         return
     if decision.keeps_default:
-        others = {canonical(r.candidate) for r in view.scored} - {reference}
+        others = {canonical(r.candidate) for r in view.scored if r.status == "completed"} - {reference}
         if others and len(decision.alike) == 1:
             yield f"None of {counted(len(others), 'other candidate')} beat the hand default on the validation images."
         return

@@ -35,14 +35,16 @@ def explain_no_winner(view: RunView) -> str:
     return f"No trial was scored, so no receptive field won: {counted(len(view.records), 'trial')}, {listed}.{why}"
 
 
-def say_what_to_use(decision: Decision) -> str:
-    """Say which setting is recommended, with its receptive field."""
+def say_what_to_use(view: RunView, decision: Decision) -> str:
+    """Say which setting is recommended, with its receptive field, or that too little was trained."""
     best = decision.recommended.best
     field = f"{best.rf_px:,} px"
     if has_moved(best):
         field += f", moved there from {best.rf_init_px:,} px"
-    do = "Keep the hand default," if decision.keeps_default else "Use"
-    return f"{do} {setting_of(best.candidate, best)} ({field})."
+    setting = f"{setting_of(best.candidate, best)} ({field})"
+    if all(record.status == "cut" for record in view.scored):
+        return f"No training ran to its end, which is too little to recommend anything: ahead is {setting}."
+    return f"{'Keep the hand default,' if decision.keeps_default else 'Use'} {setting}."
 
 
 def say_how_sure(view: RunView, decision: Decision) -> Iterator[str]:

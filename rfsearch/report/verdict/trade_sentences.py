@@ -35,4 +35,6 @@ def _knee_words(view: RunView, axis: CostAxis, knee: Knee) -> str:
         parts.append(f"Up to it one more per cent of cost bought {number(knee.bought(knee.at), 2)}.")
     if knee.at < len(knee.points) - 1:
         parts.append(f"Beyond it one more per cent buys {number(knee.bought(knee.at + 1), 2)}.")
+    if view.decision and view.decision.recommended is not knee.contenders[knee.at]:
+        parts.append("What is recommended above goes by the score alone.")
     return " ".join(parts)

@@ -93,7 +93,7 @@ def verdict_of(view: RunView) -> Verdict:
         return Verdict(explain_no_winner(view), warnings=tuple(warn_of_unfinished_run(view)))
     best = decision.recommended.best
     return Verdict(
-        headline=say_what_to_use(decision),
+        headline=say_what_to_use(view, decision),
         confidence=tuple(say_how_sure(view, decision)),
         findings=(
             *say_what_it_scored(view, decision),

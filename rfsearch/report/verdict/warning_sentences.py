@@ -16,7 +16,12 @@ from rfsearch.storage import name_of
 
 
 def warn_of_unfinished_run(view: RunView) -> Iterator[str]:
-    """Warn that trials are missing: the run is running, was interrupted, or has idle arms."""
+    """Warn that trainings are missing: they were looked up, the run is running, was interrupted, or has idle arms."""
+    if view.facts.replayed:
+        yield (
+            "This is a replay: its trainings were made before, for another run, and were looked up. It compares "
+            "strategies and says nothing new about receptive fields."
+        )
     if view.run.running:
         yield f"This run is running ({view.run.running}): this is what it has found so far."
     elif view.run.unfinished:
