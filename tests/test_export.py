@@ -268,6 +268,7 @@ def test_an_unfinished_run_exports_who_leads_so_far(run_of, tmp_path):
 
 def test_a_difference_is_said_and_the_files_stay(run_of, tmp_path, monkeypatch):
     monkeypatch.setattr(checking, "TOLERANCE", -1.0)
+    monkeypatch.setattr(checking, "LARGE_TOLERANCE", -1.0)
     found = export(run_of("learned"), tmp_path, formats=("program",))
     assert [form.failed for form in found.forms] == [True, True]
     assert "model.pt2 differs from the network by" in found.faults[1]
@@ -343,6 +344,15 @@ def test_a_wrong_class_is_as_wrong_as_its_output_falls_short(run_of):
     wrong = sample.compare("torch", lambda _: torch.tensor([[[1, 1]]]), Graph(argmax=True), 1)
     assert (right.difference, right.failed) == (0, False)
     assert (wrong.difference, wrong.failed) == (0.5, True)
+
+
+def test_large_outputs_may_differ_by_their_own_rounding_and_small_ones_by_a_fixed_amount():
+    def apart(size, by):
+        sample = checking.Sample(torch.zeros(1, 3, 4, 4), (torch.full((1, 2, 4, 4), size),))
+        return sample.compare("torch", lambda _: torch.full((1, 2, 4, 4), size + by), Graph(), 1).failed
+
+    assert [apart(1.0, by) for by in (0.9e-4, 1.2e-4)] == [False, True]
+    assert [apart(1000.0, by) for by in (0.009, 0.012)] == [False, True]
 
 
 class Sized(nn.Module):
@@ -588,6 +598,7 @@ def test_the_command_prints_how_to_use_it(call, run_of, tmp_path):
 
 def test_a_form_that_differs_is_exit_code_1(call, run_of, tmp_path, monkeypatch):
     monkeypatch.setattr(checking, "TOLERANCE", -1.0)
+    monkeypatch.setattr(checking, "LARGE_TOLERANCE", -1.0)
     code, _, err = call("export", run_of("dilated"), "--out", tmp_path, "--formats", "none")
     assert code == 1
     assert "differs from the network" in err

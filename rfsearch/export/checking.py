@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from rfsearch.export.deployed import Deployed, Graph, Outputs
 
 TOLERANCE = 1e-4  # largest difference between the outputs of the network and of what was exported
+LARGE_TOLERANCE = 1e-5  # the same where outputs are large, as those of maps may be: a share of the largest one
 HALF_TOLERANCE = 0.02  # the same in half precision, as a share of the largest output
 _STEPS = (1, 2, 4, 8, 16, 32, 64, 128)  # px: a second size is a multiple of the smallest of these that will do
 Size = tuple[int, int]
@@ -80,7 +81,7 @@ class Sample:
             apart = [(one - other).abs().max() for one, other in zip(got, self.expected, strict=True)]
             difference = float(torch.stack(apart).max())  # NaN where any is
         largest = max(float(expected[expected.isfinite()].abs().max()) for expected in self.expected)
-        allowed = max(TOLERANCE, HALF_TOLERANCE * largest) if graph.half else TOLERANCE
+        allowed = max(TOLERANCE, (HALF_TOLERANCE if graph.half else LARGE_TOLERANCE) * largest)
         return Check(runtime, at_once, self.size, difference, allowed)
 
 
