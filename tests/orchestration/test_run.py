@@ -106,7 +106,7 @@ def test_latency_is_measured_after_the_run_once_for_each_shape_of_network(whole)
     assert all(len(latencies) == 1 for latencies in plain.values())
     kinds = [json.loads(line)["event"] for line in (whole / "ledger.jsonl").read_text().splitlines()]
     assert kinds.index("latency") > max(i for i, kind in enumerate(kinds) if kind == "finish")
-    assert "measured after the search with nothing else running" in (whole / "report.html").read_text()
+    assert "measured after the search, when nothing else of it runs" in (whole / "report.html").read_text()
 
 
 def test_the_ledger_holds_forecast_and_measurement(whole):
