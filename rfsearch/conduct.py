@@ -249,7 +249,6 @@ def _compete(
     from rfsearch.board import Board
     from rfsearch.planning.competition import compete
 
-    storage = storage_of(run_dir)
     with (
         _reporting(run_dir),
         Board(console, the_plan.title, the_plan.primary, contest) as board,
@@ -259,11 +258,9 @@ def _compete(
         def watch(record: Record, contest: Contest) -> None:
             board.watch(record, contest)
             observers.take(record, record.trial in contest.running)
-            if storage:
-                storage.push_ledger()
 
         compete(the_plan, contest, run_dir, engine, watch, check)
-    if storage:
+    if storage := storage_of(run_dir):
         for trial in contest.shown:
             storage.pull(f"checkpoints/{trial}", same_size=True)
 
@@ -281,6 +278,8 @@ def _confirm(console: Console, the_plan: SearchPlan, run_dir: Path, engine: Engi
     with _reporting(run_dir), Board(console, title, the_plan.primary, contest) as board, deferred() as check:
         compete(the_plan, contest, folder, engine, board.watch, check)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if storage := storage_of(folder):
+        storage.keep_checkpoints(set())
 
 
 def _confirmation(the_plan: SearchPlan, run_dir: Path, count: int) -> Contest | None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
+from rfsearch import plugins
 from rfsearch.choices import Candidate
 from rfsearch.data.batches import normalised_images
-from rfsearch.errors import RfsearchError
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import whole_file
 from rfsearch.networks import checkpoint_file, trained
@@ -57,8 +57,7 @@ def measure_fields(the_plan: SearchPlan, run_dir: Path, check: Callable[[], None
         try:
             networks.append(_looked(the_plan, run_dir, role, record, inputs))
         except Exception as error:
-            why = str(error) if isinstance(error, RfsearchError) else f"{type(error).__name__}: {error}"
-            faults.append(f"No effective field of {record.trial}: {' '.join(why.split())[:500]}")
+            faults.append(f"No effective field of {record.trial}: {plugins.explain(error)}")
     if networks:
         with whole_file(run_dir / FIELDS_FILE) as file:
             MeasuredFields(shown(np.asarray(examples.images[:1]))[0], tuple(networks)).write(file)

@@ -105,6 +105,11 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def explain(error: BaseException) -> str:
+    """Return an error as one line: what it says where it is of ours, which is a message already; else its type too."""
+    return " ".join(str(error).split())[:500] if isinstance(error, RfsearchError) else describe_error(error)
+
+
 def faults() -> list[str]:
     """Return a message for each installed plugin that does not load. The others are none the worse for it."""
     found = []

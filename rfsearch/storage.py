@@ -106,8 +106,16 @@ class Storage:
 
     uri: str
     local: Path
+    _opened: tuple[FileSystem, str] | None = None
     _ledger_bytes: int | None = None
     _pushed_at: float = field(default_factory=time.monotonic)
+
+    def within(self, name: str) -> Storage:
+        """Return the storage of a folder of it, which is noted in that folder."""
+        place, mark, query = self.uri.partition("?")
+        inner = Storage(f"{place}/{name}{mark}{query}", self.local / name)
+        (inner.local / MARK).write_text(inner.uri, encoding="utf-8")
+        return inner
 
     def pull(self, name: str, same_size: bool = False) -> int:
         """Copy a folder from the storage; what is here and not there stays.
@@ -206,11 +214,11 @@ class Storage:
         files = self._files("")
         for path, info in files.items():
             here = self.local / path
-            if path == _LEDGER or path.startswith("checkpoints/"):
-                size = here.stat().st_size if here.is_file() else -1
-                stale = info.size > size if path == _LEDGER else info.size != size
+            size = here.stat().st_size if here.is_file() else -1
+            if here.name == _LEDGER:
+                stale = info.size > size
             else:
-                stale = True
+                stale = not path.startswith("checkpoints/") or info.size != size
             if stale:
                 self._fetch(path)
         self._ledger_bytes = files[_LEDGER].size if _LEDGER in files else None
@@ -228,8 +236,9 @@ class Storage:
             )
 
     def _note_ledger(self) -> None:
+        """Note that the ledger on the storage is now the local one."""
         file = self.local / _LEDGER
-        self._ledger_bytes = self._files(_LEDGER)[_LEDGER].size if file.is_file() else None
+        self._ledger_bytes = file.stat().st_size if file.is_file() else None
 
     def _files(self, name: str, patience_s: float | None = None) -> dict[str, FileInfo]:
         """Return the files below a name on the storage, by their names."""
@@ -274,12 +283,14 @@ class Storage:
         import pyarrow as pa
         from pyarrow.fs import FileSystem
 
+        if self._opened is not None:
+            return self._opened
         try:
-            system, root = FileSystem.from_uri(self.uri)
+            self._opened = FileSystem.from_uri(self.uri)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             why = " ".join(str(error).split()).rstrip(".")
             raise RunDirectoryError(f"{self.uri}: no storage that can be opened: {why}.") from error
-        return system, root
+        return self._opened
 
     def _patiently(self, action: Callable[[], T], patience_s: float | None = None) -> T:
         """Do something with the storage, again and again where it is out of reach for a moment.

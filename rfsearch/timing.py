@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rfsearch import plugins
 from rfsearch.choices import Candidate
 from rfsearch.direction import merit
 from rfsearch.errors import ModelError, RfsearchError
@@ -69,8 +70,7 @@ def time_networks(
                 passes = time_passes(model, the_plan.input_shape, device, check)
                 known[shape] = Latency(*passes, where, shape)
         except Exception as error:
-            why = str(error) if isinstance(error, RfsearchError) else f"{type(error).__name__}: {error}"
-            faults.setdefault(" ".join(why.split())[:500], []).extend(trials)
+            faults.setdefault(plugins.explain(error), []).extend(trials)
             continue
         journal.latency(trials, known[shape])
     return _left_out(run_dir, sum(map(len, waiting)), faults, most_s)

@@ -4,11 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import typer
-from PIL import Image
 from torch import nn
 
 import rfsearch
@@ -18,7 +16,7 @@ from rfsearch.data import rendered_faces
 from tests.data.test_boxes import coco, voc
 from tests.flow_folders import write_chairs, write_kitti, write_sintel
 from tests.small_run import train_in_process
-from tests.toys import toy_file
+from tests.toys import toy_file, write_faces
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -139,12 +137,7 @@ def test_links_lead_somewhere():
 def workshop(tmp_path_factory) -> Path:
     """Return a folder in which what the documents name is there: images, networks, a training, a run."""
     root = tmp_path_factory.mktemp("workshop")
-    for name, split in rendered_faces(12, 12, 4, (48, 48)).splits.items():
-        for kind in ("images", "labels"):
-            (root / "DIR" / name / kind).mkdir(parents=True)
-        for number, (image, label) in enumerate(zip(split.images, split.targets, strict=True)):
-            Image.fromarray(np.moveaxis(image, 0, 2)).save(root / "DIR" / name / "images" / f"{number}.jpg")
-            Image.fromarray(label.astype(np.uint8)).save(root / "DIR" / name / "labels" / f"{number}.png")
+    write_faces(root / "DIR", rendered_faces(12, 12, 4, (48, 48)), ".jpg")
     boxes = [[("cat", 0, 5, 6, 20, 30), ("dog", 0, 22, 8, 50, 30)]] * 6
     voc(root / "VOC", boxes)
     coco(root / "COCO", [[(name, hard, [x, y, 15, 20]) for name, hard, x, y, _, _ in one] for one in boxes])

@@ -5,7 +5,7 @@ import json
 import os
 import string
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
@@ -113,33 +113,33 @@ def test_candidates_of_edited_text(changes):
     said(Candidate.from_json, edited(text, changes))
 
 
-@given(changes=edits())
-def test_ledgers(restored, changes):
-    path = restored / "ledger.jsonl"
+@contextmanager
+def edited_file(path, changes):
+    """The file with edits, in this context."""
     before = path.read_bytes()
     path.write_text(edited(before.decode(), changes), encoding="utf-8", errors="surrogatepass")
-    said(read_history, restored)
-    said(lambda: summarise(read_run(restored)))
+    yield
     path.write_bytes(before)
+
+
+@given(changes=edits())
+def test_ledgers(restored, changes):
+    with edited_file(restored / "ledger.jsonl", changes):
+        said(read_history, restored)
+        said(lambda: summarise(read_run(restored)))
 
 
 @given(changes=edits())
 def test_manifests(restored, changes):
-    path = restored / "manifest.json"
-    before = path.read_bytes()
-    path.write_text(edited(before.decode(), changes), encoding="utf-8", errors="surrogatepass")
-    said(lambda: summarise(read_run(restored)))
-    path.write_bytes(before)
+    with edited_file(restored / "manifest.json", changes):
+        said(lambda: summarise(read_run(restored)))
 
 
 @settings(max_examples=8)
 @given(changes=edits())
 def test_pages_of_edited_ledgers(restored, changes):
-    path = restored / "ledger.jsonl"
-    before = path.read_bytes()
-    path.write_text(edited(before.decode(), changes), encoding="utf-8", errors="surrogatepass")
-    said(write, restored)
-    path.write_bytes(before)
+    with edited_file(restored / "ledger.jsonl", changes):
+        said(write, restored)
 
 
 @given(changes=edits())

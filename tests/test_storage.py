@@ -5,10 +5,8 @@ import signal
 import subprocess
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 import rfsearch
 from rfsearch import storage
@@ -19,7 +17,7 @@ from rfsearch.storage import MARK, data_directory, name_of, run_directory, stora
 from tests.calls import wrong
 from tests.orchestration.runs import command, environment
 from tests.planned import planned
-from tests.toys import toy_file
+from tests.toys import toy_file, write_faces
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +112,21 @@ def test_of_two_ledgers_the_longer_one_is_kept(bucket, elsewhere):
     assert (run_directory(bucket) / "ledger.jsonl").read_text() == "one\nthree\nfour\n"
 
 
+def test_a_confirmation_is_on_the_storage_too_and_its_longer_ledger_is_kept(bucket, elsewhere):
+    here = run_directory(bucket)
+    folder = here / "confirmation"
+    folder.mkdir()
+    inner = storage_of(here).within("confirmation")
+    assert storage_of(folder).uri == inner.uri == f"{bucket}/confirmation"
+    (folder / "ledger.jsonl").write_text("one\n")
+    storage_of(here).push_all()
+    (folder / "ledger.jsonl").write_text("one\ntwo\n")
+    assert (run_directory(bucket) / "confirmation" / "ledger.jsonl").read_text() == "one\ntwo\n"
+    elsewhere("other")
+    assert (run_directory(bucket) / "confirmation" / "ledger.jsonl").read_text() == "one\n"
+    assert storage.Storage("s3://a/b?region=x", here).within("confirmation").uri == "s3://a/b/confirmation?region=x"
+
+
 def test_two_processes_that_go_on_with_one_run_do_not_overwrite_each_other(bucket, elsewhere):
     ours = run_directory(bucket)
     (ours / "ledger.jsonl").write_text("one\n")
@@ -177,12 +190,7 @@ def test_a_place_that_cannot_be_written_is_one_message_before_anything_is_traine
 
 
 def test_data_is_read_from_there(bucket, tmp_path):
-    for name, split in rendered_faces(6, 4, 4, (48, 48)).splits.items():
-        for kind in ("images", "labels"):
-            (tmp_path / "faces" / name / kind).mkdir(parents=True)
-        for number, (image, label) in enumerate(zip(split.images, split.targets, strict=True)):
-            Image.fromarray(np.moveaxis(image, 0, 2)).save(tmp_path / "faces" / name / "images" / f"{number}.png")
-            Image.fromarray(label.astype(np.uint8)).save(tmp_path / "faces" / name / "labels" / f"{number}.png")
+    write_faces(tmp_path / "faces", rendered_faces(6, 4, 4, (48, 48)))
     storage.Storage(bucket, tmp_path / "faces").push("")
     changes = ("image_size=[48,48]", "dilations=[1,2,4]", "reference=1", "recipe.steps=2", "recipe.warmup=0")
     requests = [Request("folder", data=str(folder), changes=changes) for folder in (bucket, tmp_path / "faces")]

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from rfsearch import plugins
@@ -60,6 +62,16 @@ def toy_space(folder: Path, class_weights: str = "sqrt", **recipe: object) -> Sp
 
 def toy_faces() -> ImageSet:
     return rendered_faces(12, 6, 6, (48, 48))
+
+
+def write_faces(root: Path, images: ImageSet, suffix: str = ".png") -> None:
+    """Write images and label maps in the layout of the space `folder`."""
+    for name, split in images.splits.items():
+        for kind in ("images", "labels"):
+            (root / name / kind).mkdir(parents=True)
+        for number, (image, label) in enumerate(zip(split.images, split.targets, strict=True)):
+            Image.fromarray(np.moveaxis(image, 0, 2)).save(root / name / "images" / f"{number}{suffix}")
+            Image.fromarray(label.astype(np.uint8)).save(root / name / "labels" / f"{number}.png")
 
 
 def helen_space() -> Space:

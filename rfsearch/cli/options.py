@@ -186,8 +186,7 @@ def make_request(
     from rfsearch.space.own_file import is_own, with_file
 
     check_tracks(track or ())
-    if replay_of is not None and space is None and train is None:
-        return _replaying(Path(replay_of), strategies=strategies, budget=budget, seeds=seeds, address=address)
+    replayed = run_directory(replay_of).resolve() if replay_of is not None else None
     request = Request(
         space=space or "",
         preset=preset,
@@ -212,8 +211,11 @@ def make_request(
         processes_per_trial=processes_per_trial,
         confirm=confirm,
         objectives=check_objectives([name.strip() for name in objectives.split(",")]) if objectives else (),
-        replay=str(Path(replay_of).resolve()) if replay_of is not None else EMBEDDED if replay else None,
+        replay=str(replayed) if replayed else EMBEDDED if replay else None,
     )
+    if replayed and not space and train is None:
+        request = _like(request, replayed)
+        space = request.space
     own: dict[str, object] = {"--train": train, "--dilations": dilations, "--input": input_shape}
     own |= {"--direction": direction, "--score": score}
     own |= {"--processes-per-trial": None if processes_per_trial == 1 else processes_per_trial}
@@ -230,8 +232,8 @@ def make_request(
     return request
 
 
-def _replaying(run_dir: Path, strategies: str | None, budget: str | None, seeds: int, address: str | None) -> Request:
-    """Make the request of a search like that of an earlier run, whose trainings it looks up."""
+def _like(request: Request, run_dir: Path) -> Request:
+    """Return a request in the space of an earlier run, where it says nothing else of that."""
     from rfsearch.ledger.manifest import read_manifest
     from rfsearch.ledger.typed_json import sound
 
@@ -241,15 +243,15 @@ def _replaying(run_dir: Path, strategies: str | None, budget: str | None, seeds:
             f"{run_dir}: its trainings are of a loop of its user's own; those of a space can be replayed."
         )
     return replace(
-        before,
-        strategies=_names(strategies),
-        candidates=(),
-        budget=budget or before.budget,
-        seeds=seeds,
-        address=address,
-        confirm=0,
-        track=(),
-        replay=str(run_dir.resolve()),
+        request,
+        space=before.space,
+        preset=request.preset or before.preset,
+        data=request.data or before.data,
+        backbone=request.backbone or before.backbone,
+        sites=request.sites or before.sites,
+        paths=request.paths or before.paths,
+        budget=request.budget or before.budget,
+        changes=(*before.changes, *request.changes),
     )
 
 

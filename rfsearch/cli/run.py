@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,15 +58,14 @@ def _start_of(request: Request, console: Console) -> tuple[Callable[[Path], obje
         warn_of_plugins()
         device = device_for(request)
         wanted = Path("runs") / f"{Path(request.space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-        return lambda run_dir: begin_run(console, checked, run_dir, device), lambda: make_unused(wanted)
+        return lambda run_dir: begin_run(console, checked, run_dir, device), partial(make_unused, wanted)
     from rfsearch.own_loop.own_search import default_directory, own_request, plan_with_pilot
 
     code, request = own_request(request)
     device = device_for(request)
     the_plan = plan_with_pilot(console, code, request, device)
-    return lambda run_dir: begin(console, request, lambda: the_plan, run_dir, device), lambda: default_directory(
-        request
-    )
+    unused = partial(default_directory, request)
+    return lambda run_dir: begin(console, request, lambda: the_plan, run_dir, device), unused
 
 
 def resume(

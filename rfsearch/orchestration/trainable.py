@@ -82,7 +82,6 @@ class TrialTraining(tune.Trainable):
         currency = self._shared[1]
         directory = self._directory = self._run_dir / CHECKPOINTS / assignment.trial
         self.cleanup()
-        self._training = None
         self._order = Order(assignment, currency, self._device, directory, lost.tries, lost.seconds, step)
         return True
 
@@ -90,6 +89,7 @@ class TrialTraining(tune.Trainable):
         """Let go of the last trial's training."""
         if self._training is not None:
             self._training.close()
+        self._training = None
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung, or to the end, and report the record."""

@@ -12,7 +12,7 @@ from rfsearch.ledger import Journal, Record, read_history
 from rfsearch.ledger.journal import require_replayable
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.search_plan import SearchPlan
-from rfsearch.storage import storage_of
+from rfsearch.storage import Storage, storage_of
 from rfsearch.training import Trainings
 
 
@@ -103,13 +103,19 @@ def contest_of(the_plan: SearchPlan, run_dir: Path) -> Contest:
         ) from error
 
 
-def keep_leaders(run_dir: Path, contest: Contest) -> None:
-    """Delete the checkpoints of finished trials that nobody shows and that no other trial goes on from."""
+def keep_leaders(run_dir: Path, contest: Contest, storage: Storage | None = None) -> None:
+    """Delete the checkpoints of finished trials that nobody shows and that no other trial goes on from.
+
+    Args:
+        run_dir: The run's directory.
+        contest: Its contest.
+        storage: The storage of which the directory is the local copy, if it is one.
+    """
     needed = contest.shown | set(contest.running) | contest.parents
     for folder in (run_dir / "checkpoints").glob("*"):
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)
-    if storage := storage_of(run_dir):
+    if storage is not None:
         storage.keep_checkpoints(needed)
 
 
@@ -131,10 +137,13 @@ def compete(
         watch: Called with every record, those of rungs included, and the contest.
         check: Called many times a second; what it raises ends the contest.
     """
+    storage = storage_of(run_dir)
 
     def take(record: Record) -> None:
         if record.trial not in contest.running:
-            keep_leaders(run_dir, contest)
+            keep_leaders(run_dir, contest, storage)
         watch(record, contest)
+        if storage is not None:
+            storage.push_ledger()
 
     engine.run(contest, the_plan.trainings, run_dir, the_plan.budget.currency, take, check)

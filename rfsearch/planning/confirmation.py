@@ -11,6 +11,7 @@ from rfsearch.ledger.journal import require_replayable
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.request import SEEDS_MOST
 from rfsearch.planning.search_plan import SearchPlan
+from rfsearch.storage import storage_of
 from rfsearch.strategies.guard import Guarded
 from rfsearch.strategies.listed import Listed
 
@@ -35,6 +36,8 @@ def confirming_contest(the_plan: SearchPlan, outcomes: Sequence[Candidate], fold
         RunDirectoryError: The ledger is damaged.
     """
     folder.mkdir(exist_ok=True)
+    if storage := storage_of(folder.parent):
+        storage.within(folder.name)
     journal, history = Journal(folder), read_history(folder)
     seeds = range(SEEDS_MOST, SEEDS_MOST + SEEDS)
     arms = [Arm(Guarded(CONFIRMED, Listed(outcomes)), seed, _UNLIMITED) for seed in seeds]

@@ -34,7 +34,7 @@ from rfsearch.replay import ReplayTable, ReplayTrainings, table_for
 from rfsearch.space import LSDFN, SearchSpace, Space
 from rfsearch.storage import data_directory, uri_of
 from rfsearch.strategies import Description
-from rfsearch.strategies.kinds import choices_at_a_site, with_fitting_kinds
+from rfsearch.strategies.kinds import with_fitting_kinds
 from rfsearch.surgery import Settings
 from rfsearch.tasks.base import Task
 from rfsearch.tasks.from_space import task_of
@@ -197,11 +197,12 @@ def make_plan(
 
 
 def extremes(request: Request, entrants: Sequence[Entrant], space: SearchSpace) -> list[Candidate]:
-    """Return candidates that must fit for whatever strategies draw from the space to fit."""
-    if request.candidates:
+    """Return candidates that must fit for whatever strategies draw from the space to fit.
+
+    Where costs are objectives, what is drawn has been tried one by one; see `with_fitting_kinds`.
+    """
+    if request.candidates or space.costs:
         return []
-    if space.costs:
-        return [space.uniform(paths) for paths in choices_at_a_site(space)]
     extremes = [space.uniform(choice) for choice in space.options]
     if any(entrant.form == LSDFN for entrant in entrants):
         extremes.append(space.uniform(space.sampled(max(space.sampling.gammas), max(space.sampling.regions))))

@@ -18,6 +18,7 @@ from rfsearch.choices import Candidate, Choice
 from rfsearch.data import ImageSet
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Assignment, Record, Run, read_run
+from rfsearch.ledger.manifest import read_manifest
 from rfsearch.ledger.record import parsed
 from rfsearch.ledger.request import EMBEDDED
 from rfsearch.ledger.typed_json import known, sound
@@ -27,7 +28,7 @@ from rfsearch.space import Space
 # What a strategy may try is its own affair; all else must be as it was when the trainings of a table were made.
 _FREE = {
     "name", "title", "cite", "source", "preset", "choices", "reference", "f_search", "f_starts", "budget", "form",
-    "paths", "direction",
+    "paths", "direction", "objectives", "kinds",
 }  # fmt: skip
 
 
@@ -146,17 +147,16 @@ def table_for(replay: str, space: Space) -> ReplayTable:
     """
     if replay != EMBEDDED:
         return ReplayTable(read_run(Path(replay)))
-    shipped = sorted((plugins.shipped("baselines") / "replay").glob("*/manifest.json"))
-    tables = [ReplayTable(read_run(file.parent)) for file in shipped]
-    of_space = [table for table in tables if table.run.manifest.space.name == space.name]
-    of_space.sort(key=lambda table: table.run.manifest.space.preset != space.preset)
+    shipped = (plugins.shipped("baselines") / "replay").glob("*/manifest.json")
+    facts = {file.parent: read_manifest(file.parent).space for file in sorted(shipped)}
+    of_space = [folder for folder, fact in facts.items() if fact.name == space.name]
     if not of_space:
-        names = ", ".join(sorted({sound(table.run.manifest.space.name) for table in tables})) or "none"
+        names = ", ".join(sorted({sound(fact.name) for fact in facts.values()})) or "none"
         raise SpaceError(
             f"no trainings of space {space.name!r} are shipped; there are some of {names}. Any run can be replayed: "
             "--replay-of RUN."
         )
-    return of_space[0]
+    return ReplayTable(read_run(min(of_space, key=lambda folder: facts[folder].preset != space.preset)))
 
 
 def _is_real(choice: Choice) -> bool:

@@ -17,8 +17,8 @@ _WHOLE = 0.99
 class ReplayedTraining:
     """Advance one training of a table; see `RunningTraining`.
 
-    It costs what it had cost. Where that is more than its limit it is cut: it is charged the limit and has no score,
-    since what it would have scored there is not known.
+    It is charged what the training had cost. Where that is over its limit, it is cut: it is charged the limit, and has
+    no score, since nobody knows what it would have scored there.
 
     Args:
         made: The training, None where the table has none.

@@ -76,11 +76,7 @@ def write_picture(effective: np.ndarray, theory_px: Sequence[float], size_px: fl
     spans = [px * enlarged for px in theory_px[-2:]] if len(field) > 1 else [height - 2.0, theory_px[-1] * enlarged]
     _box(draw, (width, height), spans, "white")
     if len(field) > 1:
-        radius = size_px * enlarged / 2
-        centre = width / 2, height / 2
-        draw.ellipse(
-            [centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius], outline="red", width=2
-        )
+        _circle(draw, (width, height), size_px * enlarged / 2, "red")
     image.save(path)
 
 
@@ -104,10 +100,7 @@ def overlaid(image: np.ndarray, effective: np.ndarray, theory_px: float, size_px
     draw = ImageDraw.Draw(picture)
     width, height = picture.size
     _box(draw, (width, height), [theory_px * enlarged] * 2, "white")
-    radius = size_px * enlarged / 2
-    draw.ellipse(
-        [width / 2 - radius, height / 2 - radius, width / 2 + radius, height / 2 + radius], outline=_RING, width=2
-    )
+    _circle(draw, (width, height), size_px * enlarged / 2, _RING)
     return picture
 
 
@@ -136,6 +129,12 @@ def _flat(effective: np.ndarray) -> np.ndarray:
     if effective.ndim == 1:
         return effective[None, :]
     return effective.sum(axis=0) if effective.ndim == 3 else effective
+
+
+def _circle(draw: ImageDraw.ImageDraw, size: tuple[int, int], radius: float, colour: str) -> None:
+    """Draw a circle around the centre."""
+    x, y = size[0] / 2, size[1] / 2
+    draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, width=2)
 
 
 def _box(draw: ImageDraw.ImageDraw, size: tuple[int, int], spans: Sequence[float], colour: str) -> None:

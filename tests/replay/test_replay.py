@@ -1,5 +1,6 @@
 """A search that looks its trainings up finds what the same search finds that trains."""
 
+import json
 import shutil
 import time
 from dataclasses import replace
@@ -229,6 +230,14 @@ def test_a_replay_without_a_space_takes_that_of_the_run(donor, tmp_path, call):
     again, before = (read_run(folder).manifest for folder in (tmp_path / "run", run_dir))
     assert again.image_space.recipe == before.image_space.recipe
     assert again.request.strategies == ("exhaustive",)
+
+
+def test_what_is_asked_for_besides_counts_in_a_replay_without_a_space(donor, tmp_path, call):
+    words = ["plan", "--replay-of", donor[1], "--strategies", "exhaustive", "--objectives", "val,infer_mac"]
+    code, out, err = call(*words, "--json")
+    assert code == 0, err
+    assert any(notice.startswith("Besides the score") for notice in json.loads(out)["notices"])
+    wrong(call("plan", "--replay-of", donor[1], "--set", "recipe.steps=3"), "differ from those of this search")
 
 
 def test_a_run_with_a_directory_of_its_own_leaves_none_besides(donor, tmp_path, call):

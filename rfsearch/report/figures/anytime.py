@@ -15,7 +15,7 @@ from rfsearch.report.figures.base import Figure
 from rfsearch.report.figures.clocks import Clock, clocks_of
 from rfsearch.report.figures.curves import mean_curve
 from rfsearch.report.figures.scores import add_score_switch, score_on, score_splits, score_title
-from rfsearch.report.figures.style import COLOURS, DASHES, INK, SYMBOLS, drawing, padded, see_through
+from rfsearch.report.figures.style import COLOURS, INK, drawing, padded, see_through, steps
 from rfsearch.report.figures.switches import Option, add_switch
 from rfsearch.report.rows import anytime_table
 from rfsearch.report.view import RunView, ScoreSplit
@@ -86,12 +86,8 @@ def _lines(view: RunView, table: pd.DataFrame, clocks: tuple[Clock, ...], split:
             filled = {**band, "fill": "tonexty", "fillcolor": see_through(colour)}
             yield _Line(filled, split, xs, [curve.high for curve in curves])
         seeds = f" ({curves[0].seeds} seeds)" if several else ""
-        style = {
-            "mode": "lines+markers", "name": literal(strategy + seeds), "legendgroup": literal(strategy),
-            "line": {"color": colour, "width": 2, "shape": "hv", "dash": DASHES[i % len(DASHES)]},
-            "marker": {"size": 6, "symbol": SYMBOLS[i % len(SYMBOLS)], "color": colour},
-            "hovertemplate": "%{y:.4f} at %{x:.3g}",
-        }  # fmt: skip
+        style = steps(i, literal(strategy + seeds))
+        style |= {"legendgroup": literal(strategy), "hovertemplate": "%{y:.4f} at %{x:.3g}"}
         yield _Line(style, split, xs, [curve.mean for curve in curves])
 
 

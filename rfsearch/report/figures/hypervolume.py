@@ -1,4 +1,4 @@
-"""How much of cost and score each strategy's front dominates, over what it had spent, where cost was an objective."""
+"""The hypervolume of each strategy's front of cost and score, against what it had spent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rfsearch.numbers import score
 from rfsearch.report.figures.base import Figure
 from rfsearch.report.figures.clocks import Clock, clocks_of
 from rfsearch.report.figures.curves import mean_curve
-from rfsearch.report.figures.style import COLOURS, DASHES, SYMBOLS, drawing
+from rfsearch.report.figures.style import drawing, steps
 from rfsearch.report.figures.switches import Option, add_switch
 from rfsearch.report.front import CostAxis, pareto_front
 from rfsearch.report.trade import Box, Point, axis_of, box_of, cost_words, point_of
@@ -64,15 +64,8 @@ def _lines(view: RunView, table: pd.DataFrame, clock: Clock) -> list[go.Scatter]
     for i, strategy in enumerate(view.strategies):
         curve = mean_curve(table[table["strategy"] == strategy], clock, "share")
         seeds = f" ({curve.seeds} seeds)" if curve.seeds > 1 else ""
-        colour = COLOURS[i % len(COLOURS)]
-        lines.append(
-            go.Scatter(
-                x=curve.x, y=curve.mean, mode="lines+markers", name=literal(strategy + seeds),
-                line={"color": colour, "width": 2, "shape": "hv", "dash": DASHES[i % len(DASHES)]},
-                marker={"size": 6, "symbol": SYMBOLS[i % len(SYMBOLS)], "color": colour},
-                hovertemplate="%{y:.3f} at %{x:.3g}",
-            )
-        )  # fmt: skip
+        style = steps(i, literal(strategy + seeds))
+        lines.append(go.Scatter(style, x=curve.x, y=curve.mean, hovertemplate="%{y:.3f} at %{x:.3g}"))
     return lines
 
 
@@ -89,7 +82,7 @@ def caption(view: RunView) -> str:
 HYPERVOLUME = Figure(
     title="How much of the front each strategy has found",
     order=15,
-    label="Line chart: hypervolume of each strategy's front of cost and score over what it had spent.",
+    label="Line chart: hypervolume of each strategy's front of cost and score, against what it had spent.",
     build=build,
     caption=caption,
 )

@@ -71,6 +71,17 @@ def marks(i: int) -> dict[str, Any]:
     }
 
 
+def steps(i: int, name: str) -> dict[str, Any]:
+    """Return the style in which what the i-th strategy reached by when is drawn, as steps."""
+    colour = COLOURS[i % len(COLOURS)]
+    return {
+        "mode": "lines+markers",
+        "name": name,
+        "line": {"color": colour, "width": 2, "shape": "hv", "dash": DASHES[i % len(DASHES)]},
+        "marker": {"size": 6, "symbol": SYMBOLS[i % len(SYMBOLS)], "color": colour},
+    }
+
+
 def padded(values: Iterable[float | None], share: float = 0.08) -> list[float]:
     """Return an axis range that leaves room around its values, also where there is only one."""
     known = [v for v in values if v is not None]
