@@ -67,7 +67,7 @@ def data_directory(text: str) -> str:
         return text
     local = _cache("data", uri)
     try:
-        found = Storage(uri, local).pull("", same_size=True)
+        found = Storage(uri, local).pull("", same_size=True, patience_s=0)
     except RunDirectoryError as error:
         raise DataError(str(error)) from error
     if not found:
@@ -117,12 +117,13 @@ class Storage:
         (inner.local / MARK).write_text(inner.uri, encoding="utf-8")
         return inner
 
-    def pull(self, name: str, same_size: bool = False) -> int:
+    def pull(self, name: str, same_size: bool = False, patience_s: float | None = None) -> int:
         """Copy a folder from the storage; what is here and not there stays.
 
         Args:
             name: Of the folder.
             same_size: Leave files that have the same size here.
+            patience_s: For how long the storage is looked for. None: for some minutes.
 
         Returns:
             How many files are there.
@@ -130,7 +131,7 @@ class Storage:
         Raises:
             RunDirectoryError: The storage cannot be reached.
         """
-        files = self._files(name)
+        files = self._files(name, patience_s)
         for path, info in files.items():
             here = self.local / path
             if not (same_size and here.is_file() and here.stat().st_size == info.size):
@@ -211,7 +212,7 @@ class Storage:
         Raises:
             RunDirectoryError: The storage cannot be reached.
         """
-        files = self._files("")
+        files = self._files("", patience_s=0)  # a first look: an address may be wrong
         for path, info in files.items():
             here = self.local / path
             size = here.stat().st_size if here.is_file() else -1
