@@ -30,7 +30,7 @@ from rfsearch.planning.forecast import Forecast
 from rfsearch.planning.forecaster import Forecaster
 from rfsearch.planning.request import CheckedRequest
 from rfsearch.planning.search_plan import SearchPlan
-from rfsearch.replay import ReplayTable, ReplayTrainings, table_for
+from rfsearch.replay import ReplayForecasts, ReplayTable, ReplayTrainings, table_for
 from rfsearch.space import LSDFN, SearchSpace, Space
 from rfsearch.storage import data_directory, uri_of
 from rfsearch.strategies import Description
@@ -180,6 +180,7 @@ def make_plan(
     budget = Budget.parse(space.budget, reference_flop)
     require_budget(budget, forecaster(space.reference_candidate), reference_flop, described)
     said = [*([table.notice] if table else []), *fitted.notices, *left_out]
+    forecasts = ReplayForecasts(table, forecaster) if table else forecaster
     return Plan(
         request=request,
         space=space,
@@ -190,7 +191,7 @@ def make_plan(
         descriptions=described,
         budget=budget,
         reference_flop=reference_flop,
-        forecaster=forecaster,
+        forecaster=forecasts,
         notices=(*said, *_of_costs(space), *_unguided(entrants, space)),
         table=table,
     )

@@ -76,7 +76,7 @@ class ReplayTable:
         trainings of a candidate it is that with the seed of the assignment, or, for a seed that is not among theirs,
         one that the seed draws.
         """
-        text = self._nearest(assignment.candidate)
+        text = self._nearest(Candidate.from_json(assignment.candidate))
         if text is None or assignment.heir_of:
             return None
         trainings = self.trainings[text]
@@ -84,10 +84,14 @@ class ReplayTable:
         drawn = random.Random(assignment.train_seed).choice(trainings)
         return of_seed.get(assignment.train_seed, drawn)
 
-    def _nearest(self, text: str) -> str | None:
-        if text in self.trainings:
+    def stand_in(self, candidate: Candidate) -> Candidate:
+        """Return the candidate whose trainings stand for those of another, that itself where the table has none."""
+        text = self._nearest(candidate)
+        return candidate if text is None else Candidate.from_json(text)
+
+    def _nearest(self, candidate: Candidate) -> str | None:
+        if (text := candidate.to_json()) in self.trainings:
             return text
-        candidate = Candidate.from_json(text)
         if not any(_is_real(path.choice) for _, path in candidate):
             return None
         family = self._families.get(_family(candidate), [])

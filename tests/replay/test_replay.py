@@ -14,7 +14,7 @@ from rfsearch.choices import Candidate, Dilated, Inflated
 from rfsearch.errors import RunDirectoryError, SpaceError
 from rfsearch.ledger import Assignment, Cost, Record, Request, Rung, read_run
 from rfsearch.planning.request import check_request
-from rfsearch.replay import ReplayTable, ReplayTrainings
+from rfsearch.replay import ReplayForecasts, ReplayTable, ReplayTrainings
 from rfsearch.report.verdict import verdict_of
 from rfsearch.report.view import build_view
 from rfsearch.training import Order
@@ -87,6 +87,30 @@ def test_a_candidate_between_those_of_the_table_gets_the_nearest_of_its_kind(run
     kinds += [Inflated(d, 1.0, learned=True) for d in (1, 4, 8)]
     table = table_of(run, *map(made, kinds))
     assert table.training_of(assigned(asked)).candidate == Candidate({"conv": nearest}).to_json()
+
+
+class Counted:
+    """Forecasts that say what was asked of them."""
+
+    flop_per_s = 7.0
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, candidate):
+        self.asked.append(candidate)
+        return len(self.asked)
+
+
+def test_a_training_is_forecast_as_that_which_stands_for_it(run):
+    table, forecasts = table_of(run, made(Dilated(4)), made(Inflated(8, 0.7))), Counted()
+    forecast = ReplayForecasts(table, forecasts)
+    kinds = [Inflated(4, 1.03), Inflated(8, 0.72), Dilated(4), Inflated(4, 1.0, learned=True)]
+    for choice in kinds:
+        forecast(Candidate({"conv": choice}))
+    stand_ins = [Dilated(4), Inflated(8, 0.7), Dilated(4), Inflated(4, 1.0, learned=True)]
+    assert forecasts.asked == [Candidate({"conv": choice}) for choice in stand_ins], "the table has no learned f"
+    assert forecast.flop_per_s == 7.0
 
 
 def test_a_kind_that_the_table_is_without_fails_its_trial_with_the_reason(run):
