@@ -106,18 +106,24 @@ def overlaid(image: np.ndarray, effective: np.ndarray, theory_px: float, size_px
 
 def write_page(pictured: Pictured, path: Path) -> None:
     """Write one page of findings, the effective field, and object sizes with the fields marked; it needs no network."""
-    figures = [figure for figure in (_field(pictured), _objects(pictured)) if figure is not None]
-    drawn = [
-        figure.to_html(full_html=False, include_plotlyjs=(i == 0), config={"displaylogo": False})
-        for i, figure in enumerate(figures)
+    titled = [
+        ("Effective field (dashed: theoretical extent, red: 2-sigma size)", _field(pictured)),
+        (f"{pictured.noun.capitalize()}s of the training images", _objects(pictured)),
     ]
+    drawn = list[str]()
+    for title, figure in titled:
+        if figure is not None:
+            told = figure.to_html(full_html=False, include_plotlyjs=not drawn, config={"displaylogo": False})
+            drawn.append(f'<h2>{html.escape(title)}</h2><figure class="plot">{told}</figure>')
     items = "".join(f"<li>{html.escape(printable(sentence))}</li>" for sentence in pictured.sentences)
     title = html.escape(printable(pictured.title))
     path.write_text(
         f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}: receptive field</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <style>body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-color: #1d2127; background: #fff }} li {{ max-width: 50rem }}</style></head>
+color: #1d2127; background: #fff; overflow-wrap: anywhere }} h1 {{ font-size: 1.7rem }}
+h2 {{ font-size: 1.2rem; margin: 2.5rem 0 .3rem }} ul {{ padding-left: 1.2rem }} li {{ max-width: 50rem }}
+figure {{ margin: 0 }}</style></head>
 <body><h1>Receptive field of {title}</h1><ul>{items}</ul>{"".join(drawn)}</body></html>
 """,
         encoding="utf-8",
@@ -182,11 +188,9 @@ def _field(pictured: Pictured) -> go.Figure | None:
             type="circle", x0=width / 2 - radius, x1=width / 2 + radius, y0=height / 2 - radius,
             y1=height / 2 + radius, line={"color": "red"},
         )  # fmt: skip
-        figure.update_xaxes(range=[-0.5, width - 0.5], title="px")
-        figure.update_yaxes(range=[height - 0.5, -0.5], scaleanchor="x", title="px")
-    figure.update_layout(
-        title="Effective field (dashed: theoretical extent, red: 2-sigma size)", height=560, template="plotly_white"
-    )
+        figure.update_xaxes(range=[-0.5, width - 0.5], title="px", constrain="domain")
+        figure.update_yaxes(range=[height - 0.5, -0.5], scaleanchor="x", title="px", constrain="domain")
+    figure.update_layout(height=520, margin={"t": 24, "l": 56, "r": 16}, template="plotly_white")
     return figure
 
 
@@ -215,8 +219,5 @@ def _objects(pictured: Pictured) -> go.Figure | None:
     title = "longer side of an object, px" if noun == "object" else f"field that a {noun} takes, px"
     figure.update_xaxes(type="log", title=title, tickvals=ticks)
     figure.update_yaxes(title=f"{noun}s")
-    figure.update_layout(
-        title=f"{noun.capitalize()}s of the training images", barmode="stack", height=520, template="plotly_white",
-        margin={"t": 120},
-    )  # fmt: skip
+    figure.update_layout(barmode="stack", height=480, template="plotly_white", margin={"t": 64, "l": 56, "r": 16})
     return figure

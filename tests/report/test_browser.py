@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rfsearch.report import write
+from rfsearch.report.compare_page import write_comparison
+from rfsearch.report.comparison import compare_runs
+from rfsearch.report.field_page import Pictured, write_page
 from tests.report.made_up import MakeRun, examples, record
+from tests.report.test_comparison import arm, directory, other_data  # noqa: F401 (a fixture)
 from tests.report.test_page import CASES, arms, hostile, rich
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -19,6 +24,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 Open = Callable[..., Any]
+MakeDirectory = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +89,35 @@ def test_a_page_is_drawn_without_a_complaint(make_run: MakeRun, opened: Open, ca
     assert page.locator("img[src=x]").count() == 0
 
 
-@pytest.mark.parametrize("width", [390, 1000, 1600])
-def test_a_page_fits_its_window(rich_page: Path, opened: Open, width: int) -> None:
-    page = opened(rich_page, width)
+def fits(page: Any, width: int) -> None:
+    """Hold a page against the width of its window."""
     for figure in figures_of(page):
         assert figure.locator(".main-svg").first.bounding_box()["width"] <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     outside = """[...document.querySelectorAll("p, h1, h2, li, pre, figcaption, .switch, button")]
         .filter(x => !x.closest(".scroll") && x.getBoundingClientRect().right > innerWidth).map(x => x.outerHTML)"""
     assert page.evaluate(outside) == []
+
+
+@pytest.mark.parametrize("width", [390, 1000, 1600])
+def test_a_page_fits_its_window(rich_page: Path, opened: Open, width: int) -> None:
+    fits(opened(rich_page, width), width)
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+def test_a_comparison_fits_its_window(directory: MakeDirectory, opened: Open, tmp_path: Path, width: int) -> None:  # noqa: F811
+    arms = arm("a strategy of a rather long name", 0.7), arm("y", 0.6)
+    write_comparison(compare_runs([directory("a", *arms), directory("b", *arms, **other_data("b"))]), tmp_path / "c")
+    page_file = (tmp_path / "c").rename(tmp_path / "compare.html")
+    fits(opened(page_file, width), width)
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+def test_a_page_of_a_network_fits_its_window(opened: Open, tmp_path: Path, width: int) -> None:
+    effective = np.outer(np.hanning(96), np.hanning(96))
+    objects = np.linspace(0.0, 96.0, 13), {"cat": np.arange(12), "dog": np.full(12, 3)}
+    write_page(Pictured("a network", ["A sentence."], [20.0, 30.0], effective, 25.0, objects), tmp_path / "rf.html")
+    fits(opened(tmp_path / "rf.html", width), width)
 
 
 def test_every_switch_is_worked_by_mouse_and_keyboard(rich_page: Path, opened: Open) -> None:
