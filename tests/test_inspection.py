@@ -164,6 +164,17 @@ def test_rf_prints_a_table(nets: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "more may not be changed" not in said  # they are all listed
     code, said, _ = call(capsys, "sites", f"{nets}:Net", "--input", "3x64x64")
     assert "more may not be changed" in said
+    assert "--input" not in said
+
+
+@pytest.mark.parametrize("command", ["rf", "sites"])
+def test_the_size_of_an_input_that_nobody_gave_is_said(
+    command: str, nets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--no-effective", "--out", str(tmp_path / "o")] if command == "rf" else []
+    code, said, _ = call(capsys, command, f"{nets}:Net", *more)
+    assert code == 0
+    assert "Measured on an input of 3x224x224; --input has others." in said
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ FolderOption = Annotated[
 ]
 ModelSpaceOption = Annotated[str, typer.Option("--space", help="Which space's layout and image size --data has.")]
 
+_DEFAULT_INPUT = "3x224x224"
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -50,6 +52,7 @@ class LoadedModel:
         shape: Shape of one input, channels first.
         images: Labelled images, if there are any.
         sizes: Sizes of their objects, where they have any.
+        assumed: What was taken for granted, a sentence; empty where nothing was.
     """
 
     name: str
@@ -57,6 +60,7 @@ class LoadedModel:
     shape: tuple[int, ...]
     images: ImageSet | None
     sizes: ObjectSizes | None = None
+    assumed: str = ""
 
 
 def load_model(
@@ -91,9 +95,12 @@ def load_model(
     with tempfile.TemporaryDirectory() as cache, opened(run_dir, trust) if run_dir else nullcontext():
         found = _read_images(run_dir, data, space, Path(cache))
         images = found[1] if found else None
-        sizes = None
+        sizes, assumed = None, ""
         if found is None:
-            shape = _parse_shape(input_shape or "3x224x224")
+            shape = _parse_shape(input_shape or _DEFAULT_INPUT)
+            assumed = (
+                "" if input_shape else f"Measured on an input of {inspection.format_sizes(shape)}; --input has others."
+            )
         else:
             task = task_of(*found)
             shape, classes = found[1].input_shape[1:], task.out_channels
@@ -104,7 +111,7 @@ def load_model(
                     "out, or change image_size in a copy of the space's file."
                 )
         network = trained(run_dir) if run_dir else inspection.build_network(model, classes, shape[0])
-        return LoadedModel(model, network, shape, images, sizes)
+        return LoadedModel(model, network, shape, images, sizes, assumed)
 
 
 def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> tuple[Space, ImageSet] | None:

@@ -40,8 +40,9 @@ def rf(
         print_json({**about, **_as_json(found), "files": str(folder), "sentences": sentences})
         return
     out_console.print(_layers_table(found.layers, every))
-    for sentence in sentences:
-        say(sentence)
+    for sentence in [*sentences, model.assumed]:
+        if sentence:
+            say(sentence)
     say(f"Pictures and the whole table: {folder}")
 
 

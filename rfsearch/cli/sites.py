@@ -37,6 +37,8 @@ def sites(
             say(f"{count} more may not be changed: {reason}.")
     if any(field.whole for site in found for field, _ in site.by_dilation.values()):
         say("The output also sees the whole image, through pooling or attention. The table leaves that out.")
+    if model.assumed:
+        say(model.assumed)
 
 
 def _sites_table(shown: Sequence[SiteFields]) -> Table:

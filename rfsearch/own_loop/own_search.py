@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -220,4 +221,4 @@ def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
 def _command() -> str:
     script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
     interactive = not script.endswith(".py") or "ipykernel" in script
-    return "rfsearch.search(...)" if interactive else f"python {script}"
+    return "rfsearch.search(...)" if interactive else shlex.join(["python", script, *sys.argv[1:]])

@@ -224,15 +224,25 @@ def _mean_error(field: Tensor, flow: Tensor, known: Tensor) -> Tensor:
 
 def _errors(field: Tensor, flow: Tensor, known: Tensor) -> Tensor:
     """Return end-point errors, B x H x W px, 0 where the truth is unknown; so are the gradients there and at 0."""
-    errors: Tensor = torch.linalg.vector_norm(torch.where(known, field - flow, 0.0), dim=1)
-    return errors
+    return _lengths(torch.where(known, field - flow, 0.0))
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    """Return the lengths of B x 2 x H x W vectors, B x H x W. Where they are 0, so is the gradient.
+
+    On a CPU torch's own norm over this axis takes some twenty times as long.
+    """
+    across, down = vectors.unbind(dim=1)
+    squares = across.square() + down.square()
+    none = squares == 0
+    return torch.where(none, 1.0, squares).sqrt().masked_fill(none, 0.0)
 
 
 def _sums(field: Tensor, flow: Tensor, known: Tensor) -> dict[str, float]:
     """Return sums of errors, of outliers and of pixels of a batch, over all pixels and by displacement."""
     known = known.flatten()
-    error = torch.linalg.vector_norm((field - flow).double(), dim=1).flatten()[known]
-    length = torch.linalg.vector_norm(flow.double(), dim=1).flatten()[known]
+    error = _lengths((field - flow).double()).flatten()[known]
+    length = _lengths(flow.double()).flatten()[known]
     outliers = (error > _OUTLIER_PX) & (error > _OUTLIER_SHARE * length)
     sums = {"pixels": float(error.numel()), "aepe": float(error.sum()), "fl_all": float(outliers.sum())}
     for name, (low, high) in _RANGES.items():

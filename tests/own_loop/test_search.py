@@ -16,6 +16,7 @@ import rfsearch
 from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
 from rfsearch.errors import RequestError, RfsearchError, RunDirectoryError
 from rfsearch.ledger import Assignment, Request
+from rfsearch.own_loop import own_search
 from rfsearch.own_loop.loop_training import LoopTraining
 from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan
 from rfsearch.surgery import install
@@ -117,6 +118,19 @@ def test_only_its_script_can_go_on_with_functions(result):
 
     with pytest.raises(RunDirectoryError, match=r"rfsearch\.search"):
         reopen_run(result.directory, CPU)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["/somewhere/search.py", "--lr", "0.1", "a b"], "python search.py --lr 0.1 'a b'"),
+        (["/x/ipykernel_launcher.py", "-f", "kernel.json"], "rfsearch.search(...)"),
+        ([""], "rfsearch.search(...)"),
+    ],
+)
+def test_the_script_is_repeated_with_its_arguments(argv, said, monkeypatch):
+    monkeypatch.setattr("sys.argv", argv)
+    assert own_search._command() == said
 
 
 def test_the_pilot_says_how_long_a_training_is(the_plan):

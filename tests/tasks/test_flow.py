@@ -110,6 +110,16 @@ def test_the_loss_is_the_error_over_known_pixels():
     )
 
 
+def test_the_gradient_of_an_error_points_away_from_the_truth_and_is_0_at_it_and_where_nothing_is_known():
+    true = np.zeros((1, 2, 2, 2), np.float32)
+    true[0, :, 1, 1] = np.nan
+    found = torch.tensor([[[[3.0, 0.0], [0.0, 5.0]], [[4.0, 0.0], [-2.0, 5.0]]]], requires_grad=True)
+    task = task_for(flow_set(true))
+    task.loss(found, task.target(torch.from_numpy(true))).backward()
+    expected = torch.tensor([[[[0.6, 0.0], [0.0, 0.0]], [[0.8, 0.0], [-1.0, 0.0]]]]) / 3  # of three known pixels
+    torch.testing.assert_close(found.grad, expected)
+
+
 def test_the_loss_of_several_scales_is_the_weighted_mean_of_errors_at_their_sizes():
     rng = np.random.default_rng(3)
     true = rng.normal(0, 5, (2, 2, 8, 12)).astype(np.float32)
