@@ -1,7 +1,8 @@
 """Bayesian search with Optuna: a tree-structured Parzen estimator over the space's dimensions, with pruning.
 
-Optuna's own ask and tell are used, on a study made afresh from the observed records each time. So a suggestion depends
-on seed and records alone, and a pruned, cut or failed trial is reported as just that, never as a completed one.
+Optuna's own ask and tell are used, on a study in which the observed records stand in their order, and behind them, each
+time anew, what is pending. So a suggestion depends on seed and records alone, and a pruned, cut or failed trial is
+reported as just that, never as a completed one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Bayesian:
             else FloatDistribution(dimension.low, dimension.high, log=True)
             for name, dimension in self._encoding.dimensions.items()
         }
-        self._trials: list[FrozenTrial] = []
+        self._observed = 0
+        low: list[Direction] = ["minimize"] * len(space.costs)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(directions=[space.direction, *low])
 
     def describe(self) -> Description:
         """Return the hand default and what is drawn."""
@@ -55,10 +59,14 @@ class Bayesian:
 
     def suggest(self, pending: Sequence[Candidate]) -> Candidate:
         """Return what Optuna asks for, given what finished and what is pending."""
-        if not self._trials and not pending:
+        if not self._observed and not pending:
             return self._space.default_candidate
-        study = self._study(pending)
-        return self._encoding.candidate(study.ask(self._distributions).params)
+        self._study.sampler = self._sampler(len(pending))
+        self._study.add_trials([self._trial(c, TrialState.RUNNING, (), None) for c in pending])
+        asked = self._study.ask(self._distributions)
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._study.tell(trial.number, state=TrialState.FAIL)  # which the sampler does not look at
+        return self._encoding.candidate(asked.params)
 
     def observe(self, record: Record) -> None:
         """Keep a finished trial as Optuna stores one."""
@@ -67,30 +75,26 @@ class Bayesian:
         values = self._values(record) if state is TrialState.COMPLETE else None
         if values is None and state is TrialState.COMPLETE:
             state = TrialState.FAIL  # what it costs is not known
-        self._trials.append(self._trial(candidate, state, record.rungs, values))
+        self._study.add_trial(self._trial(candidate, state, record.rungs, values))
+        self._observed += 1
 
     def prune(self, candidate: Candidate, rungs: Sequence[Rung]) -> bool:
         """Apply Optuna's median rule: worse at this step than the median of the trials that finished."""
         if self._space.costs:
             return False
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=0)
-        return bool(pruner.prune(self._study(()), self._trial(candidate, TrialState.RUNNING, rungs, None)))
+        return bool(pruner.prune(self._study, self._trial(candidate, TrialState.RUNNING, rungs, None)))
 
-    def _study(self, pending: Sequence[Candidate]) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+    def _sampler(self, pending: int) -> optuna.samplers.TPESampler:
+        """Make a sampler whose random numbers follow from how much is known, not from what was asked before."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                seed=self._seed * 100_003 + len(self._trials) + len(pending),
+            return optuna.samplers.TPESampler(
+                seed=self._seed * 100_003 + self._observed + pending,
                 n_startup_trials=_STARTUP_TRIALS,
                 multivariate=True,
                 constant_liar=True,
             )
-        low: list[Direction] = ["minimize"] * len(self._space.costs)
-        study = optuna.create_study(directions=[self._space.direction, *low], sampler=sampler)
-        study.add_trials(self._trials)
-        study.add_trials([self._trial(c, TrialState.RUNNING, (), None) for c in pending])
-        return study
 
     def _values(self, record: Record) -> list[float] | None:
         """Return a record's objectives; None where one is not known."""

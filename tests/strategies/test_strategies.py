@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 
 from rfsearch import plugins, testing
@@ -307,6 +308,25 @@ def test_bayesian_search_moves_towards_what_scores_well():
     late = [score(c) for seed in range(5) for c in played(Bayesian(SPACE, seed), 30)[15:]]
     blind = [score(c) for seed in range(5) for c in played(RandomSearch(SPACE, seed), 30)[15:]]
     assert sum(late) / len(late) > sum(blind) / len(blind) + 0.1
+
+
+def test_a_suggestion_follows_from_the_records_and_what_is_pending_alone():
+    """However it came about: as of a strategy that is told all of it at once."""
+    random, strategy, records, pending = np.random.default_rng(0), Bayesian(SPACE, 3), [], []
+    for number in range(60):
+        if not pending or (len(pending) < 3 and random.random() < 0.6):
+            suggested = strategy.suggest(list(pending))
+            fresh = Bayesian(SPACE, 3)
+            for told in records:
+                fresh.observe(told)
+            assert fresh.suggest(list(pending)) == suggested
+            pending.append(suggested)
+        else:
+            finished = pending.pop(random.integers(len(pending)))
+            status = random.choice(["completed", "completed", "completed", "pruned", "cut", "failed"])
+            records.append(record(finished, number, str(status)))
+            strategy.observe(records[-1])
+    assert len({r.status for r in records}) == 4
 
 
 def test_a_pruned_trial_is_not_reported_as_a_completed_one():
