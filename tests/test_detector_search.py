@@ -11,7 +11,7 @@ SMALL = [
     "--set", "data.rendered=[6,4,2]", "--set", "image_size=[96,96]", "--set", "recipe.steps=2",
     "--set", "recipe.warmup=0", "--set", "recipe.batch_size=2", "--set", "recipe.eval_batch_size=2",
     "--set", "task.proposals=0", "--set", "dilations=[1,2]", "--set", "recipe.rungs=2", "--set", "recipe.lr=0.0001",
-    "--strategies", "exhaustive", "--budget", "3.5x",
+    "--strategies", "exhaustive", "--budget", "9x",
 ]  # fmt: skip
 
 
