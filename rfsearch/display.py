@@ -48,7 +48,7 @@ def _alike(row: PlannedCandidate) -> str:
     candidate = Candidate.from_json(row.candidate)
     alike = [Candidate.from_json(text) for text in row.alike]
     others = [[str(path.choice.whole_dilation or path) for _, path in other] for other in alike]
-    said = ", ".join("/".join(dict.fromkeys(dilations)) for dilations in others)
+    said = ", ".join("/".join(dilations if len({*dilations}) > 1 else dilations[:1]) for dilations in others)
     return f"{candidate} (alike: d={said})" if said else str(candidate)
 
 

@@ -5,8 +5,23 @@ from decimal import Decimal
 
 from rich.console import Console
 
-from rfsearch.display import side_by_side
+from rfsearch.choices import Candidate, Dilated
+from rfsearch.display import plan_table, side_by_side
+from rfsearch.ledger.manifest import PlannedCandidate
 from rfsearch.reproduce import Measured
+
+
+def test_candidates_that_cannot_be_told_apart_share_a_row_each_with_its_dilations():
+    def dilations(*of_sites: int) -> str:
+        return Candidate({f"s{k}": Dilated(d) for k, d in enumerate(of_sites)}).to_json()
+
+    alike = tuple(dilations(*of_sites) for of_sites in ((1, 1, 2), (2, 1, 1), (2, 2, 2)))
+    row = PlannedCandidate(
+        candidate=dilations(1, 1, 1), alike=alike, rf_px=9, share=0.1, flop=1e9, seconds=2.0, peak_bytes=1
+    )
+    console = Console(file=io.StringIO(), width=200)
+    console.print(plan_table([row], 1e9))
+    assert "(alike: d=1/1/2, 2/1/1, 2)" in console.file.getvalue()
 
 
 def test_printed_and_measured_share_a_row_and_paths_a_cell():
