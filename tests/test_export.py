@@ -23,7 +23,7 @@ from rfsearch.choices import Candidate, Choice, Dilated, Inflated, Moved, Sample
 from rfsearch.data import Batches
 from rfsearch.data.batches import normalised_images
 from rfsearch.errors import DataError, ModelError, RequestError
-from rfsearch.export import Graph, Scored, checking, export, take_weights
+from rfsearch.export import Graph, Scored, checking, export, onnx_file, take_weights
 from rfsearch.export.bench import Bench
 from rfsearch.export.tracing import trace
 from rfsearch.layers import Inflation, Interpolation, interpolate
@@ -367,6 +367,36 @@ def test_a_network_that_knows_its_size_is_traced_for_that_size():
     assert (traced.batch, traced.size, set(traced.symbols.values())) == (None, (20, 24), {"batch"})
     images = torch.randn(5, 3, 20, 24)
     assert torch.equal(traced.program.module()(images), Sized()(images))
+
+
+class Pyramid(nn.Module):
+    """A head on maps of two sizes, with a normalisation whose parts have no known size in a file."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(4, 8)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, image):
+        first = self.stem(image)
+        maps = first, F.max_pool2d(first, 2)
+        return tuple(self.norm(self.conv(self.norm(self.conv(x)).relu())).relu() for x in maps)
+
+
+def test_sizes_that_a_file_does_not_know_are_not_taken_for_equal(tmp_path):
+    torch.manual_seed(0)
+    model = Pyramid().eval()
+    onnx_file.write_onnx(
+        tmp_path / "m.onnx", trace(model, torch.zeros(2, 3, 8, 8), (8, 8)), ["large", "small"], None, {}
+    )
+    names = {dim.dim_param for value in onnx.load(tmp_path / "m.onnx").graph.value_info
+             for dim in value.type.tensor_type.shape.dim}  # fmt: skip
+    assert "batch" in names
+    assert "None" not in names
+    images = torch.randn(3, 3, 8, 8)
+    for run in onnx_file.runtimes(tmp_path / "m.onnx", ["large", "small"]).values():
+        for found, expected in zip(run(images), model(images), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -83,10 +83,11 @@ def _name_axes(model: Any, symbols: Mapping[str, str]) -> None:
             value.shape = ir.Shape(dims)
 
 
-def _renamed(dim: object, symbols: Mapping[str, str]) -> int | str:
-    if isinstance(dim, int):
-        return dim
-    return re.sub(r"\w+", lambda found: symbols.get(found[0], found[0]), str(getattr(dim, "value", dim)))
+def _renamed(dim: object, symbols: Mapping[str, str]) -> int | str | None:
+    known = getattr(dim, "value", dim)
+    if isinstance(known, int) or known is None:  # one that has no name is nobody's equal
+        return known
+    return re.sub(r"\w+", lambda found: symbols.get(found[0], found[0]), str(known))
 
 
 def runtimes(file: Path, outputs: Sequence[str]) -> dict[str, Run]:
