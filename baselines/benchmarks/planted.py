@@ -40,7 +40,7 @@ HELD_OUT, NOISE = 16, 1.0
 STARTS = (0.5, 1.0, 2.0, 3.0)
 SPECTRA = {"rough": 1.0, "smooth": 2.0}
 DILATIONS = (1, 2, 3, 4, 6, 8, 12)
-BOUNDS = (0.5, 16.0)
+BOUNDS = (0.5, 24.0)  # three times the largest answer is a start
 F_BOUNDS = (1 / 16, 16.0)
 RECIPES = {
     "known": Recipe(steps=500, batch_size=2, lr=0.1, power=1.0, f_step=0.05),

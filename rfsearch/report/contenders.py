@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from rfsearch.choices import Choice, Dilated
 from rfsearch.direction import Direction, merit
 from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
 from rfsearch.report.facts import canonical
+from rfsearch.report.statistics import Sample, compare_samples
 
-# Dilations that trainings found are one where no gap between neighbours is wider: half of what tells whole ones apart.
+# Dilations that trainings found are one where no gap between neighbours is wider, whatever they score: half of what tells
+# whole ones apart.
 _SAME_FIND = 0.5
 
 
@@ -85,7 +88,7 @@ def contenders(records: Iterable[Record], direction: Direction) -> list[Contende
     """
     scored = [r for r in records if r.scored]
     groups: dict[object, list[Record]] = {}
-    finds = _find_groups(scored)
+    finds = _find_groups(scored, direction)
     for record in scored:
         whole = record.status == "completed" and not record.heir_of
         key = (canonical(record.candidate), record.steps, finds.get(record.trial)) if whole else record.trial
@@ -141,19 +144,44 @@ def found_dilations(record: Record) -> tuple[float, ...]:
     return tuple(path.choice.numbers.get("dilation", 0.0) for _, path in record.ended or ())
 
 
-def group_finds(records: Sequence[Record]) -> list[list[Record]]:
-    """Group trainings by the dilations that they found: those that lie close together are one group.
+def group_finds(records: Sequence[Record], direction: Direction) -> list[list[Record]]:
+    """Group trainings by the dilations that they found.
+
+    Those that lie close together are one group, and so are neighbours whose scores noise cannot tell apart.
 
     Args:
         records: Completed trainings of candidates with the same paths, which searched their dilations themselves.
+        direction: Whether a higher or a lower score is the better one.
 
     Returns:
         The groups, the largest first.
     """
     groups = [list(records)]
     for path in range(max((len(found_dilations(r)) for r in records), default=0)):
-        groups = [part for group in groups for part in _split_at_gaps(group, path)]
+        groups = [part for group in groups for part in _told_apart(group, path, direction)]
     return sorted((g for g in groups if g), key=lambda group: (-len(group), found_dilations(group[0])))
+
+
+def _told_apart(records: Sequence[Record], path: int, direction: Direction) -> list[list[Record]]:
+    """Return groups along one path, the nearest of those that are alike joined first."""
+    parts = _split_at_gaps(records, path)
+
+    def sample(part: Sequence[Record]) -> Sample:
+        of_training = {record.train_seed: merit(record.val or 0.0, direction) for record in part}
+        return Sample.of(list(of_training.values()))
+
+    def width(at: int) -> float:
+        return found_dilations(parts[at + 1][0])[path] - found_dilations(parts[at][-1])[path]
+
+    samples = [sample(part) for part in parts]
+    while True:
+        pairs = enumerate(pairwise(samples))
+        alike = [at for at, (one, other) in pairs if compare_samples(one, other).standing == "alike"]
+        if not alike:
+            return parts
+        at = min(alike, key=width)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        samples[at : at + 2] = [sample(parts[at])]
 
 
 def _split_at_gaps(records: Sequence[Record], path: int) -> list[list[Record]]:
@@ -167,7 +195,7 @@ def _split_at_gaps(records: Sequence[Record], path: int) -> list[list[Record]]:
     return parts
 
 
-def _find_groups(scored: Sequence[Record]) -> dict[str, int]:
+def _find_groups(scored: Sequence[Record], direction: Direction) -> dict[str, int]:
     """Return the group of finds that each training belongs to that searched its dilations, by trial."""
     by_candidate: dict[tuple[str, int], list[Record]] = {}
     for record in scored:
@@ -176,6 +204,6 @@ def _find_groups(scored: Sequence[Record]) -> dict[str, int]:
     return {
         record.trial: number
         for alike in by_candidate.values()
-        for number, group in enumerate(group_finds(alike))
+        for number, group in enumerate(group_finds(alike, direction))
         for record in group
     }

@@ -105,7 +105,7 @@ def count_found_dilations(view: RunView) -> Iterator[str]:
             by_paths.setdefault(len(tuple(known)), []).append(record)
     for records in by_paths.values():
         if len(records) > 1:
-            groups = [f"{len(group)} found {_found_words(group)}" for group in group_finds(records)]
+            groups = [f"{len(group)} found {_found_words(group)}" for group in group_finds(records, view.run.direction)]
             shown = groups if len(groups) <= _MOST_GROUPS else [*groups[:_MOST_GROUPS], "the others found others"]
             yield f"Of {len(records)} trainings that searched the dilation themselves, {listing(shown)}."
 
