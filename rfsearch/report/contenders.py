@@ -13,8 +13,8 @@ from rfsearch.ledger.record import parsed
 from rfsearch.report.facts import canonical
 from rfsearch.report.statistics import Sample, compare_samples
 
-# Dilations that trainings found are one where no gap between neighbours is wider, whatever they score: half of what tells
-# whole ones apart.
+# Dilations that trainings found are one where no gap between neighbours is wider, whatever they score: half of what
+# tells whole ones apart.
 _SAME_FIND = 0.5
 
 

@@ -399,6 +399,33 @@ def test_a_real_dilation_is_offered_as_a_layer_and_counted_with_those_close_to_i
     assert "inflated" not in text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (4, "Of 20 trainings that searched the dilation themselves, 8 found 3 to 4.2, 8 found 9 to 10 and 4 found 12."),
+        (1, "Of 5 trainings that searched the dilation themselves, 1 found 3, 1 found 4.2, 1 found 9, 1 found 10 and"),
+    ],
+)
+def test_found_dilations_are_grouped_by_what_noise_can_tell_apart(make_run: MakeRun, seeds: int, said: str) -> None:
+    """Neighbours that score alike are one group; of one training each nobody knows that."""
+    searched = Candidate({"conv6": Searched(2)}).to_json()
+    levels = {3.0: 0.70, 4.2: 0.705, 9.0: 0.5, 10.0: 0.498, 12.0: 0.7}
+    trials = [
+        record(
+            f"t{real}-{seed}",
+            2,
+            candidate=searched,
+            ends={"conv6": real},
+            train_seed=round(10 * real) + 1000 * seed,
+            val=level + (0.0, 0.012, -0.011, 0.006)[seed],
+            rf_init_px=1,
+        )
+        for real, level in levels.items()
+        for seed in range(seeds)
+    ]
+    assert said in told(make_run, trials)[0]
+
+
 def test_two_paths_that_were_found_are_reported_with_their_guidance_and_together(make_run: MakeRun) -> None:
     guided = SitePath(Searched(2), ("left eye", "nose"))
     searched = Candidate({"conv6": (guided, Searched(2))}).to_json()
