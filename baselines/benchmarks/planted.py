@@ -6,16 +6,22 @@ the teacher's weights ("known") or with weights that it learns too. Maps have th
 Losses are mean squared errors over the targets' variance, on maps that training has not seen, without noise. Where f of
 one site is learned and the weights are known, `best` is the dilation at which the loss of such a student is least: it
 tells what resampling loses from what learning misses.
+
+    python baselines/benchmarks/planted.py --work FILE
+
+Each row is kept in FILE as it comes; given again, it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +53,7 @@ RECIPES = {
     "learned": Recipe(steps=300, batch_size=4, lr=0.05, power=1.0, f_step=0.05),
 }
 WITHIN = {"known": 0.05, "learned": 0.15}
+_NAMES = ("planted", "weights", "maps", "arm", "start", "seed")
 
 
 @dataclass(frozen=True)
@@ -363,17 +370,29 @@ def cases(seeds: int = 1) -> Iterator[Case]:
         yield from (Case(GAMMA, "lsdfn", "known", maps, start) for start in STARTS)
 
 
+def key_of(case: Case) -> tuple[object, ...]:
+    """Return what tells a case's row from all others."""
+    return (case.planted.name, case.weights, case.maps, case.arm, case.start, case.seed)
+
+
 def main() -> None:
     """Run every case, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--work", type=Path, required=True, help="file of the rows")
     asked = parser.parse_args()
-    rows = []
-    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as processes:
-        for row in processes.map(run, cases(asked.seeds)):
-            rows.append(row)
+    kept = [json.loads(line) for line in asked.work.read_text().splitlines()] if asked.work.exists() else []
+    done = {tuple(row[name] for name in _NAMES): row for row in kept}
+    left = [case for case in cases(asked.seeds) if key_of(case) not in done]
+    with (
+        ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as processes,
+        asked.work.open("a") as file,
+    ):
+        for row in processes.map(run, left):
+            done[tuple(row[name] for name in _NAMES)] = row
+            print(json.dumps(row), file=file, flush=True)
             print(*row.values(), flush=True)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([done[key_of(case)] for case in cases(asked.seeds)])
     keys = ["planted", "weights", "maps", "seed"]
     answers = table[table.arm == "answer"].set_index(keys).loss.rename("answer_loss")
     table = table[table.arm != "answer"].join(answers, on=keys)

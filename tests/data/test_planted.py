@@ -67,9 +67,9 @@ def test_what_cannot_be_is_refused(keys, size, said):
 
 
 def test_a_search_finds_what_was_planted(tmp_path):
-    changes = "recipe.steps=150", "dilations=[1,2,4,8]", "data.rendered=[128,32,32]"
+    changes = "recipe.steps=100", "dilations=[1,4,8]", "data.rendered=[96,32,8]"
     settings = [word for change in changes for word in ("--set", change)]
-    arms = "--budget", "5.5x", "--strategies", "exhaustive,fractional"
+    arms = "--budget", "4x", "--strategies", "exhaustive,fractional"
     run_in_process("run", "--space", "planted", *settings, *arms, "--out", tmp_path / "run")
     view = build_view(read_run(tmp_path / "run"))
     leaders = {arm.strategy: arm.incumbent.ended for arm in view.arms if arm.incumbent}

@@ -236,13 +236,11 @@ def test_a_space_without_shipped_trainings_says_which_have_some(donor, tmp_path)
 def test_the_shipped_trainings_of_helen_replay_in_seconds(tmp_path, call):
     began = time.perf_counter()
     strategies = "exhaustive,random,optuna,inflation,fractional"
-    told = call(
-        "run", "--space", "helen", "--replay", "--strategies", strategies, "--seeds", 2, "--out", tmp_path / "run"
-    )
+    told = call("run", "--space", "helen", "--replay", "--strategies", strategies, "--out", tmp_path / "run")
     assert told[0] == 0, told
     trials = pd.read_csv(tmp_path / "run" / "trials.csv")
     assert set(trials.status) <= {"completed", "pruned", "cut"}
-    assert len(trials) > 60
+    assert len(trials) > 30
     assert trials.val.notna().mean() > 0.5
     assert time.perf_counter() - began < 120
 

@@ -74,9 +74,9 @@ def test_images_that_the_memory_cannot_hold_are_told_with_what_they_take(tmp_pat
 
 def test_a_training_step_that_the_memory_cannot_hold_is_told_before_it_is_taken(tmp_path, monkeypatch):
     path = toy_file(tmp_path)
-    path.write_text(path.read_text().replace("batch_size = 2\n", "batch_size = 1000000\n"))
+    path.write_text(path.read_text().replace("batch_size = 2\n", "batch_size = 200000\n"))
     request = check_request(Request(space=str(path), strategies=("exhaustive",)))
     data = read_data(request, tmp_path)
     monkeypatch.setattr("rfsearch.planning.forecaster.TrainingLoop", lambda *_, **__: pytest.fail("a step was taken"))
-    with pytest.raises(SpaceError, match=r"one training step of 1000000 images takes [\d,.]+ [GT]iB of memory"):
+    with pytest.raises(SpaceError, match=r"one training step of 200000 images takes [\d,.]+ [GT]iB of memory"):
         make_plan(request, data, torch.device("cpu"))
