@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rfsearch.ledger import Assignment, Journal, Record, Run, read_run
-from tests.report.made_up import MakeRun, candidate, manifest
+from tests.report.made_up import MakeDirectory, MakeRun, candidate, manifest
 
 
 @pytest.fixture
@@ -24,5 +24,24 @@ def make_run(tmp_path: Path) -> MakeRun:
             journal.start(Assignment(f"open-{i}", "exhaustive", 0, candidate(8), 0, 1e12))
         (tmp_path / "manifest.json").write_text(json.dumps(manifest(**changes)))
         return read_run(tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> MakeDirectory:
+    """Writes a run directory of a name."""
+
+    def make(name: str, *arms: list[Record], **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        journal, records = Journal(folder), [r for one in arms for r in one]
+        for r in records:
+            journal.start(Assignment(r.trial, r.strategy, r.seed, r.candidate, r.train_seed, 1e12))
+            journal.finish(r)
+        labels = dict.fromkeys((r.strategy, r.seed) for r in records)
+        named = [{"strategy": strategy, "seed": seed} for strategy, seed in labels]
+        (folder / "manifest.json").write_text(json.dumps(manifest(arms=named, **changes)))
+        return folder
 
     return make

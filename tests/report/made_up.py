@@ -15,6 +15,7 @@ from rfsearch.ledger.record import parsed
 
 REFERENCE_FLOP = 1e12
 MakeRun = Callable[..., Run]
+MakeDirectory = Callable[..., Path]
 
 
 def candidate(dilation: int, f: float = 1.0, learned: bool = False, site: str = "conv6") -> str:

@@ -15,8 +15,8 @@ from rfsearch.report import write
 from rfsearch.report.compare_page import write_comparison
 from rfsearch.report.comparison import compare_runs
 from rfsearch.report.field_page import Pictured, write_page
-from tests.report.made_up import MakeRun, examples, record
-from tests.report.test_comparison import arm, directory, other_data  # noqa: F401 (a fixture)
+from tests.report.made_up import MakeDirectory, MakeRun, examples, record
+from tests.report.test_comparison import arm, other_data
 from tests.report.test_page import CASES, arms, hostile, rich
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -24,7 +24,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 Open = Callable[..., Any]
-MakeDirectory = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_a_page_fits_its_window(rich_page: Path, opened: Open, width: int) -> No
 
 
 @pytest.mark.parametrize("width", [390, 1000])
-def test_a_comparison_fits_its_window(directory: MakeDirectory, opened: Open, tmp_path: Path, width: int) -> None:  # noqa: F811
+def test_a_comparison_fits_its_window(directory: MakeDirectory, opened: Open, tmp_path: Path, width: int) -> None:
     arms = arm("a strategy of a rather long name", 0.7), arm("y", 0.6)
     write_comparison(compare_runs([directory("a", *arms), directory("b", *arms, **other_data("b"))]), tmp_path / "c")
     page_file = (tmp_path / "c").rename(tmp_path / "compare.html")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rfsearch.errors import RequestError
-from rfsearch.ledger import Assignment, Journal, Record
+from rfsearch.ledger import Record
 from rfsearch.report.compare_page import render_comparison, say_comparison, write_comparison
 from rfsearch.report.comparison import compare_runs
-from tests.report.made_up import manifest, record
+from tests.report.made_up import MakeDirectory, record
 from tests.report.test_page import Page, hostile
 
 NOISE = (0.0, 0.004, -0.004, 0.002, -0.002)
-MakeDirectory = Callable[..., Path]
 
 
 def arm(strategy: str, level: float, seeds: int = 5, dilation: int = 2) -> list[Record]:
@@ -26,25 +23,6 @@ def arm(strategy: str, level: float, seeds: int = 5, dilation: int = 2) -> list[
                seed=seed, train_seed=1000 * seed)
         for seed in range(seeds)
     ]  # fmt: skip
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> MakeDirectory:
-    """Writes a run directory of a name."""
-
-    def make(name: str, *arms: list[Record], **changes: Any) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(parents=True)
-        journal, records = Journal(folder), [r for one in arms for r in one]
-        for r in records:
-            journal.start(Assignment(r.trial, r.strategy, r.seed, r.candidate, r.train_seed, 1e12))
-            journal.finish(r)
-        labels = dict.fromkeys((r.strategy, r.seed) for r in records)
-        named = [{"strategy": strategy, "seed": seed} for strategy, seed in labels]
-        (folder / "manifest.json").write_text(json.dumps(manifest(arms=named, **changes)))
-        return folder
-
-    return make
 
 
 def other_data(name: str) -> dict[str, Any]:

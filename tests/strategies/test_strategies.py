@@ -311,7 +311,7 @@ def test_bayesian_search_moves_towards_what_scores_well():
 
 
 def test_a_suggestion_follows_from_the_records_and_what_is_pending_alone():
-    """However it came about: as of a strategy that is told all of it at once."""
+    """A strategy that is given the whole history at once suggests the same."""
     random, strategy, records, pending = np.random.default_rng(0), Bayesian(SPACE, 3), [], []
     for number in range(60):
         if not pending or (len(pending) < 3 and random.random() < 0.6):

@@ -1,4 +1,4 @@
-"""The hypervolume of each strategy's front of cost and score, against what it had spent."""
+"""The hypervolume of each strategy's front of cost and score, over the compute spent."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def caption(view: RunView) -> str:
 HYPERVOLUME = Figure(
     title="How much of the front each strategy has found",
     order=15,
-    label="Line chart: hypervolume of each strategy's front of cost and score, against what it had spent.",
+    label="Line chart: hypervolume of each strategy's front of cost and score, over the compute spent.",
     build=build,
     caption=caption,
 )
