@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rfsearch.data.image_set import ImageSet, Size
+from rfsearch.errors import DataError
+
+_MOST_IMAGES = 10**6  # a bound against slips of the keyboard, far beyond what anyone has drawn
+
+Count = Annotated[int, Field(ge=0, le=_MOST_IMAGES)]
+"""How many images of a split are made."""
 
 
 class DataSource(BaseModel, ABC):
@@ -83,3 +89,22 @@ class Embedded(DataSource):
         Args:
             size: (H, W) px of an image. None: a size of the layout's own choice.
         """
+
+
+def split_counts(layout: str, train: int, val: int, test: int, noun: str = "image") -> dict[str, int]:
+    """Return how many images of each split are to be made.
+
+    Args:
+        layout: What makes them, as an error calls it.
+        train: Number of training images.
+        val: Number of validation images.
+        test: Number of test images.
+        noun: What is made, in the singular.
+
+    Raises:
+        DataError: There are too few.
+    """
+    counts = {"train": train, "val": val, "test": test}
+    if train < 1 or val < 1 or test < 0:
+        raise DataError(f"{layout}: train and val need at least 1 {noun}, test 0. Got {counts}.")
+    return counts

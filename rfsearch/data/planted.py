@@ -8,12 +8,11 @@ A network whose convolution reads elsewhere cannot know. The dilation may be a r
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from rfsearch.data.base import Embedded
+from rfsearch.data.base import Count, Embedded, split_counts
 from rfsearch.data.image_set import ImageSet, Size, Split
 from rfsearch.errors import DataError
 
@@ -25,9 +24,6 @@ _CHANNELS, _FEATURES = 3, 12
 _SHARPENED = 1.5  # of the teacher's features: a tanh that bends
 _SAMPLE = 32  # images whose logits say by how much each class is weighed, so that all are about as frequent
 _GREY, _CONTRAST = 128.0, 48.0  # mean and standard deviation of the images
-_MOST_IMAGES = 10**6
-
-Count = Annotated[int, Field(ge=0, le=_MOST_IMAGES)]
 
 
 class Planted(Embedded):
@@ -71,9 +67,7 @@ def planted(
     Raises:
         DataError: There are too few images, or the hidden convolution reaches from one side to the other.
     """
-    counts = {"train": train, "val": val, "test": test}
-    if train < 1 or val < 1 or test < 0:
-        raise DataError(f"planted: train and val need at least 1 image, test 0. Got {counts}.")
+    counts = split_counts("planted", train, val, test)
     if min(size) <= 2 * dilation:
         raise DataError(f"planted: taps {dilation:g} px apart need sides of more than {2 * dilation:g} px. Got {size}.")
     roots = {title: np.random.SeedSequence(seed, spawn_key=(k,)) for k, title in enumerate(("teacher", *counts))}

@@ -13,12 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
-from rfsearch.data.base import Embedded
+from rfsearch.data.base import Count, Embedded, split_counts
 from rfsearch.data.helen import HELEN_CLASSES, HELEN_FLIP_PAIRS
 from rfsearch.data.image_set import ImageSet, Size, Split
 from rfsearch.errors import DataError
@@ -32,12 +30,10 @@ _SKIN_TONES = ((0.98, 0.84, 0.74), (0.90, 0.71, 0.58), (0.78, 0.57, 0.43), (0.58
 _HAIR_TONES = ((0.08, 0.07, 0.07), (0.25, 0.16, 0.10), (0.45, 0.29, 0.16), (0.80, 0.66, 0.40), (0.55, 0.24, 0.12),
                (0.66, 0.65, 0.64), (0.25, 0.30, 0.55))  # fmt: skip
 
-_MOST_IMAGES = 10**6  # a bound against slips of the keyboard, far beyond what anyone has drawn
 _SIZE = (96, 96)  # H, W, px
 
 Rgb = np.ndarray
 Window = tuple[slice, slice]
-Count = Annotated[int, Field(ge=0, le=_MOST_IMAGES)]
 
 
 class RenderedFaces(Embedded):
@@ -75,9 +71,7 @@ def rendered_faces(train: int = 512, val: int = 128, test: int = 128, size: Size
     Raises:
         DataError: There are too few images, or they are too small for a face's parts.
     """
-    counts = {"train": train, "val": val, "test": test}
-    if train < 1 or val < 1 or test < 0:
-        raise DataError(f"rendered faces: train and val need at least 1 image, test 0. Got {counts}.")
+    counts = split_counts("rendered faces", train, val, test)
     if min(size) < 32:
         raise DataError(f"rendered faces: the parts vanish below 32 px. Got (H, W) {size}.")
     splits = {

@@ -17,9 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from rfsearch.data.base import Embedded
+from rfsearch.data.base import Count, Embedded, split_counts
 from rfsearch.data.image_set import ImageSet, Size, Split
-from rfsearch.data.rendered_faces import Count
 from rfsearch.errors import DataError
 
 _NOTICE = "The image pairs are rendered drawings in motion: scores on them say nothing about real scenes."
@@ -67,9 +66,7 @@ def rendered_motions(train: int = 512, val: int = 128, test: int = 128, size: Si
     Raises:
         DataError: There are too few pairs, or they are too small.
     """
-    counts = {"train": train, "val": val, "test": test}
-    if train < 1 or val < 1 or test < 0:
-        raise DataError(f"rendered motions: train and val need at least 1 pair, test 0. Got {counts}.")
+    counts = split_counts("rendered motions", train, val, test, "pair")
     if min(size) < _LEAST_SIDE:
         raise DataError(f"rendered motions: shapes vanish below {_LEAST_SIDE} px. Got (H, W) {size}.")
     splits = {

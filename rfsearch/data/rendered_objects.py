@@ -10,12 +10,11 @@ difficult.
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from rfsearch.data.base import Embedded
+from rfsearch.data.base import Count, Embedded, split_counts
 from rfsearch.data.box_rows import COLUMNS, padded
 from rfsearch.data.image_set import ImageSet, Size, Split
 from rfsearch.errors import DataError
@@ -28,9 +27,6 @@ _NOTICE = "The images are rendered drawings of shapes, no photographs: scores on
 _SIZE = (128, 128)  # H, W, px
 _LEAST_SEEN, _DIFFICULT_BELOW = 0.2, 0.5  # shares of an object's pixels: below the first it is left out
 _GREY, _DULL = 0.5, 0.35  # the background's contrast to grey, as a share of the objects'
-_MOST_IMAGES = 10**6
-
-Count = Annotated[int, Field(ge=0, le=_MOST_IMAGES)]
 
 
 class RenderedObjects(Embedded):
@@ -71,9 +67,7 @@ def rendered_objects(train: int = 512, val: int = 128, test: int = 256, size: Si
     Raises:
         DataError: There are too few images, or they are too small for objects of several sizes.
     """
-    counts = {"train": train, "val": val, "test": test}
-    if train < 1 or val < 1 or test < 0:
-        raise DataError(f"rendered objects: train and val need at least 1 image, test 0. Got {counts}.")
+    counts = split_counts("rendered objects", train, val, test)
     if min(size) < 48:
         raise DataError(f"rendered objects: sides are 48 px at least. Got (H, W) {size}.")
     splits = {
