@@ -215,4 +215,4 @@ def test_a_printed_page_keeps_to_its_paper_and_is_light(rich_page: Path, opened:
     assert not page.locator(".switches").first.is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.emulate_media(media="screen")
-    assert page.locator("figure.plot .main-svg").first.evaluate("x => x.clientWidth") > 718
+    page.wait_for_function("document.querySelector('figure.plot .main-svg').clientWidth > 718")  # drawn with a delay
