@@ -11,6 +11,7 @@ motion is only seen at their outlines. And a neighbour's motion says little: sha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -94,13 +95,26 @@ class DrawnPair:
     Args:
         first, second: H x W x 3 uint8.
         flow: H x W x 2 float32: how far what a pixel of the first shows moves to the right and downwards, px.
-        visible: H x W bool: whether the second image shows it too.
+        layers: What was drawn, the farthest first.
+        top: H x W, the number of the layer that each pixel of the first shows.
     """
 
     first: np.ndarray
     second: np.ndarray
     flow: np.ndarray
-    visible: np.ndarray
+    layers: Sequence[_Layer]
+    top: np.ndarray
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        """Say for each pixel of the first image whether the second shows it too, H x W bool."""
+        height, width = self.top.shape
+        x, y = _grid((height, width))
+        x, y = x + self.flow[..., 0], y + self.flow[..., 1]
+        result: np.ndarray = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+        for k, layer in enumerate(self.layers):
+            result &= (self.top >= k) | (layer.distance(*layer.motion.back(x, y)) >= 0)
+        return result
 
 
 def draw_pair(rng: np.random.Generator, size: Size) -> DrawnPair:
@@ -124,10 +138,7 @@ def draw_pair(rng: np.random.Generator, size: Size) -> DrawnPair:
     for k, layer in enumerate(layers):
         shown = top == k
         to_x[shown], to_y[shown] = layer.motion.forth(x[shown], y[shown])
-    visible = (to_x >= 0) & (to_x <= size[1] - 1) & (to_y >= 0) & (to_y <= size[0] - 1)
-    for k, layer in enumerate(layers):
-        visible &= (top >= k) | (layer.distance(*layer.motion.back(to_x, to_y)) >= 0)
-    return DrawnPair(first, second, np.stack([to_x - x, to_y - y], axis=2).astype(np.float32), visible)
+    return DrawnPair(first, second, np.stack([to_x - x, to_y - y], axis=2).astype(np.float32), layers, top)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Entrant:
 
 
 def find_entrants(request: Request, space: SearchSpace) -> tuple[Entrant, ...]:
-    """Find the strategies that a request names, or by default those that suit the form of the space.
+    """Find the strategies that a request names, else those that the space does, else those that suit its form.
 
     Raises:
         SpaceError: A strategy is unknown, named twice, or does not search the form that it is named with.
@@ -52,14 +52,16 @@ def find_entrants(request: Request, space: SearchSpace) -> tuple[Entrant, ...]:
         return (Entrant("listed", space.form, lambda space, seed: Listed(given)),)
     entrants: dict[str, Entrant] = {}
     taken: set[tuple[str, str]] = set()
-    for named in request.strategies or default_strategies(space.form):
+    asked = request.strategies or space.strategies
+    for named in asked or default_strategies(space.form):
         spec, form = split_strategy(named)
         strategy = plugins.strategy(spec)
         own = strategy.form if isinstance(strategy, Formed) else space.form
         if isinstance(strategy, Formed) and form not in ("", own):
             raise SpaceError(f"{spec} searches the form {own} only. Got {named!r}. Nearest legal: {spec!r}.")
         if (spec, form or own) in taken:
-            raise SpaceError(f"--strategies names each strategy once. Got {','.join(request.strategies)!r}.")
+            where = "--strategies" if request.strategies else f"strategies of space {space.name!r}"
+            raise SpaceError(f"{where}: each strategy is named once. Got {','.join(asked)!r}.")
         taken.add((spec, form or own))
         space.with_form(form or own)  # an unknown form is reported here
         name = spec.rpartition(":")[2]

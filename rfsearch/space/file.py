@@ -38,6 +38,7 @@ class Preset(Table):
     f_search: tuple[float, float] = (0.7, 1.4)
     f_starts: dict[str, tuple[int, ...]] = Field(default={})
     image_size: tuple[Side, Side] | None = None
+    strategies: tuple[str, ...] = ()
     budget: str
     task: TaskSpec
     recipe: Recipe
@@ -152,8 +153,8 @@ def read_space(path: Path, preset: str | None, changes: Sequence[str] = ()) -> S
         data=file.data,
         paths={**PATHS, **file.paths},
         **{k: getattr(chosen, k) for k in Preset.model_fields if k != "form"},
-        form=form,
-    )
+        form=chosen.form,
+    ).with_form(form)
 
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:

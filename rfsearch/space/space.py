@@ -37,6 +37,7 @@ class SearchSpace(Table):
         f_bounds: Of a learned f.
         f_search: Of a fixed real f in Bayesian and random search.
         f_starts: Dilations that a learned f starts from, by form; where a form is not named, all.
+        strategies: Which compete where none are asked for; none: those that suit the form.
         budget: Of each arm.
         form: What a site gets: "single", one path; a name of `paths`, several in parallel; "lsdfn", an LS-DFN block.
         paths: Parallel paths by the name of their form.
@@ -63,6 +64,7 @@ class SearchSpace(Table):
     f_bounds: tuple[float, float]
     f_search: tuple[float, float]
     f_starts: dict[str, tuple[Dilation, ...]] = Field(default={})
+    strategies: tuple[str, ...] = ()
     budget: str
     form: str = SINGLE
     paths: dict[str, PathSet] = PATHS
@@ -144,10 +146,10 @@ class SearchSpace(Table):
         return (SINGLE, *self.paths, LSDFN)
 
     def with_form(self, form: str) -> Self:
-        """Return this space with another form."""
+        """Return this space with another form, and without the strategies that were named for the one it had."""
         if form not in self.forms:
             raise SpaceError(f"a site gets one of {', '.join(self.forms)}. Got {form!r}.{nearest(form, self.forms)}")
-        return self.with_(form=form)
+        return self.with_(form=form, strategies=self.strategies if form == self.form else ())
 
     def with_path_count(self, count: int) -> Self:
         """Return this space with that many parallel paths."""
@@ -159,7 +161,7 @@ class SearchSpace(Table):
                 f"--paths is one of {', '.join(map(str, known))} in space {self.name!r}. Got {count}. "
                 f"Nearest: {closest}. More are added to its file as a table [paths.NAME]."
             )
-        return self.with_(form=forms[count])
+        return self.with_form(forms[count])
 
     def with_(self, **changes: Any) -> Self:
         """Return this space with some fields replaced."""

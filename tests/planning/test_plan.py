@@ -12,6 +12,7 @@ import torch
 import rfsearch
 from rfsearch import plugins
 from rfsearch.choices import Dilated
+from rfsearch.errors import SpaceError
 from rfsearch.ledger import Request
 from rfsearch.planning.competition import contest_of
 from rfsearch.planning.plan import drawn, forecast_rows, guides, make_plan
@@ -113,6 +114,26 @@ def test_the_strategies_that_compete_by_default_can_search_the_form(request_of, 
     for entrant in checked.entrants:
         assert entrant.form == form
         assert entrant.enter(checked.space, 0).describe().candidates
+
+
+def test_the_strategies_that_a_preset_names_compete_unless_others_are_asked_for_or_another_form(tmp_path):
+    file = tmp_path / "few.toml"
+    text = (
+        plugins.space_file("helen").read_text().replace('budget = "7.6x"', 'budget = "7.6x"\nstrategies = ["optuna"]')
+    )
+    file.write_text(text)
+
+    def competing(*strategies: str, **asked: object) -> list[str]:
+        return [one.label for one in check_request(Request(str(file), strategies=strategies, **asked)).entrants]
+
+    assert competing() == ["optuna"]
+    assert competing("random", "inflation") == ["random", "inflation"]
+    assert competing(preset="bi") == competing(paths=2) == list(default_strategies("bi"))
+    file.write_text(text.replace('["optuna"]', '["optuna", "optuna"]'))
+    with pytest.raises(
+        SpaceError, match="strategies of space 'helen': each strategy is named once. Got 'optuna,optuna'"
+    ):
+        competing()
 
 
 def test_nothing_outside_the_strategies_knows_one_by_name():
