@@ -3,9 +3,9 @@
     python baselines/benchmarks/scale.py --trials 1000,10000
 
 On a simulated cluster of eight nodes: seconds per trial of a search of eight arms, and of Ray Tune alone with the same
-trainable, the same number of rungs and no search behind it. In this process alone, for more trials: seconds of
-`Contest.next` and `finish` per trial, the growth of its memory per trial, the size of the ledger, and seconds
-to resume and to report.
+trainable, the same number of rungs and no search behind it; each with the start of its workers, after Ray Tune has run
+once, so that what it imports is there. In a process of its own, for more trials: seconds of `Contest.next` and `finish`
+per trial, the growth of its memory per trial, the size of the ledger, and seconds to resume and to report.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import argparse
 import gc
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +27,7 @@ from provenance import RESULTS, provenance, write_sidecar
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from rfsearch.ledger import Assignment, Cost, Request
+from rfsearch.ledger import Assignment, Cost, Record, Request
 from rfsearch.orchestration import Engine, Resources
 from rfsearch.orchestration.trainable import FIRST_STEP, PATIENCE, TrialTraining
 from rfsearch.planning.competition import compete, contest_of
@@ -49,8 +51,10 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        rows.append(on_a_cluster(planned(counts[0], work), counts[0], work))
-        rows += [in_this_process(planned(count, work), work / f"alone-{count}") for count in counts]
+        for count in counts:
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                rows.append(fresh.submit(in_one_process, count, work).result())
+        rows.insert(0, on_a_cluster(counts[0], work))
     pd.DataFrame(rows).round(5).to_csv(RESULTS / "scale.csv", index=False)
     write_sidecar("scale", {**provenance(), "nodes": NODES, "arms": len(STRATEGIES) * SEEDS})
     print(pd.DataFrame(rows).to_string())
@@ -71,19 +75,21 @@ def begun(plan: Plan, run_dir: Path) -> Contest:
     return contest_of(plan, run_dir)
 
 
-def on_a_cluster(plan: Plan, trials: int, work: Path) -> dict[str, object]:
+def on_a_cluster(trials: int, work: Path) -> dict[str, object]:
     """Return seconds per trial of our search, and of Ray Tune alone, on the same nodes."""
+    plan = planned(trials, work)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(NODES):
         cluster.add_node(num_cpus=1)
     try:
         with Engine(cluster.address, Resources()) as engine:
+            tune_alone(plan, NODES, work / "first")
             contest = begun(plan, work / "cluster")
-            began = time.perf_counter()
-            compete(plan, contest, work / "cluster", engine, lambda record, _: None, lambda: None)
+            marks, began = Marks(), time.perf_counter()
+            compete(plan, contest, work / "cluster", engine, marks.note, lambda: None)
             ours_s, ours = time.perf_counter() - began, sum(len(arm.handed_out) for arm in contest.arms)
             began = time.perf_counter()
-            tune_alone(plan, ours, work)
+            tune_alone(plan, ours, work / "alone")
             alone_s = time.perf_counter() - began
     finally:
         ray.shutdown()
@@ -94,7 +100,29 @@ def on_a_cluster(plan: Plan, trials: int, work: Path) -> dict[str, object]:
         "ms_a_trial": 1000 * ours_s / ours,
         "ray_tune_ms_a_trial": 1000 * alone_s / ours,
         "overhead": ours_s / alone_s - 1,
+        **marks.taken(),
     }
+
+
+class Marks:
+    """Note what this process has used of the processor and of memory, at every trial's end."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._marks: list[tuple[float, int]] = []
+
+    def note(self, record: Record, _: object) -> None:
+        """Take in a record; `pruned` is also what a trial that goes on is recorded as."""
+        if record.status != "pruned":
+            used = self._process.cpu_times()
+            self._marks.append((used.user + used.system, self._process.memory_info().rss))
+
+    def taken(self) -> dict[str, object]:
+        """Return CPU and memory a trial, once a fifth of the trials are done."""
+        steady = self._marks[len(self._marks) // 5 :]
+        (cpu, memory), (cpu_end, memory_end) = steady[0], steady[-1]
+        count = len(steady) - 1
+        return {"driver_cpu_ms": 1000 * (cpu_end - cpu) / count, "driver_kB": (memory_end - memory) / 1000 / count}
 
 
 def tune_alone(plan: Plan, trials: int, work: Path) -> None:
@@ -109,7 +137,7 @@ def tune_alone(plan: Plan, trials: int, work: Path) -> None:
         for k in range(trials)
     ]
     trainable = tune.with_parameters(
-        TrialTraining, trainings=plan.trainings, run_dir=str(work / "alone"), currency="flop", resources=(1, 0)
+        TrialTraining, trainings=plan.trainings, run_dir=str(work), currency="flop", resources=(1, 0)
     )
     tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
@@ -119,8 +147,9 @@ def tune_alone(plan: Plan, trials: int, work: Path) -> None:
     ).fit()
 
 
-def in_this_process(plan: Plan, run_dir: Path) -> dict[str, object]:
+def in_one_process(wanted: int, work: Path) -> dict[str, object]:
     """Return what a search costs without any engine behind it, and what becomes of its ledger."""
+    plan, run_dir = planned(wanted, work), work / f"{wanted}"
     contest, process = begun(plan, run_dir), psutil.Process()
     gc.collect()
     before, began = process.memory_info().rss, time.perf_counter()
@@ -136,7 +165,7 @@ def in_this_process(plan: Plan, run_dir: Path) -> dict[str, object]:
     page = write(run_dir)
     report_s = time.perf_counter() - began
     return {
-        "where": "this process",
+        "where": "one process",
         "trials": trials,
         "ms_a_trial": 1000 * search_s / trials,
         "kB_a_trial": grown / 1000 / trials,

@@ -189,7 +189,7 @@ class Engine:
                 tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
-                    scheduler=RungScheduler(searcher),
+                    scheduler=RungScheduler(searcher, self.workers),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: str(trial.config.get("trial", trial.trial_id)),

@@ -238,14 +238,29 @@ class RungScheduler(FIFOScheduler):
 
     Args:
         searcher: Asks the contest.
+        workers: How many trials run at the same time.
 
     Example:
-        >>> tune.TuneConfig(search_alg=searcher, scheduler=RungScheduler(searcher))
+        >>> tune.TuneConfig(search_alg=searcher, scheduler=RungScheduler(searcher, workers=2))
     """
 
-    def __init__(self, searcher: ContestSearcher) -> None:
+    def __init__(self, searcher: ContestSearcher, workers: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
+        self._workers, self._kept = workers, False
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Let Tune keep its workers while an arm waits for what its next trial will be.
+
+        Tune keeps one, and ends the others unless a next trial waits already. None does where arms are no more than
+        workers, and a new worker takes seconds to import torch. Tune has no setting for it: if its cache is not where
+        it is now, workers start anew.
+        """
+        super().on_trial_add(tune_controller, trial)
+        cache: Any = getattr(getattr(tune_controller, "_tune_controller", None), "_actor_cache", None)
+        if not self._kept and hasattr(cache, "increase_max"):
+            cache.increase_max(trial.placement_group_factory, self._workers)
+            self._kept = True
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Return whether a trial continues or stops after its rung."""
