@@ -91,8 +91,8 @@ ObjectivesOption = Annotated[
     str | None,
     typer.Option(
         "--objectives",
-        help="What the search goes by: val (default), or val,infer_mac (also infer_peak_bytes, params): then fixed "
-        "choices of every kind are tried, and optuna looks for the whole front.",
+        help="What the search goes by: val (default), or val,infer_mac (also infer_latency_ms, infer_peak_bytes, "
+        "params): then fixed choices of every kind are tried, and optuna looks for the whole front.",
     ),
 ]
 ReplayOption = Annotated[

@@ -97,8 +97,8 @@ class Record:
         test: Test score.
         infer_mac: MACs of one image in evaluation.
         infer_latency_ms: Median of `Latency`.
-        infer_latency_spread_ms: Spread of `Latency`. A latency without one is of an older version, which measured it
-            while other trials trained.
+        infer_latency_spread_ms: Spread of `Latency`. A latency without one was measured while other trials trained:
+            by an older version, or at the end of a trial of a search that goes by it.
         infer_peak_bytes: Peak memory of one image in evaluation.
         params: Number of the network's parameters.
         cause: Why it failed, or why its cost is incomplete; else empty.

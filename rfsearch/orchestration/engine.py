@@ -30,6 +30,7 @@ from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.nodes import check_seen
 from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
 from rfsearch.orchestration.trainable import TrialTraining
+from rfsearch.orchestration.tune_insides import NoDisplay
 from rfsearch.planning.contest import Contest
 from rfsearch.storage import name_of, storage_of
 from rfsearch.training import Trainings
@@ -198,7 +199,7 @@ class Engine:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[Pulse(check), LossAccounting(searcher), *self._callbacks],
+                    callbacks=[Pulse(check), LossAccounting(searcher), NoDisplay(), *self._callbacks],
                     failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
                 ),
             )

@@ -17,6 +17,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
 from rfsearch.orchestration.disk import full_disk_error
 from rfsearch.orchestration.trainable import CHECKPOINTS, FIRST_STEP, LOSSES, PATIENCE, Losses
+from rfsearch.orchestration.tune_insides import forget_ended, keep_idle_workers
 from rfsearch.orchestration.watchdog import cause_of_death, memory_kills, patience
 from rfsearch.planning.contest import Contest
 
@@ -250,17 +251,10 @@ class RungScheduler(FIFOScheduler):
         self._workers, self._kept = workers, False
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Let Tune keep its workers while an arm waits for what its next trial will be.
-
-        Tune keeps one, and ends the others unless a next trial waits already. None does where arms are no more than
-        workers, and a new worker takes seconds to import torch. Tune has no setting for it: if its cache is not where
-        it is now, workers start anew.
-        """
+        """Keep workers for what comes after this trial, and nothing of the trials before it."""
         super().on_trial_add(tune_controller, trial)
-        cache: Any = getattr(getattr(tune_controller, "_tune_controller", None), "_actor_cache", None)
-        if not self._kept and hasattr(cache, "increase_max"):
-            cache.increase_max(trial.placement_group_factory, self._workers)
-            self._kept = True
+        self._kept = self._kept or keep_idle_workers(tune_controller, trial.placement_group_factory, self._workers)
+        forget_ended(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Return whether a trial continues or stops after its rung."""

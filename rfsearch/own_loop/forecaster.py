@@ -23,7 +23,7 @@ from rfsearch.space import Length, OwnSpace
 from rfsearch.surgery import Learnable, install
 from rfsearch.surgery.shapes import OnShapes
 from rfsearch.training.dilation_search import bounds_of, looked_at, starts_of
-from rfsearch.training.latency import LATENCY_PASSES
+from rfsearch.training.latency import charged_passes
 from rfsearch.training.meter import Meter
 from rfsearch.training.network import fields_of, settings_of
 from rfsearch.untouched import untouched
@@ -84,7 +84,7 @@ class LoopForecaster:
         dearer, scoring = one.both / reference.both, one.forward / reference.forward
         epoch_flop = dearer * length.train_flop + scoring * length.score_flop
         looks = looked_at(len(self._space.dilations), len(candidate.searched)) * length.look_flop
-        end_flop = scoring * length.end_flop + (2 + LATENCY_PASSES) * one.forward
+        end_flop = scoring * length.end_flop + (2 + charged_passes(self._space.costs)) * one.forward
         model, learnable = self._installed(candidate)
         fields = fields_of(model, learnable, candidate, self._space.input_shape)
         epoch = Cost(epoch_flop, dearer * length.epoch_s, 1.0)

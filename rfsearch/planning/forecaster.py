@@ -32,6 +32,7 @@ from rfsearch.tasks.base import Task
 from rfsearch.training.batches import training_batches, training_size
 from rfsearch.training.dilation_search import bounds_of, decided_from, held_out, looked_at, prelude_steps, starts_of
 from rfsearch.training.evaluation import weighed_images
+from rfsearch.training.latency import charged_passes
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.meter import Meter, held_bytes
 from rfsearch.training.network import Built, build_network, fields_of
@@ -124,7 +125,9 @@ class Forecaster:
         looks += len(recipe.rung_steps()) - 1 + bool(learnable.dilations)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
         weighed = weighed_images(self._task, self._data)
-        scored = scored_at_the_end(self._data, weighed) + weighed  # and at every look one, to know what scoring costs
+        scored = (
+            scored_at_the_end(self._data, weighed, charged_passes(self._space.costs)) + weighed
+        )  # and at every look one, to know what scoring costs
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)

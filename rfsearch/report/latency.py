@@ -7,6 +7,7 @@ import shlex
 from rfsearch.ledger import Record
 from rfsearch.numbers import counted, finite, number
 from rfsearch.report.view import RunView
+from rfsearch.space.objectives import LATENCY
 from rfsearch.storage import name_of
 
 
@@ -17,6 +18,11 @@ def how_measured(view: RunView) -> str:
     if not timed:
         if all(finite(record.infer_latency_ms) is None for record in view.scored):
             return ""
+        if LATENCY in view.facts.costs:
+            return (
+                "The latencies are those that the search went by, which each trial measured at its end while others "
+                f"trained. Once nothing trains, they are measured anew, also by: {command}"
+            )
         return (
             "The latencies are those of an older version, which measured them while other trials trained: they also "
             f"tell how busy the machine was. They are measured anew, when nothing trains, by: {command}"

@@ -1,23 +1,33 @@
-"""How long one image takes through a network, measured with nothing else running, and what that depends on."""
+"""How long one image takes through a network, and what that depends on."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rfsearch.space.objectives import LATENCY
 from rfsearch.surgery import Changing
 
-# Forward passes of one image that measure a network's latency; every trial with a score is charged for them.
+# Forward passes of one image that measure a network's latency.
 LATENCY_PASSES = 15
 SPREAD = (10, 90)  # percentiles: the slowest pass of any series on a shared machine says little about the network
 _WARM_UP_PASSES = 3
 _WARM_UP_S = 0.05
+
+
+def charged_passes(costs: Collection[str]) -> int:
+    """Return how many passes that measure its latency a trial with a score is charged for.
+
+    Args:
+        costs: What the search goes by beside the score. Where latency is among it, a trial measures it at its end too.
+    """
+    return LATENCY_PASSES * (2 if LATENCY in costs else 1)
 
 
 def shape_of(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> str:
@@ -52,7 +62,7 @@ def shape_of(model: nn.Module, input_shape: Sequence[int], device: torch.device)
 
 
 def time_passes(
-    model: nn.Module, input_shape: Sequence[int], device: torch.device, check: Callable[[], None]
+    model: nn.Module, input_shape: Sequence[int], device: torch.device, check: Callable[[], None] = lambda: None
 ) -> tuple[float, float, float]:
     """Time LATENCY_PASSES forward passes of one image, after some that are not counted.
 

@@ -17,10 +17,11 @@ from rfsearch.ledger import Cost, Record, Rung
 from rfsearch.ledger.files import whole_file
 from rfsearch.ledger.record import Status
 from rfsearch.space import Space
+from rfsearch.space.objectives import LATENCY
 from rfsearch.training import checkpoint
 from rfsearch.training.charges import Charges
 from rfsearch.training.evaluation import weighed_images
-from rfsearch.training.latency import LATENCY_PASSES
+from rfsearch.training.latency import charged_passes
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import held_bytes
@@ -33,18 +34,19 @@ _TRACE_POINTS = 200
 _EXAMPLES = 4
 
 
-def scored_at_the_end(data: ImageSet, weighed: int) -> int:
+def scored_at_the_end(data: ImageSet, weighed: int, timing: int) -> int:
     """Return the number of images that a trained network is shown.
 
-    They are those of validation and test, those that weigh its inference, and the examples.
+    They are those of validation and test, those that weigh its inference or measure its latency, and the examples.
 
     Args:
         data: All splits.
         weighed: How many weigh its inference, see `weighed_images`.
+        timing: How many measure its latency, see `charged_passes`.
     """
     splits = data.splits
     scored = sum(len(splits[name]) for name in ("val", "test") if name in splits)
-    return scored + weighed + LATENCY_PASSES + min(_EXAMPLES, len(examples_of(data)))
+    return scored + weighed + timing + min(_EXAMPLES, len(examples_of(data)))
 
 
 def examples_of(data: ImageSet) -> Split:
@@ -115,7 +117,8 @@ class Training:
         assert loop is not None
         rung_steps = {loop.prelude + step for step in recipe.rung_steps()}
         some = min(recipe.rung_images, len(self._data.splits["val"]))
-        last = scored_at_the_end(self._data, weighed_images(loop.task, self._data))
+        timing = charged_passes(self._space.costs)
+        last = scored_at_the_end(self._data, weighed_images(loop.task, self._data), timing)
         while self._step < loop.steps:
             step = loop.look_cost(self._step) + self._step_cost(loop)
             if self._exceeds(step + loop.evaluation.cost(last)):
@@ -203,7 +206,8 @@ class Training:
         loop.settle()
         val, _ = loop.score(splits["val"])
         test = loop.score(splits["test"])[0] if "test" in splits else None
-        inference = loop.evaluation.weigh()
+        inference = loop.evaluation.weigh(charged_passes(self._space.costs))
+        latency_ms = loop.evaluation.latency_ms() if LATENCY in self._space.costs else None
         loop.evaluation.charge_estimates()
         with whole_file(self._directory / "examples.npz") as file:
             loop.evaluation.pictures(examples_of(self._data).some(_EXAMPLES)).write(file)
@@ -219,6 +223,7 @@ class Training:
             test=test.primary if test else None,
             scores=dict((test or val).all),
             infer_mac=inference.flop / 2,
+            infer_latency_ms=latency_ms,
             infer_peak_bytes=inference.peak_bytes + held_bytes(loop.model),
         )
 

@@ -1,13 +1,10 @@
-"""What Tune's searcher hands back for trials whose workers died, and what its scheduler keeps."""
+"""What Tune's searcher hands back for trials whose workers died."""
 
 import pytest
-from ray.tune.execution.tune_controller import TuneController
-from ray.tune.experiment import Trial
-from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rfsearch import plugins
 from rfsearch.ledger import Budget, Cost, Journal, read_history
-from rfsearch.orchestration.searcher import ContestSearcher, RungScheduler
+from rfsearch.orchestration.searcher import ContestSearcher
 from rfsearch.orchestration.watchdog import LAST_WORDS
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
@@ -47,18 +44,3 @@ def test_what_two_dead_workers_did_is_charged_up_to_the_limit(tmp_path, limit, c
 def test_the_cause_is_that_of_the_last_death(tmp_path):
     cause = died_twice(tmp_path, 1000.0).cause
     assert cause == "its worker process died, and died again when retried: it crashed: Bus error"
-
-
-def test_as_many_idle_workers_are_kept_as_trials_run_at_once(monkeypatch):
-    """Tune keeps one; the others would import torch again for the next trials of their arms."""
-    monkeypatch.setattr(Trial, "init_local_path", lambda trial: None)
-    scheduler = RungScheduler(None, workers=3)
-    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "3")  # otherwise it asks a cluster
-    controller = TuneController(search_alg=BasicVariantGenerator(), scheduler=scheduler)
-    trials = [Trial("nothing", stub=True) for _ in range(4)]
-    resources = trials[0].placement_group_factory
-    for trial in trials:
-        scheduler.on_trial_add(controller._wrapped(), trial)
-    kept = [controller._actor_cache.cache_object(resources, worker) for worker in "abcd"]
-    assert kept == [True, True, True, False]
-    assert list(controller._actor_cache.flush_cached_objects()) == []

@@ -66,6 +66,35 @@ def finished(work):
     return record
 
 
+def begun(space, objectives, folder):
+    """Return the training of dilation 2 in a search by the loop that goes by the objectives, and its forecast."""
+    data = toy_faces()
+    code = OwnCode.of(loop_of(space), lambda: wei_small(data.num_classes))
+    request = Request(
+        space="",
+        sites=("conv6",),
+        dilations=(1, 2, 4),
+        input_shape=data.input_shape,
+        budget="4x",
+        objectives=objectives,
+    )
+    plan = make_own_plan(code, request, CPU)
+    order = Assignment("t", "s", 0, Candidate({"conv6": Dilated(2)}).to_json(), 3, 1e30)
+    return plan.trainings.begin(Order(order, "flop", CPU, folder)), plan.forecaster(Candidate({"conv6": Dilated(2)}))
+
+
+def test_a_search_that_goes_by_latency_measures_it_and_pays_for_the_passes(space, tmp_path):
+    (work, forecast), (plain_work, plain_forecast) = (
+        begun(space, objectives, tmp_path / str(len(objectives))) for objectives in (("val", "infer_latency_ms"), ())
+    )
+    record, plain = finished(work), finished(plain_work)
+    passes = 15 * 2 * record.infer_mac
+    assert record.cost.flop == pytest.approx(plain.cost.flop + passes)
+    assert forecast.cost.flop == pytest.approx(plain_forecast.cost.flop + passes)
+    assert plain.infer_latency_ms is None
+    assert 0 < record.infer_latency_ms < 1000
+
+
 @pytest.mark.parametrize("choice", [Dilated(1), Dilated(4), Inflated(2, f=0.8), Inflated(2, learned=True)], ids=str)
 def test_scores_are_equal_to_the_last_digit_and_flop_within_one_percent(space, choice, tmp_path: Path):
     data = toy_faces()

@@ -9,6 +9,7 @@ import pytest
 
 from rfsearch.report.figures.hypervolume import HYPERVOLUME
 from rfsearch.report.front import COST_AXES
+from rfsearch.report.latency import how_measured
 from rfsearch.report.page import render
 from rfsearch.report.trade import Box, axis_of, box_of, hypervolume, knee_of
 from rfsearch.report.verdict import verdict_of
@@ -117,6 +118,13 @@ def test_a_search_for_the_score_alone_has_none_of_it(make_run):
     assert not any("knee" in text for text in verdict_of(plain).findings)
     assert json.dumps("hypervolume") not in render(plain)
     assert json.dumps("hypervolume") in render(view)
+
+
+def test_latencies_that_the_search_went_by_are_said_to_be_those_until_they_are_measured_anew(make_run):
+    view = view_of(make_run, *FRONT)
+    gone_by = replace(view, facts=replace(view.facts, costs=("infer_latency_ms",)))
+    assert how_measured(gone_by).startswith("The latencies are those that the search went by")
+    assert "older version" in how_measured(view)
 
 
 def test_every_cost_that_can_be_an_objective_has_an_axis():

@@ -88,7 +88,6 @@ def test_with_a_cost_nothing_is_pruned_and_what_has_no_cost_says_nothing():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["val", "infer_latency_ms"], "measured once nothing trains any more.*Nearest: infer_mac"),
         (["val", "infer_macs"], "Got 'infer_macs'. Did you mean 'infer_mac'"),
         (["infer_mac"], "val,infer_mac. Got 'infer_mac'"),
         (["val", "params", "params"], "each named once"),

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_its_cost_is_the_forecast_to_the_last_flop(space, tmp_path, choice):
     assert record.path_rf_px == expected.path_rf_px
     assert record.infer_mac > 0
     assert record.infer_latency_ms is None  # measured after the run, when nothing else trains
+
+
+def test_a_search_that_goes_by_latency_measures_it_at_a_trainings_end_and_pays_for_the_passes(space, tmp_path):
+    timed, at = space.with_(objectives=("val", "infer_latency_ms")), Dilated(2)
+    record, plain = finished(training(timed, at, tmp_path / "timed")), finished(training(space, at, tmp_path / "plain"))
+    forecast = Forecaster(timed, task_of(timed, DATA), DATA, CPU, flop_per_s=1e9)(timed.uniform(at))
+    assert record.cost.flop == forecast.cost.flop == plain.cost.flop + 15 * 2 * record.infer_mac
+    assert (record.val, record.test) == (plain.val, plain.test)
+    model = build_network(timed, task_of(timed, DATA), DATA, timed.uniform(at)).model
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        with torch.no_grad():
+            model.eval()(torch.zeros(DATA.input_shape))
+        seconds.append(time.perf_counter() - began)
+    assert 0.3 * min(seconds) < record.infer_latency_ms / 1000 < 30 * max(seconds)
+    assert record.infer_latency_spread_ms is None  # others may train beside it
 
 
 def test_a_step_costs_at_least_what_torchs_own_counter_sees(space):

@@ -1,0 +1,64 @@
+"""What Ray Tune has no setting for, done to its controller. What is not found where it is now is left as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.progress_reporter import TrialProgressCallback
+
+
+def keep_idle_workers(tune_controller: Any, resources: Any, count: int) -> bool:
+    """Let Tune keep workers while their arms wait for what their next trials will be.
+
+    Tune keeps one, and ends the others unless a next trial waits already. None does where arms are no more than
+    workers, and a new worker takes seconds to import torch.
+
+    Args:
+        tune_controller: What Tune gives to schedulers.
+        resources: Of a trial.
+        count: How many workers.
+
+    Returns:
+        Whether it will.
+    """
+    cache: Any = getattr(_inside(tune_controller), "_actor_cache", None)
+    if not hasattr(cache, "increase_max"):
+        return False
+    cache.increase_max(resources, count)
+    return True
+
+
+def forget_ended(tune_controller: Any) -> None:
+    """Let Tune forget trials that have ended, whose records are in the ledger.
+
+    Tune keeps some 70 kB of each, and writes it all down again and again.
+
+    Args:
+        tune_controller: What Tune gives to schedulers.
+    """
+    inside = _inside(tune_controller)
+    trials, notes = getattr(inside, "_trials", None), getattr(inside, "_trial_metadata", None)
+    if not isinstance(trials, list) or not isinstance(notes, dict):
+        return
+    trials[:] = [trial for trial in trials if not trial.is_finished()]
+    for trial_id in notes.keys() - {trial.trial_id for trial in trials}:
+        del notes[trial_id]
+    for name in ("_stopped_trials", "_failed_trials"):
+        getattr(inside, name, set()).intersection_update(trials)
+
+
+def _inside(tune_controller: Any) -> Any:
+    return getattr(tune_controller, "_tune_controller", tune_controller)
+
+
+class NoDisplay(TrialProgressCallback):
+    """Take the place of Tune's own display, which would keep every trial and is not seen here."""
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Show nothing."""
+
+    def on_trial_error(self, *args: Any, **info: Any) -> None:
+        """Show nothing."""
+
+    def on_trial_complete(self, *args: Any, **info: Any) -> None:
+        """Show nothing."""
