@@ -137,6 +137,12 @@ class ReplayTable:
                 f"{self.run.directory}: its trainings differ from those of this search in {', '.join(differing[:5])}, "
                 "so they cannot be replayed here. Leave that as it was, or train."
             )
+        records = [record for of in self.trainings.values() for record in of]
+        if unknown := [cost for cost in space.costs if any(getattr(record, cost) is None for record in records)]:
+            raise SpaceError(
+                f"{self.run.directory}: of some of its trainings {' and '.join(unknown)} is not known, so no search "
+                "can go by it here. Go by another cost, such as infer_mac, or train."
+            )
 
 
 def table_for(replay: str, space: Space) -> ReplayTable:

@@ -262,6 +262,12 @@ def test_what_is_asked_for_besides_counts_in_a_replay_without_a_space(donor, tmp
     wrong(call("plan", "--replay-of", donor[1], "--set", "recipe.steps=3"), "differ from those of this search")
 
 
+def test_no_search_goes_by_a_cost_that_the_trainings_do_not_have(tmp_path, call):
+    words = ["plan", "--space", "helen", "--replay", "--strategies", "exhaustive"]
+    told = call(*words, "--objectives", "val,infer_mac,infer_latency_ms")
+    wrong(told, "infer_latency_ms is not known", "Go by another cost, such as infer_mac")
+
+
 def test_a_run_with_a_directory_of_its_own_leaves_none_besides(donor, tmp_path, call):
     call("run", "--replay-of", donor[1], "--out", "mine")
     assert not (tmp_path / "runs").exists()

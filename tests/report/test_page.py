@@ -313,7 +313,7 @@ def test_many_classes_do_not_widen_the_table(make_run: MakeRun) -> None:
     assert "The 150 scores of classes are in ledger.jsonl." in page.text
     rows = page.figures["class-scores"]["data"][0]["y"]
     assert len(rows) == 40
-    assert (rows[0], rows[-1]) == ("iou class 149", "iou class 7")  # by the difference to the hand default
+    assert (rows[0], rows[-1]) == ("class 149", "class 7")  # by the difference to the hand default
 
 
 def test_losses_stand_below_validation_scores_where_they_are_known(make_run: MakeRun) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -24,7 +25,7 @@ def build(view: RunView) -> go.Figure | None:
     shown = names if len(names) <= _MOST else [*names[: _MOST // 2], *names[-_MOST // 2 :]]
     if not shown:
         return None
-    rows = [literal(score_heading(name, view.facts.classes)) for name in shown]
+    shared, rows = _told_apart(shown, view.facts.classes)
     traces = [
         go.Scatter(
             mode="markers", name=literal(name), marker=style, y=rows,
@@ -33,10 +34,30 @@ def build(view: RunView) -> go.Figure | None:
         )
         for name, record, style in _records(view)
     ]  # fmt: skip
-    figure = drawing(traces, "score of the class", "")
+    figure = drawing(traces, f"score of the class{f', {literal(shared)}' if shared else ''}", "")
     figure.update_layout(height=max(220, 120 + 20 * len(rows)), margin={"l": 150}, showlegend=True)
     figure.update_yaxes(autorange="reversed", type="category", dtick=1)
     return figure
+
+
+def _told_apart(names: Sequence[str], classes: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the words that all scores' names begin and end with, and of each what is left: a class, or its words."""
+    words = [name.split("_") for name in names]
+    least = min(map(len, words)) - 1  # each keeps one at least
+    first = _alike(row[:least] for row in words)
+    last = _alike(row[::-1][: least - first] for row in words)
+    shared = words[0][:first] + words[0][len(words[0]) - last :]
+    if len(words) == 1 or not shared:
+        return "", [literal(score_heading(name, classes)) for name in names]
+    left = [" ".join(row[first : len(row) - last]) for row in words]
+    known = {str(number): name for number, name in enumerate(classes)} if not last else {}
+    return " ".join(shared), [literal(known.get(text, text)) for text in left]
+
+
+def _alike(rows: Iterable[Sequence[str]]) -> int:
+    """Return how many first words all rows share."""
+    columns = zip(*rows, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def _records(view: RunView) -> list[tuple[str, Record, Mapping[str, object]]]:
