@@ -60,8 +60,8 @@ def find_entrants(request: Request, space: SearchSpace) -> tuple[Entrant, ...]:
         if isinstance(strategy, Formed) and form not in ("", own):
             raise SpaceError(f"{spec} searches the form {own} only. Got {named!r}. Nearest legal: {spec!r}.")
         if (spec, form or own) in taken:
-            where = "--strategies" if request.strategies else f"strategies of space {space.name!r}"
-            raise SpaceError(f"{where}: each strategy is named once. Got {','.join(asked)!r}.")
+            where = "--strategies" if request.strategies else f"space {space.name!r}"
+            raise SpaceError(f"{where} names each strategy once. Got {','.join(asked)!r}.")
         taken.add((spec, form or own))
         space.with_form(form or own)  # an unknown form is reported here
         name = spec.rpartition(":")[2]

@@ -130,9 +130,7 @@ def test_the_strategies_that_a_preset_names_compete_unless_others_are_asked_for_
     assert competing("random", "inflation") == ["random", "inflation"]
     assert competing(preset="bi") == competing(paths=2) == list(default_strategies("bi"))
     file.write_text(text.replace('["optuna"]', '["optuna", "optuna"]'))
-    with pytest.raises(
-        SpaceError, match="strategies of space 'helen': each strategy is named once. Got 'optuna,optuna'"
-    ):
+    with pytest.raises(SpaceError, match="space 'helen' names each strategy once. Got 'optuna,optuna'"):
         competing()
 
 
