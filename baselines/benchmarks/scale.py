@@ -3,9 +3,9 @@
     python baselines/benchmarks/scale.py --trials 1000,10000
 
 On a simulated cluster of eight nodes: seconds per trial of a search of eight arms, and of Ray Tune alone with the same
-trainable, the same number of rungs and no search behind it; each with the start of its workers, after Ray Tune has run
-once, so that what it imports is there. In a process of its own, for more trials: seconds of `Contest.next` and `finish`
-per trial, the growth of its memory per trial, the size of the ledger, and seconds to resume and to report.
+trainable, the same number of rungs and no search behind it; each once a fifth of its trials are done, since workers
+import for seconds when they start. In a process of its own, for more trials: seconds of `Contest.next` and `finish` per
+trial, the growth of its memory per trial, the size of the ledger, and seconds to resume and to report.
 """
 
 from __future__ import annotations
@@ -83,49 +83,67 @@ def on_a_cluster(trials: int, work: Path) -> dict[str, object]:
         cluster.add_node(num_cpus=1)
     try:
         with Engine(cluster.address, Resources()) as engine:
-            tune_alone(plan, NODES, work / "first")
-            contest = begun(plan, work / "cluster")
-            marks, began = Marks(), time.perf_counter()
-            compete(plan, contest, work / "cluster", engine, marks.note, lambda: None)
-            ours_s, ours = time.perf_counter() - began, sum(len(arm.handed_out) for arm in contest.arms)
-            began = time.perf_counter()
-            tune_alone(plan, ours, work / "alone")
-            alone_s = time.perf_counter() - began
+            contest, ours, alone = begun(plan, work / "cluster"), Marks(), Marks()
+            compete(plan, contest, work / "cluster", engine, ours.note, lambda: None)
+            count = sum(len(arm.handed_out) for arm in contest.arms)
+            tune_alone(plan, count, work / "alone", alone)
     finally:
         ray.shutdown()
         cluster.shutdown()
     return {
         "where": f"{NODES} nodes on one machine",
-        "trials": ours,
-        "ms_a_trial": 1000 * ours_s / ours,
-        "ray_tune_ms_a_trial": 1000 * alone_s / ours,
-        "overhead": ours_s / alone_s - 1,
-        **marks.taken(),
+        "trials": count,
+        "ms_a_trial": ours.ms,
+        "ray_tune_ms_a_trial": alone.ms,
+        "overhead": ours.ms / alone.ms - 1,
+        "driver_cpu_ms": ours.cpu_ms,
+        "ray_tune_driver_cpu_ms": alone.cpu_ms,
+        "driver_kB": ours.kilobytes,
+        "ray_tune_driver_kB": alone.kilobytes,
     }
 
 
-class Marks:
-    """Note what this process has used of the processor and of memory, at every trial's end."""
+class Marks(tune.Callback):
+    """Note at every trial's end what time it is, and what this process has used of the processor and of memory."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._marks: list[tuple[float, int]] = []
+        self._marks: list[tuple[float, float, int]] = []
 
     def note(self, record: Record, _: object) -> None:
-        """Take in a record; `pruned` is also what a trial that goes on is recorded as."""
+        """Take in a record of ours; `pruned` is also what a trial that goes on is recorded as."""
         if record.status != "pruned":
-            used = self._process.cpu_times()
-            self._marks.append((used.user + used.system, self._process.memory_info().rss))
+            self._mark()
 
-    def taken(self) -> dict[str, object]:
-        """Return CPU and memory a trial, once a fifth of the trials are done."""
-        steady = self._marks[len(self._marks) // 5 :]
-        (cpu, memory), (cpu_end, memory_end) = steady[0], steady[-1]
-        count = len(steady) - 1
-        return {"driver_cpu_ms": 1000 * (cpu_end - cpu) / count, "driver_kB": (memory_end - memory) / 1000 / count}
+    def on_trial_complete(self, *_: object, **info: object) -> None:
+        """Take in the end of one of Ray Tune's."""
+        self._mark()
+
+    def _mark(self) -> None:
+        process = psutil.Process()
+        used = process.cpu_times()
+        self._marks.append((time.perf_counter(), used.user + used.system, process.memory_info().rss))
+
+    def _a_trial(self, column: int) -> float:
+        steady = [mark[column] for mark in self._marks[len(self._marks) // 5 :]]
+        return (steady[-1] - steady[0]) / (len(steady) - 1)
+
+    @property
+    def ms(self) -> float:
+        """Of a trial."""
+        return 1000 * self._a_trial(0)
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of a trial, in this process."""
+        return 1000 * self._a_trial(1)
+
+    @property
+    def kilobytes(self) -> float:
+        """Of a trial, in this process."""
+        return self._a_trial(2) / 1000
 
 
-def tune_alone(plan: Plan, trials: int, work: Path) -> None:
+def tune_alone(plan: Plan, trials: int, work: Path, marks: Marks) -> None:
     """Let Ray Tune run so many trainings of the sweep's candidates, with nothing of ours but the trainable."""
     candidates = [candidate.to_json() for candidate in plan.candidates]
     configs = [
@@ -143,7 +161,7 @@ def tune_alone(plan: Plan, trials: int, work: Path) -> None:
         tune.with_resources(trainable, {"cpu": 1}),
         param_space=tune.grid_search(configs),
         tune_config=tune.TuneConfig(reuse_actors=True),
-        run_config=tune.RunConfig(name="alone", storage_path=str(work), verbose=0),
+        run_config=tune.RunConfig(name="alone", storage_path=str(work), verbose=0, callbacks=[marks]),
     ).fit()
 
 
