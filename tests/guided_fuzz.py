@@ -1,6 +1,6 @@
 """Change inputs at random, led by the code that they reach: each gives a result, or one message of ours.
 
-    python tests/guided_fuzz.py TARGET [-max_total_time=600] [-runs=100000] [CORPUS]
+    python -m tests.guided_fuzz TARGET [-max_total_time=600] [-runs=100000] [CORPUS]
 
 TARGET is one of those below; the rest are libFuzzer's options, and a folder in which inputs are kept. Needs atheris. An
 input that ends in another exception than ours is printed and written to a file `crash-...`.
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
-import numpy as np
 from PIL import Image
 from torch import nn
 
@@ -30,14 +29,9 @@ with atheris.instrument_imports(include=["rfsearch"]):
     from rfsearch.report import summarise
     from rfsearch.space import read_space
 
-CANDIDATES = (
-    '{"conv6": [{"dilation": 4, "f": 0.8, "learned": true, "labels": ["nose"]}, {"dilation": 2}]}',
-    '{"a": {"dilation": 2.5, "kind": "moved"}, "b": {"dilation": 1, "gamma": 2.0, "s": 5}}',
-)
-PATCH = {
-    "format": "rfsearch-patch", "version": 1, "backbone": "wei-small", "classes": ["a", "b"],
-    "sites": {"0": {"dilation": 2, "f": 0.8}}, "settings": {},
-}  # fmt: skip
+from tests.fuzzed_inputs import CANDIDATE, PATCH, write_images
+
+CANDIDATES = (CANDIDATE, '{"a": {"dilation": 2.5, "kind": "moved"}, "b": {"dilation": 1, "gamma": 2.0, "s": 5}}')
 Target = tuple[Callable[[bytes], object], list[bytes]]
 
 
@@ -92,12 +86,7 @@ def patch(work: Path) -> Target:
 
 def labels(work: Path) -> Target:
     """Read a folder of images, one of whose label images has changed."""
-    for split in ("train", "val"):
-        for kind, shape in (("images", (8, 8, 3)), ("labels", (8, 8))):
-            folder = work / split / kind
-            folder.mkdir(parents=True)
-            pixels = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / "0.png")
+    write_images(work)
     file, seeds = work / "train" / "labels" / "0.png", []
     for mode in ("L", "P", "RGB", "I;16", "1"):
         body = io.BytesIO()
@@ -117,7 +106,7 @@ TARGETS = {target.__name__: target for target in (space, candidate, ledger, mani
 def main() -> None:
     """Fuzz one target until libFuzzer's options say that it is enough."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        sys.exit(f"usage: guided_fuzz.py {'|'.join(TARGETS)} [libFuzzer's options] [CORPUS]")
+        sys.exit(f"usage: python -m tests.guided_fuzz {'|'.join(TARGETS)} [libFuzzer's options] [CORPUS]")
     name, *options = sys.argv[1:]
     work = Path(tempfile.mkdtemp(prefix="rfsearch-fuzz-"))
     (work / "input").mkdir()

@@ -7,11 +7,9 @@ import string
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch import nn
 
 import rfsearch
@@ -22,6 +20,7 @@ from rfsearch.errors import RfsearchError
 from rfsearch.ledger import read_history, read_run
 from rfsearch.report import summarise, write
 from rfsearch.space import read_space
+from tests.fuzzed_inputs import CANDIDATE, PATCH, write_images
 from tests.small_run import run_in_process
 from tests.toys import toy_file
 
@@ -109,8 +108,7 @@ def test_candidates(body):
 
 @given(changes=edits())
 def test_candidates_of_edited_text(changes):
-    text = '{"conv6": [{"dilation": 4, "f": 0.8, "learned": true, "labels": ["nose"]}, {"dilation": 2}]}'
-    said(Candidate.from_json, edited(text, changes))
+    said(Candidate.from_json, edited(CANDIDATE, changes))
 
 
 @contextmanager
@@ -144,11 +142,7 @@ def test_pages_of_edited_ledgers(restored, changes):
 
 @given(changes=edits())
 def test_patches(changes):
-    patch = {
-        "format": "rfsearch-patch", "version": 1, "backbone": "wei-small", "classes": ["a", "b"],
-        "sites": {"0": {"dilation": 2, "f": 0.8}}, "settings": {},
-    }  # fmt: skip
-    said(rfsearch.apply, nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), edited(json.dumps(patch), changes))
+    said(rfsearch.apply, nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), edited(json.dumps(PATCH), changes))
 
 
 @given(value=VALUES)
@@ -161,12 +155,7 @@ def test_values_of_patches(value):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
-    for split in ("train", "val"):
-        for kind, mode in (("images", "RGB"), ("labels", "L")):
-            (root / split / kind).mkdir(parents=True)
-            for number in range(2):
-                pixels = np.random.default_rng(number).integers(0, 3, (8, 8) if mode == "L" else (8, 8, 3))
-                Image.fromarray(pixels.astype(np.uint8), mode).save(root / split / kind / f"{number}.png")
+    write_images(root)
     return root
 
 

@@ -90,32 +90,29 @@ def on_a_cluster(trials: int, work: Path) -> dict[str, object]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+    taken, taken_alone = ours.per_trial(), alone.per_trial()
     return {
         "where": f"{NODES} nodes on one machine",
         "trials": count,
-        "ms_a_trial": ours.ms,
-        "ray_tune_ms_a_trial": alone.ms,
-        "overhead": ours.ms / alone.ms - 1,
-        "driver_cpu_ms": ours.cpu_ms,
-        "ray_tune_driver_cpu_ms": alone.cpu_ms,
-        "driver_kB": ours.kilobytes,
-        "ray_tune_driver_kB": alone.kilobytes,
+        **taken,
+        **{f"ray_tune_{name}": value for name, value in taken_alone.items()},
+        "overhead": taken["ms_a_trial"] / taken_alone["ms_a_trial"] - 1,
     }
 
 
 class Marks(tune.Callback):
-    """Note at every trial's end what time it is, and what this process has used of the processor and of memory."""
+    """Record the time, and this process's CPU time and memory, at the end of every trial."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[float, float, int]] = []
 
     def note(self, record: Record, _: object) -> None:
-        """Take in a record of ours; `pruned` is also what a trial that goes on is recorded as."""
+        """Record the end of one of our trials; one whose record says `pruned` may go on."""
         if record.status != "pruned":
             self._mark()
 
     def on_trial_complete(self, *_: object, **info: object) -> None:
-        """Take in the end of one of Ray Tune's."""
+        """Record the end of one of Ray Tune's trials."""
         self._mark()
 
     def _mark(self) -> None:
@@ -123,24 +120,12 @@ class Marks(tune.Callback):
         used = process.cpu_times()
         self._marks.append((time.perf_counter(), used.user + used.system, process.memory_info().rss))
 
-    def _a_trial(self, column: int) -> float:
-        steady = [mark[column] for mark in self._marks[len(self._marks) // 5 :]]
-        return (steady[-1] - steady[0]) / (len(steady) - 1)
-
-    @property
-    def ms(self) -> float:
-        """Of a trial."""
-        return 1000 * self._a_trial(0)
-
-    @property
-    def cpu_ms(self) -> float:
-        """Of a trial, in this process."""
-        return 1000 * self._a_trial(1)
-
-    @property
-    def kilobytes(self) -> float:
-        """Of a trial, in this process."""
-        return self._a_trial(2) / 1000
+    def per_trial(self) -> dict[str, float]:
+        """Return what a trial takes once a fifth of them are done: time, and CPU time and memory of this process."""
+        steady = self._marks[len(self._marks) // 5 :]
+        spans = [end - begin for begin, end in zip(steady[0], steady[-1], strict=True)]
+        time_s, cpu_s, memory = (span / (len(steady) - 1) for span in spans)
+        return {"ms_a_trial": 1000 * time_s, "driver_cpu_ms": 1000 * cpu_s, "driver_kB": memory / 1000}
 
 
 def tune_alone(plan: Plan, trials: int, work: Path, marks: Marks) -> None:
@@ -167,7 +152,7 @@ def tune_alone(plan: Plan, trials: int, work: Path, marks: Marks) -> None:
 
 def in_one_process(wanted: int, work: Path) -> dict[str, object]:
     """Return what a search costs without any engine behind it, and what becomes of its ledger."""
-    plan, run_dir = planned(wanted, work), work / f"{wanted}"
+    plan, run_dir = planned(wanted, work), work / str(wanted)
     contest, process = begun(plan, run_dir), psutil.Process()
     gc.collect()
     before, began = process.memory_info().rss, time.perf_counter()

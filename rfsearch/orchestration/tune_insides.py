@@ -31,7 +31,7 @@ def keep_idle_workers(tune_controller: Any, resources: Any, count: int) -> bool:
 def forget_ended(tune_controller: Any) -> None:
     """Let Tune forget trials that have ended, whose records are in the ledger.
 
-    Tune keeps some 70 kB of each, and writes it all down again and again.
+    Tune keeps 50 to 75 kB of each, and writes all of them to its own files again and again.
 
     Args:
         tune_controller: What Tune gives to schedulers.

@@ -32,7 +32,7 @@ from rfsearch.training import checkpoint
 from rfsearch.training.charges import Charges
 from rfsearch.training.dilation_search import looked_at
 from rfsearch.training.evaluation import check_weights
-from rfsearch.training.latency import charged_passes, time_passes
+from rfsearch.training.latency import charged_passes, latency_ms
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import Meter, Metered, held_bytes
 from rfsearch.training.network import Fields, fields_of, settings_of
@@ -219,9 +219,12 @@ class LoopTraining:
         spent = self._trial.spent
         forecast = self._forecast.flop / (length.train_flop + length.score_flop)
         dearer = max(1.0, forecast, spent.growth * spent.epoch_train_flop / length.train_flop)
-        return Cost(
-            dearer * (length.end_flop + (1 + charged_passes(self._space.costs)) * self._pass_flop), length.end_s
-        )
+        return Cost(dearer * (length.end_flop + self._passes_at_the_end * self._pass_flop), length.end_s)
+
+    @property
+    def _passes_at_the_end(self) -> int:
+        """Return how many passes of one image weigh the network and measure its latency."""
+        return 1 + charged_passes(self._space.costs)
 
     def _exceeds(self, more: Cost) -> bool:
         return self._order.exceeded_by(self._charges.total_of(self._charges.measured + more))
@@ -246,8 +249,9 @@ class LoopTraining:
         found = {path: values[path] for path in trial.learnable.dilations}
         model = trial.settle()
         inference, held = self._weighed(model), held_bytes(model)
-        self._weighing_flop += (1 + charged_passes(self._space.costs)) * inference.flop
-        latency_ms = self._latency_ms(model) if LATENCY in self._space.costs else None
+        self._weighing_flop += self._passes_at_the_end * inference.flop
+        goes_by_it, device = LATENCY in self._space.costs, next(model.parameters()).device
+        latency = latency_ms(model, self._space.input_shape, device) if goes_by_it else None
         checkpoint.save(
             {"model": model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
             self._directory / "model.pt",
@@ -261,7 +265,7 @@ class LoopTraining:
             test=scored.test,
             scores=scored.all,
             infer_mac=inference.flop / 2,
-            infer_latency_ms=latency_ms,
+            infer_latency_ms=latency,
             infer_peak_bytes=inference.peak_bytes + held,
         )
 
@@ -272,11 +276,6 @@ class LoopTraining:
             model(torch.zeros(*self._space.input_shape, device=next(model.parameters()).device))
         result: Metered = meter.metered
         return result
-
-    def _latency_ms(self, model: nn.Module) -> float:
-        """Return how long one image takes, while other trials may train beside it."""
-        with restored(model):
-            return time_passes(model.eval(), self._space.input_shape, next(model.parameters()).device)[0]
 
     def _record(self, status: Status) -> Record:
         trial, fields = self._trial, self._fields

@@ -83,9 +83,9 @@ def search(
             shared evenly: torch's process group is there when `train` is called.
         confirm: How many of the best outcomes are trained again once all arms have ended, each with four seeds that
             chose nothing, beside the network as it is. It belongs to no arm; a later call may ask for more.
-        objectives: What the search goes by: "val", and costs that are to be low: "infer_mac",
-            "infer_latency_ms", "infer_peak_bytes" or "params". With a cost, fixed choices of every kind are tried, and
-            optuna looks for the whole front.
+        objectives: What the search goes by: "val", and costs that are to be low: "infer_mac", "infer_latency_ms",
+            "infer_peak_bytes" or "params". With a cost, fixed choices of every kind are tried, and optuna looks for the
+            whole front.
 
     Returns:
         What was found, with its tables and figures.

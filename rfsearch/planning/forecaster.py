@@ -124,10 +124,8 @@ class Forecaster:
         looks = min(recipe.rung_images, len(splits["val"])) * (len(recipe.rung_steps()) - 1)
         looks += len(recipe.rung_steps()) - 1 + bool(learnable.dilations)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
-        weighed = weighed_images(self._task, self._data)
-        scored = (
-            scored_at_the_end(self._data, weighed, charged_passes(self._space.costs)) + weighed
-        )  # and at every look one, to know what scoring costs
+        weighed, timing = weighed_images(self._task, self._data), charged_passes(self._space.costs)
+        scored = scored_at_the_end(self._data, weighed, timing) + weighed  # each look weighs them too
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)

@@ -27,9 +27,8 @@ from rfsearch.space import Space
 
 # What a strategy may try is its own affair; all else must be as it was when the trainings of a table were made.
 _FREE = {
-    "name", "title", "cite", "source", "preset", "choices", "reference", "f_search", "f_starts", "budget", "form",
-   "strategies",
-    "paths", "direction", "objectives", "kinds",
+    "name", "title", "cite", "source", "preset", "choices", "reference", "f_search", "f_starts", "strategies", "budget",
+    "form", "paths", "direction", "objectives", "kinds",
 }  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from rfsearch.ledger import Cost
 from rfsearch.space import Recipe
 from rfsearch.tasks.base import Scores, Task
 from rfsearch.tasks.pictures import Pictures
-from rfsearch.training.latency import time_passes
 from rfsearch.training.meter import Meter, Metered
 from rfsearch.training.step_costs import StepCosts
 from rfsearch.training.tally import Tally
@@ -125,19 +124,13 @@ class Evaluation:
         """Return FLOP and peak bytes of one image's pass.
 
         Args:
-            timing: Passes that measure its latency, charged with it.
+            timing: Number of passes that measure its latency; they are charged here too.
         """
         with restored(self._model), Meter() as meter:
             self._model.eval()
             sent = self._forward_some()
         self._tally.flop += (sent + timing) * meter.flop / sent
         return Metered(meter.flop / sent, meter.metered.peak_bytes)
-
-    def latency_ms(self) -> float:
-        """Return how long one image takes, while other trials may train beside it."""
-        with restored(self._model):
-            self._model.eval()
-            return time_passes(self._model, self._data.input_shape, self._device)[0]
 
     def pictures(self, split: Split) -> Pictures:
         """Return what the network makes of a few images, for the report."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rfsearch.space.objectives import LATENCY
 from rfsearch.surgery import Changing
+from rfsearch.untouched import restored
 
 # Forward passes of one image that measure a network's latency.
 LATENCY_PASSES = 15
@@ -62,7 +63,7 @@ def shape_of(model: nn.Module, input_shape: Sequence[int], device: torch.device)
 
 
 def time_passes(
-    model: nn.Module, input_shape: Sequence[int], device: torch.device, check: Callable[[], None] = lambda: None
+    model: nn.Module, input_shape: Sequence[int], device: torch.device, check: Callable[[], None]
 ) -> tuple[float, float, float]:
     """Time LATENCY_PASSES forward passes of one image, after some that are not counted.
 
@@ -88,6 +89,15 @@ def time_passes(
         passes.append(1000 * (time.perf_counter() - started))
     median, low, high = np.percentile(passes, [50, *SPREAD])
     return float(median), float(low), float(high)
+
+
+def latency_ms(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> float:
+    """Return the median time of one image's pass in evaluation mode, ms, and leave the network as it was.
+
+    Other trials may train at the same time.
+    """
+    with restored(model):
+        return time_passes(model.eval(), input_shape, device, lambda: None)[0]
 
 
 def _forward(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> None:

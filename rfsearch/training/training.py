@@ -21,7 +21,7 @@ from rfsearch.space.objectives import LATENCY
 from rfsearch.training import checkpoint
 from rfsearch.training.charges import Charges
 from rfsearch.training.evaluation import weighed_images
-from rfsearch.training.latency import charged_passes
+from rfsearch.training.latency import charged_passes, latency_ms
 from rfsearch.training.loop import TrainingLoop
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import held_bytes
@@ -207,7 +207,8 @@ class Training:
         val, _ = loop.score(splits["val"])
         test = loop.score(splits["test"])[0] if "test" in splits else None
         inference = loop.evaluation.weigh(charged_passes(self._space.costs))
-        latency_ms = loop.evaluation.latency_ms() if LATENCY in self._space.costs else None
+        goes_by_it = LATENCY in self._space.costs
+        latency = latency_ms(loop.model, self._data.input_shape, self._device) if goes_by_it else None
         loop.evaluation.charge_estimates()
         with whole_file(self._directory / "examples.npz") as file:
             loop.evaluation.pictures(examples_of(self._data).some(_EXAMPLES)).write(file)
@@ -223,7 +224,7 @@ class Training:
             test=test.primary if test else None,
             scores=dict((test or val).all),
             infer_mac=inference.flop / 2,
-            infer_latency_ms=latency_ms,
+            infer_latency_ms=latency,
             infer_peak_bytes=inference.peak_bytes + held_bytes(loop.model),
         )
 
