@@ -125,7 +125,8 @@ class Forecaster:
         looks += len(recipe.rung_steps()) - 1 + bool(learnable.dilations)  # again when dilations begin to move
         looks += len(held_out(self._data, recipe)) * looked_at(len(self._space.dilations), searched)
         weighed, timing = weighed_images(self._task, self._data), charged_passes(self._space.costs)
-        scored = scored_at_the_end(self._data, weighed, timing) + weighed  # each look weighs them too
+        # And at every look one, to know what scoring costs.
+        scored = scored_at_the_end(self._data, weighed, timing) + weighed
         epoch = recipe.batch_size / len(splits["train"])  # a step, in epochs
         fields = fields_of(model, learnable, candidate, self._data.input_shape)
         steps = recipe.steps + prelude_steps(recipe, candidate)

@@ -139,8 +139,8 @@ class ReplayTable:
         records = [record for of in self.trainings.values() for record in of]
         if unknown := [cost for cost in space.costs if any(getattr(record, cost) is None for record in records)]:
             raise SpaceError(
-                f"{self.run.directory}: of some of its trainings {' and '.join(unknown)} is not known, so no search "
-                "can go by it here. Go by another cost, such as infer_mac, or train."
+                f"{self.run.directory}: {' and '.join(unknown)} is not known for some of its trainings, so a search "
+                "cannot go by it here. Go by another cost, such as infer_mac, or train."
             )
 
 
