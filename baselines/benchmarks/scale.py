@@ -3,8 +3,8 @@
     python baselines/benchmarks/scale.py --trials 1000,10000
 
 On a simulated cluster of eight nodes: seconds per trial of a search of eight arms, and of Ray Tune alone with the same
-trainable, the same number of rungs and no search behind it; each once a fifth of its trials are done, since workers
-import for seconds when they start. In a process of its own, for more trials: seconds of `Contest.next` and `finish` per
+trainable and the same trials, known beforehand, and no search behind it; each once a fifth of its trials are done,
+since workers import for seconds when they start. In a process of its own, for more trials: seconds of `Contest.next` and `finish` per
 trial, the growth of its memory per trial, the size of the ledger, and seconds to resume and to report.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import gc
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -85,15 +86,15 @@ def on_a_cluster(trials: int, work: Path) -> dict[str, object]:
         with Engine(cluster.address, Resources()) as engine:
             contest, ours, alone = begun(plan, work / "cluster"), Marks(), Marks()
             compete(plan, contest, work / "cluster", engine, ours.note, lambda: None)
-            count = sum(len(arm.handed_out) for arm in contest.arms)
-            tune_alone(plan, count, work / "alone", alone)
+            tried = [trial for arm in contest.arms for trial in arm.handed_out.values()]
+            tune_alone(plan, tried, work / "alone", alone)
     finally:
         ray.shutdown()
         cluster.shutdown()
     taken, taken_alone = ours.per_trial(), alone.per_trial()
     return {
         "where": f"{NODES} nodes on one machine",
-        "trials": count,
+        "trials": len(tried),
         **taken,
         **{f"ray_tune_{name}": value for name, value in taken_alone.items()},
         "overhead": taken["ms_a_trial"] / taken_alone["ms_a_trial"] - 1,
@@ -128,17 +129,10 @@ class Marks(tune.Callback):
         return {"ms_a_trial": 1000 * time_s, "driver_cpu_ms": 1000 * cpu_s, "driver_kB": memory / 1000}
 
 
-def tune_alone(plan: Plan, trials: int, work: Path, marks: Marks) -> None:
-    """Let Ray Tune run so many trainings of the sweep's candidates, with nothing of ours but the trainable."""
-    candidates = [candidate.to_json() for candidate in plan.candidates]
-    configs = [
-        {
-            **Assignment(f"alone-{k:05d}", "alone", 0, candidates[k % len(candidates)], k, 1e30).to_json(),
-            FIRST_STEP: asdict(Cost()),
-            PATIENCE: 600.0,
-        }
-        for k in range(trials)
-    ]
+def tune_alone(plan: Plan, tried: Sequence[Assignment], work: Path, marks: Marks) -> None:
+    """Let Ray Tune run the same trials, known beforehand, with nothing of ours but the trainable."""
+    in_turn = sorted(tried, key=lambda trial: trial.trial.rsplit("-", 1)[1])
+    configs = [{**trial.to_json(), FIRST_STEP: asdict(Cost()), PATIENCE: 600.0} for trial in in_turn]
     trainable = tune.with_parameters(
         TrialTraining, trainings=plan.trainings, run_dir=str(work), currency="flop", resources=(1, 0)
     )

@@ -396,6 +396,7 @@ def test_a_real_dilation_is_offered_as_a_layer_and_counted_with_those_close_to_i
         "",
         "model.set_submodule('conv6', FractionalConv2d(model.conv6, 3.56, learned=False))",
     ]
+    assert "about the MACs of a plain one, but can take longer" in verdict.setting.note
     assert "inflated" not in text
 
 

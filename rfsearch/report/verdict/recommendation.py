@@ -59,7 +59,7 @@ def recommend(view: RunView, best: Record) -> Setting | None:
         code = ["from rfsearch.layers import FractionalConv2d", "", *code]
     notes = ["The padding keeps the map's size for odd kernels."] if kept else []
     if real:
-        notes.append("A convolution at a real dilation costs little more than a plain one.")
+        notes.append("A convolution at a real dilation takes about the MACs of a plain one, but can take longer.")
     if any(path.choice != nearest[site] for site, path in known):
         notes.append(_say_what_is_lost(view, Candidate(nearest)))
     notes.append(_say_what_export_takes(view, best))
