@@ -27,17 +27,16 @@ from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.orchestration import session
 from rfsearch.orchestration.callbacks import Switched
 from rfsearch.orchestration.disk import with_way_on
-from rfsearch.orchestration.nodes import check_seen
-from rfsearch.orchestration.searcher import ContestSearcher, LossAccounting, Pulse, RungScheduler
+from rfsearch.orchestration.nodes import Roster, check_seen, machines
+from rfsearch.orchestration.ray_insides import NoDisplay, muted
+from rfsearch.orchestration.searcher import ContestSearcher, Pulse, RungScheduler, Starts
 from rfsearch.orchestration.trainable import TrialTraining
-from rfsearch.orchestration.tune_insides import NoDisplay
 from rfsearch.planning.contest import Contest
 from rfsearch.storage import name_of, storage_of
 from rfsearch.training import Trainings
 
-# Whatever a training raises is caught in the worker and comes back as a record; Tune only ever retries lost workers,
-# and trials of which a process is lost.
-_RETRIES_OF_LOST_WORKERS = 1
+# Tune starts workers one after the other unless so many trials may be pending. The searcher says how many run at once.
+_NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ class Engine:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         with ExitStack() as stack:
             stack.enter_context(interrupt.handlers_restored())
+            stack.enter_context(muted())
             temporary = "" if self._address else stack.enter_context(session.folder())
             stack.callback(self._guard.end)
             stack.callback(ray.shutdown)
@@ -123,14 +123,18 @@ class Engine:
         Raises:
             RequestError: A trial asks for more than there is.
         """
-        have, cpus = ray.cluster_resources(), self._asked.cpus
+        there, cpus = machines().values(), self._asked.cpus
         gpus = self._asked.gpus
         if gpus is None:
-            gpus = float(self._asked.processes) if have.get("GPU", 0) > 0 else 0.0
-        for kind, want in (("CPU", cpus), ("GPU", gpus)):
-            if want > have.get(kind, 0):
+            gpus = float(self._asked.processes) if any(machine.gpus for machine in there) else 0.0
+        where = " on one machine" if len(there) > 1 else ""
+        for kind, want, most in (
+            ("CPU", cpus, max(machine.cpus for machine in there)),
+            ("GPU", gpus, max(machine.gpus for machine in there)),
+        ):
+            if want > most:
                 raise RequestError(
-                    f"a trial asks for {want:g} {kind}s, but {have.get(kind, 0):g} are available. "
+                    f"a trial asks for {want:g} {kind}s, but {most:g} are available{where}. "
                     f"Ask for at most that with --{kind.lower()}s-per-trial."
                 )
         return cpus, gpus
@@ -138,9 +142,7 @@ class Engine:
     @property
     def workers(self) -> int:
         """Return how many trials run at the same time."""
-        have, (cpus, gpus) = ray.cluster_resources(), self.resources
-        slots = [int(have["CPU"] / cpus)] + ([int(have["GPU"] / gpus + 1e-9)] if gpus else [])
-        return max(1, min(slots))
+        return max(1, Roster(*self.resources, self._warn).room)
 
     def run(
         self,
@@ -182,15 +184,15 @@ class Engine:
             raise RequestError(
                 f"what is trained cannot be sent to workers: {' '.join(str(error).split())[:500]}"
             ) from error
-        searcher = ContestSearcher(contest, self.workers, watch, run_dir, currency, self._asked.timeout_s)
-        # Tune starts workers one after the other unless this many trials may be pending.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
+        roster = Roster(cpus, gpus, self._warn)
+        searcher = ContestSearcher(contest, lambda: roster.room, watch, run_dir, currency, self._asked.timeout_s)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_NO_LIMIT)
         with _notes_of_tune(run_dir.resolve(), shared=self._address is not None) as scratch:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
-                    scheduler=RungScheduler(searcher, self.workers),
+                    scheduler=RungScheduler(searcher),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: str(trial.config.get("trial", trial.trial_id)),
@@ -199,8 +201,8 @@ class Engine:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[Pulse(check), LossAccounting(searcher), NoDisplay(), *self._callbacks],
-                    failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_LOST_WORKERS),
+                    callbacks=[Pulse(check), Pulse(roster.look), Starts(searcher), NoDisplay(), *self._callbacks],
+                    failure_config=tune.FailureConfig(max_failures=0),  # the searcher hands them out again
                 ),
             )
             try:

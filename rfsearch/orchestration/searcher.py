@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,54 @@ from ray.tune.search import Searcher
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
 from rfsearch.orchestration.disk import full_disk_error
+from rfsearch.orchestration.ray_insides import error_of, forget_ended, keep_idle_workers
 from rfsearch.orchestration.trainable import CHECKPOINTS, FIRST_STEP, LOSSES, PATIENCE, Losses
-from rfsearch.orchestration.tune_insides import forget_ended, keep_idle_workers
-from rfsearch.orchestration.watchdog import cause_of_death, memory_kills, patience
+from rfsearch.orchestration.watchdog import cause_of_death, left_with_its_machine, memory_kills, patience
 from rfsearch.planning.contest import Contest
+
+# A trial whose workers die that often fails. Those whose machine has left, or that died before they began with it, are
+# not its fault; but one that takes its machines with it must end some time too.
+_MOST_DEATHS, _MOST_LOSSES = 2, 6
+
+
+@dataclass
+class _Attempt:
+    """Know what has become of a trial so far.
+
+    Attributes:
+        assignment: It.
+        last: Its record at the last rung.
+        lost: What has been lost since that.
+        since: When its worker began with it, or reported its last rung; None while none has it.
+        deaths: How often its worker has died of something that may be its own doing.
+        losses: How often in all.
+        cause: Of the last death.
+    """
+
+    assignment: Assignment
+    last: Record | None = None
+    lost: Losses = field(default_factory=Losses)
+    since: float | None = None
+    deaths: int = 0
+    losses: int = 0
+    cause: str = "it is not known why"
+
+    def miss(self) -> None:
+        """Count what a worker that has died had done since the last rung."""
+        self.losses += 1
+        if self.since is not None:
+            self.lost = Losses(self.lost.tries + 1, self.lost.seconds + time.monotonic() - self.since)
+        self.since = None
 
 
 class ContestSearcher(Searcher):
     """Hand out what the contest hands out, and hand back what becomes of it.
 
+    A trial whose worker dies is handed out again, as another trial of Tune, which goes on from its last rung.
+
     Args:
         contest: The contest.
-        workers: How many trials run at the same time.
+        room: Returns how many trials may run at the same time.
         watch: Called with each record.
         run_dir: The run's directory.
         currency: Of the limits of trials, a field of `Cost`.
@@ -37,57 +73,61 @@ class ContestSearcher(Searcher):
         fault: What our own code raised, which ends the run, or None.
 
     Example:
-        >>> searcher = ContestSearcher(contest, workers=2, watch=print, run_dir=run_dir, currency="flop")
+        >>> searcher = ContestSearcher(contest, lambda: 2, watch=print, run_dir=run_dir, currency="flop")
         >>> searcher.suggest("tune-1")
     """
 
     def __init__(
         self,
         contest: Contest,
-        workers: int,
+        room: Callable[[], int],
         watch: Callable[[Record], None],
         run_dir: Path,
         currency: str,
         timeout_s: float | None = None,
     ) -> None:
         super().__init__(metric=None, mode=None)
-        self._contest, self._workers, self._watch, self._run_dir = contest, workers, watch, run_dir
+        self._contest, self.room, self._watch, self._run_dir = contest, room, watch, run_dir
         self._currency, self._timeout_s = currency, timeout_s
-        self._running: dict[str, Assignment] = {}
-        self._last: dict[str, Record] = {}
-        self._since: dict[str, float] = {}
-        self._lost_since_rung: dict[str, Losses] = {}
-        self._deaths: dict[str, str] = {}
+        self._running: dict[str, _Attempt] = {}
+        self._again: list[_Attempt] = []
         self._memory_kills = memory_kills()
         self.fault: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's configuration, None if there is none for now, or Tune's sign that all is done."""
         # Tune asks ahead; a candidate chosen before a running trial has reported would not know its score.
-        if len(self._running) >= self._workers:
+        if len(self._running) >= self.room():
             return None
         try:
             if self.fault or self._contest.done:
                 return Searcher.FINISHED
-            assignment = self._contest.next()
-            first_step = self._contest.first_step(assignment) if assignment else Cost()
+            attempt = self._again.pop(0) if self._again else self._next()
+            first_step = self._contest.first_step(attempt.assignment) if attempt else Cost()
         except Exception as error:
             self.fault = error
             return Searcher.FINISHED
-        if assignment is None:
+        if attempt is None:
             return Searcher.FINISHED if self._contest.done else None
-        self._running[trial_id] = assignment
-        return {**assignment.to_json(), FIRST_STEP: asdict(first_step), PATIENCE: self._patience(assignment)}
+        self._running[trial_id] = attempt
+        return {
+            **attempt.assignment.to_json(),
+            FIRST_STEP: asdict(first_step),
+            PATIENCE: self._patience(attempt.assignment),
+            LOSSES: asdict(attempt.lost),
+        }
+
+    def _next(self) -> _Attempt | None:
+        assignment = self._contest.next()
+        return _Attempt(assignment) if assignment else None
 
     def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Decide whether a trial goes on after this rung."""
         if self.fault:
             return False  # once the run is resumed, it goes on from its checkpoint of this rung
-        record = Record.from_json(json.loads(result["record"]))
-        known = self._last.get(trial_id)
-        if known is None or len(record.rungs) > len(known.rungs):  # else a rung that was lost and is reported again
-            self._last[trial_id] = record
-            self._lost_since_rung.pop(trial_id, None)
+        record, attempt = Record.from_json(json.loads(result["record"])), self._running[trial_id]
+        if attempt.last is None or len(record.rungs) > len(attempt.last.rungs):  # else one that is reported again
+            attempt.last, attempt.lost, attempt.deaths, attempt.losses = record, Losses(), 0, 0
         self.began(trial_id)
         self._watch(record)
         try:
@@ -97,9 +137,9 @@ class ContestSearcher(Searcher):
             return False
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hand in the record of a trial that ended, or of one whose worker died on every try."""
-        assignment = self._running.pop(trial_id, None)
-        if assignment is None:
+        """Hand in the record of a trial that ended, or let one whose worker has died be tried again."""
+        attempt = self._running.pop(trial_id, None)
+        if attempt is None:
             return
         record = Record.from_json(json.loads(result["record"])) if result and "record" in result and not error else None
         if record is None and self.fault is None:
@@ -109,23 +149,27 @@ class ContestSearcher(Searcher):
         if self.fault and (record is None or record.status == "pruned"):
             return  # after a fault of our own, resume continues what has not ended by itself
         if record is None:
-            record = self._lost(trial_id, assignment)
+            attempt.miss()
+            if attempt.deaths < _MOST_DEATHS and attempt.losses < _MOST_LOSSES:
+                self._again.append(attempt)
+                return
+            record = self._failed(attempt)
         elif record.status == "pruned":  # at a rung reported again: what was lost after it is not lost twice
-            tries = self._lost_since_rung.get(trial_id, Losses()).tries
-            flop, epochs = (tries * part for part in self._stretch(assignment))
+            flop, epochs = (attempt.lost.tries * part for part in self._stretch(attempt.assignment))
             record = replace(record, cost=record.cost + Cost(flop, 0.0, epochs))
         try:
             self._watch(self._contest.finish(record))
         except Exception as fault:
             self.fault = self.fault or fault
 
-    def _lost(self, trial_id: str, assignment: Assignment) -> Record:
+    def _failed(self, attempt: _Attempt) -> Record:
         """Return the record of a trial whose worker died on every try.
 
         It is charged what it had cost at its last rung, at most one stretch to the next rung for each try since, and
         the time that passed until it was missed; no more than its limit.
         """
-        last = self._last.get(trial_id) or Record(
+        assignment = attempt.assignment
+        last = attempt.last or Record(
             trial=assignment.trial,
             strategy=assignment.strategy,
             seed=assignment.seed,
@@ -137,12 +181,9 @@ class ContestSearcher(Searcher):
             train_seed=assignment.train_seed,
             heir_of=assignment.heir_of,
         )
-        cause = (
-            f"its worker process died, and died again when retried: {self._deaths.get(trial_id, 'it is not known why')}"
-        )
-        lost = self.miss(trial_id)
-        flop, epochs = (lost.tries * part for part in self._stretch(assignment))
-        cost = last.cost + Cost(flop, lost.seconds, epochs)
+        cause = f"its worker process died, and died again when retried: {attempt.cause}"
+        flop, epochs = (attempt.lost.tries * part for part in self._stretch(assignment))
+        cost = last.cost + Cost(flop, attempt.lost.seconds, epochs)
         capped = {self._currency: min(getattr(cost, self._currency), max(assignment.limit, 0.0))}
         return replace(last, status="failed", cause=cause, val=None, cost=replace(cost, **capped))
 
@@ -150,17 +191,18 @@ class ContestSearcher(Searcher):
         return self._timeout_s or patience(self._contest.stretch(assignment).device_s)
 
     def note_death(self, trial_id: str, error: BaseException | None) -> None:
-        """Note why the worker of a trial has died, before another one begins with the trial.
+        """Note why the worker of a trial has died.
 
         Args:
             trial_id: Tune's name of the trial.
             error: What Ray raised.
         """
-        if (assignment := self._running.get(trial_id)) is None:
+        if (attempt := self._running.get(trial_id)) is None:
             return
-        kills, folder = memory_kills(), self._run_dir / CHECKPOINTS / assignment.trial
-        cause = cause_of_death(error, folder, self._patience(assignment), kills > self._memory_kills)
-        self._deaths[trial_id], self._memory_kills = cause, kills
+        kills, folder = memory_kills(), self._run_dir / CHECKPOINTS / attempt.assignment.trial
+        killed, self._memory_kills = kills > self._memory_kills, kills
+        attempt.cause = cause_of_death(error, folder, self._patience(attempt.assignment), killed)
+        attempt.deaths += attempt.since is not None and not left_with_its_machine(error)
 
     def _stretch(self, assignment: Assignment) -> tuple[float, float]:
         """Return FLOP and epochs of a trial between two rungs, or from the last one to its end, at most."""
@@ -169,15 +211,8 @@ class ContestSearcher(Searcher):
 
     def began(self, trial_id: str) -> None:
         """Note that a worker begins with a trial, or goes on with it."""
-        self._since[trial_id] = time.monotonic()
-
-    def miss(self, trial_id: str) -> Losses:
-        """Note that the worker of a trial has died, and return what has been lost since its last rung."""
-        lost = self._lost_since_rung.get(trial_id, Losses())
-        now = time.monotonic()
-        held = now - self._since.get(trial_id, now)
-        self._lost_since_rung[trial_id] = Losses(lost.tries + 1, lost.seconds + held)
-        return self._lost_since_rung[trial_id]
+        if attempt := self._running.get(trial_id):
+            attempt.since = time.monotonic()
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         """Accept whatever Tune sets: the contest decides."""
@@ -211,14 +246,14 @@ class Pulse(tune.Callback):
         self._check()
 
 
-class LossAccounting(tune.Callback):
-    """Let a worker that tries again know how often it was tried before: all tries are charged.
+class Starts(tune.Callback):
+    """Tell the searcher when workers begin.
 
     Args:
-        searcher: Counts the losses.
+        searcher: The searcher.
 
     Example:
-        >>> tune.RunConfig(callbacks=[LossAccounting(searcher)])
+        >>> tune.RunConfig(callbacks=[Starts(searcher)])
     """
 
     def __init__(self, searcher: ContestSearcher) -> None:
@@ -228,32 +263,27 @@ class LossAccounting(tune.Callback):
         """Note that a worker begins with a trial."""
         self._searcher.began(trial.trial_id)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note a loss, and pass all losses on to the worker that tries again."""
-        self._searcher.note_death(trial.trial_id, trial.get_pickled_error())
-        trial.set_config({**trial.config, LOSSES: asdict(self._searcher.miss(trial.trial_id))})
-
 
 class RungScheduler(FIFOScheduler):
     """Stop a training when the contest says so.
 
     Args:
         searcher: Asks the contest.
-        workers: How many trials run at the same time.
 
     Example:
-        >>> tune.TuneConfig(search_alg=searcher, scheduler=RungScheduler(searcher, workers=2))
+        >>> tune.TuneConfig(search_alg=searcher, scheduler=RungScheduler(searcher))
     """
 
-    def __init__(self, searcher: ContestSearcher, workers: int) -> None:
+    def __init__(self, searcher: ContestSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._searcher = searcher
-        self._workers, self._kept = workers, False
+        self._searcher, self._kept = searcher, 0
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Keep workers for what comes after this trial, and nothing of the trials before it."""
         super().on_trial_add(tune_controller, trial)
-        self._kept = self._kept or keep_idle_workers(tune_controller, trial.placement_group_factory, self._workers)
+        more = self._searcher.room() - self._kept
+        if more > 0 and keep_idle_workers(tune_controller, trial.placement_group_factory, more):
+            self._kept += more
         forget_ended(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -262,8 +292,8 @@ class RungScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Note why a trial's last worker has died, before its record is made."""
-        self._searcher.note_death(trial.trial_id, trial.get_pickled_error())
+        """Note why a trial's worker has died, before it is tried again or fails."""
+        self._searcher.note_death(trial.trial_id, error_of(trial))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from rfsearch.errors import LostProcessError
 from rfsearch.numbers import duration
@@ -24,6 +24,7 @@ LAST_WORDS = "last_words.txt"
 _TIMES_FORECAST = 20.0
 _LEAST_PATIENCE_S = 600.0
 
+_LEFT = ("node has died", "node is dead", "node was terminated")  # in what Ray says of such a worker
 _HANG = "Timeout"
 _CRASH = re.compile(r"Fatal Python error: (.+)")
 _LOST_PROCESS = re.compile(rf"{LostProcessError.__name__}: (.+)")
@@ -88,9 +89,18 @@ def cause_of_death(error: BaseException | None, folder: Path, patience_s: float,
         return "Ray ended it because its machine ran out of memory"
     if killed_for_memory:
         return "the system ended it because its machine ran out of memory"
-    if "node has died" in str(error) or "node is dead" in str(error):
+    if left_with_its_machine(error):
         return "its machine left the cluster"
     return "it was ended from outside, by a signal or for lack of memory, or left by os._exit"
+
+
+def left_with_its_machine(error: BaseException | None) -> bool:
+    """Return whether a worker was lost because its machine left the cluster, or cannot be reached.
+
+    Args:
+        error: What Ray raised for it.
+    """
+    return isinstance(error, ActorUnavailableError) or any(words in str(error) for words in _LEFT)
 
 
 def memory_kills() -> int:

@@ -1,6 +1,7 @@
-"""What Tune's searcher hands back for trials whose workers died."""
+"""Trials whose workers die: handed out again, until it is their own doing, and charged for what was lost."""
 
 import pytest
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rfsearch import plugins
 from rfsearch.ledger import Budget, Cost, Journal, read_history
@@ -11,36 +12,81 @@ from rfsearch.planning.forecast import Forecast
 from rfsearch.strategies.guard import Guarded
 from tests.toys import helen_space
 
+LEFT = RayActorError(error_msg="The actor died because its node has died. Node Id: 66da")
+CUT_OFF = ActorUnavailableError("the connection is reset", b"0" * 16)
 
-def died_twice(folder, limit):
-    """Return the record of a trial whose two workers died, one of them with last words."""
-    space, records = helen_space(), []
-    strategy = Guarded("exhaustive", plugins.load("strategies", "exhaustive")(space, 0))
-    full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
-    arm = Arm(strategy, 0, Budget(f"{limit}flop", "flop", limit))
-    contest = Contest([arm], Journal(folder), read_history(folder), lambda _: full, space.reference_candidate)
-    searcher = ContestSearcher(contest, 1, records.append, folder, "flop")
-    given = searcher.suggest("tune-1")
-    searcher.began("tune-1")
-    searcher.note_death("tune-1", None)
-    searcher.miss("tune-1")
-    words = folder / "checkpoints" / given["trial"] / LAST_WORDS
-    words.parent.mkdir(parents=True)
-    words.write_text("Fatal Python error: Bus error\n")
-    searcher.note_death("tune-1", None)
-    searcher.on_trial_complete("tune-1", error=True)
+
+@pytest.fixture
+def records() -> list:
+    return []
+
+
+@pytest.fixture
+def searcher_of(tmp_path, records):
+    """A searcher of one arm with a budget, whose steps to a rung cost 26 FLOP and 0.4 epochs at most."""
+
+    def made(limit: float = 1000.0) -> ContestSearcher:
+        space = helen_space()
+        strategy = Guarded("exhaustive", plugins.load("strategies", "exhaustive")(space, 0))
+        full = Forecast(Cost(100.0, 1.0, 1.0), Cost(1.0, 0.1, 0.1), Cost(25.0, 0.3, 0.3), peak_bytes=1, rf_px=50)
+        arm = Arm(strategy, 0, Budget(f"{limit}flop", "flop", limit))
+        contest = Contest([arm], Journal(tmp_path), read_history(tmp_path), lambda _: full, space.reference_candidate)
+        return ContestSearcher(contest, lambda: 1, records.append, tmp_path, "flop")
+
+    return made
+
+
+def dies(searcher: ContestSearcher, name: str, error: BaseException | None = None, begun: bool = True) -> dict:
+    """Hand out a trial as one of Tune's, whose worker dies, and return its configuration."""
+    given = searcher.suggest(name)
+    if begun:
+        searcher.began(name)
+    searcher.note_death(name, error)
+    searcher.on_trial_complete(name, error=True)
     assert searcher.fault is None
-    return records[0]
+    return given
 
 
 @pytest.mark.parametrize(("limit", "charged"), [(1000.0, 2 * 26.0), (40.0, 40.0)])
-def test_what_two_dead_workers_did_is_charged_up_to_the_limit(tmp_path, limit, charged):
-    record = died_twice(tmp_path, limit)
+def test_what_two_dead_workers_did_is_charged_up_to_the_limit(searcher_of, records, limit, charged):
+    searcher = searcher_of(limit)
+    first, second = (dies(searcher, name) for name in ("tune-1", "tune-2"))
+    assert first["trial"] == second["trial"]
+    assert (first["lost"]["tries"], second["lost"]["tries"]) == (0, 1)
+    (record,) = records
     assert record.status == "failed"
     assert record.cost.flop == pytest.approx(charged)
     assert record.cost.epochs == pytest.approx(2 * 0.4)
+    if limit > charged:
+        assert searcher.suggest("tune-3")["trial"] != first["trial"]
 
 
-def test_the_cause_is_that_of_the_last_death(tmp_path):
-    cause = died_twice(tmp_path, 1000.0).cause
-    assert cause == "its worker process died, and died again when retried: it crashed: Bus error"
+def test_the_cause_is_that_of_the_last_death(searcher_of, records, tmp_path):
+    searcher = searcher_of()
+    given = dies(searcher, "tune-1")
+    words = tmp_path / "checkpoints" / given["trial"] / LAST_WORDS
+    words.parent.mkdir(parents=True)
+    words.write_text("Fatal Python error: Bus error\n")
+    dies(searcher, "tune-2")
+    assert records[0].cause == "its worker process died, and died again when retried: it crashed: Bus error"
+
+
+@pytest.mark.parametrize("error", [LEFT, CUT_OFF])
+def test_a_trial_is_not_blamed_for_machines_that_leave(searcher_of, records, error):
+    searcher = searcher_of()
+    tried = [dies(searcher, f"tune-{number}", error)["trial"] for number in range(5)]
+    dies(searcher, "tune-5")
+    assert len({*tried}) == 1
+    (record,) = records  # six deaths are enough, whatever they are of
+    assert record.cost.flop == pytest.approx(6 * 26.0)
+
+
+def test_a_worker_that_was_dead_before_it_began_has_cost_nothing(searcher_of, records):
+    searcher = searcher_of()
+    given = [dies(searcher, f"tune-{number}", begun=False) for number in range(3)]
+    assert {trial["lost"]["tries"] for trial in given} == {0}
+    given.append(dies(searcher, "tune-3"))
+    assert not records
+    given.append(dies(searcher, "tune-4"))
+    assert len({trial["trial"] for trial in given}) == 1
+    assert records[0].cost.flop == pytest.approx(2 * 26.0)

@@ -15,7 +15,8 @@ INK, PAPER, FAINT, GRID = "rgb(29, 33, 39)", "rgb(255, 255, 255)", "rgb(152, 161
 THEME: Mapping[str, str] = {INK: "--ink", PAPER: "--paper", FAINT: "--faint", GRID: "--grid"}
 """The colours that follow the page, and the page's variables that hold them. Nothing else is drawn in just these."""
 
-COLOURS = ("#2f7fd1", "#e0731d", "#1a9e77", "#b05fc0", "#c9a100", "#d1495b", "#5b8c9e", "#8a6f4d")
+# Eight that stay apart for readers who do not see red, green or blue as others do, the first five most of all.
+COLOURS = ("#045cc5", "#994c23", "#15bb99", "#785787", "#c9a116", "#b62e4f", "#7ea5da", "#e38755")
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "star-triangle-down")
 # Coincident trials of several strategies show as nested marks.

@@ -1,19 +1,24 @@
 """What is done to Ray Tune's own controller, of the version that is installed."""
 
+from types import SimpleNamespace
+
 import pytest
+import ray
+from ray import cloudpickle
+from ray._private import worker
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from rfsearch.orchestration.ray_insides import error_of, forget_ended, keep_idle_workers, muted
 from rfsearch.orchestration.searcher import RungScheduler
-from rfsearch.orchestration.tune_insides import forget_ended, keep_idle_workers
 
 
 @pytest.fixture
 def controller(monkeypatch) -> TuneController:
     monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "3")  # otherwise it asks a cluster
     monkeypatch.setattr(Trial, "init_local_path", lambda trial: None)
-    return TuneController(search_alg=BasicVariantGenerator(), scheduler=RungScheduler(None, workers=3))
+    return TuneController(search_alg=BasicVariantGenerator(), scheduler=RungScheduler(SimpleNamespace(room=lambda: 3)))
 
 
 def added(controller: TuneController) -> Trial:
@@ -44,3 +49,24 @@ def test_a_trial_that_has_ended_is_forgotten_once_another_is_added(controller, s
 def test_a_controller_that_has_none_of_it_is_left_alone():
     assert not keep_idle_workers(object(), None, 3)
     forget_ended(object())
+
+
+def test_the_error_of_a_trial_is_read_where_tune_writes_it(controller, tmp_path, monkeypatch):
+    trial = added(controller)
+    assert error_of(trial) is None
+    monkeypatch.setattr(Trial, "local_path", str(tmp_path))
+    trial.handle_error(ray.exceptions.RayActorError(error_msg="its node has died"))
+    assert "its node has died" in str(error_of(trial))
+    (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps("no error"))
+    assert error_of(trial) is None
+
+
+def test_ray_prints_nothing_meanwhile(capsys):
+    said = {"lines": ["a page of state"], "pid": "raylet", "is_err": False}
+    worker.print_to_stdstream(said, ignore_prefix=False)
+    assert "a page of state" in capsys.readouterr().out
+    with muted():
+        worker.print_to_stdstream({**said, "lines": ["another page"]}, ignore_prefix=False)
+    assert capsys.readouterr() == ("", "")
+    worker.print_to_stdstream({**said, "lines": ["a third one"]}, ignore_prefix=False)
+    assert "a third one" in capsys.readouterr().out

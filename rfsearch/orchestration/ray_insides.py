@@ -1,9 +1,14 @@
-"""What Ray Tune has no setting for, done to its controller. What is not found where it is now is left as it is."""
+"""What Ray and its Tune have no setting for, done to their insides. What is not found where it is now is left alone."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune.progress_reporter import TrialProgressCallback
 
 
@@ -45,6 +50,38 @@ def forget_ended(tune_controller: Any) -> None:
         del notes[trial_id]
     for name in ("_stopped_trials", "_failed_trials"):
         getattr(inside, name, set()).intersection_update(trials)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Let Ray print nothing of its own in this context.
+
+    What happens to machines and workers, it writes to standard output, with pages of the state of its processes.
+    """
+    worker: Any = sys.modules.get("ray._private.worker")
+    printing = getattr(worker, "print_to_stdstream", None)
+    if printing is None:
+        yield
+        return
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
+
+
+def error_of(trial: Any) -> BaseException | None:
+    """Return what Ray raised when a trial's worker died.
+
+    Tune looks for it in the run's storage, where it is not yet: it is on this machine.
+
+    Args:
+        trial: Of Tune.
+    """
+    with suppress(Exception):
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return error if isinstance(error, BaseException) else None
+    return None
 
 
 def _inside(tune_controller: Any) -> Any:
