@@ -16,7 +16,7 @@ from rfsearch.report.view import RunView
 from rfsearch.report.wording import literal
 
 # Told apart by lightness too.
-_COLOURS: dict[Status, str] = {"completed": "#045cc5", "pruned": "#e0a458", "cut": "#8fbf9f", "failed": "#a02c3c"}
+_COLOURS: dict[Status, str] = {"completed": "#1867c2", "pruned": "#e0a458", "cut": "#8fbf9f", "failed": "#a02c3c"}
 _UNSPENT = "left unspent"
 
 

@@ -16,7 +16,7 @@ THEME: Mapping[str, str] = {INK: "--ink", PAPER: "--paper", FAINT: "--faint", GR
 """The colours that follow the page, and the page's variables that hold them. Nothing else is drawn in just these."""
 
 # Eight that stay apart for readers who do not see red, green or blue as others do, the first five most of all.
-COLOURS = ("#045cc5", "#994c23", "#15bb99", "#785787", "#c9a116", "#b62e4f", "#7ea5da", "#e38755")
+COLOURS = ("#1867c2", "#a45317", "#05b789", "#875785", "#c9a116", "#b9394c", "#7ea5da", "#d9864e")
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "star-triangle-down")
 # Coincident trials of several strategies show as nested marks.
