@@ -40,7 +40,8 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool
 
     Args:
         model: The model.
-        patch: A file that `rfsearch export` wrote, its text, or its content.
+        patch: A file that `rfsearch export` wrote, its text, or its content. Or a candidate, such as
+            {"conv6": {"dilation": 4, "f": 0.73}}, or its text.
         copy: Whether to patch a copy and leave the model as it is. With False, a network that cannot be copied can be
             patched too.
 
@@ -150,9 +151,19 @@ class Patch:
             SpaceError: It is not a patch.
         """
         body, where, folder = _body(source)
+        if _is_candidate(body):
+            settings = {"border": "continuous"}
+            body = {
+                "format": FORMAT,
+                "version": VERSION,
+                "backbone": "",
+                "classes": (),
+                "sites": body,
+                "settings": settings,
+            }
         if not isinstance(body, Mapping) or body.get("format") != FORMAT:
             found = f"format {body.get('format')!r}" if isinstance(body, Mapping) else f"a JSON {type(body).__name__}"
-            raise SpaceError(f"{where}: a patch is an object of format {FORMAT!r}. Got {found}.")
+            raise SpaceError(f"{where}: a patch is an object of format {FORMAT!r}, or a candidate. Got {found}.")
         if isinstance(version := body.get("version"), int) and version > VERSION:
             raise SpaceError(
                 f"{where}: written by a newer rfsearch (version {version}; this one reads up to {VERSION})."
@@ -203,6 +214,18 @@ class Patch:
                 )
             model.set_submodule(place, SplitSite(conv, split.dilation, split.channels))
         return model
+
+
+def _is_candidate(body: Any) -> bool:
+    """Return whether a patch's content is a candidate: what each site gets, and nothing else."""
+
+    def is_path(value: Any) -> bool:
+        return isinstance(value, Mapping) and not {"dilation", "kind", "gamma", "layer"}.isdisjoint(value)
+
+    if not isinstance(body, Mapping):
+        return False
+    paths = [path for given in body.values() for path in (given if isinstance(given, list) else [given])]
+    return bool(paths) and all(map(is_path, paths))
 
 
 def _beside(candidate: Candidate, folder: Path | None) -> Candidate:

@@ -224,7 +224,7 @@ class Deep(Net):
     plan = a_plan(space="helen", backbone=f"{nets}:Deep", sites=("grouped.1",), strategies=("exhaustive",))
     assert plan.space.dilations == (1, 2)
     assert plan.space.reference == 2
-    assert any("(6 x 6 px): dilations 3, 4, 6, 8, 11. Largest that fits: 2" in said for said in plan.notices)
+    assert any("(6 x 6 px): dilations 3, 4, 6, 8, 11; the largest that fits is 2." in said for said in plan.notices)
     assert any("dilation 2, the network as it stands" in said for said in plan.notices)
     plan = a_plan(space="helen", backbone=f"{nets}:Net", sites=("grouped",), strategies=("exhaustive",))
     assert plan.space.dilations == (1, 2, 3, 4, 6, 8, 11)

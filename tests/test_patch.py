@@ -66,6 +66,15 @@ def test_without_splits_it_is_the_candidate_built(patch):
     assert torch.equal(made.eval()(X), by_hand.eval()(X))
 
 
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_candidate_is_a_patch_too(as_text):
+    candidate = Candidate({"body.1": [Inflated(2, 0.708), Dilated(3)], "stem": Fractional(1.5)})
+    by_hand = build(Foreign(), candidate, Settings())
+    made = rfsearch.apply(Foreign(), candidate.to_json() if as_text else json.loads(candidate.to_json()))
+    made.load_state_dict(by_hand.state_dict())
+    assert torch.equal(made.eval()(X), by_hand.eval()(X))
+
+
 def test_dilations_alone_leave_only_the_models_own_layers():
     made = rfsearch.apply(Foreign(), patched({"body.1": Dilated(3), "stem": Dilated(2)}).to_json())
     assert [type(m) for m in made.modules()] == [type(m) for m in Foreign().modules()]

@@ -226,12 +226,14 @@ def _with_fitting_dilations(
     reference = own.pop() if len(own) == 1 and max(own) <= largest else 1
     fitting, notices = {d for d in space.dilations if d <= largest} | {reference}, []
     if left_out := [str(d) for d in space.dilations if d > largest]:
-        fitting.add(largest)
+        added = f"the largest that fits, {largest}, is tried instead"
+        already = f"the largest that fits is {largest}"
+        instead, fitting = (already if largest in fitting else added), fitting | {largest}
         tightest = min(sites, key=lambda site: site.largest_dilation)
         size = " x ".join(map(str, tightest.map_size))
         notices.append(
             f"Left out, since their kernels are longer than the map of {tightest.path} ({size} px): dilations "
-            f"{', '.join(left_out)}. Largest that fits: {largest}."
+            f"{', '.join(left_out)}; {instead}."
         )
     refused = refused_dilations(model, input_shape, {site: sorted(fitting - {reference}) for site in space.sites})
     for site, reasons in refused.items():

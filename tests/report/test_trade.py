@@ -67,9 +67,12 @@ def test_the_knee_is_furthest_above_the_line_and_each_per_cent_has_its_price(mak
     assert knee.bought(1) == pytest.approx(0.1 / 10)  # 10 per cent more MAC
     assert knee.bought(2) == pytest.approx(0.02 / (100 * 90 / 110))
     (sentence,) = [text for text in verdict_of(view).findings if "knee" in text]
-    assert "the front has 3 candidates, each trained once; its knee is dilation 2 at conv6" in sentence
-    assert "(110 MMAC, validation 0.600). Up to it one more per cent of cost bought 0.010." in sentence
-    assert "Beyond it one more per cent buys 0.00024." in sentence
+    assert (
+        "the front of score against inference MAC has 3 candidates, each trained once; its knee is dilation 2 at conv6"
+        in sentence
+    )
+    assert "(110 MMAC, validation 0.600). Up to it one more per cent of cost bought 0.010 of score." in sentence
+    assert "Beyond it one more per cent of cost buys 0.00024 of score." in sentence
 
 
 def test_repeats_count_with_their_mean(make_run):

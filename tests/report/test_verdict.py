@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
 import pytest
+import torch
 
-from rfsearch.choices import Candidate, Dilated, Guest, Inflated, Searched, SitePath
+from rfsearch.backbones.small import wei_small
+from rfsearch.choices import Candidate, Choice, Dilated, Fractional, Guest, Inflated, Searched, SitePath
 from rfsearch.ledger import Cost, Record
 from rfsearch.report import Setting, Verdict, summarise
 from rfsearch.report.facts import read_facts
 from rfsearch.report.view import motions
+from rfsearch.surgery import Settings, install
 from tests.report.made_up import MakeRun, candidate, record
 
 
@@ -99,6 +103,7 @@ def test_hand_default_given_as_a_plain_dilation(make_run: MakeRun) -> None:
         ((2.2, 2.0, 2.4), "takes 2.20 ms (2.00 to 2.40), with the hand default 2.10 ms (2.05 to 2.15): a tie"),
         ((42.0, 40.0, 44.0), "takes 42.0 ms (40.0 to 44.0), with the hand default 2.10 ms (2.05 to 2.15): 20.0×"),
         ((1.05, 1.0, 1.1), "(2.05 to 2.15): 0.500× as long."),
+        ((4.0, 3.0, 9.0), "(2.05 to 2.15): not to be compared, since the machine was busy with something else."),
         (None, None),
     ],
 )
@@ -158,7 +163,7 @@ def test_seven_seeds_carry_a_test(make_run: MakeRun) -> None:
 
 def test_noise_unknown_without_replicates(make_run: MakeRun) -> None:
     text, _ = told(make_run, sweep())
-    assert "is unknown: no candidate was trained twice" in text
+    assert "is unknown: none was repeated with another seed. To know it: rfsearch resume " in text
 
 
 def learned(name: str, dilation: int, f: float, **changes: object) -> Record:
@@ -317,14 +322,31 @@ def test_setting_of_a_learned_factor(make_run: MakeRun) -> None:
     assert verdict.setting.plain == (
         "conv6: dilation 4 behind a map inflated by f = 0.73; nearest plain dilation 5 (4 / 0.73 = 5.48)",
     )
-    assert "model.conv6.dilation = (5, 5)" in verdict.setting.code
+    assert "# model.conv6.dilation = (5, 5)" in verdict.setting.code
     assert "it was not trained in this run" in verdict.setting.note
+
+
+@pytest.mark.parametrize("ends", [Inflated(2, 0.708), Fractional(3.56), Dilated(3)])
+def test_the_code_installs_what_is_recommended(make_run: MakeRun, ends: Choice) -> None:
+    end = Candidate({"conv6": ends})
+    run = make_run([replace(record("a"), candidate=end.to_json(), outcome=end.to_json())])
+    setting = summarise(run).setting
+    assert setting is not None
+    wanted = wei_small(11)
+    given = {"model": copy.deepcopy(wanted)}
+    exec(setting.code, given)
+    install(wanted, end, Settings())
+    images = torch.randn(1, 3, 48, 48)
+    assert torch.equal(given["model"].eval()(images), wanted.eval()(images))
 
 
 def test_setting_quotes_the_plain_dilation_where_it_was_trained(make_run: MakeRun) -> None:
     _, verdict = told(make_run, [learned("a", 2, 0.5), record("b", 4, val=0.5, test=0.512)])
     assert verdict.setting is not None
-    assert "trained in this run too: 0.512 on the test images" in verdict.setting.note
+    assert verdict.setting.note == (
+        "The nearest plain dilation was trained in this run too: 0.500 on the validation images (what is recommended "
+        "0.700), and 0.512 on the test images."
+    )
 
 
 def test_setting_of_several_sites(make_run: MakeRun) -> None:
@@ -392,9 +414,13 @@ def test_a_real_dilation_is_offered_as_a_layer_and_counted_with_those_close_to_i
     assert verdict.setting is not None
     assert verdict.setting.plain == ("conv6: dilation 3.56; nearest plain dilation 4",)
     assert verdict.setting.code.splitlines() == [
-        "from rfsearch.layers import FractionalConv2d",
+        "import rfsearch",
         "",
-        "model.set_submodule('conv6', FractionalConv2d(model.conv6, 3.56, learned=False))",
+        "model = rfsearch.apply(model, {'conv6': {'dilation': 3.56, 'kind': 'fractional'}})",
+        "",
+        "# Without rfsearch, the nearest plain dilation:",
+        "# model.conv6.dilation = (4, 4)",
+        "# model.conv6.padding = tuple(4 * (k // 2) for k in model.conv6.kernel_size)",
     ]
     assert "about the MACs of a plain one, but can take longer" in verdict.setting.note
     assert "inflated" not in text
@@ -425,6 +451,18 @@ def test_found_dilations_are_grouped_by_what_noise_can_tell_apart(make_run: Make
         for seed in range(seeds)
     ]
     assert said in told(make_run, trials)[0]
+
+
+def test_a_training_that_two_arms_share_found_one_dilation(make_run: MakeRun) -> None:
+    searched = Candidate({"conv6": Searched(2)}).to_json()
+    finds = [(3.5, 0), (8.0, 1), (3.5, 0), (8.0, 1)]
+    trials = [
+        record(f"t{n}", 2, candidate=searched, ends={"conv6": real}, train_seed=seed, seed=n, rf_init_px=1)
+        for n, (real, seed) in enumerate(finds)
+    ]
+    assert (
+        "Of 2 trainings that searched the dilation themselves, 1 found 3.5 and 1 found 8." in told(make_run, trials)[0]
+    )
 
 
 def test_two_paths_that_were_found_are_reported_with_their_guidance_and_together(make_run: MakeRun) -> None:
@@ -499,5 +537,5 @@ def test_what_heirs_end_with_is_no_training_of_the_hand_default_nor_a_repeat(mak
     assert verdict.headline.startswith("Use dilation 1, reached over several trials, at conv6 (")
     assert "The hand default (dilation 1 at conv6, 76 px) reached 0.610: the recommended one is 0.19 better." in text
     assert "Keep the hand default" not in text
-    assert "no candidate was trained twice" in text
+    assert "none was repeated with another seed" in text
     assert "Its training, on from p0, cost 250 GFLOP" in text

@@ -15,7 +15,7 @@ from rfsearch.report.figures.style import COLOURS, drawing
 from rfsearch.report.view import RunView
 from rfsearch.report.wording import literal
 
-_MOST = 40  # candidates that are drawn, the least tested ones first
+_MOST = 40  # candidates that are drawn: the least tested ones first, or, of more, the most tested ones
 
 
 def build(view: RunView) -> go.Figure | None:
@@ -23,7 +23,9 @@ def build(view: RunView) -> go.Figure | None:
     counts = _counts(view)
     if not counts or not view.records:
         return None
-    shown = sorted(counts, key=lambda text: (counts[text].total(), _name(text)))[:_MOST]
+    shown = sorted(counts, key=lambda text: (counts[text].total(), _name(text)))
+    if len(shown) > _MOST:
+        shown = sorted(counts, key=lambda text: (-counts[text].total(), _name(text)))[:_MOST]
     names = [_name(text) for text in shown]
     bars = [
         go.Bar(
@@ -62,7 +64,7 @@ def caption(view: RunView) -> str:
     untested = sum(not found.total() for found in counts.values())
     what = f"{counted(untested, 'candidate')} of {len(counts):,} in the plan" if untested else ""
     said = f"Not tested: {what}." if untested else "Every candidate of the plan was scored at least once."
-    left = f" The {_MOST} least tested ones are shown." if len(counts) > _MOST else ""
+    left = f" The {_MOST} most tested ones are shown." if len(counts) > _MOST else ""
     others = sum(canonical(r.candidate) not in counts for r in view.scored)
     more = f" {counted(others, 'scored trial')} were of candidates that no plan lists beforehand." if others else ""
     return said + left + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from rfsearch.ledger import Record
@@ -21,6 +22,7 @@ from rfsearch.report.statistics import (
 from rfsearch.report.verdict.phrases import better_or_worse, name_lengths
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
+from rfsearch.storage import name_of
 
 _MOST_GROUPS = 6  # of finds in one sentence
 
@@ -67,7 +69,9 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
     """Hold the recommendation against the best candidate that noise does tell apart from it, or may."""
     ours = decision.recommended
     if all(not c.repeated for c in view.contenders):
-        yield "How much a score varies from one training to the next is unknown: no candidate was trained twice."
+        yield "How much a score varies from one training to the next is unknown: none was repeated with another seed."
+        if not view.facts.replayed:
+            yield f"To know it: rfsearch resume {shlex.quote(name_of(view.run.directory))} --confirm 3."
     known = {id(c) for c in (*decision.alike, decision.default, ours)}
     rest = [c for c in view.contenders if id(c) not in known]
     rest = [c for c in rest if c.best.rf_px != ours.best.rf_px or c.complexity != ours.complexity]
@@ -103,7 +107,9 @@ def count_found_dilations(view: RunView) -> Iterator[str]:
         known = parsed(record.candidate)
         if record.status == "completed" and known and record.ended and is_searched(record):
             by_paths.setdefault(len(tuple(known)), []).append(record)
-    for records in by_paths.values():
+    for repeated in by_paths.values():
+        # A replay looks the same training up again and again.
+        records = [*{(r.candidate, r.train_seed, r.steps, r.outcome): r for r in reversed(repeated)}.values()][::-1]
         if len(records) > 1:
             groups = [f"{len(group)} found {_found_words(group)}" for group in group_finds(records, view.run.direction)]
             shown = groups if len(groups) <= _MOST_GROUPS else [*groups[:_MOST_GROUPS], "the others found others"]

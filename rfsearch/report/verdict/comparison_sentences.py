@@ -14,6 +14,9 @@ from rfsearch.report.verdict.phrases import better_or_worse, capitalised, split_
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
 
+# A latency whose 90th percentile is that many times its 10th tells of other work on the machine.
+_BUSY = 1.5
+
 
 def compare_with_default(view: RunView, decision: Decision) -> Iterator[str]:
     """Hold the recommendation against the hand default: scores over all trainings of each, and their lengths."""
@@ -116,6 +119,8 @@ def compare_latencies(view: RunView, decision: Decision) -> Iterator[str]:
     tied = spread[0] <= theirs[1] and theirs[0] <= spread[1]
     ratio = (ours.infer_latency_ms or 0.0) / (default.infer_latency_ms or 1.0)
     how = "a tie, since their spreads overlap" if tied else f"{multiple(ratio)} as long"
+    if any(high > _BUSY * low for low, high in (spread, theirs)):
+        how = "not to be compared, since the machine was busy with something else"
     yield f"One image takes {latency_words(ours)}, with the hand default {latency_words(default)}: {how}."
 
 

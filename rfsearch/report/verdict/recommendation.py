@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
-from rfsearch.choices import Candidate, Dilated
+from rfsearch.choices import Candidate, Choice, Dilated
 from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import plain, score
@@ -39,32 +40,30 @@ def recommend(view: RunView, best: Record) -> Setting | None:
         return None
     if any(len(paths) > 1 or paths[0].choice.plain_dilation is None for _, paths in known.sites):
         return _recommend_trained_network(view, best, known)
-    lines, code, nearest, kept = [], list[str](), dict[str, Dilated](), False
-    for site, path in known:
-        dilation = path.choice.plain_dilation
-        assert dilation is not None  # asked above
-        spacing = path.choice.numbers.get("dilation", dilation)
-        nearest[site] = Dilated(dilation)
-        line, _ = path.choice.setting(path.choice, plain)
-        if spacing == round(spacing):
-            lines.append(line)
-            code += _plain_code(site, dilation)
-            kept = True
-        else:
-            lines.append(f"{line}; nearest plain dilation {dilation}")
-            layer = f"FractionalConv2d({_module_code(site)}, {spacing:.4g}, learned=False)"
-            code.append(f"model.set_submodule({site!r}, {layer})")
-    real = any("FractionalConv2d" in line for line in code)
-    if real:
-        code = ["from rfsearch.layers import FractionalConv2d", "", *code]
-    notes = ["The padding keeps the map's size for odd kernels."] if kept else []
-    if real:
-        notes.append("A convolution at a real dilation takes about the MACs of a plain one, but can take longer.")
+    nearest = {site: Dilated(path.choice.plain_dilation or 1) for site, path in known}
+    lines = [f"{site}: {_setting_words(path.choice, nearest[site])}" for site, path in known]
+    code = [line for site, choice in nearest.items() for line in _plain_code(site, choice.dilation)]
+    notes = ["The padding keeps the map's size for odd kernels."]
     if any(path.choice != nearest[site] for site, path in known):
-        notes.append(_say_what_is_lost(view, Candidate(nearest)))
+        given = json.loads(known.to_json())
+        instead = ["# Without rfsearch, the nearest plain dilation:", *(f"# {line}" for line in code)]
+        code = ["import rfsearch", "", f"model = rfsearch.apply(model, {given})", "", *instead]
+        notes = [_say_what_is_lost(view, Candidate(nearest), best)]
+        if any(_is_real(path.choice) for _, path in known):
+            notes.append("A convolution at a real dilation takes about the MACs of a plain one, but can take longer.")
     notes.append(_say_what_export_takes(view, best))
-    by_site = (f"{site}: {line}" for site, line in zip(nearest, lines, strict=True))
-    return Setting(tuple(by_site), "\n".join(code), " ".join(filter(None, notes)))
+    return Setting(tuple(lines), "\n".join(code), " ".join(filter(None, notes)))
+
+
+def _setting_words(choice: Choice, nearest: Dilated) -> str:
+    words, _ = choice.setting(choice, plain)
+    return f"{words}; nearest plain dilation {nearest.dilation}" if _is_real(choice) else words
+
+
+def _is_real(choice: Choice) -> bool:
+    """Return whether a choice is a convolution at a dilation that is no whole number."""
+    dilation = choice.numbers.get("dilation", 1)
+    return dilation != round(dilation)
 
 
 def _plain_code(site: str, dilation: int) -> list[str]:
@@ -110,14 +109,20 @@ def _say_what_export_takes(view: RunView, best: Record) -> str:
     return f"No trained network of it is kept; rfsearch export RUN takes that of {view.winner.trial}."
 
 
-def _say_what_is_lost(view: RunView, plain_candidate: Candidate) -> str:
-    """Say what is known of the plain candidate that stands in for an inflated or fractional one."""
+def _say_what_is_lost(view: RunView, plain_candidate: Candidate, best: Record) -> str:
+    """Say what is known of the plain candidate that is nearest to an inflated or fractional one."""
     text = plain_candidate.to_json()
-    for record in view.scored:
-        if canonical(record.candidate) == text:
-            value, on = reported_score(view, record)
-            return f"The plain dilation was trained in this run too: {score(value)} on the {split_name(on)} images."
-    return "The plain dilation is the nearest one, not the same; it was not trained in this run."
+    tried = next((c for c in view.contenders if canonical(c.best.candidate) == text), None)
+    if tried is None:
+        return "The nearest plain dilation is not the same; it was not trained in this run."
+    default = view.decision.default if view.decision else None
+    beside = f"what is recommended {score(best.val)}"
+    if default is not None and default is not tried:
+        beside += f", the hand default {score(default.best.val)}"
+    value, on = reported_score(view, tried.best)
+    tested = "" if on == "val" else f", and {score(value)} on the {split_name(on)} images"
+    which = "The nearest plain dilation, the hand default," if default is tried else "The nearest plain dilation"
+    return f"{which} was trained in this run too: {score(tried.best.val)} on the validation images ({beside}){tested}."
 
 
 def _module_code(site: str) -> str:

@@ -27,14 +27,16 @@ def _knee_words(view: RunView, axis: CostAxis, knee: Knee) -> str:
     at, (cost, merit) = knee.contenders[knee.at].best, knee.points[knee.at]
     trained = {len(contender.trained) for contender in knee.contenders}
     once = ", each trained once" if trained == {1} else ""
+    size = counted(len(knee.points), "candidate")
     parts = [
-        f"Of score against {axis.title}, the front has {counted(len(knee.points), 'candidate')}{once}; its knee is "
-        f"{setting_of(at.candidate, at)} ({cost_words(axis, cost)}, validation {score(abs(merit))})."
+        f"Of whole trainings, the front of score against {axis.title} has {size}{once}; "
+        f"its knee is {setting_of(at.candidate, at)} ({cost_words(axis, cost)}, validation {score(abs(merit))})."
     ]
     if knee.at > 0:
-        parts.append(f"Up to it one more per cent of cost bought {number(knee.bought(knee.at), 2)}.")
+        parts.append(f"Up to it one more per cent of cost bought {number(knee.bought(knee.at), 2)} of score.")
     if knee.at < len(knee.points) - 1:
-        parts.append(f"Beyond it one more per cent buys {number(knee.bought(knee.at + 1), 2)}.")
+        parts.append(f"Beyond it one more per cent of cost buys {number(knee.bought(knee.at + 1), 2)} of score.")
     if view.decision and view.decision.recommended is not knee.contenders[knee.at]:
-        parts.append("What is recommended above goes by the score alone.")
+        cut = "" if view.decision.recommended.full else ", and its training is no whole one"
+        parts.append(f"What is recommended above goes by the score alone{cut}.")
     return " ".join(parts)
