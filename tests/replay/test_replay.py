@@ -235,7 +235,7 @@ def test_a_space_without_shipped_trainings_says_which_have_some(donor, tmp_path)
 
 def test_the_shipped_trainings_of_helen_replay_in_seconds(tmp_path, call):
     began = time.perf_counter()
-    strategies = "exhaustive,random,optuna,inflation,fractional"
+    strategies = "exhaustive,random,optuna,inflation@bi,fractional"
     told = call("run", "--space", "helen", "--replay", "--strategies", strategies, "--out", tmp_path / "run")
     assert told[0] == 0, told
     trials = pd.read_csv(tmp_path / "run" / "trials.csv")
