@@ -143,7 +143,7 @@ class Contest:
         """Return the next trial to train, or None when none can be handed out now (ask `done` whether ever)."""
         if self._unfinished:
             return self._unfinished.pop(0)
-        for arm in self.arms:
+        for arm in sorted(self.arms, key=self._share):
             assignment = self._start(arm)
             if assignment is not None:
                 self._journal.start(assignment)
@@ -249,6 +249,10 @@ class Contest:
             for a in arm.running.values()
         )
         return arm.budget.limit - arm.budget.spent(arm.spent) - reserved
+
+    def _share(self, arm: Arm) -> float:
+        """Return which share of its budget an arm has spent or reserved: it is the turn of that with the least."""
+        return 1.0 - self._left(arm) / arm.budget.limit
 
     @staticmethod
     def _reserve(arm: Arm, forecast: Forecast) -> float:

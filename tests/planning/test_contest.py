@@ -114,6 +114,16 @@ def test_while_one_arm_waits_the_next_begins(tmp_path):
     assert [game.next().strategy, game.next().strategy] == ["exhaustive", "optuna"]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_arms_take_turns_so_that_none_waits_for_another_to_end(tmp_path, workers):
+    records = play(contest(tmp_path), workers)
+    counts = dict.fromkeys(("exhaustive", "optuna", "inflation"), 0)
+    for number, record in enumerate(records, start=1):
+        counts[record.strategy] += 1
+        if number % workers == 0:
+            assert max(counts.values()) - min(counts.values()) <= 1
+
+
 def test_a_candidate_that_cannot_be_forecast_is_handed_out_all_the_same(tmp_path):
     def blind(candidate):
         if candidate != SPACE.reference_candidate:

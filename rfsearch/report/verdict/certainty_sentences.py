@@ -70,7 +70,7 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
     ours = decision.recommended
     if all(not c.repeated for c in view.contenders):
         yield "How much a score varies from one training to the next is unknown: none was repeated with another seed."
-        if not view.facts.replayed:
+        if not (view.facts.replayed or view.run.running or view.run.unfinished):
             yield f"To know it: rfsearch resume {shlex.quote(name_of(view.run.directory))} --confirm 3."
     known = {id(c) for c in (*decision.alike, decision.default, ours)}
     rest = [c for c in view.contenders if id(c) not in known]
