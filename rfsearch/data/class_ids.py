@@ -41,12 +41,12 @@ def areas_of(split: Split) -> np.ndarray:
 
 
 def infer_classes(
-    root: Path, areas: np.ndarray, mapping: Mapping[StoredId, int], ignore_index: int | None, faults: Faults
+    where: Path, areas: np.ndarray, mapping: Mapping[StoredId, int], ignore_index: int | None, faults: Faults
 ) -> tuple[tuple[str, ...], int | None, str]:
     """Number the classes by the ids that a map gives, or else by those that the training labels hold.
 
     Args:
-        root: The data set's folder, for messages.
+        where: The folder of the training labels, for messages.
         areas: Number of training pixels of each id, 256.
         mapping: Class id of each stored id; empty where ids are class ids.
         ignore_index: Id of pixels without a class. None: 255, if it occurs.
@@ -63,7 +63,7 @@ def infer_classes(
     ids.discard(-1 if ignore_index is None else ignore_index)
     count = max(ids, default=0) + 1
     missing = sorted(set(range(count)).difference(stored))
-    where, hint = root / "train" / "labels", f"map = {list_ids(stored)}"
+    hint = f"map = {list_ids(stored)}"
     if count < 2:
         ignored = ", of which the ignored one is no class" if len(stored) > len(ids) else ""
         both = f". If all are classes, set in [data] of the space's file: {hint}" if ignored and ids else ""

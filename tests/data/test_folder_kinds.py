@@ -344,13 +344,6 @@ def test_jpeg_labels_are_told_how_they_are_read(tmp_path):
     np.testing.assert_array_equal(of(data, "val0")[1], mask > 127)
 
 
-def test_a_folder_of_another_name_is_named(root):
-    (root / "train/labels").rename(root / "train/masks")
-    assert "train/labels: no such folder. A split has a folder images and a folder labels. Known: masks" in refusal(
-        root
-    )
-
-
 def test_images_in_folders_below_are_said_not_to_be_read(root):
     (root / "train/images").rename(root / "train/city")
     (root / "train/images").mkdir()
