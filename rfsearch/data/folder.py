@@ -25,7 +25,6 @@ from rfsearch.data.class_ids import (
     COMMON_IGNORE,
     IGNORED,
     areas_of,
-    check_range,
     class_names,
     grey_levels,
     ids_of,
@@ -35,6 +34,7 @@ from rfsearch.data.class_ids import (
 )
 from rfsearch.data.faults import Faults, require_folder
 from rfsearch.data.fitting import MEAN_COLOUR, Resize, fit
+from rfsearch.data.id_range import check_id_range
 from rfsearch.data.image_set import ImageSet, Size, Split
 from rfsearch.data.labels import (
     LARGEST_CLASS,
@@ -279,6 +279,7 @@ def _settled_classes(
     present = {title: ids_of(split) for title, split in splits.items()}
     areas = areas_of(splits["train"])
     where = next((item.files[1].parent for item in items["train"]), root)
+    inferred = names is None
     if names is None:
         faults.check()  # ids inferred from part of the labels would accuse the others
         names, ignore_index, note = infer_classes(where, areas, labels.map, ignore_index, faults)
@@ -287,8 +288,8 @@ def _settled_classes(
     if len(levels) == len(names) and ignore_index not in levels and np.any(areas[len(names) :]):
         faults.add(f"{where}: {mask_rule(areas, levels, names)}")
         faults.check()
-    for title, split_items in items.items():
-        for item, ids in zip(split_items, present[title], strict=True):
-            check_range(item, ids, len(names), ignore_index, faults)
+    files = [item.files[1] for title in items for item in items[title]]
+    held = zip(files, np.concatenate([present[title] for title in items]), strict=True)
+    check_id_range(held, len(names), ignore_index, faults, mapped=bool(labels.map), inferred=inferred)
     faults.check()
     return names, ignore_index
