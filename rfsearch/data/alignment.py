@@ -30,7 +30,14 @@ def align(label: Image.Image, path: Path, picture: Picture, resize: bool | None 
         label = turn_upright(label, picture.orientation)
     elif not _fits(size, wanted, bool(resize)):
         hint = ""
-        if resize is not None and (_same_shape(size, wanted) or _same_shape(size, stored)):
+        if resize:
+            width = round(size[0] * wanted[1] / wanted[0])
+            hint = (
+                ". resize_labels is set, but it resizes only labels of their image's shape, which at this height is "
+                f"{width} x {size[0]} px: a label of another shape does not show what its image shows. Crop or pad it "
+                "as its image was"
+            )
+        elif resize is not None and (_same_shape(size, wanted) or _same_shape(size, stored)):
             hint = ". To resize such labels by nearest, set resize_labels = true in [data] of the space's file"
         raise DataError(
             f"{path}: is {size[1]} x {size[0]} px (W x H), "

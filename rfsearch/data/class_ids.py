@@ -1,4 +1,4 @@
-"""Which classes a folder has: as they were named, or as the ids of its label maps say, and which ids can be none.
+"""Which classes a folder has: as they were named, or as the ids of its label maps say.
 
 Labels that hold a mask's grey levels look like many classes. They are recognised by their areas, and the message says
 how such a mask is read.
@@ -14,7 +14,6 @@ import numpy as np
 from rfsearch.data.faults import Faults
 from rfsearch.data.image_set import Split
 from rfsearch.data.labels import Colour, StoredId, list_colours, list_ids, some
-from rfsearch.data.loading import Item
 from rfsearch.errors import DataError, nearest
 
 IGNORED = "ignore"  # in a table of colours: what belongs to no class
@@ -41,12 +40,12 @@ def areas_of(split: Split) -> np.ndarray:
 
 
 def infer_classes(
-    root: Path, areas: np.ndarray, mapping: Mapping[StoredId, int], ignore_index: int | None, faults: Faults
+    where: Path, areas: np.ndarray, mapping: Mapping[StoredId, int], ignore_index: int | None, faults: Faults
 ) -> tuple[tuple[str, ...], int | None, str]:
     """Number the classes by the ids that a map gives, or else by those that the training labels hold.
 
     Args:
-        root: The data set's folder, for messages.
+        where: The folder of the training labels, for messages.
         areas: Number of training pixels of each id, 256.
         mapping: Class id of each stored id; empty where ids are class ids.
         ignore_index: Id of pixels without a class. None: 255, if it occurs.
@@ -63,7 +62,7 @@ def infer_classes(
     ids.discard(-1 if ignore_index is None else ignore_index)
     count = max(ids, default=0) + 1
     missing = sorted(set(range(count)).difference(stored))
-    where, hint = root / "train" / "labels", f"map = {list_ids(stored)}"
+    hint = f"map = {list_ids(stored)}"
     if count < 2:
         ignored = ", of which the ignored one is no class" if len(stored) > len(ids) else ""
         both = f". If all are classes, set in [data] of the space's file: {hint}" if ignored and ids else ""
@@ -122,26 +121,6 @@ def mask_rule(areas: np.ndarray, levels: Sequence[int], names: Sequence[str] = (
         f"{share:.0%} of the area, as in a mask with smoothed edges. If so, set in [data] of the space's file: "
         f'colours = {listed} and colour_match = "nearest"'
     )
-
-
-def check_range(item: Item, ids: np.ndarray, num_classes: int, ignore_index: int | None, faults: Faults) -> None:
-    """Add a fault for a label that holds ids of no class.
-
-    Args:
-        item: Whose label it is.
-        ids: Whether the label holds each id, 256 bool.
-        num_classes: The number of classes.
-        ignore_index: Id that needs to be no class.
-        faults: Gets the message.
-    """
-    outside = [k for k in np.flatnonzero(ids[num_classes:]) + num_classes if k != ignore_index]
-    if outside:
-        ignored = "no ignore index is set" if ignore_index is None else f"the ignore index is {ignore_index}"
-        held = np.flatnonzero(ids).tolist()
-        hint = f". To say which class each id is: [data] map = {list_ids(held)}" if len(held) <= num_classes else ""
-        if ignore_index is not None and ignore_index < num_classes:
-            hint = f". Names are in the order of the ids, from 0 on: the ignored id {ignore_index} has one too"
-        faults.add(f"{item.files[1]}: class id {some(outside, 4)} is outside 0..{num_classes - 1}, and {ignored}{hint}")
 
 
 def class_names(

@@ -1,11 +1,12 @@
-"""A user's own data: a folder a split, an image and a label map of the same name.
+"""A user's own data: a folder for each split, or one set; an image and a label map of the same name.
 
     root/<split>/images/<name>.{jpg,jpeg,png,bmp,webp,tif,tiff}
     root/<split>/labels/<name>.{png,tif,tiff,bmp,gif}    a class id per pixel, or a colour: see `LabelRule`
     root/classes.txt                                     optional: one class name a line, in the order of the ids
 
-`train` must be there; `val` and `test` may be missing. Names are compared in Unicode's composed form (NFC), however the
-file system writes them; other names are found by patterns, see `Naming`.
+`val` and `test` may be missing. Without `train`, root/images and root/labels are one set, which is split by a hash of
+names. The only folder beside `images` holds the labels, whatever its name. Names of files are compared in Unicode's
+composed form (NFC), however the file system writes them; other names are found by patterns, see `Naming`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from rfsearch.data.class_ids import (
     COMMON_IGNORE,
     IGNORED,
     areas_of,
-    check_range,
     class_names,
     grey_levels,
     ids_of,
@@ -34,6 +34,7 @@ from rfsearch.data.class_ids import (
 )
 from rfsearch.data.faults import Faults, require_folder
 from rfsearch.data.fitting import MEAN_COLOUR, Resize, fit
+from rfsearch.data.id_range import check_id_range
 from rfsearch.data.image_set import ImageSet, Size, Split
 from rfsearch.data.labels import (
     LARGEST_CLASS,
@@ -47,7 +48,7 @@ from rfsearch.data.labels import (
     open_label,
 )
 from rfsearch.data.loading import Item, load_splits
-from rfsearch.data.pairs import PLAIN_NAMES, STEM, Naming, find_pairs, hold_out
+from rfsearch.data.pairs import PLAIN_NAMES, STEM, Naming, find_pairs
 from rfsearch.data.picture_layout import Byte, PictureLayout
 from rfsearch.data.pictures import PLAIN_PICTURES, PictureRule, open_picture
 from rfsearch.data.survey import survey
@@ -87,7 +88,7 @@ _OneOrSeveral = Annotated[tuple[tuple[Byte, Byte, Byte], ...], BeforeValidator(_
 
 
 class Folder(PictureLayout):
-    """Read any folder of labelled images: DIR/{train,val,test}/{images,labels}.
+    """Read any folder of labelled images: DIR/{train,val,test}/{images,labels}, or DIR/{images,labels}.
 
     `classes` left out: the folder's classes.txt, else the names of `colours`, else the ids of the training labels.
 
@@ -193,7 +194,8 @@ def read_folder(
     """Read a folder of images and label maps; the set's notice says what was guessed or left out.
 
     Images are resized bilinearly with anti-aliasing, labels to the nearest. Without a val folder every 5th training
-    image is held out, chosen by a hash of its name.
+    image is held out, chosen by a hash of its name. Images that are not in splits at all are split by a hash of their
+    names: 70% train, 15% val, 15% test.
 
     Args:
         root: The data set's folder.
@@ -207,7 +209,7 @@ def read_folder(
         labels: How the ids of label files become class ids.
         colours: Colours of each class, by name, for colour-coded labels; those of `ignore` belong to no class.
         resize: How images of another shape are brought to the size, see `fit`. `pad` needs an ignore index.
-        hold_out_seed: Of the hash by which training images are held out.
+        hold_out_seed: Of the hash by which training images are held out, or images are split.
         memory_limit_bytes: See `Layout.read`.
         cache: See `Layout.read`.
 
@@ -225,8 +227,7 @@ def read_folder(
         raise DataError(f'{root}: padded pixels belong to no class: resize = "pad" needs an ignore index, such as 255.')
     faults = Faults(root)
     notes: list[str] = []
-    items = find_pairs(root, naming, faults, notes)
-    hold_out(root, items, hold_out_seed, notes)
+    items = find_pairs(root, naming, hold_out_seed, faults, notes)
 
     label_files = [item.files[1] for split in items.values() for item in split]
     check_rule_is_given(label_files, labels, pictures.max_pixels)
@@ -277,16 +278,18 @@ def _settled_classes(
     """
     present = {title: ids_of(split) for title, split in splits.items()}
     areas = areas_of(splits["train"])
+    where = next((item.files[1].parent for item in items["train"]), root)
+    inferred = names is None
     if names is None:
         faults.check()  # ids inferred from part of the labels would accuse the others
-        names, ignore_index, note = infer_classes(root, areas, labels.map, ignore_index, faults)
+        names, ignore_index, note = infer_classes(where, areas, labels.map, ignore_index, faults)
         notes.append(note)
     levels = [] if labels.map or labels.colours else grey_levels(areas)
     if len(levels) == len(names) and ignore_index not in levels and np.any(areas[len(names) :]):
-        faults.add(f"{root / 'train' / 'labels'}: {mask_rule(areas, levels, names)}")
+        faults.add(f"{where}: {mask_rule(areas, levels, names)}")
         faults.check()
-    for title, split_items in items.items():
-        for item, ids in zip(split_items, present[title], strict=True):
-            check_range(item, ids, len(names), ignore_index, faults)
+    files = [item.files[1] for title in items for item in items[title]]
+    held = zip(files, np.concatenate([present[title] for title in items]), strict=True)
+    check_id_range(held, len(names), ignore_index, faults, mapped=bool(labels.map), inferred=inferred)
     faults.check()
     return names, ignore_index

@@ -12,18 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfsearch.data.faults import Faults, require_folder
-from rfsearch.data.holding_out import in_hashed_order
+from rfsearch.data.faults import Faults
+from rfsearch.data.holding_out import in_hashed_order, split_by_hash
 from rfsearch.data.loading import Item, nfc
-from rfsearch.errors import DataError, nearest
+from rfsearch.data.split_folders import EXPECTED, LabelledFolder, find_labelled_folders
+from rfsearch.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
 STEM = "{stem}"  # in a pattern of file names: what an image and its label have in common
 
-_MEANT = {"validation": "val", "valid": "val", "dev": "val", "testing": "test"}
-_PARTS = ("images", "labels")
 _HOLD_OUT = 5  # every 5th training image validates where there is no val folder
+_PERCENT = {"train": 70, "val": 15, "test": 15}  # of a set without splits
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")  # found by a pattern that names them, for labels of colours
 _LIKELY_FROM = 50  # images from which a pattern of names is guessed
 
@@ -46,45 +46,35 @@ class Naming:
 PLAIN_NAMES = Naming()
 
 
-def find_pairs(root: Path, naming: Naming, faults: Faults, notes: list[str]) -> dict[str, list[Item]]:
-    """Find the pairs of every split there is, sorted by name.
+def find_pairs(root: Path, naming: Naming, seed: int, faults: Faults, notes: list[str]) -> dict[str, list[Item]]:
+    """Find the pairs of train, val and, where there is one, test, sorted by name.
 
     Args:
         root: The data set's folder.
         naming: How files are named.
+        seed: Of the hash by which images are held out, or split, where there are no folders for that.
         faults: Gets what is missing or ambiguous.
-        notes: Gets what was left out, one sentence each.
+        notes: Gets what was guessed, held out or left out, one sentence each.
 
     Raises:
-        DataError: There is no train split, or a folder is named unlike any split or part of one.
+        DataError: The folder is laid out in another way, or has too few images to be split.
     """
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    if "train" not in folders:
-        raise DataError(f"{root}: there is no folder 'train'.{nearest('train', folders)}")
-    for folder in folders:
-        meant = _MEANT.get(folder.lower())
-        if meant and meant not in folders:
-            raise DataError(f"{root / folder}: the {meant} split must be in a folder {meant!r}. Rename this one.")
-    items: dict[str, list[Item]] = {}
-    for title in ("train", "val", "test"):
-        if title not in folders:
-            continue
-        if title == "test" and not (root / "test" / "labels").is_dir():
-            notes.append("The folder test has no labels and was left out: no test split.")
-            continue
-        items[title] = _pairs(root, title, naming, faults, notes)
-    if "test" not in folders:
-        notes.append("There is no folder test: no test split.")
+    found = {folder.title: folder for folder in find_labelled_folders(root, notes)}
+    items = {title: _pairs(folder, naming, faults, notes) for title, folder in found.items()}
+    if "train" not in items:
+        return _split(root, items[""], seed, faults, notes)
+    _hold_out(root, items, seed, notes)
     return items
 
 
-def _pairs(root: Path, title: str, naming: Naming, faults: Faults, notes: list[str]) -> list[Item]:
-    images, labels = _folder_of(root / title, "images"), _folder_of(root / title, "labels")
+def _pairs(folder: LabelledFolder, naming: Naming, faults: Faults, notes: list[str]) -> list[Item]:
+    images, labels = folder.images, folder.labels
     by_name, label_of = _by_stem(images, naming.images, SUFFIXES), _by_stem(labels, naming.labels, LABEL_SUFFIXES)
     if not by_name:
         pattern = "" if naming.images == STEM else f" by the name {naming.images!r}"
-        below = " Folders below it are not looked into." if any(entry.is_dir() for entry in images.iterdir()) else ""
-        raise DataError(f"{images}: no image in it{pattern}. Read are {', '.join(SUFFIXES)}.{below}")
+        below = any(entry.is_dir() for entry in images.iterdir())
+        hint = f" Folders below it are not looked into. {EXPECTED}" if below else ""
+        raise DataError(f"{images}: no image in it{pattern}. Read are {', '.join(SUFFIXES)}.{hint}")
     if not label_of.keys() & by_name.keys() and (likely := _likely_naming(by_name, labels)):
         raise DataError(f"{labels}: none of its files is a label by the name {naming.labels!r}. {likely}")
     for files in by_name.values():
@@ -98,19 +88,9 @@ def _pairs(root: Path, title: str, naming: Naming, faults: Faults, notes: list[s
         faults.add(f"{by_name[name][0]}: has no label {labels / naming.labels.replace(STEM, name)}{suffix}")
     spare = len(label_of.keys() - by_name.keys())
     if spare:
-        notes.append(f"Labels without an image in {title}, left out: {spare}.")
+        place = f" in {folder.title}" if folder.title else ""
+        notes.append(f"Labels without an image{place}, left out: {spare}.")
     return [Item(name, (by_name[name][0], label_of[name][0])) for name in sorted(by_name.keys() & label_of.keys())]
-
-
-def _folder_of(split: Path, name: str) -> Path:
-    """Return the folder of a split's images or labels."""
-    split = require_folder(split)
-    if not (split / name).exists():
-        others = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and entry.name not in _PARTS)
-        raise DataError(
-            f"{split / name}: no such folder. A split has a folder images and a folder labels.{nearest(name, others)}"
-        )
-    return require_folder(split / name)
 
 
 def _by_stem(folder: Path, pattern: str, suffixes: Sequence[str]) -> dict[str, list[Path]]:
@@ -157,7 +137,7 @@ def _likely_naming(stems: Iterable[str], labels: Path) -> str:
     return ""
 
 
-def hold_out(root: Path, items: dict[str, list[Item]], seed: int, notes: list[str]) -> None:
+def _hold_out(root: Path, items: dict[str, list[Item]], seed: int, notes: list[str]) -> None:
     """Move every 5th training image to a val split where there is none, in the order of a seeded hash of the names."""
     if "val" in items or not items["train"]:
         return
@@ -171,3 +151,26 @@ def hold_out(root: Path, items: dict[str, list[Item]], seed: int, notes: list[st
         f"There is no folder val: every {_HOLD_OUT}th training image ({len(held)} of {len(order)}) was held out to "
         f"validate, by a hash with seed {seed}."
     )
+
+
+def _split(root: Path, items: Sequence[Item], seed: int, faults: Faults, notes: list[str]) -> dict[str, list[Item]]:
+    """Split a set that has no splits, by a seeded hash of each name."""
+    if not items:
+        faults.check()  # each image lacks its label
+    split = split_by_hash(items, seed, _PERCENT)
+    shares = ", ".join(f"{title} {share}%" for title, share in _PERCENT.items())
+    if empty := [title for title in ("train", "val") if not split[title]]:
+        raise DataError(
+            f"{root}: there are no folders train, val and test, so that each image's split follows from a hash of its "
+            f"name ({shares}). None of the {len(items)} images got into {' and '.join(empty)}, as may happen with so "
+            f"few. Add images, or split them yourself, into folders. {EXPECTED}"
+        )
+    counts = ", ".join(f"{title} {len(split[title])}" for title in _PERCENT)
+    notes.append(
+        f"There are no folders train, val and test: the {len(items)} images were split by a hash of their names with "
+        f"seed {seed} ({counts}; on average {shares}). Images that are nearly alike, such as frames of one video, may "
+        "then be in several splits, which makes scores too good: split such images by folders."
+    )
+    if not split["test"]:
+        del split["test"]
+    return split

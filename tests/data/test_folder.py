@@ -201,7 +201,7 @@ def break_twin(root):
 @pytest.mark.parametrize(
     ("breakage", "message"),
     [
-        (break_folder, r"no folder 'train'\. Did you mean 'trian'\?"),
+        (break_folder, r"no folder 'train'\. .* Did you mean 'trian'\? Rename it to 'train'\."),
         (break_split_name, r"validation: the val split must be in a folder 'val'"),
         (break_images_folder, r"val/images: no such folder.* Did you mean 'image'\?"),
         (break_emptied, r"val/images: no image in it"),

@@ -279,13 +279,6 @@ def test_a_map_numbers_classes_without_gaps(root):
     assert (data.num_classes, data.ignore_index) == (2, 255)
 
 
-def test_an_id_outside_the_named_classes_is_offered_a_map(root):
-    relabel(root, np.where(IDS > 1, 255, 0))
-    text = refusal(root, classes=["background", "object"])
-    assert "class id 255 is outside 0..1" in text
-    assert offered(text, "map") == {"0": 0, "255": 1}
-
-
 # Names
 
 
@@ -342,13 +335,6 @@ def test_jpeg_labels_are_told_how_they_are_read(tmp_path):
     naming = Naming(labels=offered(text, "labels"))
     data = read_folder(tmp_path / "jpeg", naming=naming, colours=colours, labels=LabelRule(nearest=True))
     np.testing.assert_array_equal(of(data, "val0")[1], mask > 127)
-
-
-def test_a_folder_of_another_name_is_named(root):
-    (root / "train/labels").rename(root / "train/masks")
-    assert "train/labels: no such folder. A split has a folder images and a folder labels. Known: masks" in refusal(
-        root
-    )
 
 
 def test_images_in_folders_below_are_said_not_to_be_read(root):
@@ -490,11 +476,19 @@ def test_smaller_labels_of_stored_images_are_told_the_setting_too(root):
     assert "turned upright with it: 1" in read_folder(root, labels=LabelRule(resize=True)).notice
 
 
-def test_a_label_of_another_shape_is_a_fault_all_the_same(root):
-    put(root, "train", "train1", label=np.zeros((8, 6), np.uint8))
+def test_a_label_of_another_shape_is_a_fault_all_the_same_and_told_why(root):
+    put(root, "train", "train1", label=np.zeros((3, 6), np.uint8))
+    fault = "train1.png: is 6 x 3 px (W x H), its image train1.png is 8 x 6 px"
     text = refusal(root, labels=LabelRule(resize=True))
-    assert "train1.png: is 6 x 8 px (W x H), its image train1.png is 8 x 6 px" in text
-    assert "resize_labels" not in text
+    assert f"{fault}. resize_labels is set, but it resizes only labels of their image's shape" in text
+    assert "which at this height is 4 x 3 px" in text
+    put(root, "train", "train2", label=np.zeros((3, 4), np.uint8))
+    assert text == refusal(root, labels=LabelRule(resize=True))  # the size that is told is one that is taken
+    (root / "train/labels/train2.png").unlink()
+    put(root, "train", "train2")
+    plain = refusal(root)
+    assert fault in plain
+    assert "resize_labels" not in plain  # which would not help
 
 
 def test_images_that_are_squashed_are_reported(root):
