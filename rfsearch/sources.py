@@ -16,7 +16,7 @@ import importlib.util
 import itertools
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,6 +31,7 @@ _neighbours: dict[tuple[str, ...], dict[str, ModuleType]] = {}  # top-level modu
 _known_before: dict[tuple[str, ...], set[str]] = {}  # modules that were there before any file of these folders
 _looked_in: set[str] = set()  # folders on Python's path for files that were imported from them
 _versions: dict[str, tuple[int, int]] = {}  # of imported files, by module: time and size
+_sent: dict[Path, Path] = {}  # where the files of another machine lie on this one, by their paths there
 _refusal: ContextVar[str] = ContextVar("refusal", default="")
 
 
@@ -76,6 +77,7 @@ def import_source(source: str) -> Any:
         _append_to_path(str(Path.cwd()))
         return importlib.import_module(source)
     path = Path(source).expanduser().resolve()
+    path = _sent.get(path, path)
     if not path.is_file():
         raise FileNotFoundError(path)
     root = _root_folder(path)
@@ -88,6 +90,63 @@ def import_source(source: str) -> Any:
     with _neighbours_importable(*map(str, _import_folders(path))):
         importlib.import_module(parent)
         return _import_file(name, path)
+
+
+def pack(files: Iterable[str]) -> dict[str, bytes]:
+    """Read files, and what makes packages of their folders, for machines that may not have them.
+
+    Args:
+        files: Absolute paths. Those that are not there are left out.
+
+    Returns:
+        Contents by path.
+    """
+    found = {}
+    for path in map(Path, files):
+        packages = [folder / "__init__.py" for folder in path.parents if _root_folder(path) in folder.parents]
+        for file in (path, *packages):
+            with suppress(OSError):
+                found[str(file)] = file.read_bytes()
+    return found
+
+
+def unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
+    """Import files as they were on the machine that packed them, unless this one has all of them at the same paths.
+
+    Args:
+        files: What `pack` returned.
+        folder: Where they are written.
+
+    Returns:
+        Where they are then, by their paths there; nothing where this machine has them. Another process of this machine
+        learns it by `find_at`.
+    """
+    if all(_holds(Path(path), content) for path, content in files.items()):
+        return {}
+    places = {path: folder / Path(path).relative_to(Path(path).anchor) for path in files}
+    for path, place in places.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(files[path])
+    found = {path: str(place) for path, place in places.items()}
+    find_at(found)
+    return found
+
+
+def find_at(places: Mapping[str, str]) -> None:
+    """Import files from other places than those that are named; see `unpack`."""
+    _sent.update({Path(path): Path(place) for path, place in places.items()})
+
+
+def sent() -> dict[str, str]:
+    """Return where the files of another machine are; see `unpack`."""
+    return {str(path): str(place) for path, place in _sent.items()}
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _is_installed(source: str) -> bool:

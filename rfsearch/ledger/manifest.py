@@ -21,7 +21,7 @@ from rfsearch.ledger.files import read_json, write_whole
 from rfsearch.ledger.record import Cost
 from rfsearch.ledger.request import Request
 from rfsearch.ledger.schema import SCHEMA
-from rfsearch.ledger.typed_json import Kept, read_parts, sound
+from rfsearch.ledger.typed_json import Kept, known, read_parts, sound
 from rfsearch.space import SINGLE, OwnSpace, Space
 
 MANIFEST_FILE = "manifest.json"
@@ -252,6 +252,14 @@ class Manifest:
     versions: Kept[dict[str, str]]
     machine: Kept[Machine]
     workers: Kept[int]
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the user's files that trials run, as they were at the start."""
+        network = known(self.network, None)
+        if network is None:
+            return []
+        return [path for files in (network.sources, network.layers, *network.code.values()) for path in files]
 
     @property
     def has_own_trainings(self) -> bool:

@@ -23,6 +23,7 @@ from ray import tune
 from rfsearch import interrupt
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Record
+from rfsearch.ledger.manifest import read_manifest
 from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.orchestration import session
 from rfsearch.orchestration.callbacks import Switched
@@ -32,6 +33,7 @@ from rfsearch.orchestration.ray_insides import NoDisplay, muted
 from rfsearch.orchestration.searcher import ContestSearcher, Pulse, RungScheduler, Starts
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
+from rfsearch.sources import pack
 from rfsearch.storage import name_of, storage_of
 from rfsearch.training import Trainings
 
@@ -179,6 +181,7 @@ class Engine:
                 currency=currency,
                 resources=(cpus, gpus),
                 storage=storage.uri if storage else "",
+                files=pack(read_manifest(run_dir).files) if self._address is not None else {},
             )
         except Exception as error:  # whatever a user's object raises where it is pickled
             raise RequestError(

@@ -17,6 +17,7 @@ from ray import cloudpickle
 
 from rfsearch.errors import LostProcessError
 from rfsearch.own_loop.member import Abandon, Post, Said, Work
+from rfsearch.sources import sent
 
 _UNTIL_MISSED_S = 5.0
 _UNTIL_KILLED_S = 5.0
@@ -42,7 +43,8 @@ class Members:
         threads = max(1, torch.get_num_threads() // size)
         try:
             for rank in range(size):
-                self._start(Post(rank, size, str(Path(folder) / "meeting"), device.type == "cuda", threads, sys.path))
+                meeting = str(Path(folder) / "meeting")
+                self._start(Post(rank, size, meeting, device.type == "cuda", threads, sys.path, sent()))
             for connection in self._connections:
                 connection.send_bytes(packed)
         except BaseException:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
 from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.watchdog import watched
+from rfsearch.sources import unpack
 from rfsearch.storage import Storage
 from rfsearch.training import Order, RunningTraining, Trainings
 
@@ -61,9 +64,13 @@ class TrialTraining(tune.Trainable):
         currency: str = "",
         resources: tuple[float, float] = (1, 0),
         storage: str = "",
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         """Keep what all trials of the worker share, and begin with the first."""
         assert trainings is not None
+        if files:
+            self._own_files = tempfile.TemporaryDirectory(prefix="rfsearch-", ignore_cleanup_errors=True)
+            unpack(files, Path(self._own_files.name))
         cpus, gpus = resources
         torch.set_num_threads(max(1, int(cpus)))
         self._shared = (trainings, currency)

@@ -21,6 +21,7 @@ from torch import distributed
 
 from rfsearch.own_loop.group import Group
 from rfsearch.own_loop.loop_training import cause_of
+from rfsearch.sources import find_at
 
 Work = Callable[[Group, "Line", torch.device], None]
 
@@ -36,6 +37,7 @@ class Post:
         cuda: Whether it trains on the GPU of its number.
         threads: Of torch.
         path: Where it finds modules.
+        files: Where it finds files of another machine, by their paths there.
     """
 
     rank: int
@@ -44,6 +46,7 @@ class Post:
     cuda: bool
     threads: int
     path: list[str]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     post: Post = connection.recv()
     sys.path[:] = post.path
+    find_at(post.files)
     os.environ |= {
         "RANK": str(post.rank),
         "LOCAL_RANK": str(post.rank),
