@@ -21,7 +21,7 @@ from rfsearch.report.effective import FIELDS_FILE, MeasuredFields
 from rfsearch.report.figures.registry import draw_figures
 from rfsearch.report.front import pareto_table
 from rfsearch.report.pictures import Gallery, gallery
-from rfsearch.report.provenance import provenance_of
+from rfsearch.report.provenance import provenance_of, repeat_command
 from rfsearch.report.rows import (
     ArmRow,
     anytime_table,
@@ -132,7 +132,7 @@ def _kept_examples(view: RunView, records: Iterable[Record]) -> Path | None:
 def _commands(view: RunView) -> list[tuple[str, str]]:
     """Return the commands that go on from this run, and what each does."""
     run = shlex.quote(name_of(view.run.directory))
-    commands = [(known(view.run.manifest.command, ""), "The whole run once more, into another directory:")]
+    commands = [repeat_command(known(view.run.manifest.command, ""), view.run.directory)]
     if view.run.unfinished or view.run.running:
         commands.append((f"rfsearch resume {run}", "Finish it where it stopped:"))
     commands += [
