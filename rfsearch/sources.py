@@ -52,20 +52,14 @@ def absolute(spec: str) -> str:
 def spec_of(function: Callable[..., Any]) -> str:
     """Return the SPEC by which another process finds a function; empty where there is none.
 
-    The file of a function of the user's is named from the working directory. A script is named only where it guards what
-    it does by `if __name__ == "__main__":`, since importing it would do that again.
+    The file of a function of the user's is named from the working directory. A script is named only where it guards
+    what it does by `if __name__ == "__main__":`, since importing it would do that again.
     """
     name, module = getattr(function, "__qualname__", ""), sys.modules.get(getattr(function, "__module__", ""))
-    file = str(getattr(module, "__file__", None))
-    if (
-        module is None
-        or not file.endswith(".py")
-        or not name.isidentifier()
-        or getattr(module, name, 0) is not function
-    ):
+    if module is None or not name.isidentifier() or getattr(module, name, None) is not function:
         return ""
-    path = Path(file).resolve()
-    if not path.is_file() or (module.__name__ == "__main__" and not _is_guarded(path)):
+    path = Path(getattr(module, "__file__", None) or "").resolve()
+    if path.suffix != ".py" or not path.is_file() or (module.__name__ == "__main__" and not _is_guarded(path)):
         return ""
     if not _is_users_own(path):
         return f"{module.__name__}:{name}"

@@ -4,9 +4,11 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
+import traceback
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import rfsearch
+from rfsearch import interrupt
 from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
 from rfsearch.errors import RequestError, RfsearchError, RunDirectoryError
 from rfsearch.identity import require_same
@@ -229,6 +232,27 @@ def test_sites_are_proposed_where_none_are_named():
     found = plan(sites=())
     assert found.space.sites
     assert any("Sites:" in notice for notice in found.notices)
+
+
+def test_an_interrupted_search_is_a_keyboard_interrupt_that_says_how_to_go_on(tmp_path, monkeypatch):
+    train_in_process(monkeypatch)
+    told: list[int] = []
+
+    def train(trial):
+        told.append(1)
+        if len(told) == 3:  # the pilot, one whole trial, and the one that is interrupted
+            interrupt.on_signal(signal.SIGINT, None)
+        loops.train_without_a_look(trial)
+
+    given = {**SEARCH, "strategies": ["exhaustive"]}
+    with pytest.raises(KeyboardInterrupt) as stop:
+        rfsearch.search(train, out=tmp_path / "run", **given)
+    said = f"Interrupted. Nothing is lost. Go on with: rfsearch.search(..., out='{tmp_path / 'run'}')"
+    shown = "".join(traceback.format_exception(stop.value))
+    assert shown.count("Go on with") == 1
+    assert shown.rstrip().endswith(said)
+    result = rfsearch.search(train, out=tmp_path / "run", **given)
+    assert len(result.trials) > 1
 
 
 SCRIPT = """
