@@ -83,9 +83,14 @@ class LostProcessError(RfsearchError):
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the closest known one, and all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    close = closest(wanted, known)
+    hint = f" Did you mean {close!r}?" if close else ""
     return f"{hint} Known: {', '.join(known) if known else 'none'}."
+
+
+def closest(wanted: str, known: Iterable[str]) -> str:
+    """Return the known name that is closest to an unknown one; empty where none is like it."""
+    return next(iter(difflib.get_close_matches(wanted, sorted(known), n=1, cutoff=0.4)), "")
 
 
 def described(value: object) -> str:
