@@ -8,6 +8,7 @@
     |   |-- StrategyError       a strategy whose own code fails or breaks its contract
     |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
     |   |   `-- DerivativeError a layer that is differentiated twice and has a first derivative only
+    |   |-- NotInstalledError   a package that an extra of rfsearch's own brings is not installed
     |   |-- RunDirectoryError   a run directory that cannot be written, read or resumed
     |   `-- UntrustedError      code that is not installed, named by a directory that nobody here has begun or trusts
     |-- TrialError              one trial failed; the run goes on and the ledger holds the cause
@@ -62,6 +63,10 @@ class DerivativeError(ModelError, RuntimeError):
 
     A RuntimeError too, as torch's own is.
     """
+
+
+class NotInstalledError(RequestError):
+    """Report that a package is not installed which an extra of rfsearch's own brings: no fault, where nobody asked."""
 
 
 class RunDirectoryError(RequestError):

@@ -16,7 +16,7 @@ from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import MISSING, amount, counted, duration, multiple, percent, prefixed, score
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
-from rfsearch.report.budgets import room_of, unspent
+from rfsearch.report.budgets import over_and_under, room_of, unspent
 from rfsearch.report.effective import FIELDS_FILE, MeasuredFields
 from rfsearch.report.figures.registry import draw_figures
 from rfsearch.report.front import pareto_table
@@ -174,18 +174,13 @@ def _budget_rows(view: RunView) -> list[list[str]]:
 
 def _arm_cells(row: ArmRow, view: RunView) -> list[str]:
     facts, arm, best = view.facts, row.arm, row.arm.incumbent
-    over = unspent = MISSING
-    if row.share is not None:
-        over = percent(row.share - 1) if row.share > 1 else "none"
-        unspent = percent(1 - row.share) if row.share < 1 else "none"
     unit = facts.reference_flop
     cells = [
         arm.strategy,
         str(arm.seed),
         amount(row.limit, facts.currency),
         amount(row.spent, facts.currency),
-        over,
-        unspent,
+        *over_and_under(row.share),
         multiple(arm.spent.flop / unit) if unit else prefixed(arm.spent.flop, "FLOP"),
         duration(arm.spent.device_s),
         row.statuses,

@@ -26,6 +26,7 @@ def provenance_of(view: RunView) -> list[tuple[str, str]]:
         ("Space", " / ".join(filter(None, preset))),
         ("Cited", known(space.cite, "")),
         ("Network", known(space.backbone, "")),
+        ("Weights", "none, trained from scratch" if view.facts.from_scratch else ""),
         ("Sites searched", ", ".join(facts.sites)),
         ("Dilations searched", ", ".join(map(str, facts.dilations))),
         ("Hand default", setting_of(facts.reference) if facts.reference else ""),
