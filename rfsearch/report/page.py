@@ -14,7 +14,7 @@ import pandas as pd
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import known
-from rfsearch.numbers import MISSING, amount, counted, duration, multiple, percent, prefixed, score
+from rfsearch.numbers import MISSING, amount, counted, duration, multiple, prefixed, score
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
 from rfsearch.report.budgets import over_and_under, room_of, unspent
 from rfsearch.report.effective import FIELDS_FILE, MeasuredFields
