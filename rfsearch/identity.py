@@ -22,9 +22,6 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.manifest import Network
 from rfsearch.space import Space
 
-# What earlier versions recorded in the place of the file in which a model that was passed as a function is written.
-_RECORDED_BY_MISTAKE = ("rfsearch", "own_loop", "planning.py")
-
 
 def network_of(
     spec: str, model: nn.Module, layers: Iterable[str] = (), code: Mapping[str, Mapping[str, str]] | None = None
@@ -98,8 +95,7 @@ def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -
 
 def _files(network: Network, spec: str) -> dict[str, Mapping[str, str]]:
     """Return the SHA-256 of the user's files by what they may change, in words, and by path."""
-    of_model = {path: sha for path, sha in network.sources.items() if Path(path).parts[-3:] != _RECORDED_BY_MISTAKE}
-    of_network = {f"what backbone {spec} computes": of_model, "its layers": network.layers}
+    of_network = {f"what backbone {spec} computes": network.users_files, "its layers": network.layers}
     return of_network | {f"its {what}": files for what, files in network.code.items()}
 
 

@@ -134,7 +134,7 @@ def _read_images(
     if run_dir is not None:
         if changes:
             raise RequestError(
-                f"--set is for a network by its name: a run reads its images as it did. Got {changes[0]!r}."
+                f"--set does not go with a run, whose images are read as they were when it began. Got {changes[0]!r}."
             )
         manifest = read_manifest(run_dir)
         known = manifest.image_space

@@ -28,6 +28,8 @@ from rfsearch.storage import name_of
 MANIFEST_FILE = "manifest.json"
 _NAMED = 5  # runs at most, where one is not found
 
+_RECORDED_BY_MISTAKE = ("rfsearch", "own_loop", "planning.py")
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -61,6 +63,14 @@ class Network:
     sources: Mapping[str, str]
     layers: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def users_files(self) -> Mapping[str, str]:
+        """Its sources, without the file of rfsearch's that stands there in runs of earlier versions.
+
+        They recorded it in the place of the file in which a model that was passed as a function is written.
+        """
+        return {path: sha for path, sha in self.sources.items() if Path(path).parts[-3:] != _RECORDED_BY_MISTAKE}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from rfsearch.report.effective import FIELDS_FILE, MeasuredFields
 from rfsearch.report.figures.registry import draw_figures
 from rfsearch.report.front import pareto_table
 from rfsearch.report.pictures import Gallery, gallery
-from rfsearch.report.provenance import provenance_of, repeat_command
+from rfsearch.report.provenance import provenance_of, repeat_command, resume_command
 from rfsearch.report.rows import (
     ArmRow,
     anytime_table,
@@ -134,7 +134,7 @@ def _commands(view: RunView) -> list[tuple[str, str]]:
     run = shlex.quote(name_of(view.run.directory))
     commands = [repeat_command(known(view.run.manifest.command, ""), view.run.directory)]
     if view.run.unfinished or view.run.running:
-        commands.append((f"rfsearch resume {run}", "Finish it where it stopped:"))
+        commands.append((resume_command(view.run), "Finish it where it stopped:"))
     commands += [
         (f"rfsearch report {run}", "Write this page and its tables again, from the ledger:"),
         ("" if view.facts.replayed else f"rfsearch export {run}", "Take the best trained network with you:"),

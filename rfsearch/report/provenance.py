@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from rfsearch.ledger import Run
 from rfsearch.ledger.manifest import Machine
 from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import byte_size, prefixed
 from rfsearch.report.budgets import room_of
 from rfsearch.report.view import RunView, setting_of
-from rfsearch.storage import uri_of
+from rfsearch.space import OwnSpace
+from rfsearch.storage import name_of, uri_of
 
 
 def provenance_of(view: RunView) -> list[tuple[str, str]]:
@@ -77,6 +79,14 @@ def repeat_command(command: str, directory: Path) -> tuple[str, str]:
     elif uri_of(out):
         kept += ["--out", _beside(out)]
     return (command if kept == words else shlex.join(kept)), introduced
+
+
+def resume_command(run: Run) -> str:
+    """Return what finishes a run that has stopped: a command, or a call where only a script has its functions."""
+    space, name = known(run.manifest.resolved_space, None), name_of(run.directory)
+    if isinstance(space, OwnSpace) and not space.train:
+        return f"rfsearch.search(..., out={name!r})"
+    return f"rfsearch resume {shlex.quote(name)}"
 
 
 def _without_out(words: Sequence[str]) -> tuple[list[str], str]:

@@ -1,5 +1,6 @@
 """A search in a user's own training: the contest, the ledger and the report are those of every run."""
 
+import html
 import json
 import math
 import os
@@ -251,6 +252,9 @@ def test_an_interrupted_search_is_a_keyboard_interrupt_that_says_how_to_go_on(tm
     shown = "".join(traceback.format_exception(stop.value))
     assert shown.count("Go on with") == 1
     assert shown.rstrip().endswith(said)
+    page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert f"<code>rfsearch.search(..., out='{tmp_path / 'run'}')</code>" in page
+    assert "<code>rfsearch resume" not in page
     result = rfsearch.search(train, out=tmp_path / "run", **given)
     assert len(result.trials) > 1
 
