@@ -55,8 +55,8 @@ def repeat_command(command: str, directory: Path) -> tuple[str, str]:
     """Return the command that makes a run once more, and a sentence that introduces it.
 
     It is refused where it names a directory that holds a run. Without a name the new run gets a new directory in
-    `runs`. Another name stands where there is no such default: on object storage, since the workers of a cluster may
-    share nothing else, and for `reproduce`, which goes on with the run that it finds.
+    `runs`. Another name stands where that default would not do: on object storage and on a cluster, whose workers may
+    share no other place, and for `reproduce`, which goes on with the run that it finds.
 
     Args:
         command: What started the run, as its manifest has it.
@@ -76,7 +76,7 @@ def repeat_command(command: str, directory: Path) -> tuple[str, str]:
     kept, out = _without_out(words)
     if words[1:2] == ["reproduce"]:
         kept += ["--out", _beside(out or str(directory.parent))]
-    elif uri_of(out):
+    elif out and (uri_of(out) or any(word.partition("=")[0] == "--address" for word in kept)):
         kept += ["--out", _beside(out)]
     return (command if kept == words else shlex.join(kept)), introduced
 

@@ -42,6 +42,7 @@ def test_the_printed_command_makes_the_run_once_more(tmp_path: Path, monkeypatch
         ("rfsearch run --space x --set 'a=\"--out\"' --out 'my runs/a'", "rfsearch run --space x --set 'a=\"--out\"'"),
         ("rfsearch run --space x --out s3://b/a", "rfsearch run --space x --out s3://b/a-again"),
         ("rfsearch run --out 's3://b/a?region=x'", "rfsearch run --out 's3://b/a-again?region=x'"),
+        ("rfsearch run --address auto --out /nfs/a", "rfsearch run --address auto --out /nfs/a-again"),
         ("rfsearch reproduce wei-table2", "rfsearch reproduce wei-table2 --out runs/wei-table2-again"),
         ("rfsearch reproduce wei-table2 --out x/", "rfsearch reproduce wei-table2 --out x-again"),
         ("rfsearch run --space 'unclosed", "rfsearch run --space 'unclosed"),
