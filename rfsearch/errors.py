@@ -8,6 +8,7 @@
     |   |-- StrategyError       a strategy whose own code fails or breaks its contract
     |   |-- ModelError          a model that cannot be built, traced, cut open or weighed
     |   |   `-- DerivativeError a layer that is differentiated twice and has a first derivative only
+    |   |-- NotInstalledError   a package that an extra of rfsearch's own brings is not installed
     |   |-- RunDirectoryError   a run directory that cannot be written, read or resumed
     |   `-- UntrustedError      code that is not installed, named by a directory that nobody here has begun or trusts
     |-- TrialError              one trial failed; the run goes on and the ledger holds the cause
@@ -64,6 +65,10 @@ class DerivativeError(ModelError, RuntimeError):
     """
 
 
+class NotInstalledError(RequestError):
+    """Report that a package is not installed which an extra of rfsearch's own brings: no fault, where nobody asked."""
+
+
 class RunDirectoryError(RequestError):
     """Report a run directory that cannot be written, read or resumed."""
 
@@ -83,9 +88,14 @@ class LostProcessError(RfsearchError):
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the closest known one, and all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    close = closest(wanted, known)
+    hint = f" Did you mean {close!r}?" if close else ""
     return f"{hint} Known: {', '.join(known) if known else 'none'}."
+
+
+def closest(wanted: str, known: Iterable[str]) -> str:
+    """Return the known name that is closest to an unknown one; empty where none is like it."""
+    return next(iter(difflib.get_close_matches(wanted, sorted(known), n=1, cutoff=0.4)), "")
 
 
 def described(value: object) -> str:

@@ -95,7 +95,7 @@ def require_same(then: Network | None, now: Network, spec: str, run_dir: Path) -
 
 def _files(network: Network, spec: str) -> dict[str, Mapping[str, str]]:
     """Return the SHA-256 of the user's files by what they may change, in words, and by path."""
-    of_network = {f"what backbone {spec} computes": network.sources, "its layers": network.layers}
+    of_network = {f"what backbone {spec} computes": network.users_files, "its layers": network.layers}
     return of_network | {f"its {what}": files for what, files in network.code.items()}
 
 

@@ -21,6 +21,19 @@ class Interrupted(BaseException):
     """
 
 
+class SearchInterrupted(Interrupted, KeyboardInterrupt):
+    """Report it to a script that has called `rfsearch.search`, for which it is a KeyboardInterrupt like any other.
+
+    Within rfsearch it is `Interrupted` alone, since libraries that catch a KeyboardInterrupt would lose what it says.
+
+    Example:
+        >>> try:
+        ...     rfsearch.search(train, model=make_model, input_shape=(1, 3, 512, 512))
+        ... except KeyboardInterrupt as stop:
+        ...     print(stop)
+    """
+
+
 class _State:
     deferred = False
     asked = False

@@ -15,7 +15,16 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rfsearch.errors import ModelError, RequestError, RfsearchError, SpaceError, UntrustedError, described, nearest
+from rfsearch.errors import (
+    ModelError,
+    NotInstalledError,
+    RequestError,
+    RfsearchError,
+    SpaceError,
+    UntrustedError,
+    described,
+    nearest,
+)
 from rfsearch.sources import absolute, import_source
 
 if TYPE_CHECKING:
@@ -93,10 +102,19 @@ def _load_point(point: EntryPoint) -> Any:
     try:
         return point.load()
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and (extra := _extra_of(point)):
+            raise NotInstalledError(f"{error.name} is not installed: pip install 'rfsearch[{extra}]'.") from error
         package = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
         raise RequestError(
             f"plugin {point.name!r} of {point.group}{package} ({point.value}) does not load: {describe_error(error)}."
         ) from error
+
+
+def _extra_of(point: EntryPoint) -> str:
+    """Return the extra of rfsearch's own that brings what a plugin of its own imports; empty where there is none."""
+    own = point.dist is not None and point.dist.name == "rfsearch"
+    extras = point.dist.metadata.get_all("Provides-Extra") if own and point.dist else None
+    return point.name if point.name in (extras or ()) else ""
 
 
 def describe_error(error: BaseException) -> str:

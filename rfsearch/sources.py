@@ -16,7 +16,7 @@ import importlib.util
 import itertools
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -48,6 +48,31 @@ def absolute(spec: str) -> str:
         return f"{Path(source).expanduser().resolve()}:{attribute}"
     file = _file_of_working_directory(source)
     return f"{file}:{attribute}" if file else spec
+
+
+def spec_of(function: Callable[..., Any]) -> str:
+    """Return the SPEC by which another process finds a function; empty where there is none.
+
+    The file of a function of the user's is named from the working directory. A script is named only where it guards
+    what it does by `if __name__ == "__main__":`, since importing it would do that again.
+    """
+    name, module = getattr(function, "__qualname__", ""), sys.modules.get(getattr(function, "__module__", ""))
+    if module is None or not name.isidentifier() or getattr(module, name, None) is not function:
+        return ""
+    path = Path(getattr(module, "__file__", None) or "").resolve()
+    if path.suffix != ".py" or not path.is_file() or (module.__name__ == "__main__" and not _is_guarded(path)):
+        return ""
+    if not _is_users_own(path):
+        return f"{module.__name__}:{name}"
+    return f"{path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path}:{name}"
+
+
+def _is_guarded(script: Path) -> bool:
+    """Return whether a script asks by which name it runs, on its top level."""
+    with suppress(OSError, ValueError, SyntaxError, RecursionError):
+        tests = [statement.test for statement in ast.parse(script.read_bytes()).body if isinstance(statement, ast.If)]
+        return any(isinstance(n, ast.Name) and n.id == "__name__" for test in tests for n in ast.walk(test))
+    return False
 
 
 @contextmanager

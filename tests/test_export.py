@@ -572,7 +572,7 @@ def test_weights_are_taken_between_forms_of_one_network_only():
 
 def test_wrong_requests_are_reported(call, run_of, tmp_path):
     run_dir = run_of("learned")
-    wrong(call("export", tmp_path / "nowhere"), "not a run", "manifest.json")
+    wrong(call("export", tmp_path / "nowhere"), "nowhere: does not exist.")
     wrong(call("export", run_dir, "--trial", "listed-0-0"), "no trial 'listed-0-0' has finished", "'listed-0-000'")
     wrong(call("export", run_dir, "--size", "512"), "height x width", "'512'")
     wrong(call("export", run_dir, "--size", "0x512"), "1 to 8192", "0 x 512")

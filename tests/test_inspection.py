@@ -152,6 +152,29 @@ def test_rf_writes_pictures_and_holds_objects_against_the_field(
     assert (out / "layers.csv").read_text().splitlines()[1].startswith("stem,Conv2d,3x3,2x2,1x1,8x32x32,3,False,2,0")
 
 
+@pytest.mark.parametrize("command", ["rf", "sites"])
+def test_set_says_how_the_images_are_read(
+    command: str, nets: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Label 11 is no class: a folder with it is refused until somebody says that it is to be ignored."""
+    for label in folder.glob("*/labels/*.png"):
+        pixels = np.array(Image.open(label))
+        pixels[:2] = 11
+        Image.fromarray(pixels).save(label)
+    more = ["--no-effective", "--out", str(tmp_path / "o")] if command == "rf" else []
+    words = [command, f"{nets}:Net", "--data", str(folder), *more, "--json", "--set", "image_size=[64,64]"]
+    code, _, err = call(capsys, *words)
+    assert (code, "11" in err) == (2, True)
+    code, said, err = call(capsys, *words, "--set", "data.ignore_index=11")
+    assert code == 0, err
+    body = json.loads(said)
+    if command == "rf":
+        assert body["input"] == [3, 64, 64]
+        assert body["objects"]["small"]["median"] == 4
+    else:
+        assert body[0]["map"] == [64, 64]
+
+
 def test_rf_prints_a_table(nets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said, _ = call(capsys, "rf", f"{nets}:Net", "--input", "3x64x64", "--out", str(tmp_path / "o"), "--all")
     assert code == 0
@@ -184,6 +207,7 @@ def test_the_size_of_an_input_that_nobody_gave_is_said(
         (["rf", "wei-small", "--at", "conv66"], "Did you mean 'conv6'"),
         (["rf", "wei-small", "--input", "3x0x64"], "--input is channels x axes"),
         (["rf", "torchvision:resnet5"], "resnet50"),
+        (["rf", "wei-small", "--set", "data.ignore_index=11"], "--set goes with --data or --space"),
         (["sites", "NETS:OneByOne"], "no site.*reads one pixel"),
         (["rf", "NETS:Inverse"], "aten::linalg_inv.*register"),
         (["plan", "--space", "helen", "--backbone", "NETS:Pooled", "--site", "conv"], "logits of"),

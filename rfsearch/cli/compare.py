@@ -22,24 +22,27 @@ def compare(
         list[Path],
         typer.Argument(help="Run directories or URIs, two or more.", metavar="RUN...", parser=run_directory),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("compare.html"),
+    out: Annotated[
+        Path, typer.Option("--out", help="The page to write. An earlier comparison there is replaced.")
+    ] = Path("compare.html"),
     as_json: JsonOption = False,
 ) -> None:
     """Put several runs on one page: data sets, networks or strategies, ranked on equal budgets."""
-    from rfsearch.report.compare_page import say_comparison, write_comparison
+    from rfsearch.report.compare_page import replaces_comparison, say_comparison, write_comparison
     from rfsearch.report.comparison import compare_runs
 
+    replaces = replaces_comparison(out)
     found = compare_runs(runs)
     write_comparison(found, out)
     if as_json:
-        print_json(_as_json(found) | {"page": str(out)})
+        print_json(_as_json(found) | {"page": str(out), "replaced": replaces})
         return
     for problem in found.problems:
         say(f"{problem.name}: {', '.join(problem.runs)}")
     out_console.print(_table(found))
     for sentence in say_comparison(found):
         say(sentence)
-    say(f"Page: {out}")
+    say(f"Page: {out}{', in the place of an earlier comparison' if replaces else ''}")
 
 
 def _table(found: Comparison) -> Table:

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from rfsearch.cli.options import JsonOption
-from rfsearch.errors import RequestError
+from rfsearch.errors import NotInstalledError, RequestError
 from rfsearch.printing import out_console, plain_table, print_json, warn
 
 
@@ -20,6 +20,8 @@ def list_names(as_json: JsonOption = False) -> None:
             try:
                 about = _about_space(name) if group == "spaces" else _first_sentence(plugins.load(group, name))
                 rows.append((kind, name, about))
+            except NotInstalledError as error:
+                rows.append((kind, name, str(error)))
             except RequestError as error:
                 warn(f"Left out: {error}")
     if as_json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rfsearch.cli.options import TrustOption
+from rfsearch.cli.options import SetOption, TrustOption
 from rfsearch.errors import RequestError
 from rfsearch.storage import run_directory, uri_of
 
@@ -69,6 +69,7 @@ def load_model(
     classes: ClassesOption = 21,
     data: FolderOption = None,
     space: ModelSpaceOption = "folder",
+    changes: SetOption = None,
     trust: TrustOption = False,
 ) -> LoadedModel:
     """Build a network, or load the winner of a run.
@@ -79,6 +80,7 @@ def load_model(
         classes: Number of classes, where no images say it.
         data: Folder of labelled images.
         space: Name of the space whose layout that folder has; with an embedded set, it needs none.
+        changes: KEY=VALUE each, in place of what that space says.
         trust: Whether a run's code may be run that is not installed.
 
     Raises:
@@ -93,7 +95,7 @@ def load_model(
     place = run_directory(model) if uri_of(model) else Path(model)
     run_dir = place if (place / MANIFEST_FILE).is_file() else None
     with tempfile.TemporaryDirectory() as cache, opened(run_dir, trust) if run_dir else nullcontext():
-        found = _read_images(run_dir, data, space, Path(cache))
+        found = _read_images(run_dir, data, space, changes or (), Path(cache))
         images = found[1] if found else None
         sizes, assumed = None, ""
         if found is None:
@@ -108,14 +110,20 @@ def load_model(
             if input_shape and _parse_shape(input_shape) != shape:
                 raise RequestError(
                     f"--input {input_shape} is not the size of the images, {inspection.format_sizes(shape)}. Leave it "
-                    "out, or change image_size in a copy of the space's file."
+                    f"out{'' if run_dir else ', or choose another size of theirs with --set image_size=[H,W]'}."
                 )
         network = trained(run_dir) if run_dir else inspection.build_network(model, classes, shape[0])
         return LoadedModel(model, network, shape, images, sizes, assumed)
 
 
-def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: Path) -> tuple[Space, ImageSet] | None:
-    """Read the images of a run, of a folder or of a space, with that space; None where none of them is named."""
+def _read_images(
+    run_dir: Path | None, folder: Path | None, space: str, changes: Sequence[str], cache: Path
+) -> tuple[Space, ImageSet] | None:
+    """Read the images of a run, of a folder or of a space, with that space; None where none of them is named.
+
+    Raises:
+        RequestError: Values are to be changed where there is no space of which they are.
+    """
     from rfsearch.ledger.manifest import read_manifest
     from rfsearch.ledger.typed_json import sound
     from rfsearch.planning.plan import load_data
@@ -124,12 +132,18 @@ def _read_images(run_dir: Path | None, folder: Path | None, space: str, cache: P
 
     given = str(folder) if folder else None
     if run_dir is not None:
+        if changes:
+            raise RequestError(
+                f"--set does not go with a run, whose images are read as they were when it began. Got {changes[0]!r}."
+            )
         manifest = read_manifest(run_dir)
         known = manifest.image_space
         return known, load_data(known, given or sound(manifest.data.folder), cache)
     if folder is not None or space != "folder":
-        known = read_space(space_file(space), None)
+        known = read_space(space_file(space), None, changes)
         return known, load_data(known, given, cache)
+    if changes:
+        raise RequestError(f"--set goes with --data or --space: it changes how images are read. Got {changes[0]!r}.")
     return None
 
 

@@ -97,14 +97,14 @@ def summarise_arms(run: Run) -> list[ArmSummary]:
 
 
 def _arms_table(arms: Sequence[ArmSummary]) -> Table:
-    from rfsearch.numbers import percent, signed
+    from rfsearch.numbers import percent
+    from rfsearch.report.budgets import over_and_under
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
-    for name in ("trials", "spent", "over budget"):
+    for name in ("trials", "spent", "overshoot", "unspent"):
         table.add_column(name, justify="right")
     for arm in arms:
         share = arm.spent / arm.budget
-        over = f"{signed(100 * (share - 1))} %"
-        table.add_row(f"{arm.strategy}/{arm.seed}", f"{arm.trials:,}", percent(share, 3), over)
+        table.add_row(f"{arm.strategy}/{arm.seed}", f"{arm.trials:,}", percent(share, 3), *over_and_under(share))
     return table

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from rfsearch.direction import Direction
-from rfsearch.errors import RunDirectoryError
+from rfsearch.errors import RunDirectoryError, closest
 from rfsearch.ledger.budget import Budget, Currency
 from rfsearch.ledger.files import read_json, write_whole
 from rfsearch.ledger.record import Cost
@@ -23,8 +23,12 @@ from rfsearch.ledger.request import Request
 from rfsearch.ledger.schema import SCHEMA
 from rfsearch.ledger.typed_json import Kept, known, read_parts, sound
 from rfsearch.space import SINGLE, OwnSpace, Space
+from rfsearch.storage import name_of
 
 MANIFEST_FILE = "manifest.json"
+_NAMED = 5  # runs at most, where one is not found
+
+_RECORDED_BY_MISTAKE = ("rfsearch", "own_loop", "planning.py")
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -59,6 +63,14 @@ class Network:
     sources: Mapping[str, str]
     layers: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def users_files(self) -> Mapping[str, str]:
+        """Its sources, without the file of rfsearch's that stands there in runs of earlier versions.
+
+        They recorded it in the place of the file in which a model that was passed as a function is written.
+        """
+        return {path: sha for path, sha in self.sources.items() if Path(path).parts[-3:] != _RECORDED_BY_MISTAKE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +319,7 @@ def read_manifest(run_dir: Path) -> Manifest:
     try:
         body = read_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise RunDirectoryError(f"{run_dir}: not a run: it has no {MANIFEST_FILE}.") from None
+        raise RunDirectoryError(_why_no_run(run_dir)) from None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}: cannot be read: {error}.") from error
     if not isinstance(body, dict):
@@ -319,6 +331,17 @@ def read_manifest(run_dir: Path) -> Manifest:
         )
     _give_border(body)
     return read_parts(Manifest, body, path)
+
+
+def _why_no_run(run_dir: Path) -> str:
+    """Say why no run can be read from a directory, and which runs beside a missing one there are."""
+    if run_dir.exists():
+        return f"{name_of(run_dir)}: not a run: it has no {MANIFEST_FILE}."
+    names = sorted(path.parent.name for path in run_dir.parent.glob(f"*/{MANIFEST_FILE}"))
+    if close := closest(run_dir.name, names):
+        return f"{run_dir}: does not exist. Did you mean {str(run_dir.with_name(close))!r}?"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{run_dir}: does not exist. Runs in {run_dir.parent}: {', '.join(names[:_NAMED]) or 'none'}{more}."
 
 
 def _give_border(body: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rfsearch.direction import Direction
 from rfsearch.errors import RunDirectoryError
+from rfsearch.interrupt import Interrupted, SearchInterrupted
 from rfsearch.ledger import Request
 from rfsearch.ledger.lock import hold
 from rfsearch.ledger.manifest import MANIFEST_FILE, read_manifest
@@ -92,6 +93,7 @@ def search(
 
     Raises:
         RequestError: Something in it is wrong, or `train` fails in the pilot.
+        KeyboardInterrupt: It was interrupted; the message says how to go on with it.
 
     Example:
         >>> result = rfsearch.search(train, model=make_model, input_shape=(1, 3, 512, 512), budget="7x")
@@ -125,6 +127,8 @@ def search(
     threads, drawn = torch.get_num_threads(), random_state(cpu)
     try:
         return _run(code, request, out)
+    except Interrupted as stop:
+        raise SearchInterrupted(*stop.args) from None
     finally:  # what a trial has meanwhile is not its caller's
         torch.set_num_threads(threads)
         set_random_state(drawn, cpu)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rfsearch import plugins
+from rfsearch import plugins, sources
 from rfsearch.compiled import strip_compilation
 from rfsearch.data.object_sizes import ObjectSizes
 from rfsearch.errors import ModelError, RequestError, RunDirectoryError, SpaceError
@@ -30,6 +30,7 @@ from rfsearch.own_loop.pilot import run_pilot
 from rfsearch.planning.entrants import describe_entrants, find_entrants, known_candidates
 from rfsearch.planning.fitting import check_candidates, fit_sites
 from rfsearch.planning.plan import extremes, require_budget
+from rfsearch.planning.proposals import sites_command
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.sources import absolute
 from rfsearch.space import Length, OwnSpace
@@ -52,12 +53,14 @@ class OwnCode:
         model: Makes the network, without arguments.
         train_spec: SPEC of the first; empty where it was passed as a function.
         model_spec: Name of the second, likewise; for reading only where it was passed as a function.
+        shell_spec: SPEC by which a command of the shell finds the second; empty where none does.
     """
 
     train: Train
     model: Make
     train_spec: str
     model_spec: str
+    shell_spec: str = ""
 
     @staticmethod
     def of(train: Train | str, model: Make | str) -> OwnCode:
@@ -68,21 +71,34 @@ class OwnCode:
         """
         found_train, train_spec = _found(train, "training function", "train")
         found_model, model_spec = _found(model, "model", "model")
-        return OwnCode(found_train, _maker(found_model, model_spec), train_spec, model_spec or _name(found_model))
+        made = _maker(found_model, model_spec)
+        name = model_spec or _name(found_model)
+        return OwnCode(found_train, made, train_spec, name, model_spec or _shell_spec(found_model))
 
     @property
     def shipped(self) -> Train | str:
         """What a worker is sent of the training function: its SPEC where there is one, since a file travels as such."""
         return self.train_spec or self.train
 
+    def other_sites(self, input_shape: Sequence[int]) -> str:
+        """Say how to list the sites of the network, and how to name them.
+
+        Args:
+            input_shape: 1 x C x its axes: what the network is shown of one image.
+        """
+        naming = "--site NAME" if self.train_spec else "sites=[NAME]"
+        if self.shell_spec:
+            return f"{sites_command(self.shell_spec, input_shape)}, then {naming}"
+        return f"rfsearch.inspection.list_site_fields(model(), {tuple(input_shape)}), then {naming}"
+
     def network(self, model: nn.Module) -> Network:
         """Describe the network, and the user's files that decide what trials score."""
         of_model = sources_of(self.model_spec) if ":" in self.model_spec else {}
-        sources = of_model or _file_of(self.model)
+        of_model = of_model or _file_of(self.model)
         of_train = sources_of(self.train_spec) if self.train_spec else _file_of(self.train)
         if not self.train_spec:
             of_train = {**of_train, f"{_name(self.train)}()": _digest(self.train)}
-        return replace(network_of("", model), sources=sources, code={"training": of_train} if of_train else {})
+        return replace(network_of("", model), sources=of_model, code={"training": of_train} if of_train else {})
 
 
 def _found(given: object, what: str, argument: str) -> tuple[Callable[..., Any], str]:
@@ -118,6 +134,7 @@ def _maker(make: Callable[..., Any], spec: str) -> Make:
             raise ModelError(f"{spec or _name(make)}() makes a torch.nn.Module. Got {type(model).__name__}.")
         return strip_compilation(model)
 
+    made.__dict__["__wrapped__"] = make  # whose file identifies the network
     return made
 
 
@@ -128,6 +145,17 @@ def _behind_partials(function: Callable[..., Any]) -> Callable[..., Any]:
 def _name(function: Callable[..., Any]) -> str:
     function = _behind_partials(function)
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def _shell_spec(make: Callable[..., Any]) -> str:
+    """Return the SPEC by which a command finds what makes a network; empty where none does.
+
+    A command calls it without arguments, as a search does, only where it takes none.
+    """
+    try:
+        return "" if inspect.signature(make).parameters else sources.spec_of(make)
+    except (TypeError, ValueError):
+        return ""
 
 
 def _digest(function: Callable[..., Any]) -> str:
@@ -152,7 +180,8 @@ def _plain(value: object) -> str:
 def _file_of(function: Callable[..., Any]) -> dict[str, str]:
     """Return the SHA-256 of the file in which a function is written, by its path; nothing where there is none."""
     try:
-        file = Path(inspect.getsourcefile(inspect.unwrap(_behind_partials(function))) or "")
+        written = inspect.unwrap(_behind_partials(inspect.unwrap(function)))
+        file = Path(inspect.getsourcefile(written) or "")
         return {str(file.resolve()): sha256(file.read_bytes()).hexdigest()}
     except (TypeError, OSError):
         return {}
@@ -289,7 +318,10 @@ def make_own_plan(code: OwnCode, request: Request, device: torch.device) -> OwnP
     space = own_space(code, request)
     model = code.model()
     give_sizes(model, space.input_shape)
-    space, sites, notices = fit_sites(space, model, space.input_shape, adapt=True, propose=not space.sites)
+    others = code.other_sites(space.input_shape)
+    space, sites, notices = fit_sites(
+        space, model, space.input_shape, adapt=True, propose=not space.sites, others=others
+    )
     if request.paths is not None:
         space = space.with_path_count(request.paths)
     space, left_out = with_fitting_kinds(

@@ -137,6 +137,7 @@ def fit_sites(
     adapt: bool,
     propose: bool,
     smallest: Sequence[int] = (),
+    others: str = "",
 ) -> tuple[AnySpace, tuple[Site, ...], list[str]]:
     """Find the sites and dilations of a space that fit a network; for `adapt` and `propose` see `fit_space`.
 
@@ -147,6 +148,7 @@ def fit_sites(
         adapt: Whether to leave out what does not fit.
         propose: Whether to propose sites.
         smallest: The shape that decides what fits, where a training sees parts of images.
+        others: How to list sites other than proposed ones; see `with_proposed_sites`.
 
     Returns:
         The space, with names of sites for their patterns; its sites, measured; and what a reader must know, one
@@ -154,7 +156,7 @@ def fit_sites(
     """
     notices = []
     if propose and not _has_sites(model, space.sites):
-        space, proposed = with_proposed_sites(space, model, input_shape)
+        space, proposed = with_proposed_sites(space, model, input_shape, others)
         notices.append(proposed)
     space = space.with_(sites=match_sites(model, space.sites))
     if adapt:

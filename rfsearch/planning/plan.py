@@ -258,8 +258,12 @@ def guides(the_plan: SearchPlan) -> list[str]:
 
 
 def drawn(the_plan: SearchPlan) -> list[str]:
-    """Return what strategies may try besides the candidates that are listed, one sentence each."""
-    return [f"{label}: {one.draws}." for label, one in the_plan.descriptions.items() if one.draws]
+    """Return what strategies may try besides the candidates that are listed, each sentence once."""
+    by_draws = dict[str, list[str]]()
+    for label, one in the_plan.descriptions.items():
+        if one.draws:
+            by_draws.setdefault(one.draws, []).append(label)
+    return [f"{', '.join(labels)}: {draws}." for draws, labels in by_draws.items()]
 
 
 def misfits(checked: CheckedRequest) -> dict[str, str]:

@@ -47,8 +47,16 @@ class Proposal:
     why: str
 
 
-def with_proposed_sites(space: AnySpace, model: nn.Module, input_shape: Sequence[int]) -> tuple[AnySpace, str]:
+def with_proposed_sites(
+    space: AnySpace, model: nn.Module, input_shape: Sequence[int], others: str = ""
+) -> tuple[AnySpace, str]:
     """Give a space the sites that are proposed for its network.
+
+    Args:
+        space: The space.
+        model: Its network; it is left as it was.
+        input_shape: B x C x its axes, of an image.
+        others: How to list other sites and name them, in words. Empty: the command for the SPEC of the backbone.
 
     Returns:
         The space, and a notice: which sites these are, why, and how to choose others.
@@ -60,12 +68,22 @@ def with_proposed_sites(space: AnySpace, model: nn.Module, input_shape: Sequence
         proposal = propose_sites(model, input_shape, space.dilations, len(space.choices))
     except SpaceError as error:
         raise SpaceError(f"backbone {space.backbone!r}: {error}") from error
-    listing = shlex.join(["rfsearch", "sites", space.backbone, "--input", format_sizes(input_shape[1:])])
+    others = others or f"{sites_command(space.backbone, input_shape)}, then --site NAME"
     notice = (
         f"Sites: {' and '.join(proposal.sites)}, {proposal.why}. Every dilation gives the output a receptive field of "
-        f"its own. Others: {listing}, then --site NAME."
+        f"its own. Others: {others}."
     )
     return space.with_(sites=proposal.sites), notice
+
+
+def sites_command(spec: str, input_shape: Sequence[int]) -> str:
+    """Return the command that lists the sites of a network.
+
+    Args:
+        spec: The SPEC of the network.
+        input_shape: B x C x its axes, of an image.
+    """
+    return shlex.join(["rfsearch", "sites", spec, "--input", format_sizes(input_shape[1:])])
 
 
 def propose_sites(model: nn.Module, input_shape: Sequence[int], dilations: Sequence[int], choices: int = 0) -> Proposal:

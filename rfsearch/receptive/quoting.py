@@ -11,6 +11,8 @@ import numpy.typing as npt
 from rfsearch.receptive.axis import ROUNDING, Axis, Shape
 from rfsearch.receptive.field import Field
 
+_DIGITS = 6  # of an offset in px; what is beyond is rounding, as ROUNDING says
+
 
 @dataclass(frozen=True)
 class AxisField:
@@ -143,4 +145,5 @@ def _quote_axis(axis: Axis, tokens: bool, image_px: int) -> AxisField:
     local = float((sees[:, 1] - sees[:, 0]).max() + 1) if len(sees) else 0.0
     places = np.arange(units)[middle][~np.isnan(windows[middle, 0])]
     offset = float((sees.mean(axis=1) - places * jump).mean()) if len(sees) else (image_px - 1) / 2
+    offset = round(offset, _DIGITS) + 0.0  # 0 where rounding had left next to nothing of either sign
     return AxisField(local, abs(jump), offset, bool((axis.reach[2] > 0).any()), image_px, windows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rfsearch.ledger import Run
-from rfsearch.numbers import counted, percent, plain
+from rfsearch.numbers import MISSING, counted, percent, plain
 from rfsearch.report.view import RunView, build_view
 from rfsearch.report.wording import listing
 
@@ -28,6 +28,21 @@ def room_of(view: RunView) -> str:
     if not (facts.limit and facts.reference_flop and one.get(facts.currency) and one.get("flop")):
         return ""
     return holds(facts.budget_text, facts.limit / one[facts.currency], one["flop"] / facts.reference_flop)
+
+
+def over_and_under(share: float | None) -> tuple[str, str]:
+    """Return by how much an arm has overshot its budget and how much of it is left, each a share of it or `none`.
+
+    Args:
+        share: What it has spent, as a share of its budget. None: that is not known.
+
+    Example:
+        >>> over_and_under(0.86)
+        ('none', '14 %')
+    """
+    if share is None:
+        return MISSING, MISSING
+    return percent(share - 1) if share > 1 else "none", percent(1 - share) if share < 1 else "none"
 
 
 def left_unspent(run: Run) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rfsearch.errors import RequestError
 from rfsearch.ledger.files import write_whole
 from rfsearch.numbers import amount, counted, number
 from rfsearch.report.comparison import Comparison, Entry, Problem
@@ -18,12 +20,31 @@ from rfsearch.report.verdict.phrases import split_name, spread_words
 from rfsearch.report.wording import listing
 
 _FIGURES = ("anytime", "against-rf", "pareto", "budget-use")  # those that say something of several runs together
+_TITLE = re.compile(rb"<title>Comparison of \d+ runs: rfsearch</title>")
+_TITLE_WITHIN = 2_000  # bytes from the beginning of a page
 _STANDINGS = {"best": "", "apart": "more than noise", "alike": "within noise", "open": "too few seeds to tell"}
 
 
 def write_comparison(found: Comparison, page: Path) -> None:
     """Write the page of a comparison."""
     write_whole(page, render_comparison(found))
+
+
+def replaces_comparison(page: Path) -> bool:
+    """Return whether a page would replace that of an earlier comparison.
+
+    Raises:
+        RequestError: It would replace something else.
+    """
+    if page.is_dir():
+        raise RequestError(f"{page} is a folder. Name a file in it: --out {shlex.quote(str(page / 'compare.html'))}.")
+    if not page.exists():
+        return False
+    with page.open("rb") as file:
+        begins = file.read(_TITLE_WITHIN)
+    if not _TITLE.search(begins):
+        raise RequestError(f"{page} holds something else than a comparison. Choose another --out.")
+    return True
 
 
 def render_comparison(found: Comparison) -> str:

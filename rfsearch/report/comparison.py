@@ -16,12 +16,13 @@ from statistics import mean
 
 from rfsearch.errors import RequestError
 from rfsearch.ledger import Run, read_run
-from rfsearch.ledger.manifest import ArmName
+from rfsearch.ledger.manifest import ArmName, Manifest
 from rfsearch.ledger.typed_json import known
 from rfsearch.report.facts import read_facts
 from rfsearch.report.statistics import compare
 from rfsearch.report.view import RunView, build_view
 from rfsearch.report.wording import listing
+from rfsearch.space import OwnSpace
 
 _ALIKE = 0.01  # of a budget: what two of them may differ by and count as the same
 
@@ -137,16 +138,15 @@ def compare_runs(run_dirs: Sequence[Path]) -> Comparison:
             f"a comparison is of trainings. {listing(replayed)} looked theirs up in another run: compare that one."
         )
     _require_same_budgets(runs, names)
-    groups: dict[str, list[int]] = {}
-    for k, run in enumerate(runs):
-        groups.setdefault(_identity(run), []).append(k)
+    groups = _by_problem(runs)
     _require_same_splits(runs, names)
     problems = []
-    for members in groups.values():
+    for members in groups:
         own, named = [runs[k] for k in members], tuple(names[k] for k in members)
         merged, commands = _merged(own, named), (known(run.manifest.command, "") for run in own)
         problems.append(Problem(_title(merged), named, tuple(filter(None, commands)), build_view(merged)))
-    return Comparison(tuple(_told_apart(problems)))
+    full = [_title(runs[members[0]], in_full=True) for members in groups]
+    return Comparison(tuple(_told_apart(problems, full)))
 
 
 def _names(places: Sequence[Path]) -> list[str]:
@@ -231,26 +231,82 @@ def _split_words(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in splits.items()) or "unknown"
 
 
+def _by_problem(runs: Sequence[Run]) -> list[list[int]]:
+    """Return the places of the runs of each problem, in the order in which they were named."""
+    groups: list[list[int]] = []
+    for k, run in enumerate(runs):
+        alike = (
+            members
+            for members in groups
+            if _identity(runs[members[0]]) == _identity(run) and _same_network(runs[members[0]].manifest, run.manifest)
+        )
+        if members := next(alike, None):
+            members.append(k)
+        else:
+            groups.append([k])
+    return groups
+
+
 def _identity(run: Run) -> str:
-    """Return what makes a problem: its images, its network, its score and how trainings are done."""
+    """Return what makes a problem beside its network: its images, its score and how trainings are done."""
     manifest = run.manifest
     space = manifest.space
     resolved = known(manifest.resolved_space, None)
-    recipe = resolved.model_dump(mode="json").get("recipe") if resolved is not None else None
-    parts = [known(manifest.data.fingerprint, ""), known(space.backbone, ""), known(space.sites, ()),
-             known(space.primary, "") or known(space.metric, ""), known(space.image_size, ()), recipe]  # fmt: skip
+    if isinstance(resolved, OwnSpace):
+        length = resolved.length
+        how: object = [resolved.name, (length.epochs, length.steps) if length else None]
+    else:
+        how = resolved.model_dump(mode="json").get("recipe") if resolved is not None else None
+    parts = [known(manifest.data.fingerprint, ""), known(space.sites, ()),
+             known(space.primary, "") or known(space.metric, ""), known(space.image_size, ()), how]  # fmt: skip
     return json.dumps(parts, default=str)
 
 
-def _title(run: Run) -> str:
-    manifest = run.manifest
-    return ", ".join(filter(None, (known(manifest.data.name, ""), known(manifest.space.backbone, "")))) or "a problem"
+def _same_network(one: Manifest, other: Manifest) -> bool:
+    """Return whether two runs trained the same network, however it was named.
+
+    A function of a user's is `__main__:make` to the script that it is in, and `path/to/file.py:make` to the shell. It
+    is the same where the tensors of its networks are and its file is, by its path or by what is in it.
+    """
+    place, other_place = _place(one), _place(other)
+    network, other_network = known(one.network, None), known(other.network, None)
+    if network is None or other_network is None:
+        return place == other_place
+    if network.tensors != other_network.tensors:
+        return False
+    files, other_files = set(network.users_files.values()), set(other_network.users_files.values())
+    called, other_called = place.rpartition(":")[2], other_place.rpartition(":")[2]
+    return place == other_place or (called == other_called and bool(files) and files == other_files)
 
 
-def _told_apart(problems: Sequence[Problem]) -> list[Problem]:
-    """Return problems whose names differ: by their runs where they would be the same."""
-    names = [problem.name for problem in problems]
-    return [replace(p, name=f"{p.name} ({listing(list(p.runs))})") if names.count(p.name) > 1 else p for p in problems]
+def _place(manifest: Manifest) -> str:
+    """Return where a run's network comes from: its SPEC, with the path of its file where that is the user's."""
+    spec, network = known(manifest.space.backbone, ""), known(manifest.network, None)
+    file = next(iter(network.users_files), "") if network and ":" in spec else ""
+    return f"{file}:{spec.rpartition(':')[2]}" if file else spec
+
+
+def _title(run: Run, in_full: bool = False) -> str:
+    """Return a name for the problem of a run: its data and its network, whose file is named without its folder."""
+    file, colon, attribute = _place(run.manifest).rpartition(":")
+    if not in_full and file.endswith(".py"):
+        file = Path(file).name
+    return ", ".join(filter(None, (known(run.manifest.data.name, ""), f"{file}{colon}{attribute}"))) or "a problem"
+
+
+def _told_apart(problems: Sequence[Problem], full: Sequence[str]) -> list[Problem]:
+    """Return problems whose names differ: by their full names, or by their runs where these are the same too.
+
+    Args:
+        problems: The problems.
+        full: Name of each, with the folder of its network's file.
+    """
+    short = [problem.name for problem in problems]
+    names = [whole if short.count(name) > 1 else name for name, whole in zip(short, full, strict=True)]
+    return [
+        replace(p, name=f"{name} ({listing(list(p.runs))})" if names.count(name) > 1 else name)
+        for p, name in zip(problems, names, strict=True)
+    ]
 
 
 def _merged(runs: Sequence[Run], names: Sequence[str]) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from rfsearch.space.objectives import COSTS
 
 _F_BOUNDS = (0.25, 4.0)  # Wei et al.; also the default of a space file
 _GAMMA_BOUNDS = (0.25, 16.0)
+_SCRATCH = re.compile(r"Backbone .*: trains from scratch\.")  # among the notices, though it is as it was asked for
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Facts:
         costs: What the search went by beside the score, fields of a record.
         replayed: Whether its trainings were looked up in another run.
         notices: What else must be said about the run.
+        from_scratch: Whether its network was asked to start without trained weights.
 
     Example:
         >>> from pathlib import Path
@@ -80,6 +83,7 @@ class Facts:
     costs: tuple[str, ...]
     replayed: bool
     notices: tuple[str, ...]
+    from_scratch: bool
 
 
 def read_facts(manifest: Manifest) -> Facts:
@@ -88,6 +92,7 @@ def read_facts(manifest: Manifest) -> Facts:
     sites = known(space.sites, ())
     full_training = known(budget.full_training, None)
     notice = known(data.notice, "").strip()
+    notices = known(manifest.notices, ())
     name, metric = known(space.name, ""), known(space.metric, "")
     return Facts(
         title=known(space.title, "").strip() or name or "a search of the receptive field",
@@ -115,7 +120,8 @@ def read_facts(manifest: Manifest) -> Facts:
         noun=known(data.noun, "object"),
         costs=tuple(cost for cost in known(space.costs, ()) if cost in COSTS),
         replayed=(asked := known(manifest.request, None)) is not None and asked.replay is not None,
-        notices=tuple(text for text in known(manifest.notices, ()) if text and text.strip() != notice),
+        notices=tuple(text for text in notices if text.strip() not in ("", notice) and not _SCRATCH.fullmatch(text)),
+        from_scratch=any(map(_SCRATCH.fullmatch, notices)),
     )
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-
 from rfsearch.ledger import Record
 from rfsearch.numbers import counted, finite, number
+from rfsearch.report.provenance import resume_command
 from rfsearch.report.view import RunView
 from rfsearch.space.objectives import LATENCY
-from rfsearch.storage import name_of
 
 
 def how_measured(view: RunView) -> str:
     """Return in words how the run's latencies were measured, and whose is missing; empty where there are none."""
     timed = [record for record in view.scored if record.infer_latency_spread_ms is not None]
-    command = f"rfsearch resume {shlex.quote(name_of(view.run.directory))}"
+    command = resume_command(view.run)
     if not timed:
         if all(finite(record.infer_latency_ms) is None for record in view.scored):
             return ""

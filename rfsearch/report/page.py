@@ -14,14 +14,14 @@ import pandas as pd
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import known
-from rfsearch.numbers import MISSING, amount, counted, duration, multiple, percent, prefixed, score
+from rfsearch.numbers import MISSING, amount, counted, duration, multiple, prefixed, score
 from rfsearch.report.accuracy import QUANTITIES, accuracies, ratio
-from rfsearch.report.budgets import room_of, unspent
+from rfsearch.report.budgets import over_and_under, room_of, unspent
 from rfsearch.report.effective import FIELDS_FILE, MeasuredFields
 from rfsearch.report.figures.registry import draw_figures
 from rfsearch.report.front import pareto_table
 from rfsearch.report.pictures import Gallery, gallery
-from rfsearch.report.provenance import provenance_of
+from rfsearch.report.provenance import provenance_of, repeat_command, resume_command
 from rfsearch.report.rows import (
     ArmRow,
     anytime_table,
@@ -132,9 +132,9 @@ def _kept_examples(view: RunView, records: Iterable[Record]) -> Path | None:
 def _commands(view: RunView) -> list[tuple[str, str]]:
     """Return the commands that go on from this run, and what each does."""
     run = shlex.quote(name_of(view.run.directory))
-    commands = [(known(view.run.manifest.command, ""), "The whole run once more, into another directory:")]
+    commands = [repeat_command(known(view.run.manifest.command, ""), view.run.directory)]
     if view.run.unfinished or view.run.running:
-        commands.append((f"rfsearch resume {run}", "Finish it where it stopped:"))
+        commands.append((resume_command(view.run), "Finish it where it stopped:"))
     commands += [
         (f"rfsearch report {run}", "Write this page and its tables again, from the ledger:"),
         ("" if view.facts.replayed else f"rfsearch export {run}", "Take the best trained network with you:"),
@@ -174,18 +174,13 @@ def _budget_rows(view: RunView) -> list[list[str]]:
 
 def _arm_cells(row: ArmRow, view: RunView) -> list[str]:
     facts, arm, best = view.facts, row.arm, row.arm.incumbent
-    over = unspent = MISSING
-    if row.share is not None:
-        over = percent(row.share - 1) if row.share > 1 else "none"
-        unspent = percent(1 - row.share) if row.share < 1 else "none"
     unit = facts.reference_flop
     cells = [
         arm.strategy,
         str(arm.seed),
         amount(row.limit, facts.currency),
         amount(row.spent, facts.currency),
-        over,
-        unspent,
+        *over_and_under(row.share),
         multiple(arm.spent.flop / unit) if unit else prefixed(arm.spent.flop, "FLOP"),
         duration(arm.spent.device_s),
         row.statuses,

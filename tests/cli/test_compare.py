@@ -45,6 +45,21 @@ def test_a_refusal_writes_no_page(tmp_path: Path) -> None:
     assert not (tmp_path / "side.html").exists()
 
 
+def test_another_comparison_is_replaced_with_a_word_and_anything_else_is_kept(tmp_path: Path) -> None:
+    runs = [run_directory(tmp_path / "a"), run_directory(tmp_path / "b", data={"name": "b", "fingerprint": "b"})]
+    page, notes = tmp_path / "side.html", tmp_path / "notes.html"
+    words = ["compare", *map(str, runs), "--out"]
+    first, again = (CliRunner().invoke(app, [*words, str(page)]) for _ in range(2))
+    assert "earlier comparison" not in first.output
+    assert "in the place of an earlier comparison" in " ".join(again.output.split())
+    notes.write_text("<title>My notes</title>")
+    for taken, said in ((notes, "something else than a comparison"), (tmp_path, "is a folder. Name a file in it")):
+        refused = CliRunner().invoke(app, [*words, str(taken)])
+        assert isinstance(refused.exception, RequestError)
+        assert said in str(refused.exception)
+    assert notes.read_text() == "<title>My notes</title>"
+
+
 @pytest.mark.parametrize("words", [[], ["--out", "x.html"]])
 def test_runs_must_be_named(words: list[str]) -> None:
     assert CliRunner().invoke(app, ["compare", *words]).exit_code == 2

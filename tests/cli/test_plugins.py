@@ -1,6 +1,7 @@
 """Plugins that do not load: each is named, and the others go on."""
 
 import json
+import sys
 
 import pytest
 
@@ -45,6 +46,30 @@ def test_a_plugin_that_does_not_load_is_named_and_the_rest_is_listed(call, broke
         assert any(repr(name) in line and cause in line for line in err.splitlines()), name
     assert err.count("broken 1.0") == 4
     assert "Traceback" not in err
+
+
+class Hidden:
+    """An import system that finds no such package, installed or not."""
+
+    def __init__(self, *packages):
+        self.packages = packages
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_an_extra_that_is_not_installed_is_listed_with_how_to_install_it(call, tmp_path, broken_plugins, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow" or name.endswith(".mlflow")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Hidden("mlflow"), *sys.meta_path])
+    code, out, err = call("list", "--json")
+    assert code == 0
+    how = "mlflow is not installed: pip install 'rfsearch[mlflow]'."
+    assert {"kind": "observer", "name": "mlflow", "about": how} in json.loads(out)
+    assert "mlflow" not in err
+    assert "absent_module" in err  # which a plugin of somebody else imports
+    wrong(call("run", "--space", toy_file(tmp_path), "--track", "mlflow"), how)
 
 
 def test_a_plugin_that_does_not_load_keeps_no_other_from_being_planned(call, tmp_path, broken_plugins):

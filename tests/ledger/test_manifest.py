@@ -155,3 +155,20 @@ def test_a_manifest_of_changed_parts_is_written(tmp_path):
     write_manifest(tmp_path, found)
     body = json.loads((tmp_path / MANIFEST_FILE).read_text())
     assert (body["notices"], body["network"]) == (["One.", "Two."], None)
+
+
+def test_where_there_is_no_run_the_nearest_one_is_named(tmp_path):
+    for name in ("faces-1", "faces-2", "motion"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST_FILE).write_text("{}")
+    (tmp_path / "motions").mkdir()
+    with pytest.raises(RunDirectoryError) as error:
+        read_manifest(tmp_path / "moton")
+    assert str(error.value) == f"{tmp_path / 'moton'}: does not exist. Did you mean '{tmp_path / 'motion'}'?"
+    with pytest.raises(RunDirectoryError) as error:
+        read_manifest(tmp_path / "zzz")
+    assert str(error.value) == f"{tmp_path / 'zzz'}: does not exist. Runs in {tmp_path}: faces-1, faces-2, motion."
+    with pytest.raises(RunDirectoryError, match=r"does not exist. Runs in .*absent: none\.$"):
+        read_manifest(tmp_path / "absent" / "run")
+    with pytest.raises(RunDirectoryError, match="motions: not a run: it has no manifest.json"):
+        read_manifest(tmp_path / "motions")

@@ -91,7 +91,7 @@ def test_the_manifest_says_what_ran(whole):
 def test_the_terminal_says_what_was_found_and_that_faces_are_rendered(whole):
     told = (whole.parent / "told.txt").read_text()
     assert "rendered" in told
-    assert "over budget" in told
+    assert "overshoot" in told
     assert "report.html" in told
     assert "[" not in told.splitlines()[0]  # no markup left over
 

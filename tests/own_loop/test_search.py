@@ -1,8 +1,15 @@
 """A search in a user's own training: the contest, the ledger and the report are those of every run."""
 
+import html
 import json
 import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
 import threading
+import traceback
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +20,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import rfsearch
+from rfsearch import interrupt
 from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
 from rfsearch.errors import RequestError, RfsearchError, RunDirectoryError
+from rfsearch.identity import require_same
 from rfsearch.ledger import Assignment, Request
 from rfsearch.own_loop import own_search
 from rfsearch.own_loop.loop_training import LoopTraining
@@ -224,6 +233,88 @@ def test_sites_are_proposed_where_none_are_named():
     found = plan(sites=())
     assert found.space.sites
     assert any("Sites:" in notice for notice in found.notices)
+
+
+def test_an_interrupted_search_is_a_keyboard_interrupt_that_says_how_to_go_on(tmp_path, monkeypatch):
+    train_in_process(monkeypatch)
+    told: list[int] = []
+
+    def train(trial):
+        told.append(1)
+        if len(told) == 3:  # the pilot, one whole trial, and the one that is interrupted
+            interrupt.on_signal(signal.SIGINT, None)
+        loops.train_without_a_look(trial)
+
+    given = {**SEARCH, "strategies": ["exhaustive"]}
+    with pytest.raises(KeyboardInterrupt) as stop:
+        rfsearch.search(train, out=tmp_path / "run", **given)
+    said = f"Interrupted. Nothing is lost. Go on with: rfsearch.search(..., out='{tmp_path / 'run'}')"
+    shown = "".join(traceback.format_exception(stop.value))
+    assert shown.count("Go on with") == 1
+    assert shown.rstrip().endswith(said)
+    page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert f"<code>rfsearch.search(..., out='{tmp_path / 'run'}')</code>" in page
+    assert "<code>rfsearch resume" not in page
+    result = rfsearch.search(train, out=tmp_path / "run", **given)
+    assert len(result.trials) > 1
+
+
+SCRIPT = """
+import torch
+import rfsearch
+from rfsearch.ledger import Request
+from rfsearch.own_loop.planning import OwnCode, make_own_plan
+from tests.own_loop import loops
+
+def make_model(*width):
+    return loops.make_model()
+
+def make():
+    return loops.make_model()
+
+def say(model):
+    request = Request("", input_shape=loops.INPUT, strategies=("exhaustive",))
+    the_plan = make_own_plan(OwnCode.of(loops.train_without_a_look, model), request, torch.device("cpu"))
+    print(next(notice for notice in the_plan.notices if notice.startswith("Sites:")))
+
+"""
+
+
+def test_how_to_list_other_sites_works_as_it_is_printed(tmp_path):
+    """A command for what a command can find and call without arguments, and without searching once more."""
+    guard = 'if __name__ == "__main__":\n    for model in (make, make_model, lambda: make()):\n        say(model)'
+    (tmp_path / "my search.py").write_text(f"{SCRIPT}{guard}")
+    (tmp_path / "unguarded.py").write_text(f"{SCRIPT}say(make)")
+
+    def ran(*words: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(Path(rfsearch.__file__).parents[1])}
+        return subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    said = [*ran("my search.py").splitlines(), *ran("unguarded.py").splitlines()]
+    printed, naming = zip(*(line.partition("Others: ")[2].rsplit(", then ", 1) for line in said), strict=True)
+    assert set(naming) == {"sites=[NAME]."}
+    assert printed[0] == "rfsearch sites 'my search.py:make' --input 1x24x24"
+    command = ran("-c", "from rfsearch.cli import main; main()", *shlex.split(printed[0])[1:])
+    assert [line.split()[0] for line in command.splitlines()[1:3]] == ["0", "2"]
+    assert len(set(printed[1:])) == 1
+    listed = eval(printed[1], {"rfsearch": rfsearch, "model": loops.make_model})
+    assert [site.row.path for site in listed if site.by_dilation] == ["0", "2"]
+
+
+def test_the_file_of_a_function_that_was_passed_identifies_the_network(the_plan, tmp_path):
+    """Also where it is passed with arguments; and a run that holds a file of rfsearch's own instead goes on."""
+    own = str(Path(loops.__file__).resolve())
+    model = loops.make_model()
+    for make in (loops.make_model, partial(loops.make_model)):
+        code = OwnCode.of(loops.train, make)
+        now = replace(code, model_spec="a_script:make_model").network(model)
+        assert list(now.sources) == [own]
+    then = replace(now, sources={"/old/rfsearch/own_loop/planning.py": "0" * 64})
+    require_same(then, now, "a_script:make_model", tmp_path)
+    with pytest.raises(RunDirectoryError, match="has changed since this run started"):
+        require_same(replace(now, sources={own: "0" * 64}), now, "a_script:make_model", tmp_path)
 
 
 def test_functions_in_a_file_are_named_by_spec(tmp_path, monkeypatch):

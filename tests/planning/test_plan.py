@@ -99,6 +99,15 @@ def test_a_strategy_that_describes_itself_is_not_asked_for_a_suggestion(request_
     assert drawn(plan) == ["CountedDescribing: whatever it likes."]
 
 
+class DescribingAlike(CountedDescribing):
+    pass
+
+
+def test_what_several_strategies_may_try_is_said_once_for_all(request_of, tmp_path):
+    plan = planned(request_of(f"{__file__}:CountedDescribing", f"{__file__}:DescribingAlike"), tmp_path)
+    assert drawn(plan) == ["CountedDescribing, DescribingAlike: whatever it likes."]
+
+
 def test_a_strategy_that_does_not_describe_itself_is_planned_by_its_first_suggestion(request_of, tmp_path):
     plan = planned(request_of(f"{__file__}:Counted"), tmp_path)
     assert plan.candidates == (plan.space.uniform(Dilated(2)),)

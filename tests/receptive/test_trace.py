@@ -498,6 +498,13 @@ def test_an_inflated_path_by_its_gradient() -> None:
     assert (field.height_px, field.width_px) == support(linearised(before_resampling), (64, 64))
 
 
+def test_centres_that_do_not_move_have_no_offset() -> None:
+    """Sums of many fractions of a pixel leave 1e-15 px, which is none."""
+    for f in (0.7, 0.951, 1.1, 1.3):
+        field = receptive_field(Path(f, dilation=3, stride=1), (1, CHANNELS, 48, 48))
+        assert [str(axis.offset) for axis in field.axes] == ["0.0", "0.0"]
+
+
 def test_pixels_are_rounded_half_up_in_the_report() -> None:
     def of(*extents: float) -> ReceptiveField:
         return ReceptiveField(tuple(AxisField(px, 1.0, 0.0, False, 64, np.zeros((0, 2))) for px in extents))

@@ -73,6 +73,40 @@ def test_other_networks_and_recipes_are_other_problems(directory: MakeDirectory)
     assert [problem.name for problem in compare_runs(runs).problems] == ["rendered-faces", "rendered-faces, another"]
 
 
+def network(backbone: str, files: dict[str, str], tensors: str = "t") -> dict[str, Any]:
+    return {"space": {"backbone": backbone}, "network": {"tensors": tensors, "parameters": 9, "sources": files}}
+
+
+NAMED = network("/home/ann/search.py:make", {"/home/ann/search.py": "1"})
+
+
+@pytest.mark.parametrize(
+    ("other", "problems"),
+    [
+        (network("__main__:make", {"/home/ann/search.py": "1"}), ["search.py:make"]),
+        (network("__main__:make", {"/home/ann/search.py": "2"}), ["search.py:make"]),  # edited: other strategies, say
+        (network("/mnt/copy.py:make", {"/mnt/copy.py": "1"}), ["search.py:make"]),
+        (
+            network("__main__:make", {"/home/bob/search.py": "2"}),
+            ["/home/ann/search.py:make", "/home/bob/search.py:make"],
+        ),
+        (network("__main__:make", {"/home/bob/other.py": "2"}), ["search.py:make", "other.py:make"]),
+        (network("__main__:make_wide", {"/home/ann/search.py": "1"}), ["search.py:make", "search.py:make_wide"]),
+        (network("__main__:make", {"/home/ann/search.py": "2"}, "u"), ["search.py:make (a)", "search.py:make (b)"]),
+        (network("__main__:make", {}), ["search.py:make", "__main__:make"]),
+        (network("__main__:make", {"/x/rfsearch/own_loop/planning.py": "3"}), ["search.py:make", "__main__:make"]),
+    ],
+)
+def test_a_network_is_the_same_however_it_was_named(
+    directory: MakeDirectory, other: dict[str, Any], problems: list[str]
+) -> None:
+    found = compare_runs([directory("a", arm("x", 0.7), **NAMED), directory("b", arm("y", 0.6), **other)])
+    names = [problem.name.removeprefix("rendered-faces, ") for problem in found.problems]
+    if problems[0].endswith(" (a)"):  # the full name tells them no more apart
+        problems = [f"/home/ann/{name}" for name in problems]
+    assert names == problems
+
+
 def refused(directory: MakeDirectory, **changes: Any) -> str:
     runs = [directory("a", arm("x", 0.7)), directory("b", arm("x", 0.6), **changes)]
     with pytest.raises(RequestError) as error:

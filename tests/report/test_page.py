@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -247,6 +248,15 @@ def test_data_notice_is_given_once(make_run: MakeRun) -> None:
     assert page.text.count("From scratch.") == 1
 
 
+def test_that_a_network_trains_from_scratch_is_no_warning(make_run: MakeRun) -> None:
+    asked, missed = "Backbone wei-small: trains from scratch.", "Backbone x: The model trains from scratch: no file."
+    page = write(make_run([record("a")], notices=[asked, missed]).directory)
+    text = page.read_text(encoding="utf-8")
+    assert asked not in text
+    assert "<dt>Weights</dt><dd>none, trained from scratch</dd>" in text
+    assert f'<p class="notice">{missed}</p>' in text
+
+
 def test_budget_table_shows_overshoot_and_what_is_left(make_run: MakeRun) -> None:
     spent = [record(f"a{i}", d) for i, d in enumerate((1, 2, 4))]
     other = record("b0", 2, strategy="random", status="cut", cost=Cost(0.5e12, 3.0, 1.0))
@@ -258,6 +268,21 @@ def test_budget_table_shows_overshoot_and_what_is_left(make_run: MakeRun) -> Non
     ]  # fmt: skip
     assert rows["random"][4:6] == ["none", "80 %"]
     assert rows["random"][8] == "1 cut"
+
+
+def test_the_terminal_says_of_a_budget_what_the_page_says(make_run: MakeRun, call: Callable) -> None:
+    over = [record(f"a{i}", d) for i, d in enumerate((1, 2, 4))]
+    under = record("b0", 2, strategy="random", cost=Cost(2.4985e12, 3.0, 1.0))
+    run = make_run([*over, under], budget={"limit": 2.5e12, "text": "2.5x"})
+    code, out, err = call("report", run.directory)
+    assert code == 0, err
+    page = Page(run.directory / "report.html")
+    rows = {row[0]: row[4:6] for row in page.rows if row and len(row) == 11}
+    assert rows["strategy"] == ["overshoot", "unspent"]
+    assert (rows["exhaustive"], rows["random"]) == (["20 %", "none"], ["none", "0.060 %"])
+    table = {line.split()[0]: re.split("  +", line.strip())[3:] for line in out.splitlines() if line.strip()}
+    assert table["arm"] == rows["strategy"]
+    assert (table["exhaustive/0"], table["random/0"]) == (rows["exhaustive"], rows["random"])
 
 
 def test_hostile_text_stays_text(make_run: MakeRun) -> None:
