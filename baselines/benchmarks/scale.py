@@ -4,8 +4,8 @@
 
 On a simulated cluster of eight nodes: seconds per trial of a search of eight arms, and of Ray Tune alone with the same
 trainable and the same trials, known beforehand, and no search behind it; each once a fifth of its trials are done,
-since workers import for seconds when they start. In a process of its own, for more trials: seconds of `Contest.next` and `finish` per
-trial, the growth of its memory per trial, the size of the ledger, and seconds to resume and to report.
+since workers import for seconds when they start. In a process of its own, for more trials: seconds of `Contest.next`
+and `finish` per trial, the growth of its memory per trial, the size of the ledger, and seconds to resume and to report.
 """
 
 from __future__ import annotations

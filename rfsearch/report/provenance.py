@@ -81,12 +81,17 @@ def repeat_command(command: str, directory: Path) -> tuple[str, str]:
     return (command if kept == words else shlex.join(kept)), introduced
 
 
-def resume_command(run: Run) -> str:
-    """Return what finishes a run that has stopped: a command, or a call where only a script has its functions."""
+def resume_command(run: Run, confirm: int = 0) -> str:
+    """Return what finishes a run that has stopped: a command, or a call where only a script has its functions.
+
+    Args:
+        run: The run.
+        confirm: How many of its best outcomes are to be trained again.
+    """
     space, name = known(run.manifest.resolved_space, None), name_of(run.directory)
     if isinstance(space, OwnSpace) and not space.train:
-        return f"rfsearch.search(..., out={name!r})"
-    return f"rfsearch resume {shlex.quote(name)}"
+        return f"rfsearch.search(..., out={name!r}{f', confirm={confirm}' if confirm else ''})"
+    return f"rfsearch resume {shlex.quote(name)}{f' --confirm {confirm}' if confirm else ''}"
 
 
 def _without_out(words: Sequence[str]) -> tuple[list[str], str]:

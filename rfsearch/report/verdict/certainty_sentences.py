@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from rfsearch.ledger import Record
@@ -10,6 +9,7 @@ from rfsearch.ledger.record import parsed
 from rfsearch.numbers import counted, number, plain
 from rfsearch.report.contenders import Contender, found_dilations, group_finds, is_searched
 from rfsearch.report.decision import Decision
+from rfsearch.report.provenance import resume_command
 from rfsearch.report.statistics import (
     SEEDS_FOR_A_TEST,
     SEEDS_FOR_AN_INTERVAL,
@@ -22,7 +22,6 @@ from rfsearch.report.statistics import (
 from rfsearch.report.verdict.phrases import better_or_worse, name_lengths
 from rfsearch.report.view import RunView, setting_of
 from rfsearch.report.wording import listing
-from rfsearch.storage import name_of
 
 _MOST_GROUPS = 6  # of finds in one sentence
 
@@ -71,7 +70,7 @@ def compare_with_runner_up(view: RunView, decision: Decision) -> Iterator[str]:
     if all(not c.repeated for c in view.contenders):
         yield "How much a score varies from one training to the next is unknown: none was repeated with another seed."
         if not (view.facts.replayed or view.run.running or view.run.unfinished):
-            yield f"To know it: rfsearch resume {shlex.quote(name_of(view.run.directory))} --confirm 3."
+            yield f"To know it: {resume_command(view.run, confirm=3)}."
     known = {id(c) for c in (*decision.alike, decision.default, ours)}
     rest = [c for c in view.contenders if id(c) not in known]
     rest = [c for c in rest if c.best.rf_px != ours.best.rf_px or c.complexity != ours.complexity]

@@ -9,10 +9,10 @@ from rfsearch.ledger import Record
 from rfsearch.numbers import counted
 from rfsearch.report.contenders import is_searched
 from rfsearch.report.facts import canonical
+from rfsearch.report.provenance import resume_command
 from rfsearch.report.verdict.phrases import as_sentence
 from rfsearch.report.view import AT_START, RunView, factors
 from rfsearch.report.wording import listing
-from rfsearch.storage import name_of
 
 
 def warn_of_unfinished_run(view: RunView) -> Iterator[str]:
@@ -27,7 +27,7 @@ def warn_of_unfinished_run(view: RunView) -> Iterator[str]:
     elif view.run.unfinished:
         yield (
             f"This run is unfinished: {counted(view.run.unfinished, 'trial')} handed out without a result yet. "
-            f"Finish it with: rfsearch resume {name_of(view.run.directory)}"
+            f"Finish it with: {resume_command(view.run)}"
         )
     idle = [f"{a.strategy} (seed {a.seed})" for a in view.arms if not a.records]
     if idle and view.records:
