@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -133,6 +134,7 @@ def tune_alone(plan: Plan, tried: Sequence[Assignment], work: Path, marks: Marks
     """Let Ray Tune run the same trials, known beforehand, with nothing of ours but the trainable."""
     in_turn = sorted(tried, key=lambda trial: trial.trial.rsplit("-", 1)[1])
     configs = [{**trial.to_json(), FIRST_STEP: asdict(Cost()), PATIENCE: 600.0} for trial in in_turn]
+    os.environ.pop("TUNE_MAX_PENDING_TRIALS_PG", None)  # our own setting
     trainable = tune.with_parameters(
         TrialTraining, trainings=plan.trainings, run_dir=str(work), currency="flop", resources=(1, 0)
     )
