@@ -43,8 +43,8 @@ class Machine:
         """Return how many trials run on it at the same time.
 
         Args:
-            cpus: Of each.
-            gpus: Of each; not 0 only if `cpus` is.
+            cpus: Of each, more than 0.
+            gpus: Of each.
         """
         slots = [have / want for have, want in ((self.cpus, cpus), (self.gpus, gpus)) if want > 0]
         return int(min(slots) + 1e-9)
