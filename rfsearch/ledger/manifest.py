@@ -271,7 +271,7 @@ class Manifest:
         network = known(self.network, None)
         if network is None:
             return []
-        return [path for files in (network.sources, network.layers, *network.code.values()) for path in files]
+        return [path for files in (network.users_files, network.layers, *network.code.values()) for path in files]
 
     @property
     def has_own_trainings(self) -> bool:
