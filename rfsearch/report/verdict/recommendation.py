@@ -9,8 +9,10 @@ from rfsearch.choices import Candidate, Choice, Dilated
 from rfsearch.ledger import Record
 from rfsearch.ledger.record import parsed
 from rfsearch.numbers import plain, score
+from rfsearch.report.contenders import Contender
 from rfsearch.report.facts import canonical
-from rfsearch.report.verdict.phrases import reported_score, split_name
+from rfsearch.report.statistics import mean
+from rfsearch.report.verdict.phrases import split_name
 from rfsearch.report.view import RunView
 
 
@@ -48,7 +50,7 @@ def recommend(view: RunView, best: Record) -> Setting | None:
         given = json.loads(known.to_json())
         instead = ["# Without rfsearch, the nearest plain dilation:", *(f"# {line}" for line in code)]
         code = ["import rfsearch", "", f"model = rfsearch.apply(model, {given})", "", *instead]
-        notes = [_say_what_is_lost(view, Candidate(nearest), best)]
+        notes = [_say_what_is_lost(view, Candidate(nearest))]
         if any(_is_real(path.choice) for _, path in known):
             notes.append("A convolution at a real dilation takes about the MACs of a plain one, but can take longer.")
     notes.append(_say_what_export_takes(view, best))
@@ -109,20 +111,25 @@ def _say_what_export_takes(view: RunView, best: Record) -> str:
     return f"No trained network of it is kept; rfsearch export RUN takes that of {view.winner.trial}."
 
 
-def _say_what_is_lost(view: RunView, plain_candidate: Candidate, best: Record) -> str:
+def _say_what_is_lost(view: RunView, plain_candidate: Candidate) -> str:
     """Say what is known of the plain candidate that is nearest to an inflated or fractional one."""
     text = plain_candidate.to_json()
     tried = next((c for c in view.contenders if canonical(c.best.candidate) == text), None)
     if tried is None:
         return "The nearest plain dilation is not the same; it was not trained in this run."
-    default = view.decision.default if view.decision else None
-    beside = f"what is recommended {score(best.val)}"
+    assert view.decision is not None  # something is recommended
+    default = view.decision.default
+    beside = f"what is recommended {_level(view.decision.recommended)}"
     if default is not None and default is not tried:
-        beside += f", the hand default {score(default.best.val)}"
-    value, on = reported_score(view, tried.best)
-    tested = "" if on == "val" else f", and {score(value)} on the {split_name(on)} images"
+        beside += f", the hand default {_level(default)}"
+    values = view.scores_of(tried) if view.split == "test" else []
+    tested = f", and {score(mean(values))} on the {split_name(view.split)} images" if values else ""
     which = "The nearest plain dilation, the hand default," if default is tried else "The nearest plain dilation"
-    return f"{which} was trained in this run too: {score(tried.best.val)} on the validation images ({beside}){tested}."
+    return f"{which} was trained in this run too: {_level(tried)} on the validation images ({beside}){tested}."
+
+
+def _level(contender: Contender) -> str:
+    return score(mean([record.val or 0.0 for record in contender.trained]))
 
 
 def _module_code(site: str) -> str:
