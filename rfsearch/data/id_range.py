@@ -12,7 +12,7 @@ import numpy as np
 
 from rfsearch.data.class_ids import COMMON_IGNORE
 from rfsearch.data.faults import Faults
-from rfsearch.data.labels import OTHER, some
+from rfsearch.data.labels import OTHER, inline_table, some
 
 _SHOWN = 4
 _WRITTEN_OUT = 24  # classes up to which a map is written out
@@ -62,7 +62,7 @@ def _advice(held: set[int], num_classes: int, ignore_index: int | None, mapped: 
     if not mapped and len(held) == num_classes <= 2 * len(outside):
         ignored = [] if ignore_index is None else [f"{ignore_index} = {ignore_index}"]
         numbered = [f"{stored} = {k}" for k, stored in enumerate(sorted(held))]
-        return f"To say which class each id is: [data] map = {_table([*numbered, *ignored])}"
+        return f"To say which class each id is: [data] map = {inline_table([*numbered, *ignored])}"
     where = "in [data] of the space's file"
     ignoring = f"For an id that is no class: {_ignoring(outside, num_classes, ignore_index, mapped, where)}"
     if inferred:
@@ -73,7 +73,7 @@ def _advice(held: set[int], num_classes: int, ignore_index: int | None, mapped: 
     if mapped:
         return f"{ignoring}. {naming}"
     entries = [f"{k} = CLASS" for k in outside[:_SHOWN]] + ["..."] * (len(outside) > _SHOWN)
-    form = _table([*_unchanged(num_classes), *entries])
+    form = inline_table([*_unchanged(num_classes), *entries])
     return f"{ignoring}. {naming}. For one that belongs to another class: map = {form}"
 
 
@@ -85,7 +85,7 @@ def _ignoring(outside: Sequence[int], num_classes: int, ignore_index: int | None
     if mapped:
         joined = f"{target} in place of it in the map {where}"
     else:
-        joined = f"map = {_table([*_unchanged(num_classes), f'{OTHER} = {target}'])} {where}"
+        joined = f"map = {inline_table([*_unchanged(num_classes), f'{OTHER} = {target}'])} {where}"
     return f"{joined}, with ignore_index = {target}" if ignore_index is None else joined
 
 
@@ -93,7 +93,3 @@ def _unchanged(num_classes: int) -> list[str]:
     """Write the entries of a map that leave the classes as they are."""
     entries = [f"{k} = {k}" for k in range(num_classes)]
     return entries if num_classes <= _WRITTEN_OUT else [*entries[:2], "...", entries[-1]]
-
-
-def _table(entries: Sequence[str]) -> str:
-    return "{ " + ", ".join(entries) + " }"

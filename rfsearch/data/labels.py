@@ -149,7 +149,12 @@ def list_colours(names: Iterable[str], colours: Iterable[Colour]) -> str:
 
 def list_ids(ids: Iterable[int]) -> str:
     """Write a map of ids to 0, 1, 2 ... as a space file takes it."""
-    return "{ " + ", ".join(f"{stored} = {k}" for k, stored in enumerate(ids)) + " }"
+    return inline_table(f"{stored} = {k}" for k, stored in enumerate(ids))
+
+
+def inline_table(entries: Iterable[str]) -> str:
+    """Write entries as a table on one line of a space file."""
+    return "{ " + ", ".join(entries) + " }"
 
 
 def some(values: Iterable[object], most: int = _SHOWN) -> str:

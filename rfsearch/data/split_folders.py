@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfsearch.data.faults import require_folder
+from rfsearch.data.labels import some
 from rfsearch.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -121,7 +122,7 @@ def _set_around(root: Path, folders: Sequence[str]) -> Path | None:
 def _set_within(root: Path) -> str:
     """Name the folders below which are data sets themselves."""
     sets = [name for name in _folders_in(root) if any((root / name / part).is_dir() for part in ("train", _IMAGES))]
-    return f"Did you mean {_some(f'--data {root / name}' for name in sets)}? " if sets else ""
+    return f"Did you mean {some((f'--data {root / name}' for name in sets), _SHOWN)}? " if sets else ""
 
 
 def _images_of(split: Path) -> Path:
@@ -153,7 +154,7 @@ def _renaming(wanted: str, folders: Iterable[str]) -> str:
 def _refusal(path: Path, what: str, folder: Path, advice: str) -> DataError:
     """Return the error for a path in a folder, or for the folder itself, with what lies in that folder."""
     folders, where = _folders_in(folder), "In it" if path == folder else "Beside it"
-    found = f"{where}: {'folders' if len(folders) > 1 else 'the folder'} {_some(folders)}."
+    found = f"{where}: {'folders' if len(folders) > 1 else 'the folder'} {some(folders, _SHOWN)}."
     if not folders:
         files = sum(not entry.name.startswith(".") for entry in folder.iterdir())
         found = f"{where}: {files} files, no folder." if files else f"{where}: nothing."
@@ -163,8 +164,3 @@ def _refusal(path: Path, what: str, folder: Path, advice: str) -> DataError:
 def _folders_in(folder: Path) -> list[str]:
     """Return the names of the folders in one, without those that programs hide there, such as .git or __MACOSX."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

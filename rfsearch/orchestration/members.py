@@ -41,9 +41,9 @@ class Members:
         folder = self._context.enter_context(tempfile.TemporaryDirectory(prefix="rfsearch-"))
         packed = cloudpickle.dumps(work)
         threads = max(1, torch.get_num_threads() // size)
+        meeting = str(Path(folder) / "meeting")
         try:
             for rank in range(size):
-                meeting = str(Path(folder) / "meeting")
                 self._start(Post(rank, size, meeting, device.type == "cuda", threads, sys.path, sent()))
             for connection in self._connections:
                 connection.send_bytes(packed)

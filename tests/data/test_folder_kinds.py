@@ -483,7 +483,7 @@ def test_a_label_of_another_shape_is_a_fault_all_the_same_and_told_why(root):
     assert f"{fault}. resize_labels is set, but it resizes only labels of their image's shape" in text
     assert "which at this height is 4 x 3 px" in text
     put(root, "train", "train2", label=np.zeros((3, 4), np.uint8))
-    assert text == refusal(root, labels=LabelRule(resize=True))  # the size that is told is one that is taken
+    assert text == refusal(root, labels=LabelRule(resize=True))  # a label of the size in the message is resized
     (root / "train/labels/train2.png").unlink()
     put(root, "train", "train2")
     plain = refusal(root)

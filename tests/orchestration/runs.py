@@ -2,12 +2,20 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# A node whose file system has an empty folder in the place of one.
+_BLIND = (
+    "mount -t tmpfs none {folder} && exec {ray} start --address={address} --num-cpus=1 --block --disable-usage-stats"
+)
 SAME = ["trial", "candidate", "seed", "status", "train_flop"]
 
 
@@ -33,3 +41,30 @@ def wait_for_events(run_dir: Path, count: int, child: subprocess.Popen[bytes]) -
             return
         time.sleep(0.02)
     raise AssertionError(f"the run ended (code {child.poll()}) before {count} ledger events")
+
+
+def wait(until: Callable[[], object], seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < give_up
+        time.sleep(0.2)
+
+
+def unshared() -> bool:
+    """Return whether this process may give others a file system of their own."""
+    return shutil.which("unshare") is not None and not subprocess.run(["unshare", "-m", "true"], check=False).returncode
+
+
+@contextmanager
+def node_without(folder: Path, address: str) -> Iterator[None]:
+    """Let a node with one CPU join a cluster, in whose place of a folder there is an empty one."""
+    script = _BLIND.format(folder=folder, ray=Path(sys.executable).with_name("ray"), address=address)
+    node = subprocess.Popen(
+        ["unshare", "-m", "bash", "-c", script], env={**os.environ, **environment()}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()

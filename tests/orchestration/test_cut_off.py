@@ -5,15 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from rfsearch.ledger import read_run
-from tests.orchestration.runs import SAME, call, command, environment, wait_for_events
+from tests.orchestration.runs import SAME, call, command, environment, wait, wait_for_events
 from tests.toys import toy_file
 
 HEAD, PORT = "10.77.0.1", 6399
@@ -95,13 +94,6 @@ class Machines:
         for name in [*self._nodes.keys() - {"head"}]:
             subprocess.run(["ip", "netns", "del", name], check=False)
         subprocess.run(["ip", "link", "del", BRIDGE], check=False)
-
-
-def wait(until: Callable[[], bool], seconds: float) -> None:
-    give_up = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < give_up
-        time.sleep(0.2)
 
 
 @pytest.fixture

@@ -1,13 +1,5 @@
 """Machines of a cluster: their room for trials, who comes and goes, and who does not see the run directory."""
 
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -17,17 +9,8 @@ from rfsearch.errors import RequestError
 from rfsearch.orchestration import Engine, Resources, nodes
 from rfsearch.orchestration.nodes import Machine, Roster, check_seen
 from tests.calls import wrong
-from tests.orchestration.runs import environment
+from tests.orchestration.runs import node_without, unshared, wait
 from tests.toys import toy_file
-
-# A node whose file system has an empty folder in the place of the run's.
-BLIND = (
-    "mount -t tmpfs none {folder} && exec {ray} start --address={address} --num-cpus=1 --block --disable-usage-stats"
-)
-
-
-def unshared() -> bool:
-    return shutil.which("unshare") is not None and not subprocess.run(["unshare", "-m", "true"], check=False).returncode
 
 
 @pytest.fixture
@@ -44,17 +27,9 @@ def test_a_node_with_a_disk_of_its_own_is_named(cluster, tmp_path, call):
     shared, folder = tmp_path / "shared", tmp_path / "own"
     for path in (shared, folder):
         path.mkdir()
-    executable = Path(sys.executable).with_name("ray")
-    script = BLIND.format(folder=folder, ray=executable, address=cluster.address)
-    node = subprocess.Popen(
-        ["unshare", "-m", "bash", "-c", script], env={**os.environ, **environment()}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    with node_without(folder, cluster.address):
         ray.init(address=cluster.address, log_to_driver=False)
-        give_up = time.monotonic() + 60
-        while len(ray.nodes()) < 2 and time.monotonic() < give_up:
-            time.sleep(0.2)
+        wait(lambda: len(ray.nodes()) == 2, 60)
         check_seen(shared)
         with pytest.raises(RequestError, match=f"of the cluster cannot see {folder}"):
             check_seen(folder)
@@ -64,9 +39,6 @@ def test_a_node_with_a_disk_of_its_own_is_named(cluster, tmp_path, call):
         words = ["run", "--space", space, "--strategies", "exhaustive", "--address", cluster.address]
         wrong(call(*words, "--out", folder / "run"), "cannot see", "--out must be a folder that all machines share")
         assert not (folder / "run").exists()
-    finally:
-        os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
 
 
 def test_a_single_machine_is_not_asked(cluster, tmp_path):

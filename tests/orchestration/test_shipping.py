@@ -1,11 +1,7 @@
 """A user's files reach machines that do not have them."""
 
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +10,7 @@ from ray.cluster_utils import Cluster
 
 from rfsearch import sources
 from rfsearch.ledger import read_run
-from tests.orchestration.runs import command, environment
-from tests.orchestration.test_nodes import BLIND, unshared
+from tests.orchestration.runs import command, environment, node_without, unshared, wait
 from tests.toys import toy_file
 
 NET = """
@@ -81,25 +76,31 @@ def test_a_machine_that_has_the_same_files_uses_them(package, tmp_path):
 def test_a_machine_without_the_users_files_trains_with_them(package, tmp_path):
     (shared := tmp_path / "shared").mkdir()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    ray_command = Path(sys.executable).with_name("ray")
-    script = BLIND.format(folder=package.parent, ray=ray_command, address=cluster.address)
-    node = subprocess.Popen(
-        ["unshare", "-m", "bash", "-c", script], env={**os.environ, **environment()}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
     try:
-        ray.init(address=cluster.address, log_to_driver=False)
-        give_up = time.monotonic() + 60
-        while not ray.cluster_resources().get("CPU") and time.monotonic() < give_up:
-            time.sleep(0.2)
-        ray.shutdown()
-        words = ["run", "--space", toy_file(shared, budget="3x", steps=4), "--backbone", f"{package / 'net.py'}:make"]
-        words += ["--site", "2", "--strategies", "exhaustive", "--address", cluster.address, "--out", shared / "run"]
-        told = subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=300)
-        assert told.returncode == 0, told.stderr
-        assert {record.status for record in read_run(shared / "run").records} <= {"completed", "cut"}
+        with node_without(package.parent, cluster.address):
+            ray.init(address=cluster.address, log_to_driver=False)
+            wait(lambda: ray.cluster_resources().get("CPU"), 60)
+            ray.shutdown()
+            words = [
+                "run",
+                "--space",
+                toy_file(shared, budget="3x", steps=4),
+                "--backbone",
+                f"{package / 'net.py'}:make",
+            ]
+            words += [
+                "--site",
+                "2",
+                "--strategies",
+                "exhaustive",
+                "--address",
+                cluster.address,
+                "--out",
+                shared / "run",
+            ]
+            told = subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=300)
+            assert told.returncode == 0, told.stderr
+            assert {record.status for record in read_run(shared / "run").records} <= {"completed", "cut"}
     finally:
-        os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
         ray.shutdown()
         cluster.shutdown()

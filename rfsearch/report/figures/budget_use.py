@@ -9,14 +9,14 @@ import plotly.graph_objects as go
 from rfsearch.ledger.record import Status
 from rfsearch.report.figures.base import Figure
 from rfsearch.report.figures.clocks import Clock, clocks_of
-from rfsearch.report.figures.style import FAINT, drawing
+from rfsearch.report.figures.style import COLOURS, FAINT, drawing
 from rfsearch.report.figures.switches import Option, add_switch
 from rfsearch.report.rows import STATUSES
 from rfsearch.report.view import RunView
 from rfsearch.report.wording import literal
 
 # Told apart by lightness too.
-_COLOURS: dict[Status, str] = {"completed": "#1867c2", "pruned": "#e0a458", "cut": "#8fbf9f", "failed": "#a02c3c"}
+_COLOURS: dict[Status, str] = {"completed": COLOURS[0], "pruned": "#e0a458", "cut": "#8fbf9f", "failed": "#a02c3c"}
 _UNSPENT = "left unspent"
 
 

@@ -23,9 +23,8 @@ def build(view: RunView) -> go.Figure | None:
     counts = _counts(view)
     if not counts or not view.records:
         return None
-    shown = sorted(counts, key=lambda text: (counts[text].total(), _name(text)))
-    if len(shown) > _MOST:
-        shown = sorted(counts, key=lambda text: (-counts[text].total(), _name(text)))[:_MOST]
+    rank = -1 if len(counts) > _MOST else 1
+    shown = sorted(counts, key=lambda text: (rank * counts[text].total(), _name(text)))[:_MOST]
     names = [_name(text) for text in shown]
     bars = [
         go.Bar(

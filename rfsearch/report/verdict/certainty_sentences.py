@@ -101,14 +101,14 @@ def _trainings_of(ours: Contender, theirs: Contender) -> str:
 
 def count_found_dilations(view: RunView) -> Iterator[str]:
     """Say how often trainings that search their dilations found about the same ones."""
-    by_paths: dict[int, list[Record]] = {}
+    by_paths: dict[int, dict[object, Record]] = {}  # a replay looks the same training up again and again
     for record in view.scored:
         known = parsed(record.candidate)
         if record.status == "completed" and known and record.ended and is_searched(record):
-            by_paths.setdefault(len(tuple(known)), []).append(record)
-    for repeated in by_paths.values():
-        # A replay looks the same training up again and again.
-        records = [*{(r.candidate, r.train_seed, r.steps, r.outcome): r for r in reversed(repeated)}.values()][::-1]
+            training = record.candidate, record.train_seed, record.steps, record.outcome
+            by_paths.setdefault(len(tuple(known)), {}).setdefault(training, record)
+    for trainings in by_paths.values():
+        records = [*trainings.values()]
         if len(records) > 1:
             groups = [f"{len(group)} found {_found_words(group)}" for group in group_finds(records, view.run.direction)]
             shown = groups if len(groups) <= _MOST_GROUPS else [*groups[:_MOST_GROUPS], "the others found others"]
