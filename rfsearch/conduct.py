@@ -143,16 +143,15 @@ def start_engine(request: Request) -> AbstractContextManager[Engine]:
     """Return what runs the trials; it starts when its context is entered."""
     from rfsearch.observers import callbacks_of
     from rfsearch.orchestration import Engine, Resources
-    from rfsearch.planning.request import timeout_s
+    from rfsearch.planning.request import memory_bytes, timeout_s
 
     if request.replay is not None and request.address is None:
         from rfsearch.replay import OneAtATime
 
         return nullcontext(OneAtATime())
     processes = request.processes_per_trial
-    resources = Resources(
-        request.cpus_per_trial or processes, request.gpus_per_trial, timeout_s(request), processes=processes
-    )
+    cpus, memory = request.cpus_per_trial or processes, memory_bytes(request)
+    resources = Resources(cpus, request.gpus_per_trial, timeout_s(request), processes, memory)
     return Engine(request.address, resources, callbacks_of(request.track), warn)
 
 
@@ -268,7 +267,7 @@ def _compete(
 def _confirm(console: Console, the_plan: SearchPlan, run_dir: Path, engine: Engine, count: int) -> None:
     """Train the best outcomes again, where that is asked for and not done. It belongs to no arm, and no tracker."""
     from rfsearch.board import Board
-    from rfsearch.ledger.run_directory import CONFIRMATION
+    from rfsearch.ledger.links import CONFIRMATION
     from rfsearch.planning.competition import compete
 
     contest, folder = _confirmation(the_plan, run_dir, count), run_dir / CONFIRMATION
@@ -285,7 +284,7 @@ def _confirm(console: Console, the_plan: SearchPlan, run_dir: Path, engine: Engi
 def _confirmation(the_plan: SearchPlan, run_dir: Path, count: int) -> Contest | None:
     """Return the contest that trains a run's best outcomes again; None where nothing is left to train."""
     from rfsearch.ledger import read_run
-    from rfsearch.ledger.run_directory import CONFIRMATION
+    from rfsearch.ledger.links import CONFIRMATION
     from rfsearch.planning.confirmation import confirming_contest
     from rfsearch.report.confirmed import best_outcomes
     from rfsearch.report.view import build_view

@@ -11,6 +11,7 @@ Importing this module imports no torch; applying a patch does.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,16 +22,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rfsearch.choices import Candidate, ChannelSplit, Choice, SitePath
 from rfsearch.errors import ModelError, SpaceError, nearest
 from rfsearch.space import SamplingSpec
+from rfsearch.space.table import FARTHEST, LARGEST_FACTOR, WIDEST
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = "rfsearch-patch"
 VERSION = 1
+_MOST = {"dilation": FARTHEST, "gamma": FARTHEST, "s": WIDEST, "f": LARGEST_FACTOR}
+"""The largest value of each number of a choice, as in a space."""
+
 _KEYS = ("dilation", "f", "fractional", "learned", "labels", "gamma", "s", "gamma_learned", "layer", "found", "split")
 
 
-def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool = True) -> nn.Module:
+def apply(
+    model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool = True, trust: bool = False
+) -> nn.Module:
     """Give a model the receptive field that a patch describes, and keep the model's own weights.
 
     The state dict written beside the patch then loads strictly and gives the exported network. Whole dilations alone
@@ -44,6 +51,8 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool
             {"conv6": {"dilation": 4, "f": 0.73}}, or its text.
         copy: Whether to patch a copy and leave the model as it is. With False, a network that cannot be copied can be
             patched too.
+        trust: Whether code may run that the patch names, that is not installed, that your program could not import by
+            itself, and that was not exported here: layers in files beside the patch.
 
     Returns:
         The copy, or the model itself with `copy=False`.
@@ -51,11 +60,12 @@ def apply(model: nn.Module, patch: str | Path | Mapping[str, Any], *, copy: bool
     Raises:
         SpaceError: The patch is not one.
         ModelError: The model lacks a site or cannot be copied, or a layer is not available.
+        UntrustedError: It names such code.
     """
     from rfsearch.compiled import check_not_compiled
     from rfsearch.copies import copy_module
 
-    read = Patch.read(patch)
+    read = Patch.read(patch, trust=trust)
     check_not_compiled(model)
     if not copy:
         return read.install(model)
@@ -144,11 +154,16 @@ class Patch:
         return site, int(number) - 1
 
     @staticmethod
-    def read(source: str | Path | Mapping[str, Any]) -> Patch:
+    def read(source: str | Path | Mapping[str, Any], *, trust: bool = False) -> Patch:
         """Read a patch from a file, its text, or its content.
+
+        Args:
+            source: The patch.
+            trust: Whether it may name any code; see `apply`.
 
         Raises:
             SpaceError: It is not a patch.
+            UntrustedError: It names code that may not run.
         """
         body, where, folder = _body(source)
         if _is_candidate(body):
@@ -173,7 +188,9 @@ class Patch:
             if file.version != VERSION:
                 raise SpaceError(f"versions of a patch start at {VERSION}. Got {file.version}.")
             choices, splits = _choices(file.sites)
-            candidate = _beside(Candidate(choices), folder)
+            candidate = Candidate(choices)
+            _check_bounds(candidate, splits)
+            candidate = with_files(candidate, folder, trust, where)
         except ValidationError as error:
             faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise SpaceError(f"{where}: {'; '.join(faults)}.") from error
@@ -228,17 +245,45 @@ def _is_candidate(body: Any) -> bool:
     return bool(paths) and all(map(is_path, paths))
 
 
-def _beside(candidate: Candidate, folder: Path | None) -> Candidate:
-    """Return a candidate whose layers are those of files beside the patch, where these are there."""
+def with_files(candidate: Candidate, folder: Path | None, trust: bool, where: str) -> Candidate:
+    """Return a candidate whose layers are those of files beside the patch, where these are there.
+
+    Args:
+        candidate: The candidate.
+        folder: That of the patch; None where it is no file.
+        trust: Whether any code may run.
+        where: What the patch is called.
+
+    Raises:
+        UntrustedError: A layer may not run.
+    """
+    if not any(path.choice.specs for _, path in candidate):
+        return candidate
+    from rfsearch.sources import on_path_of_program
+    from rfsearch.trust import require_trusted
+
+    beside = layer_files(candidate, folder)
 
     def found(_: str, choice: Choice) -> Choice:
         source, _, attribute = str(getattr(choice, "layer", "")).rpartition(":")
-        file = None if folder is None or not source.endswith(".py") else folder / source
-        if file is None or Path(source).is_absolute() or not file.is_file():
+        if (file := beside.get(source)) is None:
             return choice
-        return replace(choice, layer=f"{file.resolve()}:{attribute}")  # type: ignore[type-var]
+        # The program's own file, where that is the same, needs no trust.
+        own = None if trust else on_path_of_program(source, file.read_bytes())
+        return replace(choice, layer=f"{(own or file).resolve()}:{attribute}")  # type: ignore[type-var]
 
-    return candidate.changed(found)
+    candidate = candidate.changed(found)
+    if not trust:
+        specs = [spec for _, path in candidate for spec in path.choice.specs]
+        require_trusted(specs, where, None if folder is None else Path(where), [*beside.values()])
+    return candidate
+
+
+def layer_files(candidate: Candidate, folder: Path | None) -> dict[str, Path]:
+    """Return the files beside a patch that its layers are in, by what the patch calls them."""
+    sources = [spec.rpartition(":")[0] for _, path in candidate for spec in path.choice.specs]
+    files = {source: folder / source for source in sources if folder is not None and source.endswith(".py")}
+    return {source: file for source, file in files.items() if not Path(source).is_absolute() and file.is_file()}
 
 
 def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str, Path | None]:
@@ -260,6 +305,17 @@ def _body(source: str | Path | Mapping[str, Any]) -> tuple[Any, str, Path | None
         return json.loads(text), where, folder
     except (ValueError, RecursionError) as error:
         raise SpaceError(f"{where}: not valid JSON: {error}.") from error
+
+
+def _check_bounds(candidate: Candidate, splits: Mapping[str, ChannelSplit]) -> None:
+    """Raise SpaceError for a number with which a network would take all memory, or for ever."""
+    for name, path in candidate:
+        found = [*path.choice.numbers.items(), *(("dilation", dilation) for dilation in path.choice.dilations)]
+        found += [("dilation", splits[name].dilation)] if name in splits else []
+        for number, value in found:
+            least = f"at least {1 / LARGEST_FACTOR:g} and " if number == "f" else ""
+            if value > (most := _MOST.get(number, math.inf)) or (number == "f" and value < 1 / most):
+                raise SpaceError(f"{name}: {number} is {least}at most {most:g}. Got {min(value, 1e300):g}.")
 
 
 def _choices(sites: Mapping[str, Any]) -> tuple[dict[str, list[SitePath]], dict[str, ChannelSplit]]:

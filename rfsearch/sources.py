@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rfsearch.errors import UntrustedError
+from rfsearch.errors import RunDirectoryError, UntrustedError
 
 _OWN = Path(__file__).resolve().parent
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -145,7 +145,12 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
     Returns:
         Where they are then, by their paths there; nothing where this machine has them. Another process of this machine
         learns it by `find_at`.
+
+    Raises:
+        RunDirectoryError: A path leads upwards, and so maybe out of the folder. `pack` is given none that does.
     """
+    if upwards := [path for path in files if ".." in Path(path).parts]:
+        raise RunDirectoryError(f"files travel to workers by paths without '..'. Got {upwards[0]!r}.")
     if all(_holds(Path(path), content) for path, content in files.items()):
         return {}
     places = {path: folder / Path(path).relative_to(Path(path).anchor) for path in files}
@@ -189,6 +194,67 @@ def _is_installed(source: str) -> bool:
     return found.origin in ("built-in", "frozen") or all(
         _INSTALLED & set(place.parts) or any(base == place or base in place.parents for base in own) for place in places
     )
+
+
+def strange_source(spec: str) -> str:
+    """Return what a SPEC would import that the program could not import by itself; empty where there is nothing.
+
+    A program imports what is installed, and what lies in a folder of its `sys.path`, of which those do not count that
+    rfsearch has added. What has been imported runs no more.
+    """
+    source = absolute(spec).rpartition(":")[0]
+    if source.endswith(".py"):
+        path = Path(source).expanduser().resolve()
+        return "" if not path.is_file() or _is_within_reach(path) or _has_been_imported(path) else str(path)
+    added = [str(Path.cwd()), *_looked_in]
+    with _searching(_path_of_program()):
+        of_program = _places_of(source)
+    with _searching([*_path_of_program(), *added]):
+        places = _places_of(source)
+    return next((place for place in places if place not in of_program), "")
+
+
+def on_path_of_program(source: str, content: bytes) -> Path | None:
+    """Return the file of a relative path that the program could import by itself, if it has that content."""
+    files = [Path(folder, source) for folder in _path_of_program()] if not Path(source).is_absolute() else []
+    return next((file for file in files if _is_within_reach(file) and _holds(file, content)), None)
+
+
+def _path_of_program() -> list[str]:
+    return [folder or str(Path.cwd()) for folder in sys.path if folder not in _looked_in]
+
+
+@contextmanager
+def _searching(folders: Iterable[str]) -> Iterator[None]:
+    """Let modules be looked for in these folders alone."""
+    before = list(sys.path)
+    sys.path[:] = folders
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _places_of(module: str) -> list[str]:
+    """Return where the package of a module lies: in several folders where it has no `__init__.py`. Import nothing."""
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):  # ValueError: a module that was made by hand
+        return []
+    return [] if found is None else [*(found.submodule_search_locations or [found.origin or ""])]
+
+
+def _is_within_reach(path: Path) -> bool:
+    """Return whether a file, or the package that it lies in, is in a folder that the program imports from."""
+    folders = {Path(folder).resolve() for folder in _path_of_program()}
+    return path.is_file() and not folders.isdisjoint(_import_folders(path.resolve()))
+
+
+def _has_been_imported(path: Path) -> bool:
+    status = path.stat()
+    files = {getattr(sys.modules.get(name), "__file__", None): version for name, version in _versions.items()}
+    return files.get(str(path)) == (status.st_mtime_ns, status.st_size)
 
 
 def list_imported_files(file: Path) -> list[Path]:

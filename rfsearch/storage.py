@@ -76,11 +76,15 @@ def data_directory(text: str) -> str:
 
 
 def storage_of(run_dir: Path) -> Storage | None:
-    """Return the storage of which a directory is the local copy; None where it is a directory like others."""
+    """Return the storage of which a directory is the local copy; None where it is a directory like others.
+
+    A directory that lies elsewhere than such copies do may have come from anybody: what it notes does not count.
+    """
     try:
-        return Storage((run_dir / MARK).read_text(encoding="utf-8").strip(), run_dir)
+        uri = (run_dir / MARK).read_text(encoding="utf-8").strip()
     except OSError:
         return None
+    return Storage(uri, run_dir) if run_dir.resolve().is_relative_to(_copies("runs").resolve()) else None
 
 
 def name_of(run_dir: Path) -> str:
@@ -215,6 +219,9 @@ class Storage:
         files = self._files("", patience_s=0)  # a first look: an address may be wrong
         for path, info in files.items():
             here = self.local / path
+            # What is noted here decides which storage is written to, so no storage may say it.
+            if path.partition("/")[0] in _LOCAL or here.name == MARK:
+                continue
             size = here.stat().st_size if here.is_file() else -1
             if here.name == _LEDGER:
                 stale = info.size > size
@@ -328,7 +335,10 @@ def _reporting(uri: str) -> Iterator[None]:
 
 
 def _cache(kind: str, uri: str) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", uri.partition("?")[0].rpartition("/")[2])
-    return base / "rfsearch" / kind / f"{name}-{digest}"
+    return _copies(kind) / f"{name}-{digest}"
+
+
+def _copies(kind: str) -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfsearch" / kind

@@ -1,15 +1,16 @@
-"""Whose code a run directory may make this process run.
+"""Whose code a run directory, or a patch, may make this process run.
 
 A manifest names networks, strategies, layers and tasks, by file or by module, and whoever opens the directory imports
 them. A run that was begun here names code of its user's own. Any other directory may have come from anybody: what is
-not installed is imported for it only where the user says so.
+not installed is imported for it only where the user says so. A patch names layers, which may lie beside it: likewise,
+but for what the user's program could import by itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,15 +18,45 @@ from pathlib import Path
 from rfsearch import sources
 from rfsearch.errors import UntrustedError
 from rfsearch.ledger.manifest import MANIFEST_FILE
+from rfsearch.sources import list_imported_files, strange_source
 
 _trusted: ContextVar[frozenset[Path]] = ContextVar("trusted", default=frozenset())
 
 
 def note_own(run_dir: Path) -> None:
     """Remember a run as begun by this user, by its manifest, wherever it is moved to."""
-    with suppress(OSError, RuntimeError):  # without a home, or one that cannot be written, runs are resumed by --trust
-        _notes().mkdir(parents=True, exist_ok=True)
-        _note_of(run_dir).touch()
+    _note([run_dir / MANIFEST_FILE])
+
+
+def note_own_patch(patch: Path, layers: Iterable[Path]) -> None:
+    """Remember a patch as exported by this user, with the files of its layers, wherever they are moved to."""
+    _note(_with_imported(patch, layers))
+
+
+def require_trusted(specs: Iterable[str], name: str, patch: Path | None, files: Collection[Path]) -> None:
+    """Check that layers of a patch may be imported: those of packages, of the user's program and of an export here.
+
+    Args:
+        specs: Of the layers, with the files that are meant.
+        name: What the patch is called.
+        patch: Its file; None where it has none.
+        files: Those of its layers that lie beside it.
+
+    Raises:
+        UntrustedError: Others are named; the message names their files.
+    """
+    strange = list(dict.fromkeys(filter(None, map(strange_source, specs))))
+    exported_here = patch is not None and bool(files) and _is_noted(_with_imported(patch, files))
+    if strange and not exported_here:
+        raise UntrustedError(
+            f"{name} was not exported here, and names code that is not installed, nor on the path of this program. It "
+            f"would run. If you trust whoever made it, say so: trust=True. The code: {', '.join(strange)}."
+        )
+
+
+def _with_imported(patch: Path, layers: Iterable[Path]) -> list[Path]:
+    imported = dict.fromkeys(file for layer in layers for file in list_imported_files(layer))
+    return [patch, *sorted(imported, key=lambda file: file.name)]
 
 
 @contextmanager
@@ -43,7 +74,7 @@ def opened(run_dir: Path, trust: bool = False, objects: bool = False) -> Iterato
     if trust:
         note_own(run_dir)
     place = run_dir.resolve()
-    if trust or place in _trusted.get() or _is_own(run_dir):
+    if trust or place in _trusted.get() or _is_noted([run_dir / MANIFEST_FILE]):
         token = _trusted.set(_trusted.get() | {place})
         try:
             yield
@@ -60,15 +91,24 @@ def opened(run_dir: Path, trust: bool = False, objects: bool = False) -> Iterato
         yield
 
 
-def _is_own(run_dir: Path) -> bool:
+def _note(files: Sequence[Path]) -> None:
+    with suppress(OSError, RuntimeError):  # without a home, or one that cannot be written, it is to be said each time
+        _notes().mkdir(parents=True, exist_ok=True)
+        _note_of(files).touch()
+
+
+def _is_noted(files: Sequence[Path]) -> bool:
     try:
-        return _note_of(run_dir).exists()
+        return _note_of(files).exists()
     except (OSError, RuntimeError):
         return False
 
 
-def _note_of(run_dir: Path) -> Path:
-    return _notes() / hashlib.sha256((run_dir / MANIFEST_FILE).read_bytes()).hexdigest()
+def _note_of(files: Sequence[Path]) -> Path:
+    """Return the file that stands for these, by what is in them: the digest of one, or that of several ones'."""
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    name = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    return _notes() / name
 
 
 def _notes() -> Path:

@@ -11,10 +11,10 @@ import pytest
 
 import rfsearch
 from rfsearch import plugins
-from rfsearch.errors import ModelError
+from rfsearch.errors import ModelError, RunDirectoryError
 from rfsearch.ledger import Request
 from rfsearch.planning.request import resolve_space
-from rfsearch.sources import absolute
+from rfsearch.sources import absolute, unpack
 from tests.orchestration.runs import environment
 from tests.toys import toy_file
 
@@ -97,6 +97,14 @@ def test_a_file_that_changes_is_imported_again_and_one_that_does_not_is_the_same
     assert plugins.named(spec, "network") is plugins.named(spec, "network")
     write(tmp_path, net=BLOCK.format(channels=11))
     assert width(spec) == 11
+
+
+@pytest.mark.parametrize("path", ["/x/../../../evil.py", "../evil.py", "/x/y/../evil.py"])
+def test_files_that_are_sent_stay_in_their_folder(path, tmp_path):
+    folder = tmp_path / "a" / "b" / "c"
+    with pytest.raises(RunDirectoryError, match=rf"without '\.\.'\. Got '{path}'"):
+        unpack({"/x/net.py": b"", path: b"x = 1"}, folder)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_neighbour_is_named(tmp_path):

@@ -13,7 +13,7 @@ from rfsearch import storage
 from rfsearch.data import rendered_faces
 from rfsearch.errors import DataError, RunDirectoryError
 from rfsearch.ledger import Request
-from rfsearch.storage import MARK, data_directory, name_of, run_directory, storage_of, uri_of
+from rfsearch.storage import MARK, Storage, data_directory, name_of, run_directory, storage_of, uri_of
 from tests.calls import wrong
 from tests.orchestration.runs import command, environment
 from tests.planned import planned
@@ -96,6 +96,29 @@ def test_what_is_put_there_is_found_on_another_machine(bucket, elsewhere):
     storage_of(there).keep_checkpoints({"b"})
     elsewhere("third")
     assert not (run_directory(bucket) / "checkpoints" / "a").exists()
+
+
+def test_what_is_of_one_machine_alone_is_not_taken_from_the_storage(bucket, elsewhere):
+    """Least of all the note of which storage is written to."""
+    here = run_directory(bucket)
+    for name in (MARK, ".lock", "cache/images", f"confirmation/{MARK}", "ledger.jsonl"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text("s3://somebody/else")
+        storage_of(here).push(name) if name != MARK else Storage(bucket, here).push(name)
+        (here / MARK).write_text(bucket)
+    elsewhere("other")
+    there = run_directory(bucket)
+    assert [path.name for path in there.rglob("*") if path.is_file()] == [MARK, "ledger.jsonl"]
+    assert storage_of(there).uri == bucket
+
+
+def test_a_directory_that_is_no_copy_names_no_storage(tmp_path, monkeypatch):
+    """It may be of anybody's, and what is kept and deleted there is the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / MARK).write_text("s3://bucket/run")
+    assert storage_of(tmp_path / "run") is None
+    assert name_of(tmp_path / "run") == str(tmp_path / "run")
 
 
 def test_of_two_ledgers_the_longer_one_is_kept(bucket, elsewhere):

@@ -1,196 +1,146 @@
 """Do harm to a search that trains, go on with it, and hold what it reports against an undisturbed one.
 
-    python baselines/benchmarks/faults.py --data DIR --work DIR
+    python baselines/benchmarks/faults.py --data DIR --work DIR [--only "worker killed"]
 
 DIR of --data is camvid-240x180 in the layout of the space `folder`. One worker, a sweep of three dilations. Each fault
-comes in the middle of the second training, between two of its validations; where it ends the run, that is resumed. The
-table says, for every fault: trials that are missing, that are there twice, whose scores differ from the undisturbed
-run's in any digit, training FLOP that were lost and charged, and by what share of its budget an arm went over it.
+(`fault_kinds.py`) comes in the middle of the second training, between two of its validations; where it ends the run,
+that is resumed. What has been measured is in --work and is not measured again; --only may be given several times. The
+table says, for every fault: trials that are missing or there twice, the columns in which trials differ that the
+undisturbed run had completed, and how many of them do, the work that was charged beyond that of these trials, in
+full trainings, the work that was done and not charged, by steps that workers have counted, and by what share of its
+budget an arm went over it. A lost worker's work is charged; what is lost with the driver is not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import psutil
+from fault_kinds import FAULTS, LONGEST_S, TIMEOUT_S, Fault, Place, Running, counted_variables, environment, folder
 from provenance import RESULTS, provenance, write_sidecar
 
 from rfsearch.ledger import read_run
 from rfsearch.ledger.typed_json import sound
 
 RFSEARCH = [sys.executable, "-c", "from rfsearch.cli import main; main()"]
-BUDGET_X, STEPS, RUNGS = 4.1, 90, 3  # room for what a fault loses, which is charged
-WAIT_S = 600
-
-
-@dataclass
-class Running:
-    """Hold a search in training.
-
-    Attributes:
-        process: Its driver.
-        run_dir: Its directory.
-    """
-
-    process: subprocess.Popen[bytes]
-    run_dir: Path
-
-    @property
-    def worker(self) -> psutil.Process:
-        """The process that trains."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(child for child in children if any("ResourceTrainable" in part for part in child.cmdline()))
-
-    @property
-    def ray(self) -> list[psutil.Process]:
-        """The driver's own processes."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-
-def kill_worker(running: Running) -> None:
-    """End the process that trains."""
-    running.worker.kill()
-
-
-def kill_driver(running: Running) -> None:
-    """End the driver and all that it has started."""
-    for process in [*running.ray, psutil.Process(running.process.pid)]:
-        process.kill()
-
-
-def interrupt(running: Running) -> None:
-    """Press Ctrl-C."""
-    running.process.send_signal(signal.SIGINT)
-
-
-def kill_raylet(running: Running) -> None:
-    """End Ray's own process."""
-    next(child for child in running.ray if child.name() == "raylet").kill()
-
-
-def hang_worker(running: Running) -> None:
-    """Stop the process that trains for a while; it is not dead."""
-    worker = running.worker
-    worker.suspend()
-    time.sleep(20)
-    worker.resume()
-
-
-def damage_checkpoint(running: Running) -> None:
-    """End everything, and leave half of the checkpoint."""
-    kill_driver(running)
-    (file,) = running.run_dir.glob("checkpoints/*/progress.pt")
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def tear_ledger(running: Running) -> None:
-    """End everything in the middle of a line of the ledger."""
-    kill_driver(running)
-    with (running.run_dir / "ledger.jsonl").open("ab") as file:
-        file.write(b'{"event":"finish","trial":"exhau')
-
-
-def set_clock_back(running: Running) -> None:
-    """Set the times of all files of the run back by a day, as after a clock that jumped."""
-    kill_driver(running)
-    for file in running.run_dir.rglob("*"):
-        before = file.stat().st_mtime - 86400
-        os.utime(file, (before, before))
-
-
-FAULTS: dict[str, Callable[[Running], None]] = {
-    "worker killed": kill_worker,
-    "driver and workers killed": kill_driver,
-    "Ctrl-C": interrupt,
-    "Ray's raylet killed": kill_raylet,
-    "worker stopped for 20 s": hang_worker,
-    "checkpoint cut in half": damage_checkpoint,
-    "ledger torn in a line": tear_ledger,
-    "files a day old": set_clock_back,
-}
+NETWORK = Path(__file__).with_name("counted_network.py")
+BUDGET_X, STEPS, RUNGS, DILATIONS = 4.1, 90, 3, (1, 4, 8)  # room for what a fault loses, which is charged
+COMPARED = ["candidate", "seed", "status", "train_flop", "val", "test"]
 
 
 def main() -> None:
     """Do harm, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data")
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--space", default="camvid")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--only", action="append", choices=FAULTS, default=[])
     asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    search = ["--space", asked.space, *(["--data", asked.data] if asked.data else []), "--set"]
+    search.append(f"recipe.steps={asked.steps}")
     whole = asked.work / "undisturbed"
-    if not whole.exists():
-        begun(asked.data, whole).process.wait(WAIT_S)
-    rows = []
-    for name, harm in FAULTS.items():
-        run_dir = asked.work / name.replace(" ", "-").replace("'", "")
-        shutil.rmtree(run_dir, ignore_errors=True)
-        running = begun(asked.data, run_dir)
-        wait_for(running)
-        harm(running)
-        ended = running.process.wait(WAIT_S)
-        resumed = ended != 0
+    if not (whole / "report.html").exists():
+        clear(whole)
+        with folder(whole) as place:
+            assert begun(search, whole, place).process.wait(LONGEST_S) == 0
+    for name in asked.only or FAULTS:
+        measured = asked.work / f"{file_name(name)}.json"
+        if not measured.exists():
+            row = {"fault": name, **after(FAULTS[name], search, asked.work / file_name(name), whole)}
+            measured.write_text(json.dumps(row))
+            print(json.dumps(row), flush=True)
+    files = {name: asked.work / f"{file_name(name)}.json" for name in FAULTS}
+    rows = [json.loads(file.read_text()) for file in files.values() if file.exists()]
+    if asked.space == "camvid" and asked.steps == STEPS and len(rows) == len(FAULTS):
+        pd.DataFrame(rows).to_csv(RESULTS / "faults.csv", index=False)
+        write_sidecar("faults", {**provenance(), "space": "camvid mini, 3 dilations", "steps": STEPS, "rungs": RUNGS})
+
+
+def file_name(name: str) -> str:
+    """Return a fault's name as one of a file."""
+    return name.replace(" ", "-").replace("'", "")
+
+
+def clear(run_dir: Path) -> None:
+    """Remove what an earlier measurement of a run has left that did not end."""
+    shutil.rmtree(run_dir, ignore_errors=True)
+    for file in counted_variables(run_dir).values():
+        Path(file).unlink(missing_ok=True)
+
+
+def after(fault: Fault, search: list[str], run_dir: Path, whole: Path) -> dict[str, object]:
+    """Do harm to a run, go on with it, and hold it against the undisturbed one."""
+    clear(run_dir)
+    with fault.place(run_dir) as place:
+        running = begun(search, run_dir, place)
+        wait_for(running, run_dir)
+        fault.inflict(running)
+        resumed = running.process.wait(LONGEST_S) != 0
         if resumed:
-            subprocess.run([*RFSEARCH, "resume", str(run_dir)], check=True, env=environment(), capture_output=True)
-        rows.append({"fault": name, "resumed": resumed, **held_against(run_dir, whole)})
-        print(json.dumps(rows[-1]), flush=True)
-    pd.DataFrame(rows).to_csv(RESULTS / "faults.csv", index=False)
-    write_sidecar("faults", {**provenance(), "space": "camvid mini, 3 dilations", "steps": STEPS, "rungs": RUNGS})
+            words = [*RFSEARCH, "resume", place.out, *place.words]
+            subprocess.run(words, check=True, env=environment(run_dir, place), capture_output=True)
+        return {"resumed": resumed, **held_against(place.find(), run_dir, whole)}
 
 
-def environment() -> dict[str, str]:
-    """Return the variables of a driver whose Ray has one worker."""
-    return {**os.environ, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 1}), "OMP_NUM_THREADS": "1"}
-
-
-def begun(data: str, run_dir: Path) -> Running:
+def begun(search: list[str], run_dir: Path, place: Place) -> Running:
     """Begin a search."""
-    settings = {"recipe.steps": STEPS, "recipe.rungs": RUNGS, "dilations": "[1,4,8]", "reference": 4}
+    settings = {"recipe.rungs": RUNGS, "dilations": str(list(DILATIONS)).replace(" ", ""), "reference": 4}
     changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    words = ["run", "--space", "camvid", "--data", data, *changes, "--budget", f"{BUDGET_X}x"]
-    words += ["--strategies", "exhaustive", "--gpus-per-trial", "0", "--out", str(run_dir)]
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    words = ["run", *search, *changes, "--backbone", f"{NETWORK}:counted", "--budget", f"{BUDGET_X}x", *place.words]
+    words += ["--strategies", "exhaustive", "--gpus-per-trial", "0", "--trial-timeout", f"{TIMEOUT_S}s"]
     log = run_dir.with_suffix(".log").open("wb")
-    return Running(subprocess.Popen([*RFSEARCH, *words], env=environment(), stdout=log, stderr=log), run_dir)
+    process = subprocess.Popen(
+        [*RFSEARCH, *words, "--out", place.out], env=environment(run_dir, place), stdout=log, stderr=log
+    )
+    return Running(process, place, Path(counted_variables(run_dir)["COUNTED_HARM"]))
 
 
-def wait_for(running: Running) -> None:
+def wait_for(running: Running, run_dir: Path) -> None:
     """Wait until the second training has validated once, and trains on."""
     began = time.monotonic()
-    while time.monotonic() - began < WAIT_S and running.process.poll() is None:
+    while time.monotonic() - began < LONGEST_S and running.process.poll() is None:
         ledger = running.run_dir / "ledger.jsonl"
         finished = ledger.read_text().count('"event":"finish"') if ledger.exists() else 0
         if finished == 1 and any(running.run_dir.glob("checkpoints/*/progress.pt")):
             time.sleep(1.0)
             return
         time.sleep(0.1)
-    raise SystemExit(f"the run ended before harm was done: {running.run_dir.with_suffix('.log')}")
+    raise SystemExit(f"the run ended before harm was done: {run_dir.with_suffix('.log')}")
 
 
-def held_against(run_dir: Path, whole: Path) -> dict[str, object]:
-    """Hold a disturbed run against an undisturbed one."""
-    ours, theirs = (pd.read_csv(folder / "trials.csv").set_index("trial") for folder in (run_dir, whole))
-    both = ours.index.intersection(theirs.index)
-    completed = [trial for trial in both if theirs.status[trial] == "completed"]
-    differing = [t for t in completed if ours.val[t] != theirs.val[t] or ours.test[t] != theirs.test[t]]
-    limit = sound(read_run(run_dir).manifest.budget.limit)
-    more = ours.train_flop[completed].sum() - theirs.train_flop[completed].sum()
+def held_against(found: Path, run_dir: Path, whole: Path) -> dict[str, object]:
+    """Hold a disturbed run, whose tables were found in a folder, against an undisturbed one."""
+    ours, theirs = (pd.read_csv(folder / "trials.csv").set_index("trial") for folder in (found, whole))
+    sweep = theirs.index[theirs.status == "completed"]  # one that the budget cuts is cut earlier for what was lost
+    both = ours[~ours.index.duplicated()].reindex(sweep).dropna(how="all")
+    same = theirs.loc[both.index]
+    equal = (both[COMPARED] == same[COMPARED]) | (both[COMPARED].isna() & same[COMPARED].isna())
+    differing = {column: int((~equal[column]).sum()) for column in COMPARED}
+    more = both.train_flop.sum() - same.train_flop.sum()
+    limit = sound(read_run(found).manifest.budget.limit)
     return {
-        "trials_missing": len(set(completed) - set(ours.index)) + sum(theirs.status == "completed") - len(completed),
+        "trials_missing": len(sweep) - len(both),
         "trials_twice": int(ours.index.duplicated().sum()),
-        "scores_differing": len(differing),
-        "lost_work_charged": round(more / theirs.train_flop[completed].mean(), 4),
+        "differing": " ".join(f"{column}:{count}" for column, count in differing.items() if count),
+        "lost_work_charged": round(more / same.train_flop.mean(), 4),
+        "uncharged_work": round(uncharged_steps(ours, theirs, run_dir) / float(theirs.steps.max()), 4),
         "over_budget": round(ours.train_flop.sum() / limit - 1, 4),
     }
+
+
+def uncharged_steps(ours: pd.DataFrame, theirs: pd.DataFrame, run_dir: Path) -> float:
+    """Return how many steps workers have begun beyond those that are charged, in epochs as budgets are."""
+    counted = Path(counted_variables(run_dir)["COUNTED_STEPS"]).stat().st_size
+    steps_an_epoch = theirs.steps.sum() / theirs.epochs.sum()
+    return max(0.0, counted - float(ours.epochs.sum() * steps_an_epoch))
 
 
 if __name__ == "__main__":

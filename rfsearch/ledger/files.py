@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rfsearch.errors import RunDirectoryError
+from rfsearch.ledger.links import open_itself
 
 _LARGEST_WHOLE = 2**63  # beyond it a whole number fits into no column, and may not fit into a float
 
@@ -28,7 +29,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with open(part, "wb", opener=open_itself) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -20,7 +20,8 @@ from typing import Any
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json, sync_folder
-from rfsearch.ledger.record import Latency, Record
+from rfsearch.ledger.links import open_itself
+from rfsearch.ledger.record import Latency, ParentName, Record, TrialName
 from rfsearch.ledger.schema import SCHEMA, Ends, upgraded
 from rfsearch.ledger.typed_json import checked
 from rfsearch.storage import name_of
@@ -43,13 +44,13 @@ class Assignment:
         heir_of: The trial of its arm whose training it continues; empty where it begins one.
     """
 
-    trial: str
+    trial: TrialName
     strategy: str
     seed: int
     candidate: str
     train_seed: int
     limit: float
-    heir_of: str = ""
+    heir_of: ParentName = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as JSON, without what an older version does not know unless it is needed."""
@@ -96,7 +97,7 @@ class Journal:
         self.path = run_dir / LEDGER_FILE
         self._torn = False
         try:
-            fresh = not self.path.exists() or not _drop_torn_line(self.path)
+            fresh = not os.path.lexists(self.path) or not _drop_torn_line(self.path)
             # An older version must not read what is added to a ledger that it began.
             if fresh or _HEADER not in self.path.read_bytes():
                 self._write({"event": "ledger", "schema": SCHEMA})
@@ -133,7 +134,7 @@ class Journal:
             _drop_torn_line(self.path)
             self._torn = False
         # No buffer: what a full disk has refused must not be written later, into room that has become free.
-        with self.path.open("ab", buffering=0) as file:
+        with open(self.path, "ab", buffering=0, opener=open_itself) as file:
             before = file.tell()
             try:
                 while line:
@@ -153,10 +154,11 @@ def _drop_torn_line(path: Path) -> int:
     Returns:
         The length that is left, in bytes.
     """
-    body = path.read_bytes()
-    whole = body.rfind(b"\n") + 1
-    if whole < len(body):
-        os.truncate(path, whole)
+    with open(path, "rb+", opener=open_itself) as file:
+        body = file.read()
+        whole = body.rfind(b"\n") + 1
+        if whole < len(body):
+            file.truncate(whole)
     return whole
 
 

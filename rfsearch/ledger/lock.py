@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json
+from rfsearch.ledger.links import open_itself, refuse_links
 
 LOCK_FILE = ".lock"
 # A reader that asks who holds a lock has it for a moment, and a process that was killed ends within one.
@@ -56,8 +57,10 @@ def hold(run_dir: Path) -> Iterator[None]:
     """Keep every other process from working in a run directory.
 
     Raises:
-        RunDirectoryError: Another process works there; the message says which one. Or the directory takes no lock.
+        RunDirectoryError: Another process works there; the message says which one. Or the directory takes no lock, or
+            what is in it leads elsewhere.
     """
+    refuse_links(run_dir)
     path = run_dir / LOCK_FILE
     try:
         descriptor = _acquire(path)
@@ -75,7 +78,7 @@ def hold(run_dir: Path) -> Iterator[None]:
 def holder(run_dir: Path) -> Holder | None:
     """Return the other process that works in a run directory, or None where there is none."""
     try:
-        descriptor = os.open(run_dir / LOCK_FILE, os.O_RDONLY)
+        descriptor = open_itself(run_dir / LOCK_FILE, os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -102,7 +105,7 @@ def _acquire(path: Path) -> int:
     """Take the lock, waiting for a moment where it is held; returns the descriptor that holds it."""
     give_up = time.monotonic() + _PATIENCE_S
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # Python closes it in every program that it starts
+        descriptor = open_itself(path, os.O_RDWR | os.O_CREAT)  # Python closes it in every program that it starts
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_named(descriptor, path):  # else its last holder deleted it in between

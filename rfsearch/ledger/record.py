@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from rfsearch.choices import Candidate, Choice
 from rfsearch.errors import RfsearchError
@@ -19,6 +22,24 @@ TRIAL_COLUMNS = (
     "val", "test", "train_flop", "device_s", "epochs", "steps", "infer_mac", "infer_latency_ms", "infer_peak_bytes",
     "params", "train_seed", "heir_of", "cause",
 )  # fmt: skip
+
+_FOLDER_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+
+
+def check_trial_name(name: str) -> str:
+    """Return the name of a trial, which its folder of checkpoints is called by.
+
+    Raises:
+        ValueError: It is no name of a folder, such as a path that leads to another one.
+    """
+    if _FOLDER_NAME.fullmatch(name) is None:
+        raise ValueError("a trial's checkpoints are in a folder of its name, which holds no slash and is not '..'")
+    return name
+
+
+TrialName = Annotated[str, AfterValidator(check_trial_name)]
+ParentName = Annotated[str, AfterValidator(lambda name: name and check_trial_name(name))]
+"""The name of a trial that another one goes on from; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,7 @@ class Record:
             itself if nothing moved.
     """
 
-    trial: str
+    trial: TrialName
     strategy: str
     seed: int
     status: Status
@@ -140,7 +161,7 @@ class Record:
     train_peak_bytes: int | None = None
     forecast: Cost | None = None
     forecast_peak_bytes: int | None = None
-    heir_of: str = ""
+    heir_of: ParentName = ""
     outcome: str = ""
 
     def __post_init__(self) -> None:

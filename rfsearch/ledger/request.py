@@ -30,6 +30,7 @@ class Request:
         address: Ray cluster to join.
         cpus_per_trial: CPU cores of a trial.
         gpus_per_trial: GPUs of a trial, or a share of one.
+        memory_per_trial: Memory that is set aside for a trial, with its unit, such as 8g. None: none is.
         train: SPEC of a function that trains a trial. None: trainings are built in.
         dilations: What a site may get, where a function trains.
         input_shape: 1 x C x its axes, of what the network is shown of one image, likewise.
@@ -59,6 +60,7 @@ class Request:
     address: str | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
+    memory_per_trial: str | None = None
     changes: tuple[str, ...] = ()
     train: str | None = None
     dilations: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ from pathlib import Path
 from rfsearch.direction import Direction
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
+from rfsearch.ledger.links import CONFIRMATION
 from rfsearch.ledger.lock import LOCK_FILE, Holder, holder, in_use
 from rfsearch.ledger.manifest import MANIFEST_FILE, Manifest, read_manifest
 from rfsearch.ledger.record import Latency, Record
@@ -17,7 +18,6 @@ from rfsearch.ledger.typed_json import known
 from rfsearch.numbers import byte_size
 from rfsearch.storage import MARK, name_of, storage_of
 
-CONFIRMATION = "confirmation"  # folder of the trainings that confirm outcomes, with a ledger of their own
 SCRATCH = "ray"  # a folder of Ray Tune's: left behind by a process that was killed, it holds nothing of the run
 _NEEDED_BYTES = 64 * 1024 * 1024
 

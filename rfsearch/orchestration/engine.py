@@ -23,13 +23,15 @@ from ray import tune
 from rfsearch import interrupt
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Record
-from rfsearch.ledger.manifest import read_manifest
+from rfsearch.ledger.manifest import MANIFEST_FILE, read_manifest
 from rfsearch.ledger.run_directory import SCRATCH
+from rfsearch.numbers import byte_size
 from rfsearch.orchestration import session
 from rfsearch.orchestration.callbacks import Switched
-from rfsearch.orchestration.disk import with_way_on
-from rfsearch.orchestration.nodes import Roster, check_seen, machines
-from rfsearch.orchestration.ray_insides import NoDisplay, muted
+from rfsearch.orchestration.deadline import Deadline
+from rfsearch.orchestration.disk import full_disk_error, with_way_on
+from rfsearch.orchestration.nodes import Roster, check_seen, machines, wait_for_first
+from rfsearch.orchestration.ray_insides import NoDisplay, muted, session_folder
 from rfsearch.orchestration.searcher import ContestSearcher, Pulse, RungScheduler, Starts
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
@@ -51,16 +53,18 @@ class Resources:
         timeout_s: How long it may go without a validation before it is taken for one that hangs. None: a multiple of
             its forecast.
         processes: How many processes train it.
+        memory: Memory that is set aside for it, bytes. 0: as many trials run as have room by the other two.
 
     Example:
         >>> Resources(cpus=2, gpus=0.5)
-        Resources(cpus=2, gpus=0.5, timeout_s=None, processes=1)
+        Resources(cpus=2, gpus=0.5, timeout_s=None, processes=1, memory=0)
     """
 
     cpus: float = 1
     gpus: float | None = None
     timeout_s: float | None = None
     processes: int = 1
+    memory: float = 0
 
 
 class Engine:
@@ -102,6 +106,8 @@ class Engine:
             session.join(self._address) if self._address else session.start(temporary)
             interrupt.install()  # Ray has replaced the handler of SIGTERM
             self._guard.begin()
+            if self._address:
+                wait_for_first(self._asked.cpus, self._asked.gpus or 0.0, self._warn)
             self._context = stack.pop_all()
         return self
 
@@ -130,21 +136,22 @@ class Engine:
         if gpus is None:
             gpus = float(self._asked.processes) if any(machine.gpus for machine in there) else 0.0
         where = " on one machine" if len(there) > 1 else ""
-        for kind, want, most in (
-            ("CPU", cpus, max(machine.cpus for machine in there)),
-            ("GPU", gpus, max(machine.gpus for machine in there)),
+        for option, kind, said, want, most in (
+            ("cpus", "CPUs", "{:g}".format, cpus, max(machine.cpus for machine in there)),
+            ("gpus", "GPUs", "{:g}".format, gpus, max(machine.gpus for machine in there)),
+            ("memory", "of memory", byte_size, self._asked.memory, max(machine.memory for machine in there)),
         ):
             if want > most:
                 raise RequestError(
-                    f"a trial asks for {want:g} {kind}s, but {most:g} are available{where}. "
-                    f"Ask for at most that with --{kind.lower()}s-per-trial."
+                    f"a trial asks for {said(want)} {kind}, but {said(most)} are available{where}. "
+                    f"Ask for at most that with --{option}-per-trial."
                 )
         return cpus, gpus
 
     @property
     def workers(self) -> int:
         """Return how many trials run at the same time."""
-        return max(1, Roster(*self.resources, self._warn).room)
+        return max(1, Roster(*self.resources, self._warn, self._asked.memory).room)
 
     def run(
         self,
@@ -171,7 +178,8 @@ class Engine:
         """
         cpus, gpus = self.resources
         storage = storage_of(run_dir)
-        if self._address is not None and storage is None:
+        shared = self._address is not None and storage is None
+        if shared:
             check_seen(run_dir)
         try:
             trainable = tune.with_parameters(
@@ -181,18 +189,19 @@ class Engine:
                 currency=currency,
                 resources=(cpus, gpus),
                 storage=storage.uri if storage else "",
-                files=pack(read_manifest(run_dir).files) if self._address is not None else {},
+                files=pack(_files_of(run_dir)) if self._address is not None else {},
             )
         except Exception as error:  # whatever a user's object raises where it is pickled
             raise RequestError(
                 f"what is trained cannot be sent to workers: {' '.join(str(error).split())[:500]}"
             ) from error
-        roster = Roster(cpus, gpus, self._warn)
+        roster = Roster(cpus, gpus, self._warn, self._asked.memory, run_dir if shared else None)
         searcher = ContestSearcher(contest, lambda: roster.room, watch, run_dir, currency, self._asked.timeout_s)
+        watching = [Pulse(check), Pulse(roster.look), Starts(searcher), Deadline(searcher.note_silence)]
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_NO_LIMIT)
         with _notes_of_tune(run_dir.resolve(), shared=self._address is not None) as scratch:
             tuner = tune.Tuner(
-                tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
+                tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus, "memory": self._asked.memory}),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=RungScheduler(searcher),
@@ -204,7 +213,7 @@ class Engine:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[Pulse(check), Pulse(roster.look), Starts(searcher), NoDisplay(), *self._callbacks],
+                    callbacks=[*watching, NoDisplay(), *self._callbacks],
                     failure_config=tune.FailureConfig(max_failures=0),  # the searcher hands them out again
                 ),
             )
@@ -213,12 +222,20 @@ class Engine:
                     tuner.fit()
             except Exception as error:
                 # What our own code raised inside Tune's loop is the real cause; Tune wraps it.
+                # A full disk shows itself anywhere: Tune notes each death in Ray's folder, and wraps what that raises.
+                if searcher.fault is None:
+                    searcher.fault = full_disk_error(run_dir, session_folder())
                 if searcher.fault is None and isinstance(error, OSError):
                     what = f"{error.filename or scratch}: cannot be written: {error.strerror or error}."
                     raise RunDirectoryError(with_way_on(what, run_dir)) from error
                 raise searcher.fault or error from error
         if searcher.fault:
             raise searcher.fault
+
+
+def _files_of(run_dir: Path) -> list[str]:
+    """Return the user's files that a run's trials need; a confirmation has those of the run that it lies in."""
+    return read_manifest(run_dir if (run_dir / MANIFEST_FILE).exists() else run_dir.parent).files
 
 
 @contextmanager

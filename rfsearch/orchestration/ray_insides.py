@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import cloudpickle
+from ray._private import ray_constants
 from ray.tune.progress_reporter import TrialProgressCallback
 
 
@@ -53,6 +56,21 @@ def forget_ended(tune_controller: Any) -> None:
 
 
 @contextmanager
+def on_loopback() -> Iterator[None]:
+    """Let a session that starts in this context listen to this machine alone.
+
+    Ray does so where it knows of no clusters, as on macOS. Given a `_node_ip_address` of 127.0.0.1, it takes the one by
+    which other machines reach this one.
+    """
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", None)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
 def muted() -> Iterator[None]:
     """Let Ray print nothing of its own in this context.
 
@@ -70,6 +88,14 @@ def muted() -> Iterator[None]:
         worker.print_to_stdstream = printing
 
 
+def session_folder() -> Path | None:
+    """Return the folder in which Ray keeps logs and sockets of this machine; None where it is not known."""
+    node = getattr(sys.modules.get("ray._private.worker"), "_global_node", None)
+    with suppress(Exception):
+        return Path(node.get_session_dir_path())  # type: ignore[union-attr]
+    return None
+
+
 def error_of(trial: Any) -> BaseException | None:
     """Return what Ray raised when a trial's worker died.
 
@@ -82,6 +108,38 @@ def error_of(trial: Any) -> BaseException | None:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         return error if isinstance(error, BaseException) else None
     return None
+
+
+def process_of(trial: Any) -> tuple[str, int] | None:
+    """Return the address of the machine of a trial's worker, and the number of its process; None if not known.
+
+    Args:
+        trial: Of Tune.
+    """
+    with suppress(Exception):
+        return _process_of(trial.temporary_state.ray_actor._actor_id.hex())
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _process_of(actor: str) -> tuple[str, int]:
+    """Ask Ray's tables, once for each worker: it trains one trial after the other."""
+    tables = getattr(sys.modules.get("ray._private.state"), "state", None)
+    about = tables.actor_table(actor)  # type: ignore[union-attr]
+    return str(about["Address"]["IPAddress"]), int(about["Pid"])
+
+
+def end_worker(trial: Any) -> None:
+    """End the process of a trial's worker, one that is stopped too; Tune then learns that it has died.
+
+    Ray asks the process to leave, and kills it 5 s later.
+
+    Args:
+        trial: Of Tune.
+    """
+    actor = getattr(trial.temporary_state, "ray_actor", None)
+    if actor is not None:
+        ray.kill(actor)
 
 
 def _inside(tune_controller: Any) -> Any:

@@ -6,19 +6,30 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util import get_node_ip_address
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
+from rfsearch.numbers import duration
 from rfsearch.orchestration.disk import full_disk_error
-from rfsearch.orchestration.ray_insides import error_of, forget_ended, keep_idle_workers
+from rfsearch.orchestration.exit_status import Ends
+from rfsearch.orchestration.ray_insides import (
+    error_of,
+    forget_ended,
+    keep_idle_workers,
+    process_of,
+    session_folder,
+)
+from rfsearch.orchestration.remote_files import read_at
 from rfsearch.orchestration.trainable import CHECKPOINTS, FIRST_STEP, LOSSES, PATIENCE, Losses
-from rfsearch.orchestration.watchdog import cause_of_death, left_with_its_machine, memory_kills, patience
+from rfsearch.orchestration.watchdog import address_of, cause_of_death, left_with_its_machine, patience
 from rfsearch.planning.contest import Contest
 
 # A trial whose workers die that often fails. Those whose machine has left, or that died before they began with it, are
@@ -70,6 +81,7 @@ class ContestSearcher(Searcher):
         timeout_s: How long a trial may go without a validation. None: a multiple of its forecast.
 
     Attributes:
+        ends: Of the workers' processes.
         fault: What our own code raised, which ends the run, or None.
 
     Example:
@@ -91,7 +103,8 @@ class ContestSearcher(Searcher):
         self._currency, self._timeout_s = currency, timeout_s
         self._running: dict[str, _Attempt] = {}
         self._again: list[_Attempt] = []
-        self._memory_kills = memory_kills()
+        self._silent: dict[str, float] = {}
+        self.ends = Ends()
         self.fault: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -126,7 +139,8 @@ class ContestSearcher(Searcher):
         if self.fault:
             return False  # once the run is resumed, it goes on from its checkpoint of this rung
         record, attempt = Record.from_json(json.loads(result["record"])), self._running[trial_id]
-        if attempt.last is None or len(record.rungs) > len(attempt.last.rungs):  # else one that is reported again
+        # Else one that is reported again. With a damaged checkpoint, the trial has begun again.
+        if attempt.last is None or len(record.rungs) != len(attempt.last.rungs):
             attempt.last, attempt.lost, attempt.deaths, attempt.losses = record, Losses(), 0, 0
         self.began(trial_id)
         self._watch(record)
@@ -139,13 +153,14 @@ class ContestSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hand in the record of a trial that ended, or let one whose worker has died be tried again."""
         attempt = self._running.pop(trial_id, None)
+        self.ends.release(trial_id, patience_s=0.0)
         if attempt is None:
             return
         record = Record.from_json(json.loads(result["record"])) if result and "record" in result and not error else None
         if record is None and self.fault is None:
             self.fault = RunDirectoryError(result["fault"]) if result and "fault" in result else None
         if record is None and self.fault is None:
-            self.fault = full_disk_error(self._run_dir)  # a worker dies of it too, of what Ray itself writes
+            self.fault = full_disk_error(self._run_dir, session_folder())
         if self.fault and (record is None or record.status == "pruned"):
             return  # after a fault of our own, resume continues what has not ended by itself
         if record is None:
@@ -199,10 +214,24 @@ class ContestSearcher(Searcher):
         """
         if (attempt := self._running.get(trial_id)) is None:
             return
-        kills, folder = memory_kills(), self._run_dir / CHECKPOINTS / attempt.assignment.trial
-        killed, self._memory_kills = kills > self._memory_kills, kills
-        attempt.cause = cause_of_death(error, folder, self._patience(attempt.assignment), killed)
+        if (waited := self._silent.pop(trial_id, None)) is not None:
+            after = f"ended after {duration(waited)} without a validation"
+            attempt.cause = f"it was stopped, or stuck in a call of the system, and was {after}"
+        else:
+            read = partial(read_at, "" if left_with_its_machine(error) else address_of(error))
+            folder = self._run_dir.resolve() / CHECKPOINTS / attempt.assignment.trial
+            end = self.ends.release(trial_id)
+            attempt.cause = cause_of_death(error, folder, self._patience(attempt.assignment), read, end)
         attempt.deaths += attempt.since is not None and not left_with_its_machine(error)
+
+    def note_silence(self, trial_id: str, waited_s: float) -> None:
+        """Note that a trial's worker is ended because nothing came of it, not even its own end.
+
+        Args:
+            trial_id: Tune's name of the trial.
+            waited_s: How long it was waited for.
+        """
+        self._silent[trial_id] = waited_s
 
     def _stretch(self, assignment: Assignment) -> tuple[float, float]:
         """Return FLOP and epochs of a trial between two rungs, or from the last one to its end, at most."""
@@ -260,8 +289,11 @@ class Starts(tune.Callback):
         self._searcher = searcher
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note that a worker begins with a trial."""
+        """Note that a worker begins with a trial, and which process it is, where it is one of this machine."""
         self._searcher.began(trial.trial_id)
+        where = process_of(trial)
+        if where is not None and where[0] == get_node_ip_address():
+            self._searcher.ends.hold(trial.trial_id, where[1])
 
 
 class RungScheduler(FIFOScheduler):

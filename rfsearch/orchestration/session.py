@@ -21,6 +21,7 @@ import psutil
 import ray
 
 from rfsearch.errors import RequestError
+from rfsearch.orchestration.ray_insides import on_loopback
 
 _CONNECT_S = 4.0
 # An address at which something else answers keeps Ray waiting for minutes. Joining takes 3 s, more on a busy machine.
@@ -36,6 +37,11 @@ _SHORT = "/tmp"
 _PROCESSES, _WATCH_S, _GRACE_S = ("raylet", "gcs_server"), 1.0, 20.0
 _INTERRUPTED = 130
 _TOO_SLOW = "timed out"  # in what Ray raises when a process of its own is not up in time
+# What Ray says where its version or Python's is another one in the cluster; see its _private.utils.check_version_info.
+_MISMATCH = re.compile(
+    r"The cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)\s+"
+    r"This process on .* was started with:\s+Ray: (\S+)\s+Python: (\S+)"
+)
 _JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
@@ -55,6 +61,8 @@ def folder() -> Iterator[str]:
 def start(temporary: str) -> None:
     """Start Ray on this machine, a second time where it took too long the first time.
 
+    It listens to this machine alone.
+
     Args:
         temporary: Its folder; see `folder`.
 
@@ -63,7 +71,8 @@ def start(temporary: str) -> None:
     """
     options = {"address": "local", "include_dashboard": False, "_temp_dir": temporary}
     try:
-        _init_in_time(**options)
+        with on_loopback():
+            _init_in_time(**options)
     except OSError as error:
         raise RequestError(f"Ray cannot start on this machine: {_brief(error)}.") from error
     except Exception as error:
@@ -227,6 +236,13 @@ def _try_to_join(address: str) -> None:
         raise RequestError(
             f"{_unreachable(address)}: it requires a token, and this one is missing or wrong. Set RAY_AUTH_MODE=token "
             "and RAY_AUTH_TOKEN to the cluster's, or RAY_AUTH_TOKEN_PATH to a file that holds it."
+        )
+    if versions := _MISMATCH.search(text):
+        theirs, their_python, ours, our_python = versions.groups()
+        raise RequestError(
+            f"{_unreachable(address)}: it runs Ray {theirs} on Python {their_python}, and this is Ray {ours} on Python "
+            f"{our_python}. All machines need the same two versions: start rfsearch in an environment like the "
+            "cluster's, or the cluster in one like this."
         )
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     why = f"no Ray cluster answered within {_JOIN_S:g} s" if code is None else " ".join(last.split())[:300]

@@ -28,7 +28,7 @@ def test_a_line_that_does_not_fit_leaves_no_part_of_itself(tmp_path, room):
 def test_a_part_that_cannot_be_taken_back_is_dropped_before_the_next_line(tmp_path, monkeypatch):
     journal, path = Journal(tmp_path), tmp_path / LEDGER_FILE
     journal.start(ASSIGNMENT)
-    real = type(path).open
+    real = open
 
     class Stuck:
         """A file whose part of a line stays."""
@@ -49,7 +49,7 @@ def test_a_part_that_cannot_be_taken_back_is_dropped_before_the_next_line(tmp_pa
             raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch, files_at_most(path.stat().st_size + 20):
-        patch.setattr(type(path), "open", lambda self, *args, **more: Stuck(real(self, *args, **more)))
+        patch.setattr("builtins.open", lambda *args, **more: Stuck(real(*args, **more)))
         with pytest.raises(RunDirectoryError, match="File too large"):
             journal.finish(RECORD)
     assert not path.read_bytes().endswith(b"\n")

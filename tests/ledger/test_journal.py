@@ -78,6 +78,29 @@ def test_a_fault_in_the_middle_is_an_error_with_its_line(tmp_path):
         read_history(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/tmp/abs", "..", ".", "a/b", "a\\b", "a\x00b", "a\nb", "\ud800", "a" * 201]
+)
+@pytest.mark.parametrize("key", ["trial", "heir_of"])
+@pytest.mark.parametrize("event", ["start", "finish"])
+def test_a_trial_is_called_as_a_folder_may_be(tmp_path, name, key, event):
+    """Its checkpoints are written to a folder of its name, and deleted there."""
+    Journal(tmp_path)
+    given = ASSIGNMENT.to_json() if event == "start" else RECORD.to_json()
+    with (tmp_path / LEDGER_FILE).open("a") as file:
+        file.write(json.dumps({"event": event, **given, key: name}) + "\n")
+    with pytest.raises(RunDirectoryError, match=rf"ledger\.jsonl, line 2\.{key}: .*no slash and is not '\.\.'\. Got '"):
+        read_history(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["inflation@bi-0-000", "MyStrategy-2@tri-11-1000", "Wählerin 2.0-0-000", "...", "~x"])
+def test_whatever_a_strategy_is_called_names_its_trials(tmp_path, name):
+    journal = Journal(tmp_path)
+    journal.start(replace(ASSIGNMENT, trial=name))
+    journal.finish(replace(RECORD, trial=name, heir_of=name))
+    assert list(read_history(tmp_path).records) == [name]
+
+
 def test_a_ledger_from_the_future_is_refused_in_words(tmp_path):
     (tmp_path / LEDGER_FILE).write_text(json.dumps({"event": "ledger", "schema": SCHEMA + 1}) + "\n")
     with pytest.raises(RunDirectoryError, match="newer rfsearch"):

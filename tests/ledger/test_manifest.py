@@ -85,7 +85,8 @@ def test_a_manifest_is_written_as_it_was_read(tmp_path):
     write_manifest(tmp_path, found)
     before, after = json.loads(LATEST.read_text()), json.loads((tmp_path / MANIFEST_FILE).read_text())
     assert list(before) == list(after)
-    added = {"track", "trial_timeout", "processes_per_trial", "confirm", "objectives", "replay"}  # of a later version
+    added = {"track", "trial_timeout", "processes_per_trial", "confirm", "objectives", "replay", "memory_per_trial"}
+    # of later versions
     after["request"] = {key: value for key, value in after["request"].items() if key not in added}
     assert after["data"].pop("noun") == "object"
     assert after["space"].pop("costs") == []

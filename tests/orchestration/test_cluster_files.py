@@ -52,6 +52,8 @@ def test_rays_launcher_takes_its_file():
     text = (FILES / "launcher.yaml").read_text()
     config = yaml.safe_load(text)
     validate_config(prepare_config(config))
+    kinds = config["available_node_types"].values()
+    assert sum(kind["min_workers"] for kind in kinds if kind["resources"]["CPU"] and "min_workers" in kind) >= 1
     takes(next(line for line in text.splitlines() if "ray exec" in line).split("'")[1])
 
 

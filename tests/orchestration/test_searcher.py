@@ -4,12 +4,14 @@ import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rfsearch import plugins
+from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Budget, Cost, Journal, read_history
 from rfsearch.orchestration.searcher import ContestSearcher
 from rfsearch.orchestration.watchdog import LAST_WORDS
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
 from rfsearch.strategies.guard import Guarded
+from tests.disks import fill, small_disk
 from tests.toys import helen_space
 
 LEFT = RayActorError(error_msg="The actor died because its node has died. Node Id: 66da")
@@ -89,4 +91,34 @@ def test_a_worker_that_was_dead_before_it_began_has_cost_nothing(searcher_of, re
     assert not records
     given.append(dies(searcher, "tune-4"))
     assert len({trial["trial"] for trial in given}) == 1
+    assert records[0].cost.flop == pytest.approx(2 * 26.0)
+
+
+def test_a_trial_is_not_blamed_for_a_full_disk_of_rays(searcher_of, records, tmp_path, monkeypatch):
+    searcher = searcher_of()
+    with small_disk(tmp_path / "ray", "4m") as disk:
+        monkeypatch.setattr("rfsearch.orchestration.searcher.session_folder", lambda: disk)
+        fill(disk)
+        for name in ("tune-1", "tune-2"):
+            searcher.suggest(name)
+            searcher.began(name)
+            searcher.note_death(name, None)
+            searcher.on_trial_complete(name, error=True)
+    assert not records
+    assert isinstance(searcher.fault, RunDirectoryError)
+    assert f"Ray's folder: {disk}/.probe: cannot be written: No space left on device." in str(searcher.fault)
+    assert str(searcher.fault).endswith(f"rfsearch resume {tmp_path}")
+
+
+def test_the_cause_of_a_worker_that_was_stopped_is_its_silence(searcher_of, records):
+    searcher = searcher_of()
+    for name in ("tune-1", "tune-2"):
+        searcher.suggest(name)
+        searcher.began(name)
+        searcher.note_silence(name, 450.0)
+        searcher.note_death(name, RayActorError(error_msg="it was killed by `ray.kill`"))
+        searcher.on_trial_complete(name, error=True)
+    assert records[0].cause.endswith(
+        "it was stopped, or stuck in a call of the system, and was ended after 7 min 30 s without a validation"
+    )
     assert records[0].cost.flop == pytest.approx(2 * 26.0)

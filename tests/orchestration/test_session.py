@@ -1,6 +1,7 @@
 """Starting Ray and joining a cluster: what keeps Ray from it is one message within seconds."""
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -88,6 +89,22 @@ def test_a_cluster_that_ray_cannot_join_is_reported_in_one_message(monkeypatch, 
         session.join("auto")
 
 
+ANOTHER_VERSION = """
+from ray._private.utils import check_version_info
+
+check_version_info({"ray_version": "2.40.0", "python_version": "3.10.4"}, "10.0.0.7:38211")
+"""
+
+
+def test_a_cluster_of_another_version_is_told_by_both_versions(monkeypatch):
+    monkeypatch.setattr(session, "_JOIN", ANOTHER_VERSION)
+    monkeypatch.setattr(session, "_check_listening", lambda address: None)
+    with pytest.raises(RequestError) as told:
+        session.join("10.0.0.1:6379")
+    here = f"Ray {ray.__version__} on Python {platform.python_version()}"
+    assert f"cannot be joined: it runs Ray 2.40.0 on Python 3.10.4, and this is {here}. All" in str(told.value)
+
+
 def test_a_cluster_is_joined_and_left(monkeypatch):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -148,6 +165,25 @@ with Engine(None, Resources()):
     print(oct(stat.S_IMODE(own.stat().st_mode)), len(list(own.glob("r/session_2*/logs/*"))) > 3)
 print(own.exists())
 """
+
+
+LISTENING = """
+import os, psutil
+from rfsearch.orchestration import Engine, Resources
+
+with Engine(None, Resources()):
+    mine = psutil.Process().children(recursive=True)
+    found = [one for process in mine for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    print(len(found) > 3, {one.laddr.ip for one in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+    print(os.environ["RAY_AUTH_MODE"])
+"""
+
+
+@pytest.mark.slow
+def test_a_session_of_this_machine_listens_to_it_alone_and_asks_for_a_token():
+    env = {name: value for name, value in environment().items() if name != "RAY_AUTH_MODE"}
+    told = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, env=env, timeout=120)
+    assert told.stdout == "True True\ntoken\n", told.stderr
 
 
 NAMELESS = """

@@ -10,6 +10,7 @@ from ray.cluster_utils import Cluster
 
 from rfsearch import sources
 from rfsearch.ledger import read_run
+from rfsearch.orchestration.engine import _files_of
 from tests.orchestration.runs import command, environment, node_without, unshared, wait
 from tests.toys import toy_file
 
@@ -104,3 +105,10 @@ def test_a_machine_without_the_users_files_trains_with_them(package, tmp_path):
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def test_a_confirmation_has_the_files_of_the_run_that_it_lies_in(tmp_path):
+    """It has no manifest of its own."""
+    run_dir = shutil.copytree(Path(__file__).parents[1] / "old_runs" / "first", tmp_path / "run")
+    (run_dir / "confirmation").mkdir()
+    assert _files_of(run_dir / "confirmation") == _files_of(run_dir)
