@@ -7,6 +7,9 @@ from torch import nn
 
 from rfsearch.errors import ModelError
 
+# Name of the module inside what torch.compile returns.
+_WRAPPED = "_orig_mod"
+
 
 def check_not_compiled(model: nn.Module) -> None:
     """Check that nothing in a model is compiled or scripted, which would hide or fix its layers.
@@ -34,15 +37,12 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 def strip_compilation(model: nn.Module) -> nn.Module:
-    """Replace what torch.compile returned by the modules behind it, in a new network that a search is to change.
+    """Undo torch.compile in a new network that a search is to change.
 
     Raises:
         ModelError: The network is TorchScript, or was built in torch.inference_mode.
     """
-    for path, module in list(model.named_modules(remove_duplicate=False)):
-        if (plain := _before_compiling(module)) is not None:
-            return strip_compilation(_replaced(model, path, plain))
-        module._compiled_call_impl = None
+    model = put_back_compiled(model)
     check_not_compiled(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_inference():
@@ -53,9 +53,29 @@ def strip_compilation(model: nn.Module) -> nn.Module:
     return model
 
 
+def name_as_written(name: str) -> str:
+    """Return the name of a module or parameter as it was before torch.compile wrapped what it is in."""
+    return ".".join(part for part in name.split(".") if part != _WRAPPED)
+
+
+def behind_compilation(module: nn.Module) -> nn.Module:
+    """Return the module behind what torch.compile returned; any other is returned itself."""
+    written = _before_compiling(module)
+    return module if written is None else behind_compilation(written)
+
+
+def put_back_compiled(model: nn.Module) -> nn.Module:
+    """Replace what torch.compile returned by the modules behind it, in place, so that all have the names they had."""
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if (plain := _before_compiling(module)) is not None:
+            return put_back_compiled(_replaced(model, path, plain))
+        module._compiled_call_impl = None
+    return model
+
+
 def _before_compiling(module: nn.Module) -> nn.Module | None:
     """Return the module behind what torch.compile returned, whose class takes long to import; None for any other."""
-    return module._modules.get("_orig_mod") if type(module).__name__ == "OptimizedModule" else None
+    return module._modules.get(_WRAPPED) if type(module).__name__ == "OptimizedModule" else None
 
 
 def _replaced(model: nn.Module, path: str, module: nn.Module) -> nn.Module:

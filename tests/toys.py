@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,6 +148,37 @@ def _hang(logits: torch.Tensor) -> torch.Tensor:
     if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
         ctypes.PyDLL(None).sleep(300)
     return logits
+
+
+def _grow(logits: torch.Tensor) -> torch.Tensor:
+    """Take more memory than is left to the worker's control group, TOY_GROUP, until the system ends the worker."""
+    import ray
+
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+        group, taken = Path(os.environ["TOY_GROUP"]), []
+        used, most = ("memory.current", "memory.max")
+        if not (group / most).exists():
+            used, most = ("memory.usage_in_bytes", "memory.limit_in_bytes")
+        (group / most).write_text(str(int((group / used).read_text()) + 2**28))
+        while True:
+            taken.append(os.urandom(2**22))
+    return logits
+
+
+def growing_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, {2: _grow})
+
+
+def _kill(logits: torch.Tensor) -> torch.Tensor:
+    import ray
+
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return logits
+
+
+def killed_net(num_classes: int, in_channels: int = 3) -> nn.Module:
+    return _Hostile(num_classes, in_channels, {2: _kill})
 
 
 def nan_net(num_classes: int, in_channels: int = 3) -> nn.Module:

@@ -1,8 +1,9 @@
 """Measure how well, and at what price, a user's own training loop is metered.
 
 How well: a few steps of ten networks in four kinds of loop, counted call by call as a trial counts them, against a
-meter of every operator, and beside torch's own counter, which knows convolutions and matrix products alone. At what
-price: CPU time of a step on one thread, counted and uncounted steps taking turns in one process.
+meter of every operator, and beside torch's own counter, which knows convolutions and matrix products alone. These are
+also counted by hand: each layer's closed form, from the shapes that it is called with, shares no code with either. At
+what price: CPU time of a step on one thread, counted and uncounted steps taking turns in one process.
 
 What counting adds is the same few milliseconds whatever the size of batch and images: so many calls are counted. It is
 timed where a step is shortest, on the smallest images, since the spread of a long step would hide it; its share is that
@@ -12,6 +13,7 @@ of steps with small images, and with those of a usual training.
 from __future__ import annotations
 
 import argparse
+import json
 import threading
 import time
 from collections import OrderedDict
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +29,7 @@ import timm
 import torch
 from provenance import RESULTS, provenance, write_sidecar
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from rfsearch.choices import Candidate, Dilated
 from rfsearch.ledger import Request
@@ -128,30 +131,92 @@ def in_a_thread(work: Callable[[], None]) -> None:
     thread.join()
 
 
+class ByHand:
+    """Count convolutions and matrix products of a model's forward and backward passes by closed forms, 2 FLOP per MAC.
+
+    Args:
+        model: The model; copies that are made of it are counted too.
+
+    Attributes:
+        flop: So far.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Watch its convolutions, linear layers and attentions."""
+        self.flop = 0
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_hook(self._layer)
+            elif isinstance(module, timm.layers.Attention):
+                module.register_forward_hook(self._attention)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ByHand:
+        """Let the hooks of a copied model count here."""
+        return self
+
+    def _layer(self, layer: nn.Conv2d | nn.Linear, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        """Add an output's elements times what each sums up, again for the gradients of weight and input."""
+        products = 2 * output.numel() * layer.weight[0].numel()
+        gradients = int(layer.weight.requires_grad) + int(args[0].requires_grad)
+        self.flop += products * (1 + torch.is_grad_enabled() * gradients)
+
+    def _attention(self, layer: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        """Add Q K' and its product with V; both factors of both have gradients, for which Q K' is computed again."""
+        images, tokens, channels = args[0].shape
+        product = 2 * images * tokens**2 * channels
+        self.flop += product * (2 + torch.is_grad_enabled() * (4 + 1))
+
+
+class Products(Meter):
+    """Meter every operator, convolutions and matrix products aside from all others.
+
+    Attributes:
+        others: FLOP of the others.
+    """
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        super().__init__(memory=False)
+        self.others = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and meter it."""
+        before = self.flop
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if func.overloadpacket not in flop_registry:
+            self.others += self.flop - before
+        return out
+
+
 def accuracy(name: str, kind: str) -> dict[str, object]:
-    """Count a few steps in three ways."""
+    """Count a few steps in four ways."""
     step, meter = LOOPS[kind], LoopMeter()
 
-    def run(counting: object = None) -> None:
+    def run(counting: object = None) -> ByHand | None:
         model, optimizer, images, labels = made(name)
+        by_hand = ByHand(model) if counting is ByHand else None
         if counting is meter:
             meter.begin([optimizer])
         torch.manual_seed(1)
         for _ in range(STEPS):
             step(model, optimizer, images, labels)
+        return by_hand
 
     with known_calls():
         in_a_thread(lambda: run(meter))
-    with Meter(memory=False) as every:
+    with Products() as every:
         run()
     with FlopCounterMode(display=False) as of_torch:
         run()
+    by_hand = run(ByHand)
+    assert by_hand
     return {
         "network": name,
         "loop": kind,
         "flop": meter.flop,
         "over_every_operator": meter.flop / every.flop,
         "over_torch_counter": meter.flop / of_torch.get_total_flops(),
+        "over_by_hand": (meter.flop - every.others) / by_hand.flop,
     }
 
 
@@ -263,13 +328,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=300, help="steps of each kind that are timed")
     parser.add_argument("--beside", default="", help="what else ran on the machine, for the record")
+    parser.add_argument("--counts-only", action="store_true", help="time nothing, and keep the times that are there")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     counts = pd.DataFrame([printed(accuracy(name, kind)) for name in NETWORKS for kind in LOOPS])
+    counts.round(6).to_csv(RESULTS / f"{NAME}.csv", index=False)
+    if asked.counts_only:
+        body = json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
+        write_sidecar(NAME, {**body, "counts": provenance()})
+        return
     times = pd.DataFrame(
         [printed(row) for name in TIMED for attached in (False, True) for row in overheads(name, asked.pairs, attached)]
     )
-    counts.round(6).to_csv(RESULTS / f"{NAME}.csv", index=False)
     write_sidecar(
         NAME,
         {

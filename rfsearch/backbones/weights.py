@@ -50,8 +50,8 @@ def load_weights(model: nn.Module, source: str, spec: str) -> TrainedWeights:
         spec: SPEC of the network.
 
     Raises:
-        ModelError: The file is missing or holds something else, or fits less than half of the network; or a zoo's
-            weights are out of reach.
+        ModelError: The file is missing or holds something else, or fits less than half of the network or of its part
+            that has these names, such as an encoder; or a zoo's weights are out of reach.
     """
     own = dict(model.named_parameters())
     if source.startswith(OF_ZOO):
@@ -70,18 +70,21 @@ def _matched(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Trai
     """Copy what fits by name and shape."""
     own = model.state_dict()
     fits: dict[str, Tensor] = {}
+    part = ""
     for prefix in _PREFIXES:
         found = {f"{prefix}{name}": value for name, value in state.items()}
         fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
-        fits = max(fits, fitting, key=len)
+        if len(fitting) > len(fits):
+            fits, part = fitting, prefix
     parameters = dict(model.named_parameters())
-    whole = sum(parameter.numel() for parameter in parameters.values())
-    loaded = sum(parameter.numel() for name, parameter in parameters.items() if name in fits)
-    if loaded < _LEAST * whole:
-        shown = ", ".join(list(state)[:3])
+    sizes = {name: parameter.numel() for name, parameter in parameters.items()}
+    whole, loaded = sum(sizes.values()), sum(size for name, size in sizes.items() if name in fits)
+    # A decoder may be far larger than the encoder whose weights these are.
+    if loaded < _LEAST * sum(size for name, size in sizes.items() if name.startswith(part)):
+        shown, of_part = ", ".join(list(state)[:3]), f" of its {part.removesuffix('.')}" if part else ""
         raise ModelError(
-            f"{source} fits {loaded / whole:.0%} of the parameters of {type(model).__name__} by name and shape; half "
-            f"is the least. It holds {shown}; the network has {', '.join(list(own)[:3])}."
+            f"{source} fits {loaded / whole:.0%} of the parameters of {type(model).__name__} by name and shape; half"
+            f"{of_part} is the least. It holds {shown}; the network has {', '.join(list(own)[:3])}."
         )
     model.load_state_dict(fits, strict=False)
     new = [name for name in parameters if name not in fits]

@@ -24,7 +24,7 @@ from rfsearch.export.checking import normalised
 from rfsearch.export.deployed import Graph
 from rfsearch.export.forms import FORMATS, Form, Writer
 from rfsearch.export.origin import changes_since, read_images, record_of
-from rfsearch.export.portable import lay_beside, portable_candidate, portable_patch
+from rfsearch.export.portable import default_folder, portable_candidate, portable_patch, write_patch
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.typed_json import sound
@@ -152,7 +152,7 @@ def export(
     """
     graph = graph or Graph()
     _check(integer, finetune_steps, formats, graph)
-    directory = out or run_dir / "export"
+    directory = out or default_folder(run_dir)
     run = read_run(run_dir)
     space, image_size = run.manifest.image_space, sound(run.manifest.space.image_size)
     record = record_of(run, trial)
@@ -199,8 +199,7 @@ def export(
     _clear(directory)
     try:
         checkpoint.save(model.cpu().state_dict(), directory / "model.pt")
-        write_whole(directory / "patch.json", json.dumps(portable_patch(patch).to_json(), indent=1) + "\n")
-        found.notices += lay_beside(patch, directory)
+        found.notices += write_patch(patch, directory)
         found.forms = Writer(directory, bench, graph, outputs, found.metadata, say).write(reference.cpu(), formats)
     except OSError as error:
         raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror or error}.") from error

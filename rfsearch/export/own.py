@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.export.exporting import patch_of
 from rfsearch.export.origin import record_of
-from rfsearch.export.portable import lay_beside, portable_patch
+from rfsearch.export.portable import apply_call, default_folder, runs_code, write_patch
 from rfsearch.ledger import read_run
-from rfsearch.ledger.files import write_whole
 from rfsearch.networks import read_checkpoint, settings_of_run
 from rfsearch.training import checkpoint
 
@@ -26,6 +24,7 @@ class ExportedWeights:
         model: SPEC or name of what makes the network.
         patch: File of the patch.
         weights: File of the state dict.
+        runs_code: Whether files of layers lie beside the patch, which run where it is applied.
     """
 
     trial: str
@@ -33,6 +32,7 @@ class ExportedWeights:
     model: str
     patch: Path
     weights: Path
+    runs_code: bool = False
 
     @property
     def usage(self) -> str:
@@ -41,7 +41,7 @@ class ExportedWeights:
             (
                 "import rfsearch, torch",
                 "",
-                f"model = rfsearch.apply(make_model(), {str(self.patch)!r})  # make_model: {self.model}",
+                f"model = {apply_call('make_model()', self.patch, self.runs_code)}  # make_model: {self.model}",
                 f"model.load_state_dict(torch.load({str(self.weights)!r}, weights_only=True))",
             )
         )
@@ -58,18 +58,22 @@ def export_weights(run_dir: Path, out: Path | None, trial: str | None) -> Export
     Raises:
         RunDirectoryError: No such checkpoint is kept, or the folder cannot be written.
     """
-    run, directory = read_run(run_dir), out or run_dir / "export"
+    run, directory = read_run(run_dir), out or default_folder(run_dir)
     record = record_of(run, trial)
     state = read_checkpoint(run_dir, record.trial)
     backbone, settings = settings_of_run(run.manifest)
     patch = patch_of(backbone, settings, record)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lay_beside(patch, directory)
         checkpoint.save(state["model"], directory / "model.pt")
-        write_whole(directory / "patch.json", json.dumps(portable_patch(patch).to_json(), indent=1) + "\n")
+        write_patch(patch, directory)
     except OSError as error:
         raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror or error}.") from error
     return ExportedWeights(
-        record.trial, str(patch.candidate), backbone, directory / "patch.json", directory / "model.pt"
+        record.trial,
+        str(patch.candidate),
+        backbone,
+        directory / "patch.json",
+        directory / "model.pt",
+        runs_code(patch),
     )

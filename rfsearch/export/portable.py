@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from rfsearch.choices import Candidate, Choice
-from rfsearch.patch import Patch
+from rfsearch.ledger.files import write_whole
+from rfsearch.ledger.links import refuse_links
+from rfsearch.patch import Patch, layer_files
 from rfsearch.sources import list_imported_files
+from rfsearch.trust import note_own_patch
+
+
+def default_folder(run_dir: Path) -> Path:
+    """Return the folder of a run directory that an export is written to where none is named.
+
+    Raises:
+        RunDirectoryError: It leads out of the directory.
+    """
+    refuse_links(run_dir, "export")
+    return run_dir / "export"
 
 
 def portable_spec(spec: str) -> str:
@@ -32,12 +46,41 @@ def portable_patch(patch: Patch) -> Patch:
     return replace(patch, backbone=portable_spec(patch.backbone), candidate=portable_candidate(patch.candidate))
 
 
-def lay_beside(patch: Patch, directory: Path) -> list[str]:
-    """Copy the files of a patch's layers, and those that they import from their folder, into the export's.
+def write_patch(patch: Patch, directory: Path) -> list[str]:
+    """Write a patch as `patch.json`, and copy the files of its layers, and those that they import, to its folder.
 
     Returns:
         A sentence for each file that one of them imports from elsewhere.
+
+    Raises:
+        RunDirectoryError: The patch cannot be written.
     """
+    file, portable = directory / "patch.json", portable_patch(patch)
+    said = _lay_beside(patch, directory)
+    write_whole(file, json.dumps(portable.to_json(), indent=1) + "\n")
+    if layers := layer_files(portable.candidate, directory):
+        note_own_patch(file, layers.values())
+    return said
+
+
+def runs_code(patch: Patch) -> bool:
+    """Return whether files of layers lie beside a patch once it is written, which run where it is applied."""
+    specs = [spec for _, path in patch.candidate for spec in path.choice.specs]
+    return any(spec.rpartition(":")[0].endswith(".py") for spec in specs)
+
+
+def apply_call(model: str, file: Path, trust: bool) -> str:
+    """Return the call in Python that applies an exported patch.
+
+    Args:
+        model: What its network is called.
+        file: That of the patch.
+        trust: Whether it runs code beside it. Where it was exported that need not be said, on other machines it must.
+    """
+    return f"rfsearch.apply({model}, {str(file)!r}{', trust=True' if trust else ''})"
+
+
+def _lay_beside(patch: Patch, directory: Path) -> list[str]:
     said = []
     for _, path in patch.candidate:
         for spec in path.choice.specs:

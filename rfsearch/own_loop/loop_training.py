@@ -37,7 +37,7 @@ from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import Meter, Metered, held_bytes
 from rfsearch.training.network import Fields, fields_of, settings_of
 from rfsearch.training.order import Order
-from rfsearch.training.progress import Point, Progress, read_parent
+from rfsearch.training.progress import Point, Progress, charged_at, discard, read_parent
 from rfsearch.untouched import restored
 
 Train = Callable[[Trial], None]
@@ -98,7 +98,7 @@ class LoopTraining:
                 if self._thread is None or error is not self._thread.raised:
                     raise
                 cause = cause_of(error)
-        (self._directory / PROGRESS).unlink(missing_ok=True)
+        discard(self._directory / PROGRESS)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
 
     def follow(self) -> None:
@@ -153,7 +153,7 @@ class LoopTraining:
                 self._rungs, self._trace = list(left.rungs), list(left.trace)
                 self._unjudged = True
                 return self._done
-            self._said = "its checkpoint was damaged, so it began again; what it had cost before is not known"
+            self._said = self._charges.begin_again(charged_at(file))
         if parent := self._order.assignment.heir_of:
             state, left = read_parent(parent, self._directory.parent / parent / PROGRESS, self._device, self._candidate)
             trial.load_state(state)
@@ -256,7 +256,7 @@ class LoopTraining:
             {"model": model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
             self._directory / "model.pt",
         )
-        (self._directory / PROGRESS).unlink(missing_ok=True)
+        discard(self._directory / PROGRESS)
         self._fields = self._known_fields()
         return replace(
             self._record("cut" if self._cut else "completed"),  # a loop may also end early by a rule of its own

@@ -31,6 +31,10 @@ class LoopMeter:
 
     The first step is metered by operator beside it: where more runs than calls from Python say, as in TorchScript,
     operators are metered ever after.
+
+    Attributes:
+        steps: Taken by the first optimiser.
+        left_out: Its steps that a scaler of gradients left out, since they had overflowed.
     """
 
     def __init__(self) -> None:
@@ -39,7 +43,8 @@ class LoopMeter:
         self._works: dict[Hashable, float] = {}
         self._beside: _Beside | None = None
         self._optimising: ExitStack | None = None
-        self._pauses = 0
+        self._pauses = self.steps = self.left_out = 0
+        self._first: torch.optim.Optimizer | None = None
 
     @property
     def flop(self) -> float:
@@ -48,6 +53,7 @@ class LoopMeter:
 
     def begin(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Count from here on, to the end of this thread."""
+        self._first = optimizers[0]
         for optimizer in optimizers:
             optimizer.register_step_pre_hook(self._before_step)
             optimizer.register_step_post_hook(self._after_step)
@@ -99,6 +105,13 @@ class LoopMeter:
                     self._beside.flop += flop
 
     @contextmanager
+    def scaled(self, optimizer: object) -> Iterator[None]:
+        """Note whether a scaler of gradients, which runs inside, leaves out an optimiser's step."""
+        before = self.steps
+        yield
+        self.left_out += optimizer is self._first and self.steps == before
+
+    @contextmanager
     def _unwatched(self) -> Iterator[None]:
         calls = self._tally.calls
         if _get_current_function_mode() is not calls:
@@ -127,7 +140,8 @@ class LoopMeter:
             self._optimising.close()
             self._optimising = None
 
-    def _after_step(self, *_: Any) -> None:
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.steps += optimizer is self._first
         self.end_step()
         beside = self._beside
         if beside is None or beside is not _get_current_dispatch_mode():
@@ -165,9 +179,10 @@ def known_calls() -> Iterator[None]:
     """Let whatever is metered meanwhile know calls of torch that make many others.
 
     What data loaders do in the thread that trains is left out; clipping and clearing gradients is one piece of work.
+    Steps that a scaler of gradients leaves out are counted.
     """
-    originals = _BaseDataLoaderIter.__next__, nn.utils.clip_grad_norm_, torch.optim.Optimizer.zero_grad
-    following, clip, clear = originals
+    following, clip = _BaseDataLoaderIter.__next__, nn.utils.clip_grad_norm_
+    clear, step = torch.optim.Optimizer.zero_grad, torch.amp.GradScaler.step
 
     def read(self: Any) -> Any:
         meter = _training.meter
@@ -195,14 +210,23 @@ def known_calls() -> Iterator[None]:
         with meter.as_one(lambda: "clear"):  # no arithmetic
             return clear(self, *args, **kwargs)
 
-    _install(read, clip_grad_norm_, zero_grad)
+    @wraps(step)
+    def scaled_step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        meter = _training.meter
+        if meter is None:
+            return step(self, optimizer, *args, **kwargs)
+        with meter.scaled(optimizer):
+            return step(self, optimizer, *args, **kwargs)
+
+    _install(read, clip_grad_norm_, zero_grad, scaled_step)
     try:
         yield
     finally:
-        _install(*originals)
+        _install(following, clip, clear, step)
 
 
-def _install(read: Any, clip: Any, clear: Any) -> None:
+def _install(read: Any, clip: Any, clear: Any, step: Any) -> None:
     _BaseDataLoaderIter.__next__ = read  # type: ignore[method-assign]
     nn.utils.clip_grad_norm_ = clip
     torch.optim.Optimizer.zero_grad = clear  # type: ignore[method-assign]
+    torch.amp.GradScaler.step = step  # type: ignore[method-assign]

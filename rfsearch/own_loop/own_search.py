@@ -49,6 +49,7 @@ def search(
     address: str | None = None,
     cpus_per_trial: float | None = None,
     gpus_per_trial: float | None = None,
+    memory_per_trial: str | None = None,
     track: str | Sequence[str] = (),
     trial_timeout: str | None = None,
     processes_per_trial: int = 1,
@@ -77,6 +78,8 @@ def search(
         address: A Ray cluster to join. None: this machine.
         cpus_per_trial: CPU cores of a trial. None: 1.
         gpus_per_trial: GPUs of a trial, or a share of one. None: one if there are any.
+        memory_per_trial: Memory that is set aside for a trial, such as "8g" (also k, m, t): so many run at a time as
+            fit in. None: it is not looked at.
         track: Trackers that follow the run: "tensorboard", "mlflow", "wandb", or SPECs of observers.
         trial_timeout: How long a trial may go without a report, such as 30min (also s, h), before it is taken for one
             that hangs. None: 20 times its forecast, at least 10 minutes.
@@ -112,6 +115,7 @@ def search(
         address=address,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
+        memory_per_trial=memory_per_trial,
         dilations=check_dilations(dilations),
         input_shape=check_shape(input_shape),
         direction=direction,
@@ -211,7 +215,14 @@ def _require_same_search(run_dir: Path, then: Request, now: Request) -> None:
     before, after = (
         asdict(
             replace(
-                one, address=None, cpus_per_trial=None, gpus_per_trial=None, track=(), trial_timeout=None, confirm=0
+                one,
+                address=None,
+                cpus_per_trial=None,
+                gpus_per_trial=None,
+                memory_per_trial=None,
+                track=(),
+                trial_timeout=None,
+                confirm=0,
             )
         )
         for one in (then, now)

@@ -18,7 +18,7 @@ class Spent:
         epoch_s: Seconds of the last epoch, or of the one before where that took longer.
         look_flop: Of the last look.
         epochs: Whole epochs since this process has taken the training up.
-        steps: Optimiser steps in the last epoch.
+        steps: Optimiser steps in the last epoch, with those that a scaler of gradients left out.
     """
 
     score_flop: float = 0.0

@@ -7,14 +7,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import distributed, nn
-from torch.optim.swa_utils import AveragedModel
 
 from rfsearch.choices import Candidate
-from rfsearch.compiled import check_not_compiled, is_compiled
+from rfsearch.compiled import behind_compilation, check_not_compiled, is_compiled, name_as_written, put_back_compiled
 from rfsearch.errors import RequestError, TrialError
 from rfsearch.layers import FractionalConv2d
 from rfsearch.layers.host import on_host
@@ -37,6 +36,16 @@ class Stateful(Protocol):
         """Return the state."""
 
     def load_state_dict(self, state: Any) -> object:
+        """Go on from a state."""
+
+
+class Drawing(Protocol):
+    """Anything that draws random numbers and whose state a trial can keep, such as a torch.Generator."""
+
+    def get_state(self) -> Any:
+        """Return the state."""
+
+    def set_state(self, state: Any, /) -> object:
         """Go on from a state."""
 
 
@@ -211,6 +220,7 @@ class Trial:
         # compile it anew.
         torch.compiler.set_stance("force_eager")
         self._eager, self.compiled = True, is_compiled(model)
+        put_back_compiled(self.model)
         if not {id(p) for p in self.model.parameters()} <= {id(p) for p in model.parameters()}:
             raise RequestError(
                 "trial.attach got another model than trial.prepare, whose candidate would train nothing. Attach what "
@@ -230,18 +240,25 @@ class Trial:
             self._looking()
         self._advance()
 
-    def keep(self, **objects: Stateful) -> None:
+    def keep(self, **objects: Stateful | Drawing) -> None:
         """Keep the state of more objects where the trial can be resumed: schedulers, scalers, averaged weights, ...
 
-        Model and optimisers are kept as they are attached, and the random states of random, numpy and torch.
+        Model and optimisers are kept as they are attached, and the random states of random, numpy and torch. A
+        generator of the training's own, such as that of a sampler or a loader, is to be kept here.
 
         Args:
-            objects: Each with `state_dict` and `load_state_dict`, by a name of its own.
+            objects: Each with `state_dict` and `load_state_dict`, or `get_state` and `set_state`, by a name of its own.
         """
         for name, one in objects.items():
-            if not hasattr(one, "state_dict") or not hasattr(one, "load_state_dict"):
-                raise RequestError(f"trial.keep takes objects with state_dict and load_state_dict. {name} has none.")
-        self._kept |= objects
+            if hasattr(one, "state_dict") and hasattr(one, "load_state_dict"):
+                self._kept[name] = cast(Stateful, one)
+            elif hasattr(one, "get_state") and hasattr(one, "set_state"):
+                self._kept[name] = _Generating(one)
+            else:
+                raise RequestError(
+                    "trial.keep takes objects with state_dict and load_state_dict, or with get_state and set_state. "
+                    f"{name} has none."
+                )
 
     def epochs(self, count: int) -> Iterator[int]:
         """Yield the number of each epoch, from 0 or from where an interrupted trial had stopped.
@@ -270,20 +287,21 @@ class Trial:
             with self.meter.paused():
                 if not self._group.first_says(lambda: self._conduct.goes_on(self, epoch)):  # noqa: B023 (called here)
                     return
-            steps, began, factors = self._step, time.perf_counter(), self._factors()
+            tried, began, factors = self._tried, time.perf_counter(), self._factors()
             yield epoch
             seconds, now = time.perf_counter() - began, self._met(f"the end of epoch {epoch}")
             self.spent.end_epoch(
                 now.flop - before.flop,
                 now.score_flop - before.score_flop,
                 seconds,
-                self._step - steps,
+                self._tried - tried,
                 self._growth_since(factors),
             )
             before = now
-            if self._step == steps:
+            if self._tried == tried:
                 raise TrialError(
-                    "an epoch has passed without a step of the attached optimiser. Attach the one whose step() runs."
+                    "an epoch has passed without a step of the attached optimiser. Attach the one whose step() runs"
+                    f"{', and make it once: this one took steps before' if self._step else ''}."
                 )
 
     @contextmanager
@@ -316,13 +334,40 @@ class Trial:
             val: The score that the search goes by.
             test: The same score on images that nothing is chosen on.
             model: What was scored, where it is not the attached model but a copy of it, such as averaged weights: its
-                weights are kept.
+                weights are kept. The copy itself, or a module that holds it, whatever averages, wraps or compiles it.
             scores: Others, by name, of the test images if there are any.
+
+        Raises:
+            RequestError: No part of `model` has the parameters of the model that was prepared.
         """
         if self.model is None:
             raise RequestError("trial.finish has nothing to finish: no model was prepared.")
-        self.finished_model = model.module if isinstance(model, AveragedModel) else model
+        self.finished_model = None if model is None else self._copy_in(model)
         self.finished = checked_scores(val, test, scores)
+
+    def _copy_in(self, model: nn.Module) -> nn.Module:
+        """Return the part of what was scored that has the parameters of the prepared model, by the same names."""
+        assert self.model is not None
+        if not isinstance(model, nn.Module):
+            raise RequestError(
+                f"trial.finish(model=...) takes a torch.nn.Module. Got {type(model).__name__}. Pass the module whose "
+                "weights it averages."
+            )
+        own = _shapes(self.model)
+        copies = {id(part): part for part in map(behind_compilation, model.modules()) if _shapes(part) == own}
+        if len(copies) == 1:
+            return next(iter(copies.values()))
+        shapes = _shapes(model)
+        found = (
+            f"This {type(model).__name__} holds {len(copies)}: pass the one that was scored."
+            if copies
+            else f"No part of this {type(model).__name__} has the same parameters: it has "
+            f"{', '.join(list(shapes)[:3]) or 'none'}; the prepared model has {', '.join(list(own)[:3])}."
+        )
+        raise RequestError(
+            "trial.finish(model=...) takes a copy of what trial.prepare returned, or a module that holds one, such as "
+            f"AveragedModel. {found}"
+        )
 
     def run(self, train: Callable[[Trial], None]) -> None:
         """Call the user's function, in the thread that trains."""
@@ -381,7 +426,8 @@ class Trial:
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for name, one in self._kept.items():
-            one.load_state_dict(_unpacked(state["kept"][name], self.device))
+            where = torch.device("cpu") if isinstance(one, _Generating) else self.device
+            one.load_state_dict(_unpacked(state["kept"][name], where))
         if self.learner and state["learner"] is not None:
             self.learner.load_state_dict(state["learner"])
         self._random_of_others = state.get("random_of_others", [])
@@ -393,6 +439,11 @@ class Trial:
     def step(self) -> int:
         """Steps that the first optimiser has taken."""
         return self._step
+
+    @property
+    def _tried(self) -> int:
+        """Steps of the first optimiser since it was attached, with those that a scaler of gradients has left out."""
+        return self.meter.steps + self.meter.left_out
 
     @property
     def searching(self) -> bool:
@@ -411,8 +462,9 @@ class Trial:
             if (dilation := found_dilation(layer)) is not None:
                 values[path] = dilation
         if self.finished_model is not None:  # whose averaged dilation is its own
+            parts = {name_as_written(name): part for name, part in self.finished_model.named_modules()}
             for path in self.learnable.dilations:
-                scored = self.finished_model.get_submodule(self.learnable.modules[path])
+                scored = parts[self.learnable.modules[path]]
                 if isinstance(scored, FractionalConv2d):
                     values[path] = scored.value
         return values
@@ -420,6 +472,8 @@ class Trial:
     def settle(self) -> nn.Module:
         """Return the model with plain convolutions wherever a dilation has become a whole number."""
         assert self.model is not None
+        if self.finished_model is not None:
+            put_back_compiled(self.finished_model)  # weights are kept by the names that they were written with
         if self.learner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a budget may have no room for a step
@@ -463,8 +517,26 @@ class Trial:
                         layer.advance(min(self._step, self._steps - 1), self._steps)
 
 
+class _Generating:
+    """Keep what draws random numbers like anything else; torch wants states of generators on the CPU."""
+
+    def __init__(self, generator: Drawing) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> Any:
+        return self._generator.get_state()
+
+    def load_state_dict(self, state: Any) -> None:
+        self._generator.set_state(state)
+
+
 def _processes(count: int) -> str:
     return "one process" if count == 1 else f"{count} processes"
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of every parameter, by the name that it was written with."""
+    return {name_as_written(name): parameter.shape for name, parameter in model.named_parameters()}
 
 
 def _packed(state: object) -> torch.Tensor:

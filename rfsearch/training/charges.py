@@ -102,6 +102,20 @@ class Charges:
         self._carried, self._extra = measured, extra
         self._at_look = self.measured
 
+    def begin_again(self, charged: Cost | None) -> str:
+        """Begin with what was charged up to a look whose checkpoint is damaged.
+
+        Args:
+            charged: That; None where it is not known.
+
+        Returns:
+            What the trial's record says of it.
+        """
+        if charged is not None:
+            self.resume(Cost(), charged)
+        of_before = "is not known" if charged is None else "is charged"
+        return f"its checkpoint was damaged, so it began again; what it had cost before {of_before}"
+
 
 def _less(whole: Cost, part: Cost) -> Cost:
     return Cost(whole.flop - part.flop, whole.device_s - part.device_s, whole.epochs - part.epochs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from rfsearch.choices import Candidate
 from rfsearch.errors import TrialError
 from rfsearch.ledger import Cost, Rung
+from rfsearch.ledger.files import read_json, write_whole
 from rfsearch.ledger.schema import SCHEMA, split_looks
 from rfsearch.surgery import without_dilations
 from rfsearch.training import checkpoint
@@ -65,6 +67,7 @@ class Progress:
             "trace": [list(point) for point in self.trace],
         }
         checkpoint.save(state, file)
+        write_whole(_charged_file(file), json.dumps(asdict(self.cost + self.extra)))
 
     @staticmethod
     def read(file: Path, device: torch.device, candidate: Candidate) -> Progress | None:
@@ -93,6 +96,33 @@ class Progress:
             rungs=rungs,
             trace=trace,
         )
+
+
+def charged_at(file: Path) -> Cost | None:
+    """Return what a trial had been charged at the look whose progress cannot be read; None where nobody noted it.
+
+    Args:
+        file: Its progress.
+    """
+    try:
+        charged = Cost(**read_json(_charged_file(file).read_bytes()))
+        return charged if min(astuple(charged)) >= 0.0 else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def discard(file: Path) -> None:
+    """Remove the progress of a trial that goes on no more.
+
+    Args:
+        file: Where it is.
+    """
+    file.unlink(missing_ok=True)
+    _charged_file(file).unlink(missing_ok=True)
+
+
+def _charged_file(file: Path) -> Path:
+    return file.with_name("charged.json")
 
 
 def read_parent(parent: str, file: Path, device: torch.device, heir: Candidate) -> tuple[Mapping[str, Any], Progress]:

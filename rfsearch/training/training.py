@@ -27,7 +27,7 @@ from rfsearch.training.memory import PeakMemory
 from rfsearch.training.meter import held_bytes
 from rfsearch.training.network import Fields, fields_of
 from rfsearch.training.order import Order
-from rfsearch.training.progress import Point, Progress, read_parent
+from rfsearch.training.progress import Point, Progress, charged_at, discard, read_parent
 from rfsearch.training.random_states import seed_all
 
 _TRACE_POINTS = 200
@@ -101,7 +101,7 @@ class Training:
                 if isinstance(error, SystemExit) and _raised_by_ray(error):
                     raise
                 cause = f"{type(error).__name__}: {error}"
-        self._progress_file.unlink(missing_ok=True)
+        discard(self._progress_file)
         return replace(self._record("failed"), cause=" ".join(cause.split())[:2000])
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class Training:
             if (left := Progress.read(self._progress_file, self._device, self._candidate)) is not None:
                 self._resume(loop, left)
                 return
-            self._said = "its checkpoint was damaged, so it began again; what it had cost before is not known"
+            self._said = self._charges.begin_again(charged_at(self._progress_file))
         if parent := self._order.assignment.heir_of:
             file = self._directory.parent / parent / self._progress_file.name
             state, left = read_parent(parent, file, self._device, self._candidate)
@@ -217,7 +217,7 @@ class Training:
             {"model": loop.model.state_dict(), "candidate": self._candidate.ended(found).to_json()},
             self._directory / "model.pt",
         )
-        self._progress_file.unlink(missing_ok=True)
+        discard(self._progress_file)
         return replace(
             self._record(status),
             val=val.primary,

@@ -49,6 +49,66 @@ def test_wrapped_networks_fit_by_their_inner_names(spec, prefix, tmp_path):
     )
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """Let timm and segmentation-models-pytorch get a state dict where they download one from Hugging Face."""
+    files = pytest.importorskip("safetensors.torch")
+    smp, timm = map(pytest.importorskip, ("segmentation_models_pytorch", "timm"))
+
+    def serve(answer: dict[str, torch.Tensor] | Exception) -> None:
+        def download(*_: object, **__: object) -> str:
+            if isinstance(answer, Exception):
+                raise answer
+            files.save_file(answer, tmp_path / "model.safetensors")
+            return str(tmp_path / "model.safetensors")
+
+        monkeypatch.setattr(timm.models._hub, "hf_hub_download", download)
+        monkeypatch.setattr(smp.encoders, "hf_hub_download", download)
+
+    return serve
+
+
+@pytest.mark.parametrize("architecture", ["unet", "unetplusplus", "deeplabv3"])
+def test_an_encoder_is_loaded_whole_however_small_it_is_beside_its_decoder(architecture, hub):
+    encoder = torchvision.models.mobilenet_v2()  # of the same layers
+    names = iter(encoder.features.state_dict().values())
+    spec = f"smp:{architecture}/mobilenet_v2"
+    model = make_backbone(spec, 5)
+    inner = [name for name in model.state_dict() if name.startswith("net.encoder.")]
+    trained = dict(zip(inner, names, strict=True))
+    hub({name.removeprefix("net.encoder."): value for name, value in trained.items()})
+    loaded = load_weights(model, "zoo:imagenet", spec)
+    assert loaded.names == {name for name, _ in model.named_parameters() if name.startswith("net.encoder.")}
+    share = sum(p.numel() for p in encoder.features.parameters()) / sum(p.numel() for p in model.parameters())
+    assert share < 0.5
+    assert f"weights from {spec}, imagenet, {share:.0%} of its parameters; new: net.decoder" in loaded.said
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in trained.items())
+
+
+def test_timm_brings_its_own(hub):
+    torch.manual_seed(5)
+    trained = pytest.importorskip("timm").create_model("resnet10t").state_dict()
+    hub(trained)
+    model = make_backbone("timm:resnet10t", 5)
+    loaded = load_weights(model, "zoo:pretrained", "timm:resnet10t")
+    assert loaded.names == {name for name, _ in model.named_parameters() if name.startswith("net.features.")}
+    state = model.net.features.state_dict()
+    assert state
+    assert all(torch.equal(value, trained[name]) for name, value in state.items())
+
+
+def test_an_encoder_that_fits_in_small_part_is_refused(tmp_path):
+    spec = "smp:unet/mobilenet_v2"
+    inner = {
+        name.removeprefix("net.encoder."): value
+        for name, value in make_backbone(spec, 5).state_dict().items()
+        if name.startswith(("net.encoder.features.0.", "net.encoder.features.1."))
+    }
+    torch.save(inner, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"w\.pt fits 0% of .* half of its net\.encoder is the least"):
+        load_weights(make_backbone(spec, 5), str(tmp_path / "w.pt"), spec)
+
+
 def test_weights_of_another_shape_are_left_out_and_too_few_are_refused(tmp_path):
     other = make_backbone("wei-small", 7)
     torch.save(other.state_dict(), tmp_path / "seven.pt")
@@ -123,17 +183,23 @@ def test_a_zoo_brings_its_own(named, tmp_path, call, monkeypatch):
     [
         ("torchvision:resnet18?weights=DEFAULT", "its weights 'DEFAULT' are out of reach: URLError"),
         ("torchvision:resnet18?weights=X", "no trained weights 'X'. It has IMAGENET1K_V1, DEFAULT."),
+        ("timm:resnet10t?pretrained", "'timm:resnet10t': its weights 'pretrained' are out of reach: URLError"),
+        (
+            "smp:unet/resnet18?weights=imagenet",
+            "'smp:unet/resnet18': its weights 'imagenet' are out of reach: URLError",
+        ),
         ("smp:unet/resnet18?weights=foo", "no trained weights 'foo': Wrong pretrained weights"),
         ("wei-small?weights=x", "what may follow the name of a network is ?weights=NAME"),
         ("timm:resnet10t?weights=x", "or ?pretrained, in timm"),
         ("torchvision:resnet18?pretrained", "what may follow the name"),
     ],
 )
-def test_weights_that_are_not_there_are_one_message(spec, message, call, monkeypatch):
+def test_weights_that_are_not_there_are_one_message(spec, message, call, monkeypatch, hub):
     def unreachable(*_: object, **__: object) -> None:
         raise URLError("no route")
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", unreachable)
+    hub(URLError("no route"))
     code, _, err = call("plan", "--space", "helen", "--backbone", spec, "--strategies", "exhaustive")
     assert code == 2
     assert message in " ".join(err.split())

@@ -2,19 +2,23 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+import rfsearch
 from rfsearch.backbones.small import wei_small
 from rfsearch.choices import Candidate, Dilated, Inflated
 from rfsearch.ledger import Assignment, Request
 from rfsearch.own_loop.planning import OwnCode, make_own_plan
 from rfsearch.planning.forecaster import Forecaster
+from rfsearch.space import read_space
 from rfsearch.tasks.from_space import task_of
 from rfsearch.training import Order, Training
 from rfsearch.training.batches import training_batches
 from rfsearch.training.schedule import learning_rate
-from tests.toys import toy_faces, toy_space
+from tests.small_run import run_in_process, train_in_process
+from tests.toys import toy_faces, toy_file, toy_space
 
 CPU = torch.device("cpu")
 STEPS, EPOCH = 12, 3
@@ -113,3 +117,47 @@ def test_scores_are_equal_to_the_last_digit_and_flop_within_one_percent(space, c
     assert own.cost.flop < 1.01 * built_in.cost.flop
     reference = Forecaster(space, task_of(space, data), data, CPU, flop_per_s=1e9).reference_flop()
     assert plan.reference_flop == pytest.approx(reference, rel=0.01)
+
+
+ARMS = ["exhaustive", "optuna", "inflation"]
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the trials of one search in the built-in training and in the loop, without those that a budget cut."""
+    folder = tmp_path_factory.mktemp("searches")
+    file = toy_file(folder, budget="8x", steps=STEPS)
+    text = (
+        file.read_text().replace("f_lr_multiplier = 1.0", "f_step = 0.05").replace("rung_images = 4", "rung_images = 6")
+    )
+    file.write_text(text.replace("f_delay = 0.25", "f_delay = 0.0"))
+    run_in_process("run", "--space", file, "--strategies", ",".join(ARMS), "--out", folder / "built-in")
+    classes, shape = toy_faces().num_classes, toy_faces().input_shape
+    with pytest.MonkeyPatch.context() as patch:
+        train_in_process(patch)
+        own = rfsearch.search(
+            loop_of(read_space(file, None)),
+            model=lambda: wei_small(classes),
+            input_shape=shape,
+            sites="conv6",
+            dilations=[1, 2, 4],
+            strategies=ARMS,
+            budget="8x",
+            out=folder / "own",
+        )
+    tables = rfsearch.load_run(folder / "built-in").trials, own.trials
+    first, second = (table[table.status == "completed"].reset_index(drop=True) for table in tables)
+    return first, second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_search_chooses_the_same_candidates_in_the_same_order_and_scores_them_alike(searches, arm):
+    built_in, own = (table[table.strategy == arm].reset_index(drop=True) for table in searches)
+    assert len(own) == len(built_in) >= 3
+    for column in ("candidate", "train_seed", "outcome", "val", "test", "rf_px", "steps", "infer_mac"):
+        assert own[column].tolist() == built_in[column].tolist(), column
+    # As above: what a built-in training runs beside its steps, again for each size of a map that it meets.
+    aside = 2 * built_in.infer_mac * (5 + STEPS * (arm == "inflation"))
+    assert (built_in.train_flop - aside < 1.01 * own.train_flop).all()
+    assert (own.train_flop < 1.01 * built_in.train_flop).all()

@@ -17,23 +17,20 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 import rfsearch
 from rfsearch import interrupt
 from rfsearch.choices import Candidate, Dilated, Inflated, Moved, Searched
 from rfsearch.errors import RequestError, RfsearchError, RunDirectoryError
 from rfsearch.identity import require_same
-from rfsearch.ledger import Assignment, Request
+from rfsearch.ledger import Assignment
 from rfsearch.own_loop import own_search
-from rfsearch.own_loop.loop_training import LoopTraining
-from rfsearch.own_loop.planning import OwnCode, OwnPlan, make_own_plan
-from rfsearch.surgery import install
+from rfsearch.own_loop.planning import OwnCode, OwnPlan
 from rfsearch.training import Order
 from tests.own_loop import loops
+from tests.own_loop.trials import CPU, finished, plan, training
 from tests.small_run import train_in_process
 
-CPU = torch.device("cpu")
 SEARCH = {
     "model": loops.make_model,
     "input_shape": loops.INPUT,
@@ -41,13 +38,6 @@ SEARCH = {
     "dilations": [1, 2, 4, 6],
     "budget": "4x",
 }
-
-
-def plan(train=loops.train, **changes) -> OwnPlan:
-    code = OwnCode.of(train, changes.pop("model", loops.make_model))
-    given = {"sites": ("2",), "dilations": (1, 2, 4, 6), "input_shape": loops.INPUT, "budget": "4x"} | changes
-    request = Request(space="", **given)
-    return make_own_plan(code, request, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +50,6 @@ def result(tmp_path_factory) -> rfsearch.Result:
     with pytest.MonkeyPatch.context() as patch:
         train_in_process(patch)
         return rfsearch.search(loops.train, out=tmp_path_factory.mktemp("runs") / "run", **SEARCH)
-
-
-def training(the_plan: OwnPlan, choice, folder: Path, limit: float = 1e30, currency: str = "flop") -> LoopTraining:
-    candidate = Candidate({"2": choice})
-    order = Assignment("t", "s", 0, candidate.to_json(), 0, limit)
-    step = the_plan.forecaster(candidate).step
-    return the_plan.trainings.begin(Order(order, currency, CPU, folder / "t", step=step))
-
-
-def finished(work: LoopTraining):
-    while (record := work.advance()).status == "pruned":
-        pass
-    work.close()
-    return record
 
 
 def test_every_strategy_competes_on_an_equal_budget(result):
@@ -265,6 +241,7 @@ import rfsearch
 from rfsearch.ledger import Request
 from rfsearch.own_loop.planning import OwnCode, make_own_plan
 from tests.own_loop import loops
+from tests.own_loop.trials import CPU, finished, plan, training
 
 def make_model(*width):
     return loops.make_model()
@@ -329,41 +306,6 @@ def test_functions_in_a_file_are_named_by_spec(tmp_path, monkeypatch):
     file.write_text(source.replace("lr=3e-3", "lr=2e-3"), encoding="utf-8")
     with pytest.raises(RunDirectoryError, match=r"mine\.py has changed"):
         rfsearch.search(f"{file}:train", out=tmp_path / "run", **given)
-
-
-def averaging(copied: str):
-    """Return a loop that scores averaged weights, whose copy is made before or after the model is attached."""
-
-    def train(trial) -> None:
-        model = trial.prepare(loops.make_model())
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        averaged = AveragedModel(model) if copied == "before" else None
-        trial.attach(model, optimizer, look=loops.scorer(model))
-        averaged = averaged or AveragedModel(model)
-        trial.keep(averaged=averaged)
-        for _ in trial.epochs(2):
-            for x, y in loops.loader(16):
-                optimizer.zero_grad()
-                nn.functional.mse_loss(model(x), y).backward()
-                optimizer.step()
-                averaged.update_parameters(model)
-            trial.report(val=loops.scorer(averaged)())
-        trial.finish(val=loops.scorer(averaged)(), model=averaged)
-
-    return train
-
-
-@pytest.mark.parametrize("copied", ["before", "after"])
-@pytest.mark.parametrize("choice", [Dilated(2), Inflated(2, learned=True), Moved(2), Searched(2)], ids=str)
-def test_averaged_weights_are_scored_and_kept(choice, copied, tmp_path):
-    found = plan(averaging(copied))
-    record = finished(training(found, choice, tmp_path))
-    assert record.status == "completed", record.cause
-    saved = torch.load(tmp_path / "t" / "model.pt", weights_only=True)
-    model = loops.make_model()
-    install(model, Candidate.from_json(saved["candidate"]), found.settings)
-    model.load_state_dict(saved["model"])
-    assert loops.scorer(model)() == pytest.approx(record.val, rel=1e-5)
 
 
 def test_weights_that_diverged_do_not_win(tmp_path):

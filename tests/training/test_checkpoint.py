@@ -26,6 +26,11 @@ def space(tmp_path):
     return toy_space(tmp_path, steps=3, rungs=2)
 
 
+def damage_progress(folder, kind):
+    path = folder / "progress.pt"
+    path.write_bytes(DAMAGES[kind](path.read_bytes()))
+
+
 @pytest.mark.parametrize("size", [1, 1000, 300_000])
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, size):
     path = tmp_path / "progress.pt"
@@ -63,13 +68,42 @@ def test_a_full_disk_ends_no_trial_for_good(space, tmp_path):
 
 @pytest.mark.parametrize("kind", ["empty", "short"])
 def test_a_trial_with_a_damaged_checkpoint_begins_again_and_says_so(space, tmp_path, kind):
-    training(space, Dilated(2), tmp_path, "t").advance()
-    path = tmp_path / "t" / "progress.pt"
-    path.write_bytes(DAMAGES[kind](path.read_bytes()))
+    lost = training(space, Dilated(2), tmp_path, "t").advance()
+    damage_progress(tmp_path / "t", kind)
     work = training(space, Dilated(2), tmp_path, "t")
     records = [work.advance() for _ in range(3)]
     assert [record.status for record in records] == ["pruned", "pruned", "completed"]
-    assert "began again" in records[-1].cause
+    assert records[-1].cause == "its checkpoint was damaged, so it began again; what it had cost before is charged"
+    whole = training(space, Dilated(2), tmp_path, "whole")
+    undisturbed = [whole.advance() for _ in range(3)]
+    for record, same in zip(records, undisturbed, strict=True):
+        assert (record.val, record.steps) == (same.val, same.steps)
+        assert record.cost.flop == pytest.approx(same.cost.flop + lost.cost.flop, rel=1e-12)
+        assert record.cost.epochs == pytest.approx(same.cost.epochs + lost.cost.epochs)
+        assert record.cost.device_s > lost.cost.device_s
+    assert [rung.cost.flop for rung in records[-1].rungs] == [record.cost.flop for record in records[:-1]]
+    assert sorted(file.name for file in (tmp_path / "t").iterdir()) == ["examples.npz", "model.pt"]
+
+
+def test_what_a_trial_cost_before_two_damages_is_charged_once(space, tmp_path):
+    lost = 0.0
+    for _ in range(2):
+        lost = training(space, Dilated(2), tmp_path, "t").advance().cost.flop
+        damage_progress(tmp_path / "t", "short")
+    first = training(space, Dilated(2), tmp_path, "whole").advance().cost.flop
+    assert lost == pytest.approx(2 * first)
+    assert training(space, Dilated(2), tmp_path, "t").advance().cost.flop == pytest.approx(3 * first)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"flop": 1, "weight": 2}', '{"flop": "1"}', '{"flop": -1}'])
+def test_where_nobody_noted_what_it_had_cost_the_record_says_so(space, tmp_path, text):
+    lost = training(space, Dilated(2), tmp_path, "t").advance()
+    damage_progress(tmp_path / "t", "short")
+    noted = tmp_path / "t" / "charged.json"
+    noted.unlink() if text is None else noted.write_text(text)
+    record = training(space, Dilated(2), tmp_path, "t").advance()
+    assert record.cause.endswith("what it had cost before is not known")
+    assert record.cost.flop == lost.cost.flop
 
 
 def test_an_heir_of_a_damaged_checkpoint_says_whose(space, tmp_path):
