@@ -91,7 +91,7 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
                 backbone=rows[0].backbone.get(scale, base.backbone),
                 sites=tuple(dict.fromkeys(site for row in rows for site in row.candidate)),
                 candidates=tuple(dict.fromkeys(candidate_of(row).to_json() for row in rows)),
-                changes=base.changes + _delayed(table.protocol_of(rows[0])),
+                changes=base.changes + _delayed(table.protocol_of(rows[0])) + _untrained(rows[0], scale),
                 budget=f"{_BUDGET_PER_ROW * len(rows)}x",
             ),
             rows,
@@ -103,6 +103,14 @@ def requests(table: PublishedTable, base: Request, scale: str) -> dict[str, tupl
 def _delayed(protocol: Protocol) -> tuple[str, ...]:
     """Return the change of a space that lets f wait as a protocol says."""
     return () if protocol.f_delay is None else (f"recipe.f_delay={protocol.f_delay}",)
+
+
+def _untrained(row: Row, scale: str) -> tuple[str, ...]:
+    """Return the change of a space that leaves out trained weights where a row has a network of its own.
+
+    Those are weights of the space's network and fit no other.
+    """
+    return ("weights=none",) if scale in row.backbone else ()
 
 
 def _folder(table: PublishedTable, row: Row, scale: str) -> str:

@@ -89,6 +89,24 @@ loss_of, held_out = F.mse_loss, loader
 loss_on = lambda batches: 0.5
 validate = test = lambda model: -sum(loss_of(model(x), y).item() for x, y in loader)
 """
+MODULE = """
+from lightning.pytorch import LightningModule
+val_loader = loader
+
+class Module(LightningModule):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def training_step(self, batch, number):
+        return loss_of(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, number):
+        self.log("val_loss", loss_of(self.net(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+"""
 STEP = "optimizer.zero_grad(); loss_of(model(images), targets).backward(); optimizer.step()"
 EPOCH = f"for images, targets in loader: {STEP}"
 
@@ -234,7 +252,11 @@ def test_every_snippet_of_the_documents_runs(here, workshop, page, code, tmp_pat
     if "def train(" in code:  # workers import what they train
         module = tmp_path / "snippet.py"
         body = code[: code.index("result = ")]
-        module.write_text(f"{PRELUDE}\n{body}")
+        prelude = PRELUDE
+        if "SearchTrial" in code:
+            pytest.importorskip("lightning")
+            body, prelude = body.replace("max_epochs=20", "max_epochs=2"), PRELUDE + MODULE
+        module.write_text(f"{prelude}\n{body}")
         monkeypatch.syspath_prepend(str(tmp_path))
         namespace: dict[str, object] = {}
         exec("from snippet import *", namespace)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rfsearch import load_run
 from rfsearch.data import rendered_faces
 from tests.small_run import train_in_process
 
@@ -44,27 +45,32 @@ def folder(tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_a_loop_of_ones_own_is_searched_killed_and_searched_on(folder, tmp_path):
+    """What is killed and gone on with ends as a search that nothing disturbed."""
     pytest.importorskip("timm")
     command = [
         sys.executable, ROOT / "examples" / "own_loop.py", "--data", folder, "--size", "64", "64", "--crop", "48",
         "--epochs", "2", "--budget", "3x", "--precision", "bf16", "--workers", "1", "--from-scratch",
-        "--strategies", "exhaustive,optuna,inflation,fractional", "--out", tmp_path / "run",
+        "--strategies", "exhaustive,inflation,fractional", "--out",
     ]  # fmt: skip
-    killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    killed = subprocess.Popen([*command, "run"], cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
     ledger = tmp_path / "run" / "ledger.jsonl"
     while killed.poll() is None and not (ledger.exists() and b'"finish"' in ledger.read_bytes()):
         time.sleep(0.1)
     assert killed.poll() is None
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert "Use dilation" in done.stdout or "Keep the hand default" in done.stdout
+    for run in ("run", "unbroken"):
+        done = subprocess.run([*command, run], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert "Use dilation" in done.stdout or "Keep the hand default" in done.stdout
     events = [json.loads(line) for line in ledger.read_text().splitlines()]
     started = [event["trial"] for event in events if event.get("event") == "start"]
     finished = [event["trial"] for event in events if event.get("event") == "finish"]
     assert len(set(finished)) == len(finished)
     assert set(finished) == set(started)
+    went_on, unbroken = (load_run(tmp_path / run).trials.set_index("trial").sort_index() for run in ("run", "unbroken"))
+    for column in ("candidate", "outcome", "train_seed", "status", "epochs", "val", "test"):
+        assert went_on[column].equals(unbroken[column]), column
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_only_one_package_imports_ray():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             if any(name.split(".")[0] == "ray" for name in names):
                 importers.add(path.relative_to(PACKAGE).as_posix())
-    names = "callbacks engine members nodes searcher session trainable ray_insides watchdog"
+    names = "callbacks deadline engine members nodes remote_files searcher session trainable ray_insides watchdog"
     orchestration = {f"orchestration/{name}.py" for name in names.split()}
     assert importers == {*orchestration, "doctor.py"}
 

@@ -190,7 +190,7 @@ def test_rows_are_grouped_by_network_and_delay(toy_table):
     assert {name: request.changes for name, (request, _) in found.items()} == {
         "rows": ("recipe.f_delay=0.0",),
         "rows-f-after-13750": ("recipe.f_delay=0.25",),
-        "deeplab-small": ("recipe.f_delay=0.0",),
+        "deeplab-small": ("recipe.f_delay=0.0", "weights=none"),  # those of a space are of the space's network
     }
     own, _ = found["deeplab-small"]
     assert (own.backbone, own.sites) == ("deeplab-small", ("features.0",))
@@ -345,6 +345,9 @@ def test_the_networks_of_table_5_are_the_papers_at_its_scale():
         space = planned("voc", "paper-single").space.with_(backbone=row.backbone["paper"])
         plan = SimpleNamespace(space=space, data=SimpleNamespace(name="voc", rendered=False, image_size=(328, 328)))
         assert not [sentence for sentence in departures(table, row, plan) if sentence.startswith("Network:")]
+    for request, _ in requests(table, Request(space="", data="VOC"), "paper").values():
+        space = planned(request.space, request.preset, request.changes).space
+        assert space.weights == "none"  # the preset's are VGG-16's, which fit none of these
 
 
 @pytest.mark.parametrize(

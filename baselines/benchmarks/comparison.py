@@ -17,6 +17,7 @@ from retrained import fixed, seeds_of, trained_in
 from rfsearch.choices import Candidate
 from rfsearch.direction import Direction, merit
 from rfsearch.ledger import Record, incumbent, read_run
+from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.ledger.typed_json import sound
 from rfsearch.report.view import ArmRecords, RunView, build_view
 
@@ -130,7 +131,7 @@ class Comparison:
             name = found.label.partition(",")[0]
             if name == LEARNED or (name == SWEEP and found.label != SWEEP):
                 for dilation in found.dilations:
-                    if (trained := found.trained_at(dilation)).keys() == found.by_seed.keys():
+                    if trained := found.trained_at(dilation):
                         yield self.row(found.label, str(dilation), trained)
         whole = next(found for found in self.arms if found.label == SWEEP)
         for dilation in whole.dilations:
@@ -245,11 +246,24 @@ class Comparison:
         return [*columns(("mean", "low", "high"), *self.mean_score(gaps)).values()]
 
 
-def read_comparison(dataset: DataSet, protocol: Protocol, work: Path) -> Comparison:
-    """Read the runs of a data set."""
-    views = {run: build_view(read_run(work / dataset.folder(run))) for run in dataset.runs}
+def read_comparison(dataset: DataSet, runs: Sequence[str], protocol: Protocol, work: Path) -> Comparison:
+    """Read some runs of a data set; the one with the sweep must be among them."""
+    views = {run: build_view(read_run(work / dataset.folder(run))) for run in runs}
     retrained = trained_in(work / dataset.folder(RETRAINED))
     return compare(dataset, views, retrained, protocol.retrainings)
+
+
+def ended_runs(dataset: DataSet, work: Path) -> list[str]:
+    """Return the names of the runs of a data set that have ended."""
+    return [run for run in dataset.runs if has_ended(work / dataset.folder(run))]
+
+
+def has_ended(run_dir: Path) -> bool:
+    """Return whether a run has ended: latencies are measured when no arm trains any more."""
+    if not (run_dir / LEDGER_FILE).exists():
+        return False
+    run = read_run(run_dir)
+    return bool(run.latencies) and not run.unfinished
 
 
 def compare(

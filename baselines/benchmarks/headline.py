@@ -10,7 +10,8 @@ when they are trained from scratch by the plain recipe, same length and seeds fo
 field alone.
 
 A start that is a dilation is one training: from there, where an inflation is learned; at it, of the sweep itself
-("plain training", and at the space's reference "hand default"), and of a sweep with other trainings.
+("plain training", and at the space's reference "hand default"), and of a sweep with other trainings. It is averaged
+over the seeds whose budget reached it: each tries its starts in an order of its own.
 
 Intervals are of 95 %: Student's t of a mean over seeds; where it is a spending, the t interval of the mean difference
 between the strategy's curve and the sweep's end, inverted; of two spendings, from those at 97.5 %. The table
@@ -24,7 +25,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from comparison import read_comparison
+from comparison import ended_runs, read_comparison
 from protocol import read_protocol
 from provenance import RESULTS, provenance, write_sidecar
 
@@ -44,8 +45,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables")
     asked = parser.parse_args()
     protocol = read_protocol(asked.protocol)
+    ended = {dataset.key: ended_runs(dataset, asked.work) for dataset in protocol.datasets if asked.only in dataset.key}
     comparisons = [
-        read_comparison(dataset, protocol, asked.work) for dataset in protocol.datasets if asked.only in dataset.key
+        read_comparison(one, runs, protocol, asked.work) for one in protocol.datasets if (runs := ended.get(one.key))
     ]
     table = pd.DataFrame([row for found in comparisons for row in found.rows()], columns=COLUMNS)
     table.to_csv(asked.out / f"{protocol.name}.csv", index=False)
@@ -56,6 +58,11 @@ def main() -> None:
         "protocol": f"baselines/benchmarks/{asked.protocol.name}",
         "seeds": protocol.seeds,
         "retrainings": protocol.retrainings,
+        "not_run_yet": {
+            one.title: left
+            for one in protocol.datasets
+            if (left := [run for run in one.runs if run not in ended.get(one.key, ())])
+        },
         "datasets": {found.dataset.title: found.details() for found in comparisons},
     }
     write_sidecar(protocol.name, {**provenance(), **body}, asked.out)

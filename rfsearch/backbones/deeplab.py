@@ -175,11 +175,13 @@ def deeplab_lsdfn_beside_small(num_classes: int, in_channels: int = 3) -> nn.Mod
     layers = small.small_features(in_channels)
     conv = layers[6]  # the third of three, each with its normalisation and ReLU
     assert isinstance(conv, nn.Conv2d)
-    block = _block_beside(conv.in_channels, SMALL_HIDDEN, *SMALL_BESIDE)
-    features = nn.Sequential(*layers[:6], Beside(layers[6:], block))
     channels = small.CHANNELS + SMALL_BESIDE[-1]
     branches = [_atrous(channels, num_classes, dilation) for dilation in SMALL_DILATIONS]
-    return DeepLab(features, branches, Grid(small.OFFSET, small.STRIDE))
+    network = DeepLab(layers, branches, Grid(small.OFFSET, small.STRIDE))
+    # Behind the others: it has an initialisation of its own.
+    block = _block_beside(conv.in_channels, SMALL_HIDDEN, *SMALL_BESIDE)
+    network.features = nn.Sequential(*layers[:6], Beside(layers[6:], block))
+    return network
 
 
 def deeplab_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:
@@ -198,11 +200,13 @@ def deeplab_lsdfn_beside_resnet101(num_classes: int, in_channels: int = 3) -> nn
     stages = resnet101_features(in_channels)
     res5 = stages[-1]
     assert isinstance(res5, nn.Sequential)
-    block = _block_beside(RESNET_CHANNELS, HIDDEN, *BESIDE)
-    features = nn.Sequential(*stages[:-1], res5[:-1], Beside(res5[-1], block))
     channels = RESNET_CHANNELS + BESIDE[-1]
     branches = [_atrous(channels, num_classes, dilation) for dilation in DILATIONS]
-    return DeepLab(features, branches, Grid(RESNET_OFFSET, RESNET_STRIDE))
+    network = DeepLab(stages, branches, Grid(RESNET_OFFSET, RESNET_STRIDE))
+    # As in the small one: behind the others.
+    block = _block_beside(RESNET_CHANNELS, HIDDEN, *BESIDE)
+    network.features = nn.Sequential(*stages[:-1], res5[:-1], Beside(res5[-1], block))
+    return network
 
 
 def deeplab_dfn_resnet101(num_classes: int, in_channels: int = 3) -> nn.Module:

@@ -162,6 +162,8 @@ def _forms(exported: Exported) -> Table:
 
 def _usage(exported: Exported) -> str:
     """Return lines that use what was exported."""
+    from rfsearch.export.portable import apply_call, runs_code
+
     channels = exported.input_shape[1]
     built_for, values = f"{exported.out_channels}", "RGB"
     if channels != 3:
@@ -173,7 +175,7 @@ def _usage(exported: Exported) -> str:
         "from rfsearch.plugins import make_backbone  # or build your own network",
         "",
         f"model = make_backbone({exported.patch.backbone!r}, {built_for})",
-        f"model = rfsearch.apply(model, {str(exported.directory / 'patch.json')!r})",
+        f"model = {apply_call('model', exported.directory / 'patch.json', runs_code(exported.patch))}",
         f"model.load_state_dict(torch.load({str(files['state dict'])!r}, weights_only=True))",
         "output = model.eval()(images)",
     ]

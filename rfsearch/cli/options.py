@@ -71,6 +71,14 @@ SeedsOption = Annotated[int, typer.Option("--seeds", help="Arms per strategy, ea
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to join. Default: this machine.")]
 CpusOption = Annotated[float | None, typer.Option("--cpus-per-trial", help="Default: 1.")]
 GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="May be a fraction. Default: 1 if any.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-per-trial",
+        help="Memory that is set aside for a trial, as 8g (also k, m, t): so many trials run at a time as "
+        "fit in. Default: it is not looked at.",
+    ),
+]
 TimeoutOption = Annotated[
     str | None,
     typer.Option(
@@ -158,6 +166,7 @@ def make_request(
     address: AddressOption = None,
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
+    memory_per_trial: MemoryOption = None,
     trial_timeout: TimeoutOption = None,
     processes_per_trial: ProcessesOption = 1,
     confirm: ConfirmOption = 0,
@@ -200,6 +209,7 @@ def make_request(
         address=address,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
+        memory_per_trial=memory_per_trial,
         changes=tuple(changes or ()),
         train=train,
         dilations=_numbers("--dilations", dilations, ",") if dilations else (),

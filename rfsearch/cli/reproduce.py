@@ -16,6 +16,7 @@ from rfsearch.cli.options import (
     DataOption,
     GpusOption,
     JsonOption,
+    MemoryOption,
     PresetOption,
     SeedsOption,
 )
@@ -46,6 +47,7 @@ def reproduce(
     address: AddressOption = None,
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
+    memory_per_trial: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a published table's protocol again: printed and measured numbers side by side, and what was not followed."""
@@ -62,6 +64,7 @@ def reproduce(
         address=address,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
+        memory_per_trial=memory_per_trial,
     )
     console = progress_console(as_json)
     measured: dict[str, list[Measured]] = {}

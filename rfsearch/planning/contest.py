@@ -12,7 +12,7 @@ from functools import partial
 
 from rfsearch.choices import Candidate
 from rfsearch.direction import Direction
-from rfsearch.errors import RfsearchError
+from rfsearch.errors import RfsearchError, StrategyError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record, incumbent
 from rfsearch.planning.forecast import Forecast
 from rfsearch.strategies import Exhausted, Heir
@@ -213,6 +213,8 @@ class Contest:
         if suggested is None:
             return None
         candidate, heir_of = (suggested.candidate, suggested.of) if isinstance(suggested, Heir) else (suggested, "")
+        if heir_of and heir_of not in arm.handed_out:
+            raise StrategyError(f"strategy {arm.name}: an heir goes on from a trial of its own arm. Got {heir_of!r}.")
         text = candidate.to_json()
         return Assignment(
             trial=f"{arm.name}-{arm.seed}-{len(arm.handed_out):03d}",

@@ -11,6 +11,7 @@ from rfsearch import plugins
 from rfsearch.choices import Candidate
 from rfsearch.errors import SpaceError
 from rfsearch.ledger import Request
+from rfsearch.ledger.record import check_trial_name
 from rfsearch.sources import absolute
 from rfsearch.space import SearchSpace
 from rfsearch.strategies import Description, Formed
@@ -44,7 +45,8 @@ def find_entrants(request: Request, space: SearchSpace) -> tuple[Entrant, ...]:
     """Find the strategies that a request names, else those that the space does, else those that suit its form.
 
     Raises:
-        SpaceError: A strategy is unknown, named twice, or does not search the form that it is named with.
+        SpaceError: A strategy is unknown, named twice, called as no folder can be, or does not search the form that it
+            is named with.
         ModelError: There is nothing behind a strategy's SPEC.
     """
     if request.candidates:
@@ -65,6 +67,10 @@ def find_entrants(request: Request, space: SearchSpace) -> tuple[Entrant, ...]:
         taken.add((spec, form or own))
         space.with_form(form or own)  # an unknown form is reported here
         name = spec.rpartition(":")[2]
+        try:
+            check_trial_name(name)
+        except ValueError as error:
+            raise SpaceError(f"strategy {name!r}: trials are called by it, and {error}.") from error
         label = _unused(name if form in ("", own) else f"{name}{FORM_MARK}{form}", entrants)
         entrants[label] = Entrant(label, form or own, strategy)
     return tuple(entrants.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from rfsearch.space import Space, read_space
 from rfsearch.space.objectives import check_objectives
 from rfsearch.storage import uri_of
 
+_MEMORY = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt])(?:i?b)?\s*", re.IGNORECASE)
+_EACH = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 SEEDS_MOST = 1000
 CONFIRMED_MOST = 100
 
@@ -99,6 +102,7 @@ def check_request_in_general(request: Request) -> None:
         raise SpaceError("--confirm trains with seeds that chose nothing, and a replay trains nothing. Leave one out.")
     _check_processes(request)
     timeout_s(request)
+    memory_bytes(request)
 
 
 def timeout_s(request: Request) -> float | None:
@@ -117,6 +121,22 @@ def timeout_s(request: Request) -> float | None:
     if asked is None or asked.currency != "device_s":
         raise SpaceError(f"--trial-timeout is a time, as 30min (also s, h). Got {text!r}.")
     return asked.limit
+
+
+def memory_bytes(request: Request) -> float:
+    """Return the memory that is set aside for a trial, bytes; 0 where none is.
+
+    Raises:
+        SpaceError: It is no amount of memory.
+    """
+    text = request.memory_per_trial
+    if text is None:
+        return 0.0
+    match = _MEMORY.fullmatch(str(text))
+    amount = float(match[1]) * _EACH[match[2].lower()] if match else 0.0
+    if not 1 <= amount < math.inf:
+        raise SpaceError(f"--memory-per-trial is a number and a unit, as 8g (also k, m, t). Got {text!r}.")
+    return float(round(amount))
 
 
 def _check_amount(option: str, amount: float | None) -> None:

@@ -45,7 +45,9 @@ class Recipe(Table):
         f_clip: Largest size of f's gradient. None: any.
         f_background: What a background pixel counts in f's gradient; 1: like any other.
         guidance_weight: W of loss guidance (Wei eq. 12).
-        normalisation: Of f's gradient, exact or the paper's (Wei eq. 10-11).
+        normalisation: Of f's gradient: exact, or the paper's (Wei eq. 10-11), which divides the parts of inflation and
+            interpolation by the pixels of their maps. That is a heuristic and the derivative of nothing: in the exact
+            one the two parts nearly cancel, here the inflation's weighs more, the smaller its map is.
         border: Of inflated maps: continuous, so that the loss is continuous in f, or the paper's, floored (Wei eq. 2).
         low_centre: Kernels start with less weight at their centre, see `rfsearch.layers.initialisation.low_centre_`;
             of no effect on a space with trained weights.

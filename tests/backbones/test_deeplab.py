@@ -15,7 +15,9 @@ from torchvision.ops import DeformConv2d, deform_conv2d
 
 from rfsearch import plugins
 from rfsearch.backbones import deeplab
+from rfsearch.backbones.deeplab import deeplab_lsdfn_beside_small
 from rfsearch.backbones.vgg import load_imagenet_vgg16
+from rfsearch.layers import LSDFN
 from rfsearch.planning.forecaster import shapes_only
 from rfsearch.plugins import backbone
 from rfsearch.receptive import receptive_field, receptive_field_at, receptive_fields
@@ -328,6 +330,15 @@ def test_a_block_beside_a_layer_reads_what_the_layer_reads() -> None:
     layer, block = model.features[-1].layer(kept.clone()), model.features[-1].block(kept)
     assert joined.shape[1] == 64 + 64
     torch.testing.assert_close(joined, torch.cat([layer, block], dim=1))
+
+
+def test_a_block_beside_a_layer_starts_as_the_average_of_its_features() -> None:
+    block = next(module for module in deeplab_lsdfn_beside_small(5).modules() if isinstance(module, LSDFN))
+    features = block.feature(x := torch.randn(1, block.in_channels, 24, 24))
+    # Pixel (12, 12), whose sampled places all lie on the map, on a map of twice as many: places are 1.5 px apart.
+    fine = F.interpolate(features.mean(1, keepdim=True), size=(47, 47), mode="bilinear", align_corners=True)
+    expected = fine[0, 0, 18:31:3, 18:31:3].mean()
+    torch.testing.assert_close(block(x)[0, :, 12, 12], expected.expand(block.out_channels))
 
 
 def test_networks_of_one_channel_have_another_first_layer() -> None:

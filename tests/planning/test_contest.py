@@ -249,6 +249,17 @@ def test_heirs_are_handed_out_and_resumed_with_their_parents(tmp_path):
     assert read_history(tmp_path).assignments[last.trial] == last
 
 
+@pytest.mark.parametrize("parent", ["../../elsewhere", "/elsewhere", "handing-0-007", "another-0-000"])
+def test_an_heir_of_no_trial_of_its_arm_is_the_strategys_fault(tmp_path, parent):
+    class Straying(Handing):
+        def suggest(self, pending):
+            return Heir(SPACE.reference_candidate, parent)
+
+    with pytest.raises(StrategyError, match=f"strategy handing: an heir goes on .* Got '{parent}'"):
+        handing(tmp_path, strategy=Straying()).next()
+    assert read_history(tmp_path).assignments == {}
+
+
 def test_a_strategy_at_its_end_is_done_when_resumed_too(tmp_path):
     game = handing(tmp_path)
     while (assignment := game.next()) is not None:

@@ -19,8 +19,8 @@ NOISE = (0.0, 0.004, -0.004, 0.002, -0.002)
 
 def arm(strategy: str, level: float, seeds: int = 5, dilation: int = 2) -> list[Record]:
     return [
-        record(f"{strategy}-{seed}", dilation, val=level + NOISE[seed], test=level + NOISE[seed], strategy=strategy,
-               seed=seed, train_seed=1000 * seed)
+        record(f"{strategy}-{seed}".replace("/", "|"), dilation, val=level + NOISE[seed], test=level + NOISE[seed],
+               strategy=strategy, seed=seed, train_seed=1000 * seed)
         for seed in range(seeds)
     ]  # fmt: skip
 

@@ -9,7 +9,8 @@ import torch
 
 from rfsearch.choices import Candidate, Dilated, Fractional
 from rfsearch.ledger import Assignment, Journal, Record, read_history, read_run
-from rfsearch.ledger.run_directory import CONFIRMATION, LEDGER_FILE
+from rfsearch.ledger.links import CONFIRMATION
+from rfsearch.ledger.run_directory import LEDGER_FILE
 from rfsearch.ledger.typed_json import sound
 from rfsearch.planning.plan import load_data
 from rfsearch.report import summarise

@@ -116,6 +116,18 @@ def test_a_seed_without_a_whole_sweep_is_left_out(make_run: MakeRun, benchmarks)
     assert len([*found.trials()]) == 11
 
 
+def test_a_start_that_not_every_seed_reached_stands_with_those_that_did(make_run: MakeRun, benchmarks) -> None:
+    learned = [*sweep(0, 0.1, "inflation"), *sweep(1, 0.2, "inflation")[:2]]  # the second budget held two starts
+    records = [*sweep(0, 0.0), *sweep(1, 0.1), *learned]
+    run = make_run(records, space={"dilations": [1, 2, 4]}, arms=arms("exhaustive", "inflation", seeds=2))
+    found = compare(benchmarks, {"search": run})
+    rows = {row["start"]: row for row in found.rows() if row["strategy"] == "inflation"}
+    assert {start: row["seeds"] for start, row in rows.items()} == {"any": 2, "1": 2, "2": 2, "4": 1}
+    assert (rows["2"]["final_score"], rows["4"]["final_score"]) == (pytest.approx(0.85), pytest.approx(0.7))
+    # Held against the sweep of its own seed, which ended at 0.7.
+    assert rows["4"]["compute_to_target"] == 0.3333
+
+
 def test_outcomes_are_worth_what_they_score_from_scratch(make_run: MakeRun, benchmarks) -> None:
     space, train = {"dilations": [1, 2, 4]}, benchmarks["retrained"]
     searched = [one for seed in range(4) for one in sweep(seed, 0.0)]

@@ -314,7 +314,7 @@ def test_hostile_text_stays_text(make_run: MakeRun) -> None:
 
 
 def test_no_text_of_a_table_is_a_formula(make_run: MakeRun) -> None:
-    trial = record("=cmd|' /C calc'!A0", strategy="@SUM(1)", cause="-1+1\ttext", val=-0.5, test=-0.6)
+    trial = record("=cmd|' C calc'!A0", strategy="@SUM(1)", cause="-1+1\ttext", val=-0.5, test=-0.6)
     write_dir = write(make_run([trial]).directory).parent
     for name in ("trials", "anytime", "pareto"):
         rows = list(csv.reader((write_dir / f"{name}.csv").open(encoding="utf-8")))
@@ -322,7 +322,7 @@ def test_no_text_of_a_table_is_a_formula(make_run: MakeRun) -> None:
             assert not cell.startswith(("=", "@", "+", "\t")), cell
             assert not cell.startswith("-") or float(cell) < 0
     (row,) = csv.DictReader((write_dir / "trials.csv").open(encoding="utf-8"))
-    assert (row["trial"], row["val"]) == ("'=cmd|' /C calc'!A0", "-0.5")
+    assert (row["trial"], row["val"]) == ("'=cmd|' C calc'!A0", "-0.5")
 
 
 def test_many_classes_do_not_widen_the_table(make_run: MakeRun) -> None:

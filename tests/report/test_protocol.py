@@ -96,6 +96,13 @@ def test_a_protocol_is_trained_taken_up_again_and_compared(
     assert len(trials) == sum(len(run.records) for run in runs) + len(retrained)
     body = json.loads((out / "toys.json").read_text())
     assert body["datasets"]["toys"]["commands"][1].endswith("--out toys/nothing-to-find")
+    assert body["not_run_yet"] == {}
+
+    ledger = work / "toys" / "nothing-to-find" / LEDGER_FILE  # as it was before its end
+    ledger.write_text("".join(line for line in ledger.open() if '"latency"' not in line[:30]))
+    benchmarks["headline"].main()
+    assert "fractional, nothing to find" not in set(pd.read_csv(out / "toys.csv").strategy)
+    assert json.loads((out / "toys.json").read_text())["not_run_yet"] == {"toys": ["nothing to find"]}
 
 
 def read_trained(benchmarks: dict[str, ModuleType], work: Path) -> list:
