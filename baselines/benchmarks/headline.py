@@ -17,17 +17,25 @@ Intervals are of 95 %: Student's t of a mean over seeds; where it is a spending,
 between the strategy's curve and the sweep's end, inverted; of two spendings, from those at 97.5 %. The table
 `interval_coverage` has what they cover at so few seeds. Below 4 seeds there are none. inf is never, and empty is not
 measured.
+
+The runs themselves, manifest and ledger, stand beside the tables: those are made again from them, `report` reads them,
+and a copy of them as --work is what `train.py` goes on from on another machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import pandas as pd
 from comparison import ended_runs, read_comparison
-from protocol import read_protocol
+from protocol import Protocol, read_protocol
 from provenance import RESULTS, provenance, write_sidecar
+from retrained import NAME as RETRAINED
+
+from rfsearch.ledger.journal import LEDGER_FILE
+from rfsearch.ledger.manifest import MANIFEST_FILE
 
 COLUMNS = ["dataset", "strategy", "start", "seeds", "compute_to_target", "low", "high", "final_score", "final_low",
            "final_high", "retrained_score", "retrained_low", "retrained_high", "of_sweeps_own", "own_low", "own_high",
@@ -66,7 +74,20 @@ def main() -> None:
         "datasets": {found.dataset.title: found.details() for found in comparisons},
     }
     write_sidecar(protocol.name, {**provenance(), **body}, asked.out)
+    publish(protocol, asked.work, asked.out / f"{protocol.name}-runs")
     print(table.to_string(index=False))
+
+
+def publish(protocol: Protocol, work: Path, out: Path) -> None:
+    """Copy the manifest and the ledger of every run that has begun."""
+    for dataset in protocol.datasets:
+        for run in (*dataset.runs, RETRAINED):
+            folder = dataset.folder(run)
+            for file in (work / folder / MANIFEST_FILE, work / folder / LEDGER_FILE):
+                copy = out / folder / file.name
+                if file.exists() and file.resolve() != copy.resolve():
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, copy)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,19 @@ def test_a_protocol_is_trained_taken_up_again_and_compared(
     assert body["datasets"]["toys"]["commands"][1].endswith("--out toys/nothing-to-find")
     assert body["not_run_yet"] == {}
 
+    published, elsewhere = out / "toys-runs", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again_there = ["headline.py", str(toy), "--work", str(published), "--out", str(elsewhere)]
+    monkeypatch.setattr(sys, "argv", again_there)
+    benchmarks["headline"].main()
+    for name in ("toys.csv", "toys-trials.csv"):
+        assert (elsewhere / name).read_text() == (out / name).read_text()
+    monkeypatch.setattr(sys, "argv", ["train.py", str(toy), "--data", str(data), "--work", str(published)])
+    benchmarks["train"].main()
+    assert [command[0] for command in commands[4:]] == ["resume", "resume"]
+    assert len(read_trained(benchmarks, published)) == len(retrained)
+    monkeypatch.setattr(sys, "argv", ["headline.py", str(toy), "--work", str(work), "--out", str(out)])
+
     ledger = work / "toys" / "nothing-to-find" / LEDGER_FILE  # as it was before its end
     ledger.write_text("".join(line for line in ledger.open() if '"latency"' not in line[:30]))
     benchmarks["headline"].main()
