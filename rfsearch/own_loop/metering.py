@@ -10,15 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from rfsearch.own_loop.known_passes import KnownPasses
 from rfsearch.training.forks import Origin
 from rfsearch.training.meter import Meter
 from rfsearch.training.tally import Tally
@@ -45,15 +45,23 @@ class LoopMeter:
         self._optimising: ExitStack | None = None
         self._pauses = self.steps = self.left_out = 0
         self._first: torch.optim.Optimizer | None = None
+        self._passes: KnownPasses | None = None
 
     @property
     def flop(self) -> float:
         """What has run so far."""
         return max(self._tally.flop, self._beside.flop if self._beside else 0.0)
 
-    def begin(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Count from here on, to the end of this thread."""
+    def begin(self, optimizers: Sequence[torch.optim.Optimizer], model: nn.Module | None = None) -> None:
+        """Count from here on, to the end of this thread.
+
+        Args:
+            optimizers: What takes the steps.
+            model: A model whose passes `KnownPasses` may follow.
+        """
         self._first = optimizers[0]
+        if model is not None:
+            self._passes = KnownPasses(self._tally, model)
         for optimizer in optimizers:
             optimizer.register_step_pre_hook(self._before_step)
             optimizer.register_step_post_hook(self._after_step)
@@ -90,7 +98,7 @@ class LoopMeter:
         if self.pausing:  # it is left out, or part of a larger piece
             yield
             return
-        with self.paused(), self._unwatched():
+        with self.paused(), self._tally.calls.unwatched():
             kind = describe()
             meter = None if kind in self._works else Meter(memory=False)
             try:
@@ -111,17 +119,10 @@ class LoopMeter:
         yield
         self.left_out += optimizer is self._first and self.steps == before
 
-    @contextmanager
-    def _unwatched(self) -> Iterator[None]:
-        calls = self._tally.calls
-        if _get_current_function_mode() is not calls:
-            yield
-            return
-        calls.__exit__(None, None, None)
-        try:
-            yield
-        finally:
-            calls.__enter__()
+    def follows(self, module: object) -> KnownPasses | None:
+        """Return what counts the passes of a module, where they are more than the calls that they make."""
+        followed = self._passes is not None and self._passes.model is module and self._beside is None
+        return self._passes if followed else None
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:
@@ -143,6 +144,8 @@ class LoopMeter:
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self.steps += optimizer is self._first
         self.end_step()
+        if self._passes is not None:
+            self._passes.forget()
         beside = self._beside
         if beside is None or beside is not _get_current_dispatch_mode():
             return
@@ -183,6 +186,7 @@ def known_calls() -> Iterator[None]:
     """
     following, clip = _BaseDataLoaderIter.__next__, nn.utils.clip_grad_norm_
     clear, step = torch.optim.Optimizer.zero_grad, torch.amp.GradScaler.step
+    run = nn.Module.__call__
 
     def read(self: Any) -> Any:
         meter = _training.meter
@@ -218,15 +222,23 @@ def known_calls() -> Iterator[None]:
         with meter.scaled(optimizer):
             return step(self, optimizer, *args, **kwargs)
 
-    _install(read, clip_grad_norm_, zero_grad, scaled_step)
+    def run_module(self: Any, *args: Any, **kwargs: Any) -> Any:
+        meter = _training.meter
+        passes = None if meter is None else meter.follows(self)
+        if passes is None:
+            return run(self, *args, **kwargs)
+        return passes.call(partial(run, self), args, kwargs)
+
+    _install(read, clip_grad_norm_, zero_grad, scaled_step, run_module)
     try:
         yield
     finally:
-        _install(following, clip, clear, step)
+        _install(following, clip, clear, step, run)
 
 
-def _install(read: Any, clip: Any, clear: Any, step: Any) -> None:
+def _install(read: Any, clip: Any, clear: Any, step: Any, run: Any) -> None:
     _BaseDataLoaderIter.__next__ = read  # type: ignore[method-assign]
     nn.utils.clip_grad_norm_ = clip
     torch.optim.Optimizer.zero_grad = clear  # type: ignore[method-assign]
     torch.amp.GradScaler.step = step  # type: ignore[method-assign]
+    nn.Module.__call__ = run  # type: ignore[method-assign]

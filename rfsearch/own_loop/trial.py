@@ -231,7 +231,8 @@ class Trial:
                 "its dilations are found by looks at how good the network is: trial.attach(..., look=LOOK)."
             )
         self._attached, self._optimizers, self._look = model, optimizers, look
-        self.meter.begin(optimizers)
+        changing = self.candidate.learned or self.learner is not None or self.learnable.layers
+        self.meter.begin(optimizers, None if changing else self.model)
         optimizers[0].register_step_post_hook(self._after_step)
         if self.learner:
             with self.meter.paused():

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from rfsearch.layers.one_call import Working
 from rfsearch.training.forks import Origin
@@ -67,12 +67,15 @@ class Tally:
         flop: So far, of what was begun and then failed too.
         aborted: What of it was charged for calls that failed, each as if it had gone through.
         calls: Adds the cost of every call from Python, wherever it is entered as a context.
+        after_backward: Called behind each backward pass with its graph of gradients, None where that does not say what
+            runs, and what the pass has cost without the calls from Python in it.
     """
 
     def __init__(self) -> None:
         """Begin at zero."""
         self.flop = self.aborted = 0.0
         self.calls = Calls(self)
+        self.after_backward: Callable[[Hashable | None, float], None] = lambda *_: None
         self._graphs: dict[Hashable, float] = {}
         self._works: dict[Hashable, float] = {}
         self._seen_through: dict[str, bool] = {}
@@ -104,15 +107,19 @@ class Tally:
         if known is not None:
             self.flop += known
             _run_backward(loss, gradient, options)
+            self.after_backward(graph, known)
             return
         meter = Meter(memory=False)
+        own = 0.0
         try:
             with meter:
                 _run_backward(loss, gradient, options)
+            own = meter.flop - (self.flop - self.aborted - before)
             if graph is not None:
-                _remember(self._graphs, graph, meter.flop - (self.flop - self.aborted - before))
+                remember(self._graphs, graph, own)
         finally:
             self.flop = before + self.aborted + meter.flop
+        self.after_backward(graph, own)
 
     def repeated(self, kind: Hashable, work: Callable[[], object]) -> None:
         """Do work that costs the same whenever it is of the same kind, outside `counting`."""
@@ -124,7 +131,7 @@ class Tally:
         try:
             with meter:
                 work()
-            _remember(self._works, kind, meter.flop)
+            remember(self._works, kind, meter.flop)
         finally:
             self.flop += meter.flop
 
@@ -174,6 +181,18 @@ class Calls(TorchFunctionMode):
         self._origin = Origin()
         self.off = False
 
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Spare what runs inside the detour that every call takes while calls are watched."""
+        if _get_current_function_mode() is not self:
+            yield
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # The first: a property of a tensor, such as its shape. A process that is forked off has a copy of this mode.
         if type(func) is MethodWrapperType or func in _FREE or self.off or self._origin.elsewhere:
@@ -183,7 +202,8 @@ class Calls(TorchFunctionMode):
             with self:
                 return self._tally.backward(*args, **kwargs)
         kind = None
-        if func not in _BY_GRAPH:
+        # Inside vmap shapes lack the axis that it maps over.
+        if func not in _BY_GRAPH and torch._C._functorch.peek_interpreter_stack() is None:
             try:
                 kind = _kind(func, args, kwargs)
                 known = self._known.get(kind)
@@ -202,7 +222,7 @@ class Calls(TorchFunctionMode):
             with meter:
                 output = func(*args, **kwargs)
             if kind is not None:
-                _remember(self._known, kind, meter.flop)
+                remember(self._known, kind, meter.flop)
             return output
         finally:
             self._tally.flop += meter.flop
@@ -231,13 +251,13 @@ def _kind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Hashable
         elif kind in _USUAL:
             parts.append(value)
         else:
-            parts.append(_described(value))
+            parts.append(described(value))
     if kwargs:
-        parts.append(_described(kwargs))
+        parts.append(described(kwargs))
     return tuple(parts)
 
 
-def _described(value: Any) -> Hashable:
+def described(value: Any) -> Hashable:
     """Return what the cost of a call can depend on in one of its arguments. Raises TypeError if that is not known."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.requires_grad
@@ -247,11 +267,11 @@ def _described(value: Any) -> Hashable:
     if isinstance(value, (list, tuple)):
         if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
             return value
-        return tuple([item if type(item) in _USUAL else _described(item) for item in value])
+        return tuple([item if type(item) in _USUAL else described(item) for item in value])
     if isinstance(value, dict):
-        return tuple([(name, _described(item)) for name, item in value.items()])
+        return tuple([(name, described(item)) for name, item in value.items()])
     if isinstance(value, slice):
-        return _described((value.start, value.stop, value.step))
+        return described((value.start, value.stop, value.step))
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Working):
@@ -264,7 +284,7 @@ _USUAL = {type(None), type(Ellipsis), bool, int, float, str}
 _PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator)
 
 
-def _remember(costs: dict[Hashable, float], kind: Hashable, flop: float) -> None:
+def remember(costs: dict[Hashable, float], kind: Hashable, flop: float) -> None:
     """Keep what a kind of work costs. A kind may come once only, as where a number in it differs from step to step."""
     if len(costs) >= _MOST_KNOWN:
         costs.clear()
@@ -272,7 +292,7 @@ def _remember(costs: dict[Hashable, float], kind: Hashable, flop: float) -> None
 
 
 def _graph(loss: Tensor) -> Hashable | None:
-    """Describe a graph of gradients: its nodes with the shapes of their gradients, and its edges.
+    """Return a hash of a graph of gradients: its nodes with the shapes of their gradients, and its edges.
 
     Returns None where somebody else's Python function runs in it: such a one may start a backward pass of its own, as
     reentrant checkpointing does.
@@ -302,4 +322,4 @@ def _described_graph(loss: Tensor) -> Hashable | None:
             parts += place, number
         for metadata in node._input_metadata:
             parts.append(tuple(metadata.shape))
-    return tuple(parts)
+    return hash(tuple(parts))

@@ -163,12 +163,33 @@ def failing(model, optimizer):
             continue
 
 
+def mapped(model, optimizer):
+    """Gradients of each image by itself, of batches whose sizes change."""
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+
+    def loss(weights, x):
+        model.eval()
+        return torch.func.functional_call(model, weights, (x[None],)).square().mean()
+
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, batch(2 + step))
+        model(batch()).square().mean().backward()
+        optimizer.step()
+
+
 LOOPS = [plain, mixed_sizes, autocast, scaled, accumulating, taught, averaged, several_passes, penalised]
-LOOPS += [with_closure, skipping, vectors, failing]
+LOOPS += [with_closure, skipping, vectors, failing, mapped]
 
 
-def metered(loop: Loop, make: Callable[[], nn.Module] = small) -> float:
-    """Run a loop in a thread, as a trial does; returns what was counted."""
+def metered(loop: Loop, make: Callable[[], nn.Module] = small, followed: bool = False) -> float:
+    """Run a loop in a thread, as a trial does; returns what was counted.
+
+    Args:
+        loop: The loop.
+        make: Makes its model.
+        followed: Whether passes of the model are charged unwatched once they are known.
+    """
     meter, faults = LoopMeter(), []
 
     def run() -> None:
@@ -177,7 +198,7 @@ def metered(loop: Loop, make: Callable[[], nn.Module] = small) -> float:
         torch.manual_seed(1)
         try:
             with known_calls():
-                meter.begin([optimizer])
+                meter.begin([optimizer], model if followed else None)
                 loop(model, optimizer)
         except BaseException as error:
             faults.append(error)
