@@ -25,6 +25,7 @@ and a copy of them as --work is what `train.py` goes on from on another machine.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -79,15 +80,20 @@ def main() -> None:
 
 
 def publish(protocol: Protocol, work: Path, out: Path) -> None:
-    """Copy the manifest and the ledger of every run that has begun."""
+    """Copy the manifest and the ledger of every run that has begun, without the folders of this machine."""
     for dataset in protocol.datasets:
         for run in (*dataset.runs, RETRAINED):
-            folder = dataset.folder(run)
-            for file in (work / folder / MANIFEST_FILE, work / folder / LEDGER_FILE):
-                copy = out / folder / file.name
-                if file.exists() and file.resolve() != copy.resolve():
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, copy)
+            here, there = work / dataset.folder(run), out / dataset.folder(run)
+            if not (here / LEDGER_FILE).exists() or here.resolve() == there.resolve():
+                continue
+            there.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(here / LEDGER_FILE, there / LEDGER_FILE)
+            if run != RETRAINED:
+                manifest = json.loads((here / MANIFEST_FILE).read_text(encoding="utf-8"))
+                manifest["data"]["folder"] = dataset.images(run)
+                source = Path(manifest["resolved_space"]["source"])
+                manifest["resolved_space"]["source"] = (Path(source.parent.name) / source.name).as_posix()
+                (there / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ class DataSet:
         options = [*shlex.split(self.runs[run]), "--seeds", str(seeds)]
         return ["rfsearch", "run", *options, "--out", self.folder(run).as_posix()]
 
+    def images(self, run: str) -> str | None:
+        """Return the folder of a run's images, in the working folder; None where they are drawn."""
+        options = shlex.split(self.runs[run])
+        return options[options.index("--data") + 1] if "--data" in options else None
+
     def label(self, run: str, strategy: str) -> str:
         """Return what tables call a strategy of a run."""
         return strategy if run == self.first else f"{strategy}, {run}"

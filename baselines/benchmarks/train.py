@@ -58,7 +58,8 @@ def train(dataset: DataSet, run: str, protocol: Protocol, work: Path, toy: bool)
     """Begin a run, or go on with it."""
     folder = dataset.folder(run)
     if (work / folder / LEDGER_FILE).exists():
-        command = ["rfsearch", "resume", folder.as_posix()]
+        images = dataset.images(run)
+        command = ["rfsearch", "resume", folder.as_posix(), *(["--data", images] if images else [])]
     else:
         shutil.rmtree(work / folder, ignore_errors=True)  # interrupted before anything was trained
         command = dataset.command(run, TOY_SEEDS if toy else protocol.seeds) + (TOY if toy else [])
