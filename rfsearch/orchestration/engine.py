@@ -35,7 +35,7 @@ from rfsearch.orchestration.ray_insides import NoDisplay, muted, session_folder
 from rfsearch.orchestration.searcher import ContestSearcher, Pulse, RungScheduler, Starts
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
-from rfsearch.sources import pack
+from rfsearch.sources import pack, refusal
 from rfsearch.storage import name_of, storage_of
 from rfsearch.training import Trainings
 
@@ -190,6 +190,7 @@ class Engine:
                 resources=(cpus, gpus),
                 storage=storage.uri if storage else "",
                 files=pack(_files_of(run_dir)) if self._address is not None else {},
+                refusal=refusal(),
             )
         except Exception as error:  # whatever a user's object raises where it is pickled
             raise RequestError(

@@ -16,7 +16,7 @@ from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
 from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.watchdog import watched
-from rfsearch.sources import unpack
+from rfsearch.sources import refuse_from_here_on, unpack
 from rfsearch.storage import Storage
 from rfsearch.training import Order, RunningTraining, Trainings
 
@@ -65,9 +65,11 @@ class TrialTraining(tune.Trainable):
         resources: tuple[float, float] = (1, 0),
         storage: str = "",
         files: Mapping[str, bytes] | None = None,
+        refusal: str = "",
     ) -> None:
         """Keep what all trials of the worker share, and begin with the first."""
         assert trainings is not None
+        refuse_from_here_on(refusal)
         if files:
             self._own_files = tempfile.TemporaryDirectory(prefix="rfsearch-", ignore_cleanup_errors=True)
             unpack(files, Path(self._own_files.name))
