@@ -11,6 +11,7 @@ from rich.console import Console
 
 import rfsearch
 from rfsearch.cli.reproduce import _train_rows
+from rfsearch.effective_fields import measure_fields
 from rfsearch.errors import RequestError, UntrustedError
 from rfsearch.ledger import Request
 from rfsearch.orchestration import Engine, Resources, engine
@@ -102,6 +103,7 @@ def plain(tmp_path, monkeypatch) -> Path:
     run_dir, plan = begin(tmp_path)
     train(run_dir, plan, 1)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of somebody else"))
+    monkeypatch.chdir(tmp_path)  # in a checkout of rfsearch its modules would be files of the working directory
     return run_dir
 
 
@@ -158,10 +160,9 @@ def test_what_a_worker_refuses_is_refused_in_all_its_threads(tmp_path, monkeypat
     assert raised
 
 
-def test_going_on_with_a_run_does_not_make_it_ones_own(plain, call, monkeypatch):
-    train_in_process(monkeypatch)
-    code, _, err = call("resume", plain)
-    assert code == 0, err
+def test_measuring_the_fields_of_a_run_does_not_make_it_ones_own(plain):
+    with opened(plain):
+        assert measure_fields(reopen_run(plain, CPU), plain, lambda: None) == []
     assert (plain / FIELDS_FILE).exists()
     assert not is_trusted(plain)
 
