@@ -17,7 +17,7 @@ from rfsearch.choices import Candidate
 from rfsearch.data.batches import normalised_images
 from rfsearch.ledger import Record, read_run
 from rfsearch.ledger.files import whole_file
-from rfsearch.networks import checkpoint_file, trained
+from rfsearch.networks import checkpoint_file, load_trained
 from rfsearch.planning.plan import Plan
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.receptive.effective import EffectiveField, effective_receptive_field
@@ -83,7 +83,7 @@ def _shown(run_dir: Path) -> list[tuple[str, Record]]:
 def _looked(the_plan: Plan, run_dir: Path, role: str, record: Record, inputs: Tensor) -> Looked:
     seed_all(record.train_seed)
     fresh, _, _ = build_network(the_plan.space, the_plan.task, the_plan.data, Candidate.from_json(record.outcome))
-    fields = [_field(model, inputs) for model in (fresh, trained(run_dir, record.trial, trust=True))]
+    fields = [_field(model, inputs) for model in (fresh, load_trained(run_dir, record.trial))]
     return Looked(
         role=role,
         trial=record.trial,

@@ -73,10 +73,22 @@ def trained(run: Path | str, trial: str | None = None, *, trust: bool = False) -
     run_dir = run_directory(run)
     read_manifest(run_dir)
     with opened(run_dir, trust):
-        return _trained(run_dir, trial)
+        return load_trained(run_dir, trial)
 
 
-def _trained(run_dir: Path, trial: str | None) -> nn.Module:
+def load_trained(run_dir: Path, trial: str | None = None) -> nn.Module:
+    """Load a trained network as `trained` does, of a directory that has been opened, or not, by whoever asks.
+
+    What may be imported is not asked, and nothing is remembered.
+
+    Args:
+        run_dir: The run's directory.
+        trial: A trial that leads its arm. None: the winner.
+
+    Raises:
+        RunDirectoryError: No such checkpoint is kept, it is damaged, or the backbone makes another network now.
+        UntrustedError: It names code that is refused here.
+    """
     manifest = read_manifest(run_dir)
     space, classes = manifest.image_space, sound(manifest.data.classes)
     image_size = sound(manifest.space.image_size)

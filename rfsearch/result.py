@@ -97,6 +97,10 @@ class Result:
         Args:
             trial: Name of the trial. None: the best one.
 
+        Returns:
+            The content of a patch. A layer in a file is named by its path: where the program could not import that by
+            itself, `rfsearch.apply` takes it with `trust=True`.
+
         Raises:
             RunDirectoryError: No such trial was scored.
         """

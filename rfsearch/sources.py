@@ -33,6 +33,7 @@ _looked_in: set[str] = set()  # folders on Python's path for files that were imp
 _versions: dict[str, tuple[int, int]] = {}  # of imported files, by module: time and size
 _sent: dict[Path, Path] = {}  # where the files of another machine lie on this one, by their paths there
 _refusal: ContextVar[str] = ContextVar("refusal", default="")
+_refusal_of_process: list[str] = []  # holds in every thread, which a context does not
 
 
 def absolute(spec: str) -> str:
@@ -89,6 +90,30 @@ def refusing(why: str) -> Iterator[None]:
         _refusal.reset(token)
 
 
+def refusal() -> str:
+    """Return what is said here of what is not installed and so not imported; empty where it is imported."""
+    return _refusal.get() or "".join(_refusal_of_process)
+
+
+def refuse_from_here_on(why: str) -> None:
+    """Refuse in all threads of this process what another one refuses.
+
+    Args:
+        why: Its `refusal`. Empty: refuse nothing any more.
+    """
+    _refusal_of_process[:] = [why]
+
+
+def check_importable(source: str) -> None:
+    """Check that a file or module may be imported here.
+
+    Raises:
+        UntrustedError: It is not installed, and that is refused here.
+    """
+    if (why := refusal()) and not _is_installed(source):
+        raise UntrustedError(f"{why}{source}.")
+
+
 def import_source(source: str) -> Any:
     """Import a file by its path, or a module by its name, from the working directory too.
 
@@ -96,8 +121,7 @@ def import_source(source: str) -> Any:
         FileNotFoundError: There is no such file. Whatever importing raises is passed on.
         UntrustedError: What is not installed is refused here.
     """
-    if (why := _refusal.get()) and not _is_installed(source):
-        raise UntrustedError(f"{why}{source}.")
+    check_importable(source)
     if not source.endswith(".py"):
         _append_to_path(str(Path.cwd()))
         return importlib.import_module(source)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -270,10 +271,14 @@ class Storage:
             if self.local.resolve() not in here.resolve().parents:
                 raise RunDirectoryError(f"{self.uri}: holds a file whose name leads out of it: {path!r}.")
             here.parent.mkdir(parents=True, exist_ok=True)
-            part = here.with_name(f"{here.name}.part")
-            with system.open_input_stream(f"{root}/{path}", compression=None) as there, part.open("wb") as file:
-                shutil.copyfileobj(there, file)
-            part.replace(here)
+            # Two workers of a machine may fetch the same file at the same time: a parent of two heirs.
+            part = here.with_name(f"{here.name}.{uuid.uuid4().hex[:12]}.part")
+            try:
+                with system.open_input_stream(f"{root}/{path}", compression=None) as there, part.open("wb") as file:
+                    shutil.copyfileobj(there, file)
+                part.replace(here)
+            finally:
+                part.unlink(missing_ok=True)
 
         self._patiently(copy)
 

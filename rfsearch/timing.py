@@ -20,7 +20,7 @@ from rfsearch.direction import merit
 from rfsearch.errors import ModelError, RfsearchError
 from rfsearch.export import patch_of
 from rfsearch.ledger import Journal, Latency, Record, Run, leaders, read_run
-from rfsearch.networks import trained
+from rfsearch.networks import load_trained
 from rfsearch.numbers import counted
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.provenance import machine
@@ -125,7 +125,7 @@ def _network(the_plan: SearchPlan, run_dir: Path, record: Record) -> nn.Module:
             dict.fromkeys(spec for path in changing for spec in known[path].choice.specs or (known[path].choice.kind,))
         )
         raise ModelError(f"what {layers} costs changes in training, and only an arm's leader keeps its checkpoint")
-    return trained(run_dir, record.trial)
+    return load_trained(run_dir, record.trial)
 
 
 def _left_out(run_dir: Path, late: int, faults: dict[str, list[str]], most_s: float) -> list[str]:

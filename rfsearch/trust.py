@@ -59,6 +59,11 @@ def _with_imported(patch: Path, layers: Iterable[Path]) -> list[Path]:
     return [patch, *sorted(imported, key=lambda file: file.name)]
 
 
+def is_trusted(run_dir: Path) -> bool:
+    """Return whether a run was begun by this user, or is trusted."""
+    return run_dir.resolve() in _trusted.get() or _is_noted([run_dir / MANIFEST_FILE])
+
+
 @contextmanager
 def opened(run_dir: Path, trust: bool = False, objects: bool = False) -> Iterator[None]:
     """Refuse within this context to import what is not installed, unless the run is the user's own, or trusted.
@@ -74,7 +79,7 @@ def opened(run_dir: Path, trust: bool = False, objects: bool = False) -> Iterato
     if trust:
         note_own(run_dir)
     place = run_dir.resolve()
-    if trust or place in _trusted.get() or _is_noted([run_dir / MANIFEST_FILE]):
+    if trust or is_trusted(run_dir):
         token = _trusted.set(_trusted.get() | {place})
         try:
             yield

@@ -13,7 +13,7 @@ from rfsearch.choices import Candidate, Guest
 from rfsearch.errors import ModelError, UntrustedError
 from rfsearch.export.portable import write_patch
 from rfsearch.patch import Patch, PatchSettings
-from rfsearch.sources import import_source
+from rfsearch.sources import import_source, refusing
 from tests.surgery.test_build import Foreign
 
 LAYER = """
@@ -68,6 +68,15 @@ def foreign(exported, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of somebody else"))
     shutil.rmtree(tmp_path / "project")
     return exported
+
+
+def test_what_is_refused_where_it_is_exported_is_not_noted_as_exported_here(tmp_path):
+    source = written(tmp_path / "project") / "layers_beside.py"
+    (tmp_path / "export").mkdir()
+    with refusing("no: "), pytest.raises(UntrustedError, match=f"no: {source}"):
+        write_patch(naming(f"{source}:make"), tmp_path / "export")
+    assert not list((tmp_path / "export").iterdir())
+    assert not (tmp_path / "state").exists()
 
 
 def ran(patch: Path) -> bool:

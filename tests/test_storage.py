@@ -1,6 +1,7 @@
 """Runs and data on object storage, tried on an S3 server of this machine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -210,6 +211,23 @@ def test_a_file_whose_name_leads_out_of_the_run_is_refused(bucket, monkeypatch):
 )
 def test_a_place_that_cannot_be_written_is_one_message_before_anything_is_trained(call, bucket, place, part, tmp_path):
     wrong(call("run", "--space", toy_file(tmp_path), "--out", place), part)
+
+
+def test_two_fetches_of_one_file_do_not_damage_it(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_bytes(b"whole")
+    copied, written = shutil.copyfileobj, []
+
+    def while_another_begins(source, target):
+        written.append(target.name)
+        if len(written) == 1:
+            Storage(f"file://{tmp_path / 'there'}", tmp_path / "here").pull("")
+        copied(source, target)
+
+    monkeypatch.setattr(storage.shutil, "copyfileobj", while_another_begins)
+    assert Storage(f"file://{tmp_path / 'there'}", tmp_path / "here").pull("") == 1
+    assert len({*written}) == len(written) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()} == {"file": b"whole"}
 
 
 def test_data_is_read_from_there(bucket, tmp_path):

@@ -1,15 +1,28 @@
 """Code that a directory names, and nobody here has named, runs only where that is said."""
 
+import io
+import json
 import shutil
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from rich.console import Console
 
 import rfsearch
-from rfsearch.errors import RequestError
-from rfsearch.sources import _is_installed, import_source, refusing
+from rfsearch.cli.reproduce import _train_rows
+from rfsearch.effective_fields import measure_fields
+from rfsearch.errors import RequestError, UntrustedError
+from rfsearch.ledger import Request
+from rfsearch.orchestration import Engine, Resources, engine
+from rfsearch.orchestration.nodes import Machine
+from rfsearch.planning.competition import contest_of
+from rfsearch.planning.directory import reopen_run
+from rfsearch.report.effective import FIELDS_FILE
+from rfsearch.sources import _is_installed, import_source, refuse_from_here_on, refusing
+from rfsearch.trust import is_trusted, opened
 from tests.own_loop import loops
-from tests.small_run import run_in_process, train_in_process
+from tests.small_run import CPU, begin, run_in_process, train, train_in_process
 from tests.toys import toy_file
 
 NET = """
@@ -77,6 +90,111 @@ def test_kept_objects_of_somebody_elses_loop_are_not_read(tmp_path, monkeypatch,
     code, _, err = call("resume", tmp_path / "run")
     assert code == 2
     assert "its checkpoints hold objects that run code as they are read" in err
+    again = {"strategies": ["exhaustive"], "budget": "2x", "out": tmp_path / "run", **search}
+    with pytest.raises(UntrustedError, match="hold objects that run code as they are read"):
+        rfsearch.search(loops.train_without_a_look, **again)
+    for trust in (True, False):  # it is remembered
+        assert rfsearch.search(loops.train_without_a_look, **again, trust=trust).best is not None
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch) -> Path:
+    """A run of somebody else's with one trial still in training, that names nothing but what is installed."""
+    run_dir, plan = begin(tmp_path)
+    train(run_dir, plan, 1)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of somebody else"))
+    monkeypatch.chdir(tmp_path)  # in a checkout of rfsearch its modules would be files of the working directory
+    return run_dir
+
+
+def test_a_trial_in_training_whose_layer_is_not_installed_is_not_handed_out(plain):
+    layer = plain / "layer.py"
+    layer.write_text("from pathlib import Path\nPath(__file__).with_name('it ran').touch()\nmake = None\n")
+    *before, last = (plain / "ledger.jsonl").read_text().splitlines()
+    event = json.loads(last)
+    assert event["event"] == "start"
+    event["candidate"] = json.dumps({"conv6": {"dilation": 2, "layer": f"{layer}:make"}})
+    (plain / "ledger.jsonl").write_text("\n".join([*before, json.dumps(event)]) + "\n")
+    with opened(plain):
+        the_plan = reopen_run(plain, CPU)
+        with pytest.raises(UntrustedError, match=f"The code: {layer}"):
+            _hand_out(contest_of(the_plan, plain))
+    assert not (plain / "it ran").exists()
+
+
+def _hand_out(contest):
+    contest.first_step(contest.next())
+
+
+def test_workers_are_told_what_is_refused_here(tmp_path, monkeypatch):
+    told = {}
+
+    def with_parameters(trainable, **given):
+        told.update(given)
+        raise ValueError("that is enough")
+
+    monkeypatch.setattr(engine.tune, "with_parameters", with_parameters)
+    monkeypatch.setattr(engine, "machines", lambda: {"a": Machine("10.0.0.1", 1, 0)})
+    with refusing("no: "), pytest.raises(RequestError, match="that is enough"):
+        Engine(None, Resources(gpus=0)).run(None, None, tmp_path, "flop", print, print)
+    assert told["refusal"] == "no: "
+
+
+def test_what_a_worker_refuses_is_refused_in_all_its_threads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lying_beside.py").write_text("raise SystemExit('it ran')")
+    raised = []
+
+    def imported():
+        with pytest.raises(UntrustedError, match="no: lying_beside.py") as found:
+            import_source("lying_beside.py")
+        raised.append(found.value)
+
+    refuse_from_here_on("no: ")
+    try:
+        thread = Thread(target=imported)
+        thread.start()
+        thread.join()
+    finally:
+        refuse_from_here_on("")
+    assert raised
+
+
+def test_measuring_the_fields_of_a_run_does_not_make_it_ones_own(plain):
+    with opened(plain):
+        assert measure_fields(reopen_run(plain, CPU), plain, lambda: None) == []
+    assert (plain / FIELDS_FILE).exists()
+    assert not is_trusted(plain)
+
+
+def test_the_cluster_of_somebody_elses_run_is_joined_only_where_that_is_said(plain, call, monkeypatch):
+    manifest = json.loads((plain / "manifest.json").read_text())
+    manifest["request"]["address"] = "10.0.0.9:6379"
+    (plain / "manifest.json").write_text(json.dumps(manifest))
+    joined = []
+
+    def go_on(console, request, run_dir, device):
+        joined.append(request.address)
+        raise RequestError("that is enough")
+
+    monkeypatch.setattr("rfsearch.cli.run.go_on", go_on)
+    _, _, err = call("resume", plain)
+    assert "the cluster that it names, 10.0.0.9:6379, is not joined" in " ".join(err.split())
+    call("resume", plain, "--address", "10.0.0.8:6379")
+    call("resume", plain, "--trust")
+    call("resume", plain)  # it is remembered
+    assert joined == [None, "10.0.0.8:6379", "10.0.0.9:6379", "10.0.0.9:6379"]
+
+
+def test_a_table_is_reproduced_in_a_directory_from_elsewhere_only_where_that_is_said(begun, foreign, monkeypatch):
+    train_in_process(monkeypatch)
+    asked = Request(str(begun.parent / "toy.toml"), candidates=('{"conv6": {"dilation": 1}}',), gpus_per_trial=0)
+    console = Console(file=io.StringIO())
+    with pytest.raises(UntrustedError, match="was not begun here"):
+        _train_rows(console, asked, foreign, CPU)
+    assert not _mark(begun).exists()
+    _train_rows(console, asked, foreign, CPU, trust=True)
+    assert _mark(begun).exists()
 
 
 def test_in_python_likewise(begun, foreign):

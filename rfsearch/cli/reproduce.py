@@ -19,6 +19,7 @@ from rfsearch.cli.options import (
     MemoryOption,
     PresetOption,
     SeedsOption,
+    TrustOption,
 )
 from rfsearch.conduct import begin_run, device_for, go_on, resumable
 from rfsearch.printing import out_console, print_json, progress_console, say
@@ -48,6 +49,7 @@ def reproduce(
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
     memory_per_trial: MemoryOption = None,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a published table's protocol again: printed and measured numbers side by side, and what was not followed."""
@@ -71,7 +73,7 @@ def reproduce(
     metric = ""
     for name, (request, rows) in tables.requests(published, base, scale).items():
         run_dir = (out or Path("runs") / table) / name
-        the_plan, unfit = _train_rows(console, request, run_dir, device_for(base))
+        the_plan, unfit = _train_rows(console, request, run_dir, device_for(base), trust)
         metric = the_plan.task.primary if the_plan else metric
         for row in tables.measure_rows(published, rows, run_dir, the_plan, unfit):
             measured.setdefault(row.label, []).append(row)
@@ -89,7 +91,7 @@ def reproduce(
 
 
 def _train_rows(
-    console: Console, request: Request, run_dir: Path, device: torch.device
+    console: Console, request: Request, run_dir: Path, device: torch.device, trust: bool = False
 ) -> tuple[Plan | None, dict[str, str]]:
     """Train the rows of a table that share a network, or go on where an earlier run of them had stopped.
 
@@ -97,11 +99,12 @@ def _train_rows(
         The plan, None where no row can be trained; and why rows cannot be, by the JSON of their candidates.
     """
     from rfsearch.ledger.lock import hold
-    from rfsearch.ledger.manifest import MANIFEST_FILE
+    from rfsearch.ledger.manifest import MANIFEST_FILE, read_manifest
     from rfsearch.planning.directory import new_directory
     from rfsearch.planning.plan import Plan, misfits
     from rfsearch.planning.request import check_request
     from rfsearch.report import write
+    from rfsearch.trust import opened
 
     with console.status("Reading the data ..."):
         unfit = misfits(check_request(request))
@@ -110,7 +113,8 @@ def _train_rows(
         return None, unfit
     request = replace(request, candidates=fitting)
     if (run_dir / MANIFEST_FILE).exists():
-        with hold(run_dir), resumable(run_dir):
+        objects = read_manifest(run_dir).has_own_trainings
+        with hold(run_dir), resumable(run_dir), opened(run_dir, trust, objects):
             the_plan = go_on(console, request, run_dir, device)
             write(run_dir)
     else:

@@ -83,10 +83,16 @@ def resume(
     from rfsearch.ledger.manifest import read_manifest
     from rfsearch.ledger.typed_json import sound
     from rfsearch.planning.request import check_request_in_general
-    from rfsearch.trust import opened
+    from rfsearch.trust import is_trusted, opened
 
     manifest = read_manifest(run_dir)
     asked = sound(manifest.request)
+    if asked.address and not (address or trust or is_trusted(run_dir)):
+        warn(
+            f"{run_dir} was not begun here: the cluster that it names, {asked.address}, is not joined. Say --address "
+            "or --trust to join it."
+        )
+        asked = replace(asked, address=None)
     request = replace(asked, address=address or asked.address, confirm=max(confirm, asked.confirm))
     check_request_in_general(request)
     device = device_for(request)

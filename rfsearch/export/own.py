@@ -57,6 +57,7 @@ def export_weights(run_dir: Path, out: Path | None, trial: str | None) -> Export
 
     Raises:
         RunDirectoryError: No such checkpoint is kept, or the folder cannot be written.
+        UntrustedError: Its layers may not be imported here.
     """
     run, directory = read_run(run_dir), out or default_folder(run_dir)
     record = record_of(run, trial)
@@ -65,8 +66,8 @@ def export_weights(run_dir: Path, out: Path | None, trial: str | None) -> Export
     patch = patch_of(backbone, settings, record)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(state["model"], directory / "model.pt")
         write_patch(patch, directory)
+        checkpoint.save(state["model"], directory / "model.pt")
     except OSError as error:
         raise RunDirectoryError(f"{directory}: cannot be written: {error.strerror or error}.") from error
     return ExportedWeights(

@@ -11,7 +11,7 @@ from rfsearch.choices import Candidate, Choice
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.links import refuse_links
 from rfsearch.patch import Patch, layer_files
-from rfsearch.sources import list_imported_files
+from rfsearch.sources import check_importable, list_imported_files
 from rfsearch.trust import note_own_patch
 
 
@@ -54,7 +54,10 @@ def write_patch(patch: Patch, directory: Path) -> list[str]:
 
     Raises:
         RunDirectoryError: The patch cannot be written.
+        UntrustedError: A layer may not be imported here: the patch would be noted as the user's own.
     """
+    for spec in (spec for _, path in patch.candidate for spec in path.choice.specs):
+        check_importable(spec.rpartition(":")[0])
     file, portable = directory / "patch.json", portable_patch(patch)
     said = _lay_beside(patch, directory)
     write_whole(file, json.dumps(portable.to_json(), indent=1) + "\n")

@@ -20,7 +20,8 @@ from typing import Any
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import read_json, sync_folder
-from rfsearch.ledger.links import open_itself
+from rfsearch.ledger.links import CONFIRMATION, open_itself
+from rfsearch.ledger.manifest import MANIFEST_FILE
 from rfsearch.ledger.record import Latency, ParentName, Record, TrialName
 from rfsearch.ledger.schema import SCHEMA, Ends, upgraded
 from rfsearch.ledger.typed_json import checked
@@ -125,7 +126,7 @@ class Journal:
         except OSError as error:
             raise RunDirectoryError(
                 f"{self.path}: the ledger cannot be written: {error.strerror}. What it holds is safe; "
-                f"make room, then resume with: rfsearch resume {shlex.quote(name_of(self.path.parent))}"
+                f"make room, then resume with: {resume_command(self.path.parent)}"
             ) from error
 
     def _write(self, event: Mapping[str, Any]) -> None:
@@ -160,6 +161,16 @@ def _drop_torn_line(path: Path) -> int:
         if whole < len(body):
             file.truncate(whole)
     return whole
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with a run.
+
+    Args:
+        folder: Its directory, or the folder of its confirmation.
+    """
+    confirms = folder.name == CONFIRMATION and not (folder / MANIFEST_FILE).exists()
+    return f"rfsearch resume {shlex.quote(name_of(folder.parent if confirms else folder))}"
 
 
 def read_history(run_dir: Path) -> History:

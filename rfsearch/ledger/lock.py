@@ -78,7 +78,8 @@ def hold(run_dir: Path) -> Iterator[None]:
 def holder(run_dir: Path) -> Holder | None:
     """Return the other process that works in a run directory, or None where there is none."""
     try:
-        descriptor = open_itself(run_dir / LOCK_FILE, os.O_RDONLY)
+        # A pipe of that name would keep a reader waiting for its writer.
+        descriptor = open_itself(run_dir / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:

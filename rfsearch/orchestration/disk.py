@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger.files import whole_file
-from rfsearch.storage import name_of
+from rfsearch.ledger.journal import resume_command
 
 _PROBE_BYTES = 2**20  # where that much cannot be written, the disk is full
 
 
 def with_way_on(what: str, run_dir: Path) -> str:
     """Add to a message about what stopped a run what to do about it."""
-    how = f"rfsearch resume {shlex.quote(name_of(run_dir))}"
+    how = resume_command(run_dir)
     return f"{what} The run has stopped; nothing in its ledger is lost. Make room, then continue with: {how}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import shutil
 import tempfile
 import warnings
@@ -23,6 +22,7 @@ from ray import tune
 from rfsearch import interrupt
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Record
+from rfsearch.ledger.journal import resume_command
 from rfsearch.ledger.manifest import MANIFEST_FILE, read_manifest
 from rfsearch.ledger.run_directory import SCRATCH
 from rfsearch.numbers import byte_size
@@ -35,8 +35,8 @@ from rfsearch.orchestration.ray_insides import NoDisplay, muted, session_folder
 from rfsearch.orchestration.searcher import ContestSearcher, Pulse, RungScheduler, Starts
 from rfsearch.orchestration.trainable import TrialTraining
 from rfsearch.planning.contest import Contest
-from rfsearch.sources import pack
-from rfsearch.storage import name_of, storage_of
+from rfsearch.sources import pack, refusal
+from rfsearch.storage import storage_of
 from rfsearch.training import Trainings
 
 # Tune starts workers one after the other unless so many trials may be pending. The searcher says how many run at once.
@@ -117,7 +117,7 @@ class Engine:
     @contextmanager
     def _guarded(self, run_dir: Path) -> Iterator[None]:
         """End a run, and say how it goes on, where a process of Ray's own session ends in this context."""
-        how = f"Nothing is lost. Go on with: rfsearch resume {shlex.quote(name_of(run_dir))}"
+        how = f"Nothing is lost. Go on with: {resume_command(run_dir)}"
         self._guard.say = lambda name: self._warn(f"Ray cannot go on: its process {name} has ended. {how}")
         try:
             yield
@@ -180,7 +180,7 @@ class Engine:
         storage = storage_of(run_dir)
         shared = self._address is not None and storage is None
         if shared:
-            check_seen(run_dir)
+            check_seen(run_dir, cpus, gpus, self._asked.memory)
         try:
             trainable = tune.with_parameters(
                 TrialTraining,
@@ -190,6 +190,7 @@ class Engine:
                 resources=(cpus, gpus),
                 storage=storage.uri if storage else "",
                 files=pack(_files_of(run_dir)) if self._address is not None else {},
+                refusal=refusal(),
             )
         except Exception as error:  # whatever a user's object raises where it is pickled
             raise RequestError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 import uuid
 from collections.abc import Callable
@@ -16,10 +15,10 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rfsearch.errors import RequestError, RunDirectoryError
-from rfsearch.ledger.journal import LEDGER_FILE
+from rfsearch.ledger.journal import LEDGER_FILE, resume_command
 from rfsearch.numbers import duration
 
-# A busy machine starts a process in seconds. One that has not answered by then is found out by its first trial.
+# A busy machine starts a process in seconds.
 _PATIENCE_S = 30.0
 _LOOK_AGAIN_S = 5.0
 _POLL_S = 0.5
@@ -164,7 +163,9 @@ class Roster:
             self._require_seen(self._run_dir)
 
     def _ask_who_joined(self, ledger: Path, before: dict[str, Machine]) -> None:
-        for name in _with_cpus_of(self._machines).keys() - before.keys():
+        for name in self._machines.keys() - before.keys():
+            if not self._machines[name].room(*self._needs):
+                continue  # no trial will run there
             self._asked[_look(name, ledger.resolve())] = self._machines[name].address
 
     def _require_seen(self, run_dir: Path) -> None:
@@ -173,24 +174,36 @@ class Roster:
         for answer, address in asked.items():
             with suppress(RayError):  # it has left again
                 if not ray.get(answer):
-                    raise RunDirectoryError(
-                        f"{address} joined the cluster and cannot see {run_dir}, where its trials would write their "
-                        "checkpoints. Nothing is lost. Let it see that folder, or take it out of the cluster, then go "
-                        f"on with: rfsearch resume {shlex.quote(str(run_dir))}"
-                    )
+                    raise unseen_error(address, run_dir)
 
     def _with_room(self, these: dict[str, Machine], without: dict[str, Machine]) -> str:
         names = these.keys() - without.keys()
         return ", ".join(sorted(these[name].address for name in names if these[name].room(*self._needs)))
 
 
-def check_seen(run_dir: Path) -> None:
-    """Check that all nodes that trials can run on see a directory of this machine.
+def unseen_error(address: str, run_dir: Path) -> RunDirectoryError:
+    """Make the error of a machine that does not see a run's directory, which it joined after the run had begun."""
+    return RunDirectoryError(
+        f"{address} of the cluster cannot see {run_dir}, where its trials would write their checkpoints. Nothing is "
+        f"lost. Let it see that folder, or take it out of the cluster, then go on with: {resume_command(run_dir)}"
+    )
+
+
+def check_seen(run_dir: Path, cpus: float, gpus: float, memory: float = 0.0) -> None:
+    """Check that all machines that have room for a trial see a directory of this one.
+
+    One that does not answer in time is found out by its first trial.
+
+    Args:
+        run_dir: The directory.
+        cpus: Of a trial.
+        gpus: Of a trial.
+        memory: Of a trial, bytes.
 
     Raises:
         RequestError: One does not; the message names it.
     """
-    workers = {name: machine.address for name, machine in _with_cpus_of(machines()).items()}
+    workers = {name: one.address for name, one in machines().items() if one.room(cpus, gpus, memory)}
     if set(workers) <= {ray.get_runtime_context().get_node_id()}:
         return
     mark = run_dir.resolve() / f".seen-{uuid.uuid4().hex[:8]}"

@@ -18,8 +18,9 @@ from ray.util import get_node_ip_address
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost, Record
 from rfsearch.numbers import duration
-from rfsearch.orchestration.disk import full_disk_error
+from rfsearch.orchestration.disk import full_disk_error, with_way_on
 from rfsearch.orchestration.exit_status import Ends
+from rfsearch.orchestration.nodes import unseen_error
 from rfsearch.orchestration.ray_insides import (
     error_of,
     forget_ended,
@@ -28,7 +29,7 @@ from rfsearch.orchestration.ray_insides import (
     session_folder,
 )
 from rfsearch.orchestration.remote_files import read_at
-from rfsearch.orchestration.trainable import CHECKPOINTS, FIRST_STEP, LOSSES, PATIENCE, Losses
+from rfsearch.orchestration.trainable import BLIND, CHECKPOINTS, FAULT, FIRST_STEP, LOSSES, PATIENCE, Losses
 from rfsearch.orchestration.watchdog import address_of, cause_of_death, left_with_its_machine, patience
 from rfsearch.planning.contest import Contest
 
@@ -46,8 +47,9 @@ class _Attempt:
         last: Its record at the last rung.
         lost: What has been lost since that.
         since: When its worker began with it, or reported its last rung; None while none has it.
-        deaths: How often its worker has died of something that may be its own doing.
-        losses: How often in all.
+        farthest: The most rungs that it has reached.
+        deaths: How often its worker has died, since then, of something that may be its own doing.
+        losses: How often in all since then.
         cause: Of the last death.
     """
 
@@ -55,6 +57,7 @@ class _Attempt:
     last: Record | None = None
     lost: Losses = field(default_factory=Losses)
     since: float | None = None
+    farthest: int = 0
     deaths: int = 0
     losses: int = 0
     cause: str = "it is not known why"
@@ -65,6 +68,10 @@ class _Attempt:
         if self.since is not None:
             self.lost = Losses(self.lost.tries + 1, self.lost.seconds + time.monotonic() - self.since)
         self.since = None
+
+
+def _rungs(record: Record) -> list[tuple[int, Cost]]:
+    return [(rung.step, rung.cost) for rung in record.rungs]
 
 
 class ContestSearcher(Searcher):
@@ -139,9 +146,11 @@ class ContestSearcher(Searcher):
         if self.fault:
             return False  # once the run is resumed, it goes on from its checkpoint of this rung
         record, attempt = Record.from_json(json.loads(result["record"])), self._running[trial_id]
-        # Else one that is reported again. With a damaged checkpoint, the trial has begun again.
-        if attempt.last is None or len(record.rungs) != len(attempt.last.rungs):
-            attempt.last, attempt.lost, attempt.deaths, attempt.losses = record, Losses(), 0, 0
+        # Else one that is reported again. With a damaged checkpoint, the trial has begun again, at other costs.
+        if attempt.last is None or _rungs(record) != _rungs(attempt.last):
+            attempt.last, attempt.lost = record, Losses()
+        if len(record.rungs) > attempt.farthest:  # else one that begins again and again would never fail
+            attempt.farthest, attempt.deaths, attempt.losses = len(record.rungs), 0, 0
         self.began(trial_id)
         self._watch(record)
         try:
@@ -158,7 +167,7 @@ class ContestSearcher(Searcher):
             return
         record = Record.from_json(json.loads(result["record"])) if result and "record" in result and not error else None
         if record is None and self.fault is None:
-            self.fault = RunDirectoryError(result["fault"]) if result and "fault" in result else None
+            self.fault = self._fault_of(result or {})
         if record is None and self.fault is None:
             self.fault = full_disk_error(self._run_dir, session_folder())
         if self.fault and (record is None or record.status == "pruned"):
@@ -176,6 +185,12 @@ class ContestSearcher(Searcher):
             self._watch(self._contest.finish(record))
         except Exception as fault:
             self.fault = self.fault or fault
+
+    def _fault_of(self, result: dict[str, Any]) -> RunDirectoryError | None:
+        """Return the error of a trial that reported no record but what keeps its machine from training."""
+        if BLIND in result:
+            return unseen_error(result[BLIND], self._run_dir)
+        return RunDirectoryError(with_way_on(result[FAULT], self._run_dir)) if FAULT in result else None
 
     def _failed(self, attempt: _Attempt) -> Record:
         """Return the record of a trial whose worker died on every try.

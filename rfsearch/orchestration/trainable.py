@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.util import get_node_ip_address
 
 from rfsearch.errors import RunDirectoryError
 from rfsearch.ledger import Assignment, Cost
-from rfsearch.orchestration.disk import with_way_on
+from rfsearch.ledger.journal import LEDGER_FILE
 from rfsearch.orchestration.watchdog import watched
-from rfsearch.sources import unpack
+from rfsearch.sources import refuse_from_here_on, unpack
 from rfsearch.storage import Storage
 from rfsearch.training import Order, RunningTraining, Trainings
 
@@ -30,6 +31,12 @@ PATIENCE = "patience_s"  # likewise: how long it may take to the next rung befor
 
 
 CHECKPOINTS = "checkpoints"
+
+
+FAULT = "fault"  # in a result without a record: why the run directory cannot be written
+
+
+BLIND = "blind"  # likewise: the address of a machine that does not see the run directory
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,11 @@ class TrialTraining(tune.Trainable):
         resources: tuple[float, float] = (1, 0),
         storage: str = "",
         files: Mapping[str, bytes] | None = None,
+        refusal: str = "",
     ) -> None:
         """Keep what all trials of the worker share, and begin with the first."""
         assert trainings is not None
+        refuse_from_here_on(refusal)
         if files:
             self._own_files = tempfile.TemporaryDirectory(prefix="rfsearch-", ignore_cleanup_errors=True)
             unpack(files, Path(self._own_files.name))
@@ -100,25 +109,29 @@ class TrialTraining(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung, or to the end, and report the record."""
+        # A machine that does not see the directory would make one of its own, and train into that.
+        if self._remote is None and not (self._run_dir / LEDGER_FILE).exists():
+            return {BLIND: get_node_ip_address(), "done": True}
         try:
+            if self._training is None:
+                self._take_up()
             with watched(self._directory, self._patience_s):
-                self._training = self._training or self._begun()
+                self._training = self._training or self._shared[0].begin(self._order)
                 record = self._training.advance()
             if self._remote:
                 self._remote.push(f"{CHECKPOINTS}/{self._directory.name}")
         except RunDirectoryError as error:
-            return {"fault": with_way_on(str(error), self._run_dir), "done": True}
+            return {FAULT: str(error), "done": True}
         plain = {"val": record.val, "train_flop": record.cost.flop}  # for whoever reads Ray's own results
         metrics = {name: value for name, value in plain.items() if value is not None}
         return {"record": json.dumps(record.to_json()), "done": record.status != "pruned", **metrics}
 
-    def _begun(self) -> RunningTraining:
-        """Begin the training, with what an earlier worker has left of it, and with its parent."""
+    def _take_up(self) -> None:
+        """Fetch what an earlier worker has left of the training, and its parent, where they are on storage."""
         assignment = self._order.assignment
         if self._remote:
             for trial in filter(None, (assignment.trial, assignment.heir_of)):
                 self._remote.pull(f"{CHECKPOINTS}/{trial}")
-        return self._shared[0].begin(self._order)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: a training keeps its own checkpoints in the run directory."""

@@ -18,6 +18,7 @@ from typing import TextIO
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from rfsearch.errors import LostProcessError
+from rfsearch.ledger.links import open_itself
 from rfsearch.numbers import duration
 from rfsearch.orchestration.memory_kills import killed_since, note_of_kills
 
@@ -59,7 +60,7 @@ def watched(folder: Path, patience_s: float) -> Iterator[None]:
     path = folder / LAST_WORDS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", encoding="utf-8")
+        file = open(path, "w", encoding="utf-8", opener=open_itself)  # noqa: SIM115
     except OSError:
         yield
         return

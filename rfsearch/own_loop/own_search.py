@@ -30,6 +30,7 @@ from rfsearch.space.objectives import SCORE, check_objectives
 from rfsearch.space.own_file import USUAL_DILATIONS
 from rfsearch.storage import name_of, run_directory
 from rfsearch.training.random_states import random_state, set_random_state
+from rfsearch.trust import opened
 
 
 def search(
@@ -55,6 +56,7 @@ def search(
     processes_per_trial: int = 1,
     confirm: int = 0,
     objectives: Sequence[str] = (SCORE,),
+    trust: bool = False,
 ) -> Result:
     """Search receptive fields, every candidate trained by a function of your own, on equal, metered budgets.
 
@@ -90,12 +92,15 @@ def search(
         objectives: What the search goes by: "val", and costs that are to be low: "infer_mac", "infer_latency_ms",
             "infer_peak_bytes" or "params". With a cost, fixed choices of every kind are tried, and optuna looks for the
             whole front.
+        trust: Whether to go on with a run in `out` that was not begun here: what its trainings have kept runs code as
+            it is read. It is remembered.
 
     Returns:
         What was found, with its tables and figures.
 
     Raises:
         RequestError: Something in it is wrong, or `train` fails in the pilot.
+        UntrustedError: The run in `out` was not begun here.
         KeyboardInterrupt: It was interrupted; the message says how to go on with it.
 
     Example:
@@ -130,7 +135,7 @@ def search(
     cpu = torch.device("cpu")
     threads, drawn = torch.get_num_threads(), random_state(cpu)
     try:
-        return _run(code, request, out)
+        return _run(code, request, out, trust)
     except Interrupted as stop:
         raise SearchInterrupted(*stop.args) from None
     finally:  # what a trial has meanwhile is not its caller's
@@ -138,7 +143,7 @@ def search(
         set_random_state(drawn, cpu)
 
 
-def _run(code: OwnCode, request: Request, out: str | Path | None) -> Result:
+def _run(code: OwnCode, request: Request, out: str | Path | None, trust: bool) -> Result:
     """Begin a search or go on with it."""
     from rfsearch.conduct import begin, device_for, go_on, resumable
     from rfsearch.planning.directory import new_directory
@@ -151,7 +156,7 @@ def _run(code: OwnCode, request: Request, out: str | Path | None) -> Result:
     if (run_dir / MANIFEST_FILE).exists():
         manifest = read_manifest(run_dir)
         _require_same_search(run_dir, sound(manifest.request), request)
-        with hold(run_dir), resumable(run_dir, how):
+        with hold(run_dir), resumable(run_dir, how), opened(run_dir, trust, objects=True):
             go_on(out_console, request, run_dir, device, lambda: reopen(run_dir, manifest, device, code))
             write(run_dir)
     else:

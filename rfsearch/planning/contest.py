@@ -12,7 +12,7 @@ from functools import partial
 
 from rfsearch.choices import Candidate
 from rfsearch.direction import Direction
-from rfsearch.errors import RfsearchError, StrategyError
+from rfsearch.errors import RfsearchError, StrategyError, UntrustedError
 from rfsearch.ledger import Assignment, Budget, Cost, History, Journal, Record, incumbent
 from rfsearch.planning.forecast import Forecast
 from rfsearch.strategies import Exhausted, Heir
@@ -286,6 +286,8 @@ class Contest:
     def _forecast(self, candidate: Candidate) -> Forecast:
         try:
             return self._given_forecast(candidate)
+        except UntrustedError:  # handed out, it would run on a worker
+            raise
         except RfsearchError:  # its trial will fail too, and say why
             return self._reference
 

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from rfsearch.export.portable import default_folder
 from rfsearch.ledger import Journal, lock
 from rfsearch.ledger.files import write_whole
 from rfsearch.ledger.journal import LEDGER_FILE
+from rfsearch.ledger.links import refuse_links
 from rfsearch.ledger.lock import LOCK_FILE, hold, holder
 
 OLD_RUN = Path(__file__).resolve().parents[1] / "old_runs" / "first"
@@ -93,3 +97,52 @@ def test_no_file_is_written_through_a_link_that_nobody_has_looked_for(tmp_path, 
     with pytest.raises(RunDirectoryError, match="cannot be written"):
         write_whole(tmp_path / "page.html", "a page")
     assert diary.read_text() == DIARY
+
+
+def test_links_of_weights_and_biases_to_its_own_logs_are_left_alone(run_dir, diary):
+    logs = run_dir / "wandb" / "offline-run-20260101_000000-abc" / "logs"
+    link(logs / "debug-core.log", diary)
+    link(logs / "debug-internal.log", diary.parent / "deleted since")
+    with hold(run_dir):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["wandb/run-1/logs/folder", "wandb/logs", "wandb/run-1/files/a.log", "runs/logs/a.log"]
+)
+def test_other_links_beside_them_are_refused(run_dir, diary, name):
+    link(run_dir / name, diary if name.endswith(".log") else diary.parent)
+    with pytest.raises(RunDirectoryError, match=f"{name}: a link to"):
+        hold(run_dir).__enter__()
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_link(run_dir, monkeypatch):
+    (run_dir / "checkpoints" / "closed").mkdir(parents=True)
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may list every folder
+    with pytest.raises(RunDirectoryError, match="checkpoints/closed: cannot be listed: Permission denied"):
+        hold(run_dir).__enter__()
+
+
+def test_folders_may_be_nested_deeper_than_python_goes(run_dir, monkeypatch):
+    monkeypatch.chdir(run_dir)
+    for _ in range(sys.getrecursionlimit() + 100):
+        Path("d").mkdir()
+        os.chdir("d")
+    os.chdir(run_dir)
+    refuse_links(run_dir)
+    subprocess.run(["rm", "-r", run_dir / "d"], check=True)  # pytest's own way of removing it recurses
+
+
+def test_a_pipe_in_the_place_of_the_lock_keeps_nobody_waiting(run_dir):
+    os.mkfifo(run_dir / LOCK_FILE)
+    asked = threading.Thread(target=holder, args=(run_dir,), daemon=True)
+    asked.start()
+    asked.join(10)
+    assert not asked.is_alive()

@@ -1,5 +1,7 @@
 """Machines of a cluster: their room for trials, who comes and goes, and who does not see the run directory."""
 
+from types import SimpleNamespace
+
 import pytest
 import ray
 from ray.autoscaler import sdk
@@ -9,9 +11,11 @@ from ray.exceptions import RayError
 from rfsearch.conduct import start_engine
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.ledger import Request
-from rfsearch.orchestration import Engine, Resources, nodes, remote_files
+from rfsearch.orchestration import Engine, Resources, nodes, remote_files, trainable
 from rfsearch.orchestration.nodes import Machine, Roster, check_seen, wait_for_first
 from rfsearch.orchestration.remote_files import read_at
+from rfsearch.orchestration.trainable import BLIND, CHECKPOINTS, FAULT, PATIENCE, TrialTraining
+from rfsearch.orchestration.watchdog import LAST_WORDS
 from tests.calls import wrong
 from tests.orchestration.runs import node_without, unshared, wait
 from tests.toys import toy_file
@@ -34,9 +38,9 @@ def test_a_node_with_a_disk_of_its_own_is_named(cluster, tmp_path, call):
     with node_without(folder, cluster.address):
         ray.init(address=cluster.address, log_to_driver=False)
         wait(lambda: len(ray.nodes()) == 2, 60)
-        check_seen(shared)
+        check_seen(shared, 1, 0)
         with pytest.raises(RequestError, match=f"of the cluster cannot see {folder}"):
-            check_seen(folder)
+            check_seen(folder, 1, 0)
         assert not list(folder.iterdir())
         ray.shutdown()
         space = toy_file(shared, budget="60x", steps=2)
@@ -47,20 +51,20 @@ def test_a_node_with_a_disk_of_its_own_is_named(cluster, tmp_path, call):
 
 def test_a_single_machine_is_not_asked(cluster, tmp_path):
     ray.init(address=cluster.address, log_to_driver=False)
-    check_seen(tmp_path / "not there")
+    check_seen(tmp_path / "not there", 1, 0)
 
 
 def test_the_only_machine_with_cpus_is_asked_where_it_is_another_one(tmp_path, monkeypatch):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         ray.init(address=cluster.address, log_to_driver=False)
-        check_seen(tmp_path / "not there")  # nobody trains yet
+        check_seen(tmp_path / "not there", 1, 0)  # nobody trains yet
         cluster.add_node(num_cpus=1)
         (worker,) = [machine for machine in nodes.machines().values() if machine.cpus]
-        check_seen(tmp_path)
+        check_seen(tmp_path, 1, 0)
         monkeypatch.setattr(nodes, "_look", lambda node, mark: ray.put(False))
         with pytest.raises(RequestError, match=f"{worker.address} of the cluster cannot see {tmp_path}"):
-            check_seen(tmp_path)
+            check_seen(tmp_path, 1, 0)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -138,15 +142,59 @@ def test_machines_that_join_are_asked_whether_they_see_the_run(monkeypatch, tmp_
 
     monkeypatch.setattr(nodes.ray, "wait", lambda some, num_returns, timeout: (some, []))
     monkeypatch.setattr(nodes.ray, "get", got)
-    roster = Roster(2, 0, said.append, run_dir=tmp_path)
+    roster = Roster(1, 0, said.append, run_dir=tmp_path)
     roster.look()
     assert not asked  # a head that trains nothing need not see it
     there |= {"b": THREE["b"], "c": Machine("10.0.0.3", 1, 0)}
     roster.look()
     assert set(asked) == {"b", "c"}
     there["a"] = THREE["a"]
-    with pytest.raises(RunDirectoryError, match=f"10.0.0.1 joined .* cannot see {tmp_path}, .* rfsearch resume"):
+    with pytest.raises(RunDirectoryError, match=f"10.0.0.1 of the cluster cannot see {tmp_path}, .* rfsearch resume"):
         roster.look()
+
+
+def test_machines_without_room_for_a_trial_are_not_asked(monkeypatch, tmp_path):
+    there, asked = {"gpu": Machine("10.0.0.1", 8, 1)}, []
+    monkeypatch.setattr(nodes, "machines", lambda: dict(there))
+    monkeypatch.setattr(nodes, "_LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(nodes, "_look", lambda node, path: asked.append(node) or node)
+    monkeypatch.setattr(nodes.ray, "wait", lambda some, num_returns, timeout: (some, []))
+    monkeypatch.setattr(nodes.ray, "get", lambda answer: answer == "gpu")
+    monkeypatch.setattr(nodes.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "another"))
+    roster = Roster(1, 1, print, run_dir=tmp_path)
+    there["cpu"] = Machine("10.0.0.2", 64, 0)
+    roster.look()
+    check_seen(tmp_path, 1, 1)
+    assert asked == ["gpu"]
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """A worker with a trial of a run."""
+    made = object.__new__(TrialTraining)
+    made.setup(
+        {"trial": "a-0-000", "strategy": "a", "seed": 0, "candidate": "{}", "train_seed": 0, "limit": 1.0, PATIENCE: 9},
+        trainings=SimpleNamespace(begin=lambda order: pytest.fail("it began")),
+        run_dir=str(tmp_path / "shared" / "run"),
+    )
+    return made
+
+
+def test_a_worker_that_does_not_see_the_run_makes_no_directory_of_its_own(worker, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainable, "get_node_ip_address", lambda: "10.0.0.2")
+    assert worker.step() == {BLIND: "10.0.0.2", "done": True}
+    assert not (tmp_path / "shared").exists()
+
+
+def test_waiting_for_storage_is_not_taken_for_a_training_that_hangs(worker, tmp_path):
+    folder = tmp_path / "shared" / "run" / CHECKPOINTS / "a-0-000"
+
+    def pull(name):
+        assert not (folder / LAST_WORDS).exists()
+        raise RunDirectoryError("it is away")
+
+    worker._remote = SimpleNamespace(pull=pull)
+    assert worker.step() == {FAULT: "it is away", "done": True}
 
 
 def test_a_head_that_does_not_answer_changes_nothing(monkeypatch):

@@ -1,12 +1,18 @@
 """Trials whose workers die: handed out again, until it is their own doing, and charged for what was lost."""
 
+import json
+
 import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rfsearch import plugins
 from rfsearch.errors import RunDirectoryError
-from rfsearch.ledger import Budget, Cost, Journal, read_history
+from rfsearch.ledger import Budget, Cost, Journal, Record, Rung, read_history
+from rfsearch.ledger.files import write_whole
+from rfsearch.ledger.journal import resume_command
+from rfsearch.orchestration.disk import with_way_on
 from rfsearch.orchestration.searcher import ContestSearcher
+from rfsearch.orchestration.trainable import BLIND, FAULT
 from rfsearch.orchestration.watchdog import LAST_WORDS
 from rfsearch.planning.contest import Arm, Contest
 from rfsearch.planning.forecast import Forecast
@@ -122,3 +128,89 @@ def test_the_cause_of_a_worker_that_was_stopped_is_its_silence(searcher_of, reco
         "it was stopped, or stuck in a call of the system, and was ended after 7 min 30 s without a validation"
     )
     assert records[0].cost.flop == pytest.approx(2 * 26.0)
+
+
+def at_rungs(given: dict, *flop: float) -> dict:
+    """What a worker reports of a trial that has cost this much at each of its rungs."""
+    rungs = [Rung(number, 0.5, {}, Cost(cost, 0.1, 0.1)) for number, cost in enumerate(flop, start=1)]
+    record = Record(
+        trial=given["trial"],
+        strategy=given["strategy"],
+        seed=given["seed"],
+        status="pruned",
+        candidate=given["candidate"],
+        rf_px=50,
+        rf_init_px=50,
+        cost=rungs[-1].cost,
+        val=0.5,
+        rungs=tuple(rungs),
+    )
+    return {"record": json.dumps(record.to_json())}
+
+
+def test_a_trial_that_begins_again_and_is_pruned_is_charged_once(searcher_of, records, tmp_path):
+    searcher = searcher_of()
+    given = searcher.suggest("tune-1")
+    searcher.began("tune-1")
+    searcher.judge("tune-1", at_rungs(given, 25.0))
+    searcher.note_death("tune-1", None)
+    searcher.on_trial_complete("tune-1", error=True)
+    again = searcher.suggest("tune-2")
+    assert again["lost"]["tries"] == 1
+    searcher.began("tune-2")
+    anew = at_rungs(again, 25.0 + 26.0)  # with a damaged checkpoint: its worker has counted what was lost
+    searcher.judge("tune-2", anew)
+    searcher.on_trial_complete("tune-2", anew)
+    (record,) = read_history(tmp_path).records.values()
+    assert record.cost.flop == pytest.approx(51.0)
+
+
+def test_a_rung_that_is_reported_again_does_not_forget_what_was_lost_after_it(searcher_of, records, tmp_path):
+    searcher = searcher_of()
+    given = searcher.suggest("tune-1")
+    searcher.began("tune-1")
+    searcher.judge("tune-1", at_rungs(given, 25.0))
+    searcher.note_death("tune-1", None)
+    searcher.on_trial_complete("tune-1", error=True)
+    searcher.suggest("tune-2")
+    searcher.began("tune-2")
+    searcher.judge("tune-2", at_rungs(given, 25.0))
+    searcher.on_trial_complete("tune-2", at_rungs(given, 25.0))
+    (record,) = read_history(tmp_path).records.values()
+    assert record.cost.flop == pytest.approx(25.0 + 26.0)
+
+
+def test_a_trial_that_begins_again_and_again_fails(searcher_of, records):
+    searcher = searcher_of()
+    for number in range(4):
+        name = f"tune-{number}"
+        given = searcher.suggest(name)
+        if not given["trial"].endswith("000"):
+            break
+        searcher.began(name)
+        for rung in (1, 2):
+            searcher.judge(name, at_rungs(given, *(25.0 * (number + 1) * one for one in range(1, rung + 1))))
+        searcher.note_death(name, None)
+        searcher.on_trial_complete(name, error=True)
+    assert number == 2  # twice since it was as far as its second rung for the first time
+    assert records[-1].status == "failed"
+
+
+def test_what_keeps_a_machine_from_training_stops_the_run(searcher_of, tmp_path):
+    for result, words in (
+        ({FAULT: "progress.pt: cannot be written."}, "progress.pt: cannot be written. The run has stopped"),
+        ({BLIND: "10.0.0.2"}, f"10.0.0.2 of the cluster cannot see {tmp_path}"),
+    ):
+        searcher = searcher_of()
+        searcher.suggest("tune-1")
+        searcher.on_trial_complete("tune-1", {**result, "done": True})
+        assert words in str(searcher.fault)
+        assert str(searcher.fault).endswith(f"rfsearch resume {tmp_path}")
+
+
+def test_the_way_on_from_a_confirmation_is_that_of_its_run(tmp_path):
+    write_whole(tmp_path / "run" / "manifest.json", "{}")
+    write_whole(tmp_path / "confirmation" / "manifest.json", "{}")  # a run of that name
+    assert resume_command(tmp_path / "run" / "confirmation") == f"rfsearch resume {tmp_path / 'run'}"
+    assert resume_command(tmp_path / "confirmation") == f"rfsearch resume {tmp_path / 'confirmation'}"
+    assert with_way_on("full.", tmp_path / "run" / "confirmation").endswith(f"rfsearch resume {tmp_path / 'run'}")

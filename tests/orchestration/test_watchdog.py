@@ -229,3 +229,12 @@ def linux() -> tuple[int, int]:
     """Return the version of Linux."""
     first, second = re.findall(r"\d+", os.uname().release)[:2]
     return int(first), int(second)
+
+
+def test_last_words_are_written_through_no_link(tmp_path):
+    (tmp_path / "diary").write_text("precious")
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "trial" / LAST_WORDS).symlink_to(tmp_path / "diary")
+    with watched(tmp_path / "trial", 60.0):
+        pass
+    assert (tmp_path / "diary").read_text() == "precious"
