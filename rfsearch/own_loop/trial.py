@@ -287,6 +287,7 @@ class Trial:
             with self.meter.paused():
                 if not self._group.first_says(lambda: self._conduct.goes_on(self, epoch)):  # noqa: B023 (called here)
                     return
+            self.scored = None  # of other weights than those that this epoch makes
             tried, began, factors = self._tried, time.perf_counter(), self._factors()
             yield epoch
             seconds, now = time.perf_counter() - began, self._met(f"the end of epoch {epoch}")
