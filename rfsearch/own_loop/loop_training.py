@@ -26,6 +26,7 @@ from rfsearch.own_loop.group import Group, Stopped
 from rfsearch.own_loop.metering import known_calls
 from rfsearch.own_loop.scored import Scored
 from rfsearch.own_loop.trial import Trial
+from rfsearch.own_loop.weighing import weigh
 from rfsearch.space import OwnSpace
 from rfsearch.space.objectives import LATENCY
 from rfsearch.training import checkpoint
@@ -34,11 +35,10 @@ from rfsearch.training.dilation_search import looked_at
 from rfsearch.training.evaluation import check_weights
 from rfsearch.training.latency import charged_passes, latency_ms
 from rfsearch.training.memory import PeakMemory
-from rfsearch.training.meter import Meter, Metered, held_bytes
+from rfsearch.training.meter import held_bytes
 from rfsearch.training.network import Fields, fields_of, settings_of
 from rfsearch.training.order import Order
 from rfsearch.training.progress import Point, Progress, charged_at, discard, read_parent
-from rfsearch.untouched import restored
 
 Train = Callable[[Trial], None]
 
@@ -141,7 +141,7 @@ class LoopTraining:
         self._fields = self._known_fields()
         self._rf_init = self._fields.rf_px
         assert trial.model is not None
-        self._pass_flop = self._weighed(trial.model).flop
+        self._pass_flop = weigh(trial.model, self._space.input_shape).flop
         self._weighing_flop += self._pass_flop
         file = self._directory / PROGRESS
         if file.exists():
@@ -249,7 +249,7 @@ class LoopTraining:
         outcome = self._candidate.ended(values).to_json()
         found = {path: values[path] for path in trial.learnable.dilations}
         model = trial.settle()
-        inference, held = self._weighed(model), held_bytes(model)
+        inference, held = weigh(model, self._space.input_shape), held_bytes(model)
         self._weighing_flop += self._passes_at_the_end * inference.flop
         goes_by_it, device = LATENCY in self._space.costs, next(model.parameters()).device
         latency = latency_ms(model, self._space.input_shape, device) if goes_by_it else None
@@ -269,14 +269,6 @@ class LoopTraining:
             infer_latency_ms=latency,
             infer_peak_bytes=inference.peak_bytes + held,
         )
-
-    def _weighed(self, model: nn.Module) -> Metered:
-        """Return FLOP and peak bytes of one image's pass."""
-        with restored(model), Meter() as meter, torch.no_grad():
-            model.eval()
-            model(torch.zeros(*self._space.input_shape, device=next(model.parameters()).device))
-        result: Metered = meter.metered
-        return result
 
     def _record(self, status: Status) -> Record:
         trial, fields = self._trial, self._fields

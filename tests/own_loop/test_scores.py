@@ -1,4 +1,4 @@
-"""What a loop reports: a number that is none ends at most its own trial, and a score belongs to the weights it is of."""
+"""What a loop reports: a number that is none ends its own trial at most, and a score is of the weights at hand."""
 
 import math
 from collections.abc import Callable
