@@ -111,7 +111,7 @@ class Strangers:
             self._steps += 1
             if self._steps > 1:
                 raise RequestError(
-                    f"a {type(optimizer).__name__} that was not attached has moved the model. Make every optimiser "
+                    f"the {type(optimizer).__name__} that moves the model was not attached. Make every optimiser "
                     "once, before trial.epochs, and attach it: a new one in a later epoch is neither followed nor "
                     "kept, and the pilot has seen the first epoch only. Set lr in its param_groups instead."
                 )

@@ -49,7 +49,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     except Exception as error:  # what torch raises for a damaged file depends on where the damage is
         if foreign := foreign_class(error):
             raise TrialError(
-                f"a checkpoint holds tensors, numbers, text and numpy's values. {path.name} also holds a {foreign}, "
+                f"a checkpoint holds tensors, numbers, text and numpy's values. {path.name} also holds {foreign}, "
                 "which is not read back: leave it out of the state dicts of model and optimiser."
             ) from error
         return None
