@@ -26,4 +26,4 @@ def read_tensors(path: Path, device: torch.device) -> Any:
 def foreign_class(error: Exception) -> str | None:
     """Return the class for which `read_tensors` refused a file that may be sound; None where the file is damaged."""
     refused = _REFUSED.search(str(error)) if isinstance(error, UnpicklingError) else None
-    return refused and (refused[1] or refused[2])
+    return None if refused is None else refused[1] or refused[2]

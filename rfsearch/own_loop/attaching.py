@@ -69,9 +69,9 @@ def check_moved(
             "the optimiser holds no parameter of the model that trial.prepare returned. Make it after trial.prepare, "
             "of that model's."
         )
-    known = moved | {id(parameter) for parameter in own}
-    for name in made:
-        if parameters[name].requires_grad and id(parameters[name]) not in known:
+    known, new = moved | {id(parameter) for parameter in own}, set(made)
+    for name, parameter in parameters.items():
+        if name in new and parameter.requires_grad and id(parameter) not in known:
             raise RequestError(
                 f"the optimiser was made before trial.prepare, or leaves out what it has made: {name} would never "
                 "train. Make it after trial.prepare, such as of trial.parameter_groups(model, lr)."

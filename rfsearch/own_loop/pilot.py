@@ -56,8 +56,8 @@ class Pilot:
         return 0
 
     def goes_on(self, trial: Trial, epoch: int) -> bool:
-        """Return whether this is the first epoch. Behind it, what a trial keeps must be read back."""
-        if epoch:
+        """Return whether this is the first epoch. Behind it, what a report keeps must be read back."""
+        if epoch and trial.scored is not None:
             _check_kept(trial)
         self.flop, self.ended = trial.flop, time.perf_counter()
         return epoch == 0

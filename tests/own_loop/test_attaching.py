@@ -144,7 +144,8 @@ def test_what_cannot_be_kept_is_one_message_in_the_pilot(early, said):
         trial.attach(model, optimizer)
         if early:
             trial.keep(rule=Unpicklable())
-        epochs_of(trial, model, optimizer, begin=lambda epoch: trial.keep(average=AveragedModel(model)))
+        late = lambda epoch: None if early else trial.keep(average=AveragedModel(model))  # noqa: E731
+        epochs_of(trial, model, optimizer, begin=late)
 
     with pytest.raises(RequestError, match=said):
         plan(loop)
