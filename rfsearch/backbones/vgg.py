@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from rfsearch.backbones.parsing_path import ParsingPath
 from rfsearch.errors import ModelError
+from rfsearch.tensor_files import foreign_class, read_tensors
 
 STRIDE = 8
 OFFSET = -0.5  # centre of the first unit behind the features, px
@@ -178,8 +179,13 @@ def read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"trained weights come from 'none', 'hub' or an existing file. Got {str(path)!r}.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_tensors(path, torch.device("cpu"))
     except (RuntimeError, UnpicklingError, EOFError, ValueError) as cause:
+        if foreign := foreign_class(cause):
+            raise ModelError(
+                f"trained weights are read as tensors and plain values alone. {path} also holds {foreign}: save the "
+                "state dict alone, torch.save(model.state_dict(), PATH)."
+            ) from cause
         raise ModelError(f"trained weights are a state dict saved by torch.save. {path} is not one: {cause}") from cause
     if not isinstance(state, dict):
         raise ModelError(f"trained weights are a state dict, from names to tensors. {path} holds something else.")

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from rfsearch.backbones.vgg import FEATURES, load_imagenet_vgg16, read_state
 from rfsearch.backbones.zoos import trained_state
+from rfsearch.compiled import name_as_written
 from rfsearch.errors import ModelError
 from rfsearch.plugins import OF_ZOO
 
 # Where a network of another package stands inside the one that labels pixels; see `rfsearch.backbones.zoos`.
 _PREFIXES = ("", "features.", "net.features.", "net.encoder.", "net.", "backbone.")
 # What trainers put around a state dict, and in front of its names.
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 _LEAST = 0.5
 
 
@@ -69,13 +70,11 @@ def load_weights(model: nn.Module, source: str, spec: str) -> TrainedWeights:
 def _matched(model: nn.Module, state: Mapping[str, Tensor], source: str) -> TrainedWeights:
     """Copy what fits by name and shape."""
     own = model.state_dict()
-    fits: dict[str, Tensor] = {}
-    part = ""
-    for prefix in _PREFIXES:
-        found = {f"{prefix}{name}": value for name, value in state.items()}
-        fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
-        if len(fitting) > len(fits):
-            fits, part = fitting, prefix
+    fits, part = _fitting(own, state)
+    if not fits:  # a trainer's module may hold the network under any name
+        holders = sorted({name.partition(".")[0] for name in state})
+        inner = [{k.removeprefix(f"{h}."): v for k, v in state.items() if k.startswith(f"{h}.")} for h in holders]
+        fits, part = max((_fitting(own, held) for held in inner), key=lambda found: len(found[0]), default=(fits, part))
     parameters = dict(model.named_parameters())
     sizes = {name: parameter.numel() for name, parameter in parameters.items()}
     whole, loaded = sum(sizes.values()), sum(size for name, size in sizes.items() if name in fits)
@@ -95,15 +94,26 @@ def _matched(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Trai
     )
 
 
+def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return what of a state fits a network, by the network's names, and the part of the network that it is of."""
+    found: list[tuple[dict[str, Tensor], str]] = []
+    for prefix in _PREFIXES:
+        named = {f"{prefix}{name}": value for name, value in state.items()}
+        fits = {name: value for name, value in named.items() if name in own and own[name].shape == value.shape}
+        found.append((fits, prefix))
+    return max(found, key=lambda fitting: len(fitting[0]))
+
+
 def _is_vgg(state: Mapping[str, Tensor]) -> bool:
     """Check whether a state dict is that of a VGG network of torchvision, or of its features alone."""
     return f"{FEATURES}0.weight" in state and all(name.startswith((FEATURES, "classifier.")) for name in state)
 
 
 def _unwrapped(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the state dict inside of what a trainer saved, without the prefix of a parallel training."""
+    """Return the state dict inside of what a trainer saved, by the names from before it was compiled or wrapped."""
     for wrapper in _WRAPPERS:
         inner = state.get(wrapper)
         if isinstance(inner, dict):
             state = inner
-    return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {name_as_written(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name.removeprefix("module."): value for name, value in tensors.items()}

@@ -18,6 +18,7 @@ from rfsearch.export.folding import fold
 from rfsearch.export.onnx_file import Run
 from rfsearch.export.tracing import Traced, brief, quiet, trace
 from rfsearch.patch import Patch
+from rfsearch.tensor_files import read_tensors
 from rfsearch.training import checkpoint
 
 FORMATS = ("onnx", "program")
@@ -96,7 +97,7 @@ class Writer:
         channels, ignored = pixels.shape[1], self._bench.ignored
         bare = Samples(Deployed(model, channels, Graph()), pixels)
         again = Patch.read(self._directory / "patch.json", trust=True).install(self._bench.backbone())
-        again.load_state_dict(torch.load(self._directory / "model.pt", weights_only=True))
+        again.load_state_dict(read_tensors(self._directory / "model.pt", torch.device("cpu")))
         whole = bare.at(self._bench.size)
         state = Deployed(again, channels, Graph())
         check = whole.compare("torch", state, Graph(), len(pixels))

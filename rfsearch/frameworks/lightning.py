@@ -73,6 +73,11 @@ class SearchTrial(TrialEpochs, Callback):
                 "a search counts epochs, and may end a training after each: set max_epochs, and neither max_steps, "
                 "min_epochs nor min_steps."
             )
+        if trainer.check_val_every_n_epoch != 1:
+            raise RequestError(
+                "a search scores every epoch, the first one already in its pilot: leave check_val_every_n_epoch at 1. "
+                f"Got {trainer.check_val_every_n_epoch}."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach what is trained, once a check of the validation loop has run, which is no part of the training."""

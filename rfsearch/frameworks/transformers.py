@@ -14,7 +14,7 @@ from rfsearch.errors import RequestError
 from rfsearch.frameworks.learned import Learned
 from rfsearch.frameworks.trial_epochs import Kept, TrialEpochs
 from rfsearch.own_loop.group import Stopped
-from rfsearch.own_loop.trial import Stateful
+from rfsearch.own_loop.kept import Stateful
 from rfsearch.training import checkpoint
 
 
@@ -80,6 +80,11 @@ class SearchTrial(TrialEpochs, TrainerCallback):
     ) -> None:
         """Check how it trains."""
         self.check(max(args.world_size, args.n_gpu))
+        if args.load_best_model_at_end:
+            raise RequestError(
+                "a search keeps and scores the weights of the last epoch, and load_best_model_at_end=True would put "
+                "others in their place behind it: set it to False."
+            )
         if args.max_steps > 0 or args.num_train_epochs % 1 or args.eval_strategy != "epoch" or args.eval_delay:
             raise RequestError(
                 "a search counts whole epochs, and scores each: set num_train_epochs and eval_strategy='epoch', and "

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from rfsearch.errors import RequestError
-from rfsearch.own_loop.trial import Stateful, Trial
+from rfsearch.own_loop.kept import Stateful
+from rfsearch.own_loop.trial import Trial
 
 
 class TrialEpochs:

@@ -16,13 +16,14 @@ from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.utils.hooks import RemovableHandle
 
 from rfsearch.choices import Candidate
 from rfsearch.compiled import check_not_compiled
 from rfsearch.errors import ModelError, RequestError, SpaceError
 from rfsearch.layers import FractionalConv2d
+from rfsearch.own_loop.hidden import HiddenGradients
 from rfsearch.own_loop.sharing import Sharing
 from rfsearch.own_loop.sites import LearnedSite, MovingSite, put_inflated_site, put_real_site, why_whole
 from rfsearch.patch import Patch, PatchSettings
@@ -200,7 +201,6 @@ class Learner:
         self._moving = [site for site in self._sites.values() if isinstance(site, MovingSite)]
         groups = [{"params": [site.parameter], "logarithms": site.logarithm} for site in self._moving]
         self._mover = RelativeSteps(groups or [{"params": []}], schedule.rate)
-        self._grads: list[Tensor | None] = []
         self._handles: list[RemovableHandle] = []
         self._trace: list[tuple[int, str, float]] = []
         self._step, self._steps = 0, 0 if steps is None else _checked(steps)
@@ -213,12 +213,18 @@ class Learner:
         """Number of steps in the whole training; 0 while that is unknown."""
         return self._steps
 
-    def attach(self, optimizer: object, steps: int | None = None) -> None:
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What it moves itself."""
+        return [site.parameter for site in self._moving]
+
+    def attach(self, optimizer: object, steps: int | None = None, others: Sequence[torch.optim.Optimizer] = ()) -> None:
         """Follow the steps of an optimiser from now on.
 
         Args:
             optimizer: A torch.optim.Optimizer, or a wrapper that holds one as `optimizer`.
             steps: Number of its steps in the whole training, if `learn` was not told.
+            others: More optimisers of the same training, which leave alone what is learned here.
 
         Raises:
             RequestError: It is no optimiser, the number of steps is missing, or the learner is attached already.
@@ -238,7 +244,7 @@ class Learner:
         if self._look is not None:
             self._sharing = Sharing(self._model, self._sites, self._dilations, self._steps, self._look, self._seed)
         self._handles = [
-            inner.register_step_pre_hook(self._before),
+            *(handle for one in (inner, *others) for handle in HiddenGradients(self.parameters).hooks(one)),
             inner.register_step_post_hook(self._after),
             self._model.register_forward_pre_hook(_Shown(self._show)),
         ]
@@ -335,33 +341,12 @@ class Learner:
         """Whether the next step is one of those that share weights between dilations."""
         return self._sharing is not None and self._step < self._begins
 
-    def _before(
-        self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Hide gradients before a step, or once its closure has found them."""
-        self._hide()
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if closure is None:
-            return args, kwargs
-
-        def hiding() -> Any:
-            loss = closure()
-            self._hide()
-            return loss
-
-        return args[:1], {**kwargs, "closure": hiding}
-
-    def _hide(self) -> None:
-        """Hide the gradients of what is learned here from the optimiser, which leaves what has none."""
-        self._grads = [site.parameter.grad for site in self._moving]
-        for site in self._moving:
-            site.parameter.grad = None
-
     def _after(self, *_: object) -> None:
         """Move what is learned, and set up the next step."""
-        for site, grad in zip(self._moving, self._grads, strict=True):
-            # A step that overflowed in half precision says nothing about where to go.
-            site.parameter.grad = None if grad is None else grad.nan_to_num(0.0, 0.0, 0.0)
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                # A step that overflowed in half precision says nothing about where to go.
+                parameter.grad = parameter.grad.nan_to_num(0.0, 0.0, 0.0)
         if self._moves:
             self._mover.step()
         self._mover.zero_grad(set_to_none=True)

@@ -26,6 +26,7 @@ from rfsearch.own_loop.group import Group, Stopped
 from rfsearch.own_loop.metering import known_calls
 from rfsearch.own_loop.scored import Scored
 from rfsearch.own_loop.trial import Trial
+from rfsearch.own_loop.weighing import weigh
 from rfsearch.space import OwnSpace
 from rfsearch.space.objectives import LATENCY
 from rfsearch.training import checkpoint
@@ -34,11 +35,10 @@ from rfsearch.training.dilation_search import looked_at
 from rfsearch.training.evaluation import check_weights
 from rfsearch.training.latency import charged_passes, latency_ms
 from rfsearch.training.memory import PeakMemory
-from rfsearch.training.meter import Meter, Metered, held_bytes
+from rfsearch.training.meter import held_bytes
 from rfsearch.training.network import Fields, fields_of, settings_of
 from rfsearch.training.order import Order
 from rfsearch.training.progress import Point, Progress, charged_at, discard, read_parent
-from rfsearch.untouched import restored
 
 Train = Callable[[Trial], None]
 
@@ -92,8 +92,8 @@ class LoopTraining:
                 raise
             except (torch.OutOfMemoryError, MemoryError) as error:
                 cause = f"out of memory: {error}"
-            except RfsearchError as error:
-                cause = str(error)
+            except Exception as error:  # also of the user's code that runs at the end, such as a state dict
+                cause = cause_of(error)
             except BaseException as error:
                 if self._thread is None or error is not self._thread.raised:
                     raise
@@ -141,7 +141,7 @@ class LoopTraining:
         self._fields = self._known_fields()
         self._rf_init = self._fields.rf_px
         assert trial.model is not None
-        self._pass_flop = self._weighed(trial.model).flop
+        self._pass_flop = weigh(trial.model, self._space.input_shape).flop
         self._weighing_flop += self._pass_flop
         file = self._directory / PROGRESS
         if file.exists():
@@ -150,8 +150,8 @@ class LoopTraining:
                 self._done = self._charges.begun = left.step
                 self._charges.first = left.first
                 self._charges.resume(left.cost, left.extra)
-                self._rungs, self._trace = list(left.rungs), list(left.trace)
-                self._unjudged = True
+                self._rungs = [rung for rung in map(_finite, left.rungs) if rung]
+                self._trace, self._unjudged = list(left.trace), bool(self._rungs)
                 return self._done
             self._said = self._charges.begin_again(charged_at(file))
         if parent := self._order.assignment.heir_of:
@@ -163,15 +163,16 @@ class LoopTraining:
 
     def goes_on(self, trial: Trial, epoch: int) -> bool:
         """Hand over what was reported, and say whether another epoch fits."""
-        settled = None
+        settled, scored = None, trial.scored
         if epoch > self._done:
             self._done = epoch
             self._note_learned()
-            if trial.scored is not None:
+            # A score of 0 / 0 is common after the first epoch. What has diverged fails at its end.
+            if scored is not None and math.isfinite(scored.val):
                 settled = self._charges.settle_look()  # lost workers went no further than this
         fits = not self._exceeds(self._epoch_cost() + self._end_cost())
-        if settled and trial.scored:
-            self._rung(trial.scored, *settled, keep=fits)
+        if settled and scored:
+            self._rung(scored, *settled, keep=fits)
         if not fits and epoch == 0:
             raise TrialError("its first epoch would cost more than what was left of the arm's budget.")
         if self._unjudged and fits:
@@ -188,7 +189,7 @@ class LoopTraining:
         trial = self._trial
         factors = {path: value for path, value in trial.learned_values().items() if path in trial.learnable.factors}
         self._rungs.append(Rung(trial.step, scored.val, factors, cost, scored.all.get("loss")))
-        trial.scored, self._unjudged = None, True
+        self._unjudged = True
         if not keep:
             return
         Progress(
@@ -237,7 +238,7 @@ class LoopTraining:
             raise TrialError(
                 "the training function ended without a training: it calls trial.prepare, attach, epochs and finish."
             )
-        if scored is None and self._rungs:
+        if scored is None and self._rungs and self._rungs[-1].step == trial.step:  # resumed where no epoch fits
             scored = Scored(self._rungs[-1].val)
         if scored is None:
             raise TrialError("the training function ended without a score: call trial.finish(val=SCORE) at its end.")
@@ -248,7 +249,7 @@ class LoopTraining:
         outcome = self._candidate.ended(values).to_json()
         found = {path: values[path] for path in trial.learnable.dilations}
         model = trial.settle()
-        inference, held = self._weighed(model), held_bytes(model)
+        inference, held = weigh(model, self._space.input_shape), held_bytes(model)
         self._weighing_flop += self._passes_at_the_end * inference.flop
         goes_by_it, device = LATENCY in self._space.costs, next(model.parameters()).device
         latency = latency_ms(model, self._space.input_shape, device) if goes_by_it else None
@@ -268,14 +269,6 @@ class LoopTraining:
             infer_latency_ms=latency,
             infer_peak_bytes=inference.peak_bytes + held,
         )
-
-    def _weighed(self, model: nn.Module) -> Metered:
-        """Return FLOP and peak bytes of one image's pass."""
-        with restored(model), Meter() as meter, torch.no_grad():
-            model.eval()
-            model(torch.zeros(*self._space.input_shape, device=next(model.parameters()).device))
-        result: Metered = meter.metered
-        return result
 
     def _record(self, status: Status) -> Record:
         trial, fields = self._trial, self._fields
@@ -373,6 +366,13 @@ class LoopThread:
             self.raised = self.raised or error
         finally:
             self._came.put(None)
+
+
+def _finite(rung: Rung) -> Rung | None:
+    """Return a rung of a progress file as a ledger takes it: earlier versions kept scores that are not numbers."""
+    if not math.isfinite(rung.val):
+        return None
+    return replace(rung, loss=None) if rung.loss is not None and not math.isfinite(rung.loss) else rung
 
 
 def function_of(train: Train | str) -> Train:

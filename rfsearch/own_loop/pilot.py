@@ -6,8 +6,10 @@ after its first epoch. The pilot is charged to no arm, and its score is forgotte
 
 from __future__ import annotations
 
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,21 +20,24 @@ from rfsearch.own_loop.group import Group
 from rfsearch.own_loop.loop_training import LoopThread, Train, function_of, place_of_error
 from rfsearch.own_loop.member import Line
 from rfsearch.own_loop.trial import Trial
+from rfsearch.own_loop.weighing import weigh
 from rfsearch.space import Length, OwnSpace
+from rfsearch.training import checkpoint
 from rfsearch.training.memory import PeakMemory
 from rfsearch.training.network import settings_of
 
 
 class Pilot:
-    """Conduct a trial that ends after one epoch.
+    """Conduct a trial that ends after one epoch, and do once what every trial does around its epochs.
 
     Args:
+        space: What is searched.
         tensors: Digest of the names and shapes of the searched network's tensors.
     """
 
-    def __init__(self, tensors: str) -> None:
+    def __init__(self, space: OwnSpace, tensors: str) -> None:
         """Begin without any epoch."""
-        self._tensors = tensors
+        self._space, self._tensors = space, tensors
         self.flop = self.ended = 0.0
         """FLOP and moment at the end of the epoch."""
 
@@ -45,13 +50,30 @@ class Pilot:
             )
 
     def take_up(self, trial: Trial) -> int:
-        """Begin anew."""
+        """Begin anew, with a network that can be weighed."""
+        assert trial.model is not None
+        weigh(trial.model, self._space.input_shape)
         return 0
 
     def goes_on(self, trial: Trial, epoch: int) -> bool:
-        """Return whether this is the first epoch."""
+        """Return whether this is the first epoch. Behind it, what a report keeps must be read back."""
+        if epoch and trial.scored is not None:
+            _check_kept(trial)
         self.flop, self.ended = trial.flop, time.perf_counter()
         return epoch == 0
+
+
+def _check_kept(trial: Trial) -> None:
+    """Check that a trial could be resumed from what it keeps.
+
+    Raises:
+        RfsearchError: It holds what cannot be written, or not be read back.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "progress.pt"
+        checkpoint.save(trial.state(), file)
+        if checkpoint.load(file, torch.device("cpu")) is None:
+            raise RequestError("what this trial keeps cannot be read back by torch.load(..., weights_only=True).")
 
 
 def run_pilot(
@@ -96,7 +118,7 @@ def _pilot_together(
     if group.rank == 0:
         line.say(_piloted(space, train, tensors, device, group, line))
         return
-    trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, Pilot(tensors), group)
+    trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, Pilot(space, tensors), group)
     LoopThread(lambda: trial.run(function_of(train))).go_on()
 
 
@@ -108,7 +130,7 @@ def _piloted(
     group: Group | None = None,
     line: Line | None = None,
 ) -> tuple[Length, bool]:
-    conduct = Pilot(tensors)
+    conduct = Pilot(space, tensors)
     trial = Trial(space.reference_candidate, space, settings_of(space), 0, device, conduct, group)
     memory = PeakMemory(device)
     thread = LoopThread(lambda: trial.run(function_of(train)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,16 +30,17 @@ class Scored:
 
 
 def checked_scores(val: object, test: object, scores: Mapping[str, object]) -> Scored:
-    """Return what a training function has said, checked.
+    """Return what a training function has said, checked. A score that is not finite is no score, `val` aside.
 
     Raises:
         RequestError: A score is not one number.
     """
-    number = _number("val", val)
+    measured = None if test is None else _number("test", test)
+    others = {name: _number(name, value) for name, value in scores.items()}
     return Scored(
-        number,
-        None if test is None else _number("test", test),
-        {name: _number(name, value) for name, value in scores.items()},
+        _number("val", val),
+        measured if measured is not None and math.isfinite(measured) else None,
+        {name: value for name, value in others.items() if math.isfinite(value)},
     )
 
 

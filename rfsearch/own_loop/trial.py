@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import io
+import operator
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import distributed, nn
+from torch.utils.hooks import RemovableHandle
 
 from rfsearch.choices import Candidate
 from rfsearch.compiled import behind_compilation, check_not_compiled, is_compiled, name_as_written, put_back_compiled
 from rfsearch.errors import RequestError, TrialError
 from rfsearch.layers import FractionalConv2d
 from rfsearch.layers.host import on_host
+from rfsearch.own_loop.attaching import Strangers, check_moved, innermost, refuse_loading
 from rfsearch.own_loop.group import Group
+from rfsearch.own_loop.kept import Drawing, KeptObjects, Stateful, packed, unpacked
 from rfsearch.own_loop.learner import Learner
 from rfsearch.own_loop.learning import learner_of
 from rfsearch.own_loop.metering import LoopMeter
@@ -27,26 +30,6 @@ from rfsearch.space import OwnSpace
 from rfsearch.surgery import Advancing, Learnable, Settings, Undecayed, found_dilation, install
 from rfsearch.training.optimisation import Scalar, value_of
 from rfsearch.training.random_states import random_state, seed_all, set_random_state
-
-
-class Stateful(Protocol):
-    """Anything whose state a trial can keep."""
-
-    def state_dict(self) -> Any:
-        """Return the state."""
-
-    def load_state_dict(self, state: Any) -> object:
-        """Go on from a state."""
-
-
-class Drawing(Protocol):
-    """Anything that draws random numbers and whose state a trial can keep, such as a torch.Generator."""
-
-    def get_state(self) -> Any:
-        """Return the state."""
-
-    def set_state(self, state: Any, /) -> object:
-        """Go on from a state."""
 
 
 class _Meeting(NamedTuple):
@@ -128,7 +111,10 @@ class Trial:
         self.epochs_asked = 0
         self._attached: nn.Module | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
-        self._kept: dict[str, Stateful] = {}
+        self._kept = KeptObjects()
+        self._made: list[str] = []
+        self._closed: list[RemovableHandle] = []
+        self._strangers: Strangers | None = None
         self.compiled = self._eager = False
         """Whether the training has compiled its model, which runs as it was written instead."""
         self._step = self._score_depth = 0
@@ -141,20 +127,25 @@ class Trial:
     def prepare(self, model: nn.Module) -> nn.Module:
         """Install the candidate in a model.
 
-        Call it before the model is moved to its device, wrapped, compiled or given to an optimiser.
+        Call it after trained weights were loaded, and before the model is moved to its device, wrapped, compiled or
+        given to an optimiser. Until `attach`, the model refuses to load weights.
 
         Returns:
             The model itself, changed.
 
         Raises:
             ModelError: The model lacks a site, or is compiled already.
+            RequestError: It is no model, or another than the search was planned for.
         """
         if self.model is not None:
             raise RequestError(
                 "trial.prepare has changed a model already. Call it once, with the model that is searched."
             )
+        if not isinstance(model, nn.Module):
+            raise RequestError(f"trial.prepare takes a torch.nn.Module, such as make_model(). Got {model!r}.")
         check_not_compiled(model)
         self._conduct.before_installing(model)
+        before = list(model.parameters())  # held, so that no identity is used twice
         self.learnable = install(model, self.candidate, self._settings)
         self.model = model
         if self._steps:
@@ -162,6 +153,9 @@ class Trial:
             self.learner = learner_of(
                 model, self.candidate, self.learnable, self._space, self._steps, self._looking, self.seed
             )
+        known = {id(parameter) for parameter in before}
+        self._made = [name for name, parameter in model.named_parameters() if id(parameter) not in known]
+        self._closed = refuse_loading(model, self.learnable.modules.values())
         return model
 
     def parameter_groups(
@@ -177,11 +171,14 @@ class Trial:
             weight_decay: Of all weights but those.
             options: Others of all groups.
         """
-        scalars: list[Scalar] = [*self.learnable.factors.values(), *self.learnable.strides.values()]
-        own = {id(value_of(scalar)) for scalar in scalars}
+        if not isinstance(model, nn.Module):
+            raise RequestError(
+                f"trial.parameter_groups takes the model, not its parameters. Got {type(model).__name__}."
+            )
+        own = {id(parameter) for parameter in self._own_parameters()}
         layers = self.learnable.layers.values()
         bare = {id(p) for layer in layers if isinstance(layer, Undecayed) for p in layer.undecayed()}
-        free = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+        free = [p for p in model.parameters() if id(p) not in own]
         groups = [
             {"params": [p for p in free if id(p) not in bare], "lr": lr, "weight_decay": weight_decay, **options},
             {"params": [p for p in free if id(p) in bare], "lr": lr, **options, "weight_decay": 0.0},
@@ -207,8 +204,9 @@ class Trial:
                 "trial.attach has been called already. Make the optimiser once, before trial.epochs, and attach it "
                 "once: what is learned follows its steps, and a resumed trial loads its state."
             )
+        given, optimizers = optimizers, tuple(map(innermost, optimizers))
         if not optimizers or not all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
-            got = ", ".join(type(one).__name__ for one in optimizers) or "none"
+            got = ", ".join(type(one).__name__ for one in given) or "none"
             raise RequestError(f"trial.attach(model, optimizer) follows torch.optim.Optimizer. Got {got}.")
         together = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
         if together != self.world_size:
@@ -226,17 +224,21 @@ class Trial:
                 "trial.attach got another model than trial.prepare, whose candidate would train nothing. Attach what "
                 "prepare returned, or what wraps it."
             )
+        check_moved(self.model, self._made, self._own_parameters(), optimizers)
         if self.candidate.searched and look is None:
             raise TrialError(
                 "its dilations are found by looks at how good the network is: trial.attach(..., look=LOOK)."
             )
-        self._attached, self._optimizers, self._look = model, optimizers, look
+        for handle in self._closed:
+            handle.remove()
+        self._strangers = Strangers(self.model, optimizers)
+        self._attached, self._optimizers, self._look = model, given, look
         changing = self.candidate.learned or self.learner is not None or self.learnable.layers
         self.meter.begin(optimizers, None if changing else self.model)
         optimizers[0].register_step_post_hook(self._after_step)
         if self.learner:
             with self.meter.paused():
-                self.learner.attach(optimizers[0])
+                self.learner.attach(optimizers[0], others=optimizers[1:])
         if not self._steps and look is not None:
             self._looking()
         self._advance()
@@ -250,16 +252,9 @@ class Trial:
         Args:
             objects: Each with `state_dict` and `load_state_dict`, or `get_state` and `set_state`, by a name of its own.
         """
-        for name, one in objects.items():
-            if hasattr(one, "state_dict") and hasattr(one, "load_state_dict"):
-                self._kept[name] = cast(Stateful, one)
-            elif hasattr(one, "get_state") and hasattr(one, "set_state"):
-                self._kept[name] = _Generating(one)
-            else:
-                raise RequestError(
-                    "trial.keep takes objects with state_dict and load_state_dict, or with get_state and set_state. "
-                    f"{name} has none."
-                )
+        if self.epochs_asked:
+            raise RequestError("keep everything before trial.epochs: what is resumed is loaded where the loop begins.")
+        self._kept.add(objects)
 
     def epochs(self, count: int) -> Iterator[int]:
         """Yield the number of each epoch, from 0 or from where an interrupted trial had stopped.
@@ -269,10 +264,15 @@ class Trial:
         Args:
             count: Number of epochs of a full training, the same for every trial of a search.
         """
+        asked: object = count
         if self._attached is None:
             raise RequestError("trial.epochs comes after trial.attach(model, optimizer), which meters the training.")
-        if not isinstance(count, int) or count < 1:
-            raise RequestError(f"trial.epochs takes the number of epochs, at least 1. Got {count!r}.")
+        try:
+            count = operator.index(count)
+        except TypeError:
+            count = 0
+        if count < 1:
+            raise RequestError(f"trial.epochs takes the number of epochs, at least 1. Got {asked!r}.")
         if self.epochs_asked:
             raise TrialError("trial.epochs has been iterated over already: a training has one loop over its epochs.")
         self.epochs_asked = count
@@ -288,6 +288,7 @@ class Trial:
             with self.meter.paused():
                 if not self._group.first_says(lambda: self._conduct.goes_on(self, epoch)):  # noqa: B023 (called here)
                     return
+            self.scored = None  # of other weights than those that this epoch makes
             tried, began, factors = self._tried, time.perf_counter(), self._factors()
             yield epoch
             seconds, now = time.perf_counter() - began, self._met(f"the end of epoch {epoch}")
@@ -377,6 +378,8 @@ class Trial:
             train(self)
             self._met("its end")
         finally:
+            if self._strangers:
+                self._strangers.release()
             if self._eager:
                 torch.compiler.set_stance("default")
 
@@ -387,11 +390,13 @@ class Trial:
 
     def _take_up(self) -> int:
         """Go on, in every process, from where the first one finds the trial."""
+        assert self.model is not None
+        put_back_compiled(self.model)  # it may have been compiled since it was attached
         done = self._group.first_says(lambda: self._conduct.take_up(self))
         if done and self.world_size > 1:
-            packed = self._group.first_says(lambda: _packed(self.state()))
+            state = self._group.first_says(lambda: packed(self.state()))
             if self.rank:
-                self.load_state(_unpacked(packed, self.device))
+                self.load_state(unpacked(state, self.device))
         return done
 
     def _met(self, moment: str) -> _Meeting:
@@ -410,7 +415,7 @@ class Trial:
         return {
             "model": self._attached.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "kept": {name: _packed(one.state_dict()) for name, one in self._kept.items()},
+            "kept": self._kept.states(),
             "learner": self.learner.state_dict() if self.learner else None,
             "random": random_state(self.device),
             "random_of_others": self._random_of_others,
@@ -420,15 +425,11 @@ class Trial:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         assert self._attached is not None
-        missing = sorted(state["kept"].keys() ^ self._kept.keys())
-        if missing:
-            raise TrialError(f"trial.keep had other objects when this trial began: {', '.join(missing)}.")
+        self._kept.check(state["kept"])
         self._attached.load_state_dict(state["model"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        for name, one in self._kept.items():
-            where = torch.device("cpu") if isinstance(one, _Generating) else self.device
-            one.load_state_dict(_unpacked(state["kept"][name], where))
+        self._kept.load(state["kept"], self.device)
         if self.learner and state["learner"] is not None:
             self.learner.load_state_dict(state["learner"])
         self._random_of_others = state.get("random_of_others", [])
@@ -473,6 +474,7 @@ class Trial:
     def settle(self) -> nn.Module:
         """Return the model with plain convolutions wherever a dilation has become a whole number."""
         assert self.model is not None
+        put_back_compiled(self.model)
         if self.finished_model is not None:
             put_back_compiled(self.finished_model)  # weights are kept by the names that they were written with
         if self.learner:
@@ -482,6 +484,11 @@ class Trial:
                 if self.finished_model is not None:
                     self.learner.settle(self.finished_model, whole=False, keep=True)
         return self.model if self.finished_model is None else self.finished_model
+
+    def _own_parameters(self) -> list[nn.Parameter]:
+        """Return what a search moves itself."""
+        scalars: list[Scalar] = [*self.learnable.factors.values(), *self.learnable.strides.values()]
+        return [*map(value_of, scalars), *(self.learner.parameters if self.learner else ())]
 
     def _factors(self) -> list[float]:
         return [on_host(value_of(factor))[0] for factor in self.learnable.factors.values()]
@@ -518,19 +525,6 @@ class Trial:
                         layer.advance(min(self._step, self._steps - 1), self._steps)
 
 
-class _Generating:
-    """Keep what draws random numbers like anything else; torch wants states of generators on the CPU."""
-
-    def __init__(self, generator: Drawing) -> None:
-        self._generator = generator
-
-    def state_dict(self) -> Any:
-        return self._generator.get_state()
-
-    def load_state_dict(self, state: Any) -> None:
-        self._generator.set_state(state)
-
-
 def _processes(count: int) -> str:
     return "one process" if count == 1 else f"{count} processes"
 
@@ -538,15 +532,3 @@ def _processes(count: int) -> str:
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     """Return the shape of every parameter, by the name that it was written with."""
     return {name_as_written(name): parameter.shape for name, parameter in model.named_parameters()}
-
-
-def _packed(state: object) -> torch.Tensor:
-    """Return any state as a tensor: a user's object may keep what checkpoints of built-in trainings never hold."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-
-
-def _unpacked(packed: torch.Tensor, device: torch.device) -> Any:
-    buffer = io.BytesIO(packed.cpu().numpy().tobytes())
-    return torch.load(buffer, map_location=device, weights_only=False)  # written by this very run

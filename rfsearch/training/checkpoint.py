@@ -8,7 +8,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from rfsearch.errors import TrialError
 from rfsearch.ledger.files import whole_file
+from rfsearch.tensor_files import foreign_class, read_tensors
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
@@ -35,12 +37,21 @@ def write(path: Path, writer: Callable[[Any], object]) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Read a checkpoint, or return None for what is none, such as a file that a crash has left empty or cut short."""
+    """Read a checkpoint, or return None for what is none, such as a file that a crash has left empty or cut short.
+
+    Raises:
+        TrialError: It holds something else than tensors and plain values.
+    """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = read_tensors(path, device)
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception:  # what torch raises for a damaged file depends on where the damage is
+    except Exception as error:  # what torch raises for a damaged file depends on where the damage is
+        if foreign := foreign_class(error):
+            raise TrialError(
+                f"a checkpoint holds tensors, numbers, text and numpy's values. {path.name} also holds {foreign}, "
+                "which is not read back: leave it out of the state dicts of model and optimiser."
+            ) from error
         return None
     return state if isinstance(state, dict) else None
 

@@ -102,8 +102,9 @@ def latency_ms(model: nn.Module, input_shape: Sequence[int], device: torch.devic
 
 def _forward(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> None:
     """Send one image through, and wait for the device."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     with torch.no_grad():
-        model(torch.zeros(*input_shape, device=device))
+        model(torch.zeros(*input_shape, device=device, dtype=dtype))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

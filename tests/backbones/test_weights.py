@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -33,6 +35,33 @@ def test_a_classifier_of_torchvision_fits_by_the_names_that_it_was_saved_with(tm
     x = torch.rand(1, 3, 64, 64)
     own = nn.Sequential(*list(trained.children())[:-2])
     assert torch.equal(model.eval().features(x), own.eval()(x))
+
+
+WRAPPED = {
+    "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    "parallel and compiled": lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+    "Lightning's": lambda state: {
+        "state_dict": {"loss.weight": torch.ones(2), **{f"model.{name}": value for name, value in state.items()}}
+    },
+    "averaged": lambda state: {"state_dict_ema": state, "epoch": 3},
+    "averaged in parallel": lambda state: {"model_ema": {f"module.{name}": value for name, value in state.items()}},
+    "with a score of numpy's": lambda state: {"model": state, "best": np.float64(0.5)},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_weights_fit_however_a_trainer_saved_them(wrap, tmp_path):
+    trained, model = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3)) for _ in range(2))
+    torch.save(wrap(trained.state_dict()), tmp_path / "w.pt")
+    loaded = load_weights(model, str(tmp_path / "w.pt"), "x")
+    assert loaded.names == {name for name, _ in model.named_parameters()}
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_file_that_holds_more_than_tensors_and_plain_values_is_one_message(tmp_path):
+    torch.save({"model": nn.Conv2d(3, 4, 3).state_dict(), "args": Namespace(lr=0.1)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"w\.pt also holds argparse\.Namespace: save the state dict alone"):
+        load_weights(nn.Conv2d(3, 4, 3), str(tmp_path / "w.pt"), "x")
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,8 @@ def test_a_score_that_is_not_logged_is_one_message_that_lists_what_is(name):
         ("lightning", {"max_epochs": -1}, "set max_epochs"),
         ("lightning", {"min_epochs": 2}, "nor min_steps"),
         ("lightning", {"optimizers": 2}, "one optimizer. Got 2"),
+        ("lightning", {"check_val_every_n_epoch": 2}, "leave check_val_every_n_epoch at 1. Got 2"),
+        ("transformers", {"load_best_model_at_end": True, "save_strategy": "epoch"}, "set it to False"),
         ("transformers", {"max_steps": 9}, "neither max_steps"),
         ("transformers", {"num_train_epochs": 1.5}, "whole epochs"),
         ("transformers", {"eval_strategy": "no"}, "eval_strategy='epoch'"),

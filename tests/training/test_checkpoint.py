@@ -1,10 +1,13 @@
 """Checkpoints: a full disk is no fault of the trial, and a damaged one costs its trial a new beginning only."""
 
+from argparse import Namespace
+
+import numpy as np
 import pytest
 import torch
 
 from rfsearch.choices import Dilated
-from rfsearch.errors import RunDirectoryError
+from rfsearch.errors import RunDirectoryError, TrialError
 from rfsearch.training import checkpoint
 from tests.disks import files_at_most
 from tests.toys import toy_space
@@ -50,6 +53,19 @@ def test_a_damaged_checkpoint_is_none(tmp_path, damage):
     checkpoint.save({"weights": torch.zeros(100)}, path)
     path.write_bytes(damage(path.read_bytes()))
     assert checkpoint.load(path, CPU) is None
+
+
+def test_values_of_numpy_are_read_back_and_what_is_not_is_named(tmp_path):
+    path = tmp_path / "progress.pt"
+    saved = {"lr": np.float64(0.1), "classes": np.array([1, 2]), "on": np.bool_(True), "name": np.str_("a")}
+    checkpoint.save(saved, path)
+    state = checkpoint.load(path, CPU)
+    assert list(state.pop("classes")) == list(saved.pop("classes"))
+    assert state == saved
+    for value, named in ((Namespace(lr=1), r"argparse\.Namespace"), (np.array([None]), "ObjectDType")):
+        checkpoint.save({"value": value}, path)
+        with pytest.raises(TrialError, match=rf"progress\.pt also holds \S*{named}, which is not read back"):
+            checkpoint.load(path, CPU)
 
 
 def test_a_full_disk_ends_no_trial_for_good(space, tmp_path):
