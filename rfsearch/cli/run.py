@@ -73,6 +73,7 @@ def resume(
         Path,
         typer.Argument(help="Directory or URI of an interrupted run.", parser=run_directory, metavar="RUN"),
     ],
+    data: Annotated[str | None, typer.Option("--data", help="Folder that the run's images are in now.")] = None,
     address: AddressOption = None,
     confirm: ConfirmOption = 0,
     trust: TrustOption = False,
@@ -82,6 +83,7 @@ def resume(
     from rfsearch.ledger.lock import hold
     from rfsearch.ledger.manifest import read_manifest
     from rfsearch.ledger.typed_json import sound
+    from rfsearch.planning.directory import note_data_at
     from rfsearch.planning.request import check_request_in_general
     from rfsearch.trust import is_trusted, opened
 
@@ -97,6 +99,8 @@ def resume(
     check_request_in_general(request)
     device = device_for(request)
     with hold(run_dir), resumable(run_dir), opened(run_dir, trust, objects=manifest.has_own_trainings):
+        if data is not None:
+            note_data_at(run_dir, data)
         go_on(progress_console(as_json), request, run_dir, device)
         code = report_run(run_dir, as_json)
     raise typer.Exit(code)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from rfsearch import plugins
+from rfsearch.data import ImageSet
 from rfsearch.errors import RequestError, RunDirectoryError
 from rfsearch.identity import require_same
 from rfsearch.ledger.journal import LEDGER_FILE, read_history
@@ -28,12 +29,13 @@ from rfsearch.ledger.run_directory import create
 from rfsearch.ledger.schema import SCHEMA
 from rfsearch.ledger.typed_json import sound
 from rfsearch.planning.entrants import describe_entrants, find_entrants, known_candidates
-from rfsearch.planning.plan import Plan, forecast_rows, load_data, make_plan, network_now
+from rfsearch.planning.plan import Plan, forecast_rows, load_data, make_plan, network_now, whole_address
 from rfsearch.planning.request import CheckedRequest
 from rfsearch.planning.search_plan import SearchPlan
 from rfsearch.provenance import machine, versions
+from rfsearch.storage import uri_of
 from rfsearch.tasks.from_space import task_of
-from rfsearch.trust import note_own
+from rfsearch.trust import is_trusted, note_own
 
 
 @contextmanager
@@ -111,19 +113,46 @@ def reopen_run(run_dir: Path, device: torch.device) -> SearchPlan:
     return the_plan
 
 
+def note_data_at(run_dir: Path, folder: str) -> None:
+    """Note where the images of a run are now.
+
+    Raises:
+        RequestError: It was not made with a folder of images.
+        RunDirectoryError: They are not the images that it was begun with.
+    """
+    manifest = read_manifest(run_dir)
+    if sound(manifest.data.folder) is None:
+        raise RequestError(f"{run_dir} was begun without a folder of images: leave out --data.")
+    _same_data(run_dir, manifest, folder)
+    known = is_trusted(run_dir)
+    write_manifest(run_dir, replace(manifest, data=replace(manifest.data, folder=whole_address(folder))))
+    if known:
+        note_own(run_dir)
+
+
+def _same_data(run_dir: Path, manifest: Manifest, folder: str | None) -> ImageSet:
+    """Read the images of a run, which must be those that it was begun with."""
+    if folder and uri_of(folder) is None and not Path(folder).exists():
+        raise RunDirectoryError(
+            f"{run_dir}: its images were in {folder}, which is not there. Name the folder that they are in now "
+            "with --data."
+        )
+    data = load_data(manifest.image_space, folder, run_dir / "cache")
+    if data.fingerprint() != sound(manifest.data.fingerprint):
+        raise RunDirectoryError(
+            f"{run_dir}: the images of {folder or data.name} are not those that this run was begun with. Restore them, "
+            "name the folder that they are in now with --data, or start a new run."
+        )
+    return data
+
+
 def reopen_images(run_dir: Path, manifest: Manifest, device: torch.device) -> Plan:
     """Make the plan of a run of built-in trainings; see `reopen_run`."""
     request, space = sound(manifest.request), manifest.image_space
-    folder, fingerprint = sound(manifest.data.folder), sound(manifest.data.fingerprint)
-    rate = sound(manifest.flop_per_s)
+    folder, rate = sound(manifest.data.folder), sound(manifest.flop_per_s)
     # The budget is what it was, whatever a newer version would count.
     budget, reference_flop = manifest.budget.of_an_arm, sound(manifest.budget.reference_flop)
-    data = load_data(space, folder, run_dir / "cache")
-    if data.fingerprint() != fingerprint:
-        raise RunDirectoryError(
-            f"{run_dir}: the data has changed since this run started ({folder or data.name}). "
-            "Restore it to resume, or start a new run."
-        )
+    data = _same_data(run_dir, manifest, folder)
     checked = CheckedRequest(request, space, find_entrants(request, space))
     descriptions = describe_entrants(checked.entrants, space)
     now = network_now(space, task_of(space, data), known_candidates(descriptions, space))

@@ -117,7 +117,7 @@ class Plan(SearchPlan):
             notice=data.notice,
             classes=tuple(data.classes),
             fingerprint=data.fingerprint(),
-            folder=(uri_of(folder) or str(Path(folder).resolve())) if folder else None,
+            folder=whole_address(folder) if folder else None,
             splits={name: len(split) for name, split in data.splits.items()},
             noun=self.noun,
         )
@@ -278,6 +278,11 @@ def misfits(checked: CheckedRequest) -> dict[str, str]:
         except SpaceError as error:
             reasons[text] = str(error)
     return reasons
+
+
+def whole_address(folder: str) -> str:
+    """Return the address of a data folder from wherever it is read."""
+    return uri_of(folder) or str(Path(folder).resolve())
 
 
 def load_data(space: Space, folder: str | None, cache: Path) -> ImageSet:
