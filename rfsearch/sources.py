@@ -355,8 +355,9 @@ def _import_file(name: str, path: Path) -> ModuleType:
 def _neighbours_importable(*folders: str) -> Iterator[None]:
     """Let imports within find modules of these folders before all others, and none of other files' folders."""
     # Neighbours that functions have imported since are recorded first.
+    lying = _by_folder()
     for others, modules in _neighbours.items():
-        modules.update(_modules_of(others, _known_before[others]))
+        modules.update(_modules_of(others, _known_before[others], lying))
         for name in modules:
             sys.modules.pop(name, None)
     before = set(sys.modules)
@@ -368,25 +369,32 @@ def _neighbours_importable(*folders: str) -> Iterator[None]:
         yield
     finally:
         del sys.path[: len(folders)]
-        own.update(_modules_of(folders, before))
+        own.update(_modules_of(folders, before, _by_folder()))
         for folder in reversed(folders):  # for imports inside functions
             _append_to_path(folder)
 
 
-def _modules_of(folders: tuple[str, ...], known: set[str]) -> dict[str, ModuleType]:
+def _modules_of(folders: tuple[str, ...], known: set[str], lying: Mapping[str, set[str]]) -> dict[str, ModuleType]:
     """Return the imported modules that lie directly in the folders, and those within them, without the known ones."""
-    new = {name: module for name, module in list(sys.modules.items()) if name not in known}
-    tops = {name for name, module in new.items() if "." not in name and _lies_in(module, folders)}
-    return {name: module for name, module in new.items() if name.partition(".")[0] in tops}
+    tops = {name for folder in folders for name in lying.get(folder, ())} - known
+    if not tops:
+        return {}
+    imported = list(sys.modules.items())
+    return {name: module for name, module in imported if name.partition(".")[0] in tops and name not in known}
 
 
-def _lies_in(module: ModuleType, folders: tuple[str, ...]) -> bool:
-    """Check whether a top-level module is a file or folder directly in one of the folders.
+def _by_folder() -> dict[str, set[str]]:
+    """Return the names of all imported top-level modules by the folder that their file or folder is directly in.
 
     A folder without an `__init__.py` counts by its first place: Python adds others of its name to it.
     """
-    place = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
-    return bool(place) and str(Path(str(place)).parent) in folders
+    found: dict[str, set[str]] = {}
+    for name, module in list(sys.modules.items()):
+        if "." not in name:
+            place = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
+            if place:
+                found.setdefault(str(Path(str(place)).parent), set()).add(name)
+    return found
 
 
 def _append_to_path(folder: str) -> None:
