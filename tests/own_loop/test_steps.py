@@ -61,8 +61,10 @@ def rebuilding(trial, at: int) -> None:
 
 
 def test_an_optimiser_that_is_made_anew_is_one_message(tmp_path):
-    with pytest.raises(RequestError, match=r"Attach the one whose step\(\) runs\.$"):
+    message = "the SGD that moves the model was not attached. Make every optimiser once, before trial.epochs"
+    with pytest.raises(RequestError, match=message):
         plan(partial(rebuilding, at=0))
     record = finished(training(plan(partial(rebuilding, at=1)), Dilated(2), tmp_path))
     assert record.status == "failed"
-    assert record.cause.endswith("Attach the one whose step() runs, and make it once: this one took steps before.")
+    assert message in record.cause
+    assert record.steps < 2 * STEPS  # at once, and not at the end of that epoch
