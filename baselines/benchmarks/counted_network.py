@@ -1,4 +1,4 @@
-"""The small network, which notes every training step that a worker begins, and fails in the way that it is told to.
+"""The small network, which notes every training step that a worker begins, and fails as it is told to.
 
 COUNTED_STEPS names a file that grows by one byte a step; COUNTED_HARM one that says `exit`, `exit` or `hang`, a word a
 line: the next step takes a line out of it, and does what it says.

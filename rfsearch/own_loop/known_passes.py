@@ -68,15 +68,15 @@ class KnownPasses:
             return forward(*args, **kwargs)
         if not self._open:
             self._watching = self._like_before < self._asked or self._backwards % CHECKED_AGAIN == 0
-        known = self._last.get(kind)
-        watched = known is None or self._watching
+        known = self._last.get(kind, 0.0)
+        watched = kind not in self._last or self._watching
         before, self._inside = tally.flop, True
         try:
             if watched:
                 output = forward(*args, **kwargs)
             else:
                 with calls.unwatched():
-                    tally.flop += known or 0.0
+                    tally.flop += known
                     output = forward(*args, **kwargs)
         finally:
             self._inside = False

@@ -148,13 +148,19 @@ def at_rungs(given: dict, *flop: float) -> dict:
     return {"record": json.dumps(record.to_json())}
 
 
-def test_a_trial_that_begins_again_and_is_pruned_is_charged_once(searcher_of, records, tmp_path):
-    searcher = searcher_of()
+def dead_behind_a_rung(searcher):
+    """Let the first worker die once it has reported a rung; returns what it was given."""
     given = searcher.suggest("tune-1")
     searcher.began("tune-1")
     searcher.judge("tune-1", at_rungs(given, 25.0))
     searcher.note_death("tune-1", None)
     searcher.on_trial_complete("tune-1", error=True)
+    return given
+
+
+def test_a_trial_that_begins_again_and_is_pruned_is_charged_once(searcher_of, records, tmp_path):
+    searcher = searcher_of()
+    dead_behind_a_rung(searcher)
     again = searcher.suggest("tune-2")
     assert again["lost"]["tries"] == 1
     searcher.began("tune-2")
@@ -167,11 +173,7 @@ def test_a_trial_that_begins_again_and_is_pruned_is_charged_once(searcher_of, re
 
 def test_a_rung_that_is_reported_again_does_not_forget_what_was_lost_after_it(searcher_of, records, tmp_path):
     searcher = searcher_of()
-    given = searcher.suggest("tune-1")
-    searcher.began("tune-1")
-    searcher.judge("tune-1", at_rungs(given, 25.0))
-    searcher.note_death("tune-1", None)
-    searcher.on_trial_complete("tune-1", error=True)
+    given = dead_behind_a_rung(searcher)
     searcher.suggest("tune-2")
     searcher.began("tune-2")
     searcher.judge("tune-2", at_rungs(given, 25.0))
